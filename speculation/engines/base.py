@@ -1,0 +1,82 @@
+"""The engine seam: a model with one cache per session, run in ragged batches. Synchronous; ``runner.py`` gives it a thread.
+
+Laws (``tests/engines/conformance.py`` holds every engine to them): tokens fed in pieces give the logits of tokens fed at once;
+truncate then extend equals fresh; a session in a batch equals the session alone; a fork equals its parent; a closed cache is
+a ``CacheClosedError``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import NewType, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+CacheId = NewType("CacheId", int)
+
+
+@dataclass(frozen=True, slots=True)
+class EngineDescription:
+    """What shaping, admission and figures need to know of an engine."""
+
+    name: str
+    vocabulary_size: int
+    context_length: int
+    num_slots: int
+    num_parameters: int
+    weight_bytes: int
+    kv_bytes_per_token: int
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """New tokens of one session, and how many of the last rows' logits are wanted (0 to ``len(token_ids)``)."""
+
+    cache: CacheId
+    token_ids: Sequence[int]
+    num_logits: int
+
+
+class Engine(Protocol):
+    """A causal language model."""
+
+    @property
+    def description(self) -> EngineDescription: ...
+
+    def open(self) -> CacheId:
+        """A new, empty cache. Raises ``CapacityError`` when all slots are taken."""
+
+    def length(self, cache: CacheId) -> int:
+        """Tokens in the cache."""
+
+    def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        """Append each chunk's tokens to its cache, in one forward pass.
+
+        Returns the wanted logits, chunk after chunk: float32 [sum of num_logits, vocabulary]. A cache stands in at most one
+        chunk, no chunk is empty. Raises ``CacheClosedError``; ``CapacityError`` when a chunk does not fit the context length (then no cache
+        is changed); ``EngineError`` when the runtime fails.
+        """
+
+    def truncate(self, cache: CacheId, length: int) -> None:
+        """Forget the tokens from position ``length`` on; ``length`` is at most the cache's."""
+
+    def close(self, cache: CacheId) -> None:
+        """Give the slot back. Closing twice raises ``CacheClosedError``."""
+
+
+@runtime_checkable
+class Forkable(Protocol):
+    """Engines that can copy a cache."""
+
+    def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
+        """A new cache that holds the first ``length`` tokens of another (all, by default)."""
+
+
+@runtime_checkable
+class Charging(Protocol):
+    """Engines whose work takes emulated time (see ``speculation.shaping``)."""
+
+    def take_charge_s(self) -> float:
+        """Emulated seconds of the work done since the last call."""

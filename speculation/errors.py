@@ -1,0 +1,145 @@
+"""One tree of errors; every refusal a user or a peer can meet is a leaf of it.
+
+::
+
+    OutriderError
+    ├── InvalidRequestError          what was asked for cannot be done as asked (the caller's fault)
+    │   └── UnknownNameError         a name that does not exist; lists those that do
+    ├── ConfigurationError           a service was started with settings that cannot work
+    ├── PackageError                 a model package is damaged, incomplete or does not fit its pair
+    ├── EngineError                  a model could not be run
+    │   └── CacheClosedError         a cache was used after it was closed
+    ├── CapacityError                no room now; says when to try again
+    ├── ProtocolError                the peer broke the protocol
+    │   ├── MalformedMessageError    a message that means nothing, or comes from the future
+    │   ├── CreditExceededError      more nodes than the credit ceiling allows
+    │   └── VerdictGapError          a verdict that starts beyond the final log
+    ├── HandshakeError               the two ends do not fit (pair, choice rule, fingerprint)
+    ├── SessionNotFoundError         no such session, or another tenant's
+    ├── SessionSupersededError       a later attempt of the same session took over
+    ├── DeadlineError                the request's own deadline passed
+    └── LinkError                    the other end cannot be reached or went away
+
+Foreign exceptions are turned into these once, at the border where they appear. ``STATUS`` gives each leaf its gRPC status
+code (by name, so that this module needs no gRPC) and its HTTP status.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+
+class OutriderError(Exception):
+    """Root of the tree; never raised itself."""
+
+
+class InvalidRequestError(OutriderError):
+    """The request cannot be served as it is. ``parameter`` names the field at fault, if one is."""
+
+    def __init__(self, message: str, parameter: str | None = None) -> None:
+        super().__init__(message)
+        self.parameter = parameter
+
+
+class UnknownNameError(InvalidRequestError):
+    """A name that does not exist; the message lists the names that do."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str], parameter: str | None = None) -> None:
+        super().__init__(f"unknown {kind} {name!r}; known: {', '.join(sorted(known))}", parameter or kind)
+        self.name = name
+
+
+class ConfigurationError(OutriderError):
+    """Settings that cannot work."""
+
+
+class PackageError(OutriderError):
+    """A model package that cannot be used."""
+
+
+class EngineError(OutriderError):
+    """A model could not be run."""
+
+
+class CacheClosedError(EngineError):
+    """The cache was closed before."""
+
+
+class CapacityError(OutriderError):
+    """No room now. ``retry_after_s`` is a hint in seconds, or None where waiting does not help."""
+
+    def __init__(self, message: str, retry_after_s: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class ProtocolError(OutriderError):
+    """The peer broke the protocol."""
+
+
+class MalformedMessageError(ProtocolError):
+    """A message that means nothing, or refers to what was never sent."""
+
+
+class CreditExceededError(ProtocolError):
+    """More live nodes than the credit ceiling."""
+
+
+class VerdictGapError(ProtocolError):
+    """A verdict starts beyond the end of the final log."""
+
+
+class HandshakeError(OutriderError):
+    """The two ends do not fit each other."""
+
+
+class SessionNotFoundError(OutriderError):
+    """No such session."""
+
+
+class SessionSupersededError(OutriderError):
+    """A later attempt of the same session took over."""
+
+
+class DeadlineError(OutriderError):
+    """The request's deadline passed."""
+
+
+class LinkError(OutriderError):
+    """The other end cannot be reached, or went away."""
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """How an error looks from outside."""
+
+    grpc: str
+    http: int
+
+
+STATUS: dict[type[OutriderError], Status] = {
+    InvalidRequestError: Status("INVALID_ARGUMENT", 400),
+    UnknownNameError: Status("INVALID_ARGUMENT", 400),
+    ConfigurationError: Status("FAILED_PRECONDITION", 500),
+    PackageError: Status("FAILED_PRECONDITION", 500),
+    EngineError: Status("INTERNAL", 500),
+    CacheClosedError: Status("INTERNAL", 500),
+    CapacityError: Status("RESOURCE_EXHAUSTED", 429),
+    MalformedMessageError: Status("INVALID_ARGUMENT", 502),
+    CreditExceededError: Status("RESOURCE_EXHAUSTED", 502),
+    VerdictGapError: Status("OUT_OF_RANGE", 502),
+    HandshakeError: Status("FAILED_PRECONDITION", 409),
+    SessionNotFoundError: Status("NOT_FOUND", 404),
+    SessionSupersededError: Status("ABORTED", 409),
+    DeadlineError: Status("DEADLINE_EXCEEDED", 504),
+    LinkError: Status("UNAVAILABLE", 503),
+}
+
+
+def status_of(error: BaseException) -> Status:
+    """The status of an error: its own, that of its nearest ancestor in the tree, else an internal error."""
+    for ancestor in type(error).__mro__:
+        if ancestor in STATUS:
+            return STATUS[ancestor]
+    return Status("INTERNAL", 500)

@@ -1,0 +1,43 @@
+"""The link seam: how a device's messages reach a verifier. One ``Link`` is one stream of one session."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from speculation.protocol.messages import CloudMessage, DeviceMessage
+
+
+@dataclass(slots=True)
+class LinkStatistics:
+    """Counted where the bytes are made: messages and their encoded payload, both ways."""
+
+    sent_messages: int = 0
+    sent_bytes: int = 0
+    received_messages: int = 0
+    received_bytes: int = 0
+
+
+class Link(Protocol):
+    """An open stream to a verifier. Every failure of the stream is an error of the tree in ``speculation.errors``."""
+
+    @property
+    def statistics(self) -> LinkStatistics: ...
+
+    async def send(self, message: DeviceMessage) -> None:
+        """Hand a message over; may wait for flow control. Raises ``LinkError`` when the stream is gone."""
+
+    async def receive(self) -> CloudMessage | None:
+        """The next message, or None when the other end closed in order. Raises what the other end refused with, or ``LinkError``."""
+
+    async def aclose(self) -> None:
+        """Close at once. Safe to call twice."""
+
+
+class Connector(Protocol):
+    """Opens streams to one verifier."""
+
+    async def connect(self) -> Link:
+        """A new stream. Raises ``LinkError`` when the verifier cannot be reached within the connector's time limit."""
+
+    async def aclose(self) -> None: ...

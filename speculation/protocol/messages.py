@@ -1,0 +1,208 @@
+"""The messages of one session, as values; ``docs/protocol.md`` tells how they are used.
+
+Device to cloud: ``Open``, then any number of ``Draft``, perhaps a ``Cancel``.
+Cloud to device: ``Opened``, then any number of ``Verdict``, then one ``Finished``. Failures are errors of the stream itself.
+
+A constructor refuses a message that could mean nothing (``MalformedMessageError``); whether a message fits the session is
+the session's to judge.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from speculation.errors import MalformedMessageError
+from speculation.parameters import SamplingParameters
+
+CHOICE_RULE = "gumbel-philox4x32-1"
+MAX_TOKEN_ID = 2**31 - 1
+
+
+def _require(holds: bool, what: str) -> None:
+    if not holds:
+        raise MalformedMessageError(what)
+
+
+@dataclass(frozen=True, slots=True)
+class PairIdentity:
+    """What both ends must agree on before a token is spent; digests are lower-case hexadecimal SHA-256."""
+
+    tokenizer_digest: str
+    pair_digest: str
+    full_digest: str
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """Begin a session, or go on with it on a new stream (a longer prefix and a higher attempt).
+
+    ``prefix`` is final: the prompt and every final token known so far. ``generation_start`` is the position of the first
+    generated token. ``max_tokens`` counts generated tokens from there. Positions are absolute, the prompt's first token is 0.
+    ``fingerprint`` is empty on a first attempt, else that of the verifier which chose the prefix.
+    """
+
+    session_id: str
+    attempt: int
+    identity: PairIdentity
+    prefix: tuple[int, ...]
+    generation_start: int
+    parameters: SamplingParameters
+    max_tokens: int
+    end_token_ids: tuple[int, ...] = ()
+    choice_rule: str = CHOICE_RULE
+    priority: int = 0
+    deadline_ms: int | None = None
+    fingerprint: str = ""
+
+    def __post_init__(self) -> None:
+        _require(bool(self.session_id), "session_id is empty")
+        _require(self.attempt >= 1, f"attempt counts from 1, not {self.attempt}")
+        _require(bool(self.prefix), "the prefix is empty: a session starts with at least one token")
+        _require(all(0 <= t <= MAX_TOKEN_ID for t in self.prefix), "the prefix holds a token id out of range")
+        _require(1 <= self.generation_start <= len(self.prefix), "generation_start lies outside the prefix")
+        _require(self.max_tokens >= 1, f"max_tokens must be at least 1, not {self.max_tokens}")
+
+    @property
+    def limit(self) -> int:
+        """The position behind the last token that may be generated."""
+        return self.generation_start + self.max_tokens
+
+
+@dataclass(frozen=True, slots=True)
+class Node:
+    """One drafted token. ``parent`` is an earlier node's number, or 0 for a node at ``root_position`` of the final log.
+
+    ``rank`` is the token's place in the device's own order at that parent: 0 for its first choice, 1 for its second.
+    ``root_position`` means nothing where ``parent`` is not 0.
+    """
+
+    number: int
+    parent: int
+    token_id: int
+    root_position: int = 0
+    rank: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.number >= 1, f"nodes are numbered from 1, not {self.number}")
+        _require(0 <= self.parent < self.number, f"node {self.number} names parent {self.parent}, which is not an earlier node")
+        _require(0 <= self.token_id <= MAX_TOKEN_ID, f"token id {self.token_id} is out of range")
+        _require(self.root_position >= 0 and self.rank >= 0, "root_position and rank are not negative")
+
+
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """New nodes in order of their numbers; ``known`` is the length of the final log that the device has.
+
+    ``passes``: nothing more will come before the next verdict, go on without waiting.
+    """
+
+    nodes: tuple[Node, ...]
+    known: int
+    passes: bool = False
+
+    def __post_init__(self) -> None:
+        _require(self.known >= 0, "known is negative")
+        numbers = [n.number for n in self.nodes]
+        _require(all(b == a + 1 for a, b in zip(numbers, numbers[1:], strict=False)), "nodes of a draft are numbered without gaps")
+
+
+@dataclass(frozen=True, slots=True)
+class Cancel:
+    """The device wants no more of this session."""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """The session runs. ``credit`` is the ceiling of live nodes; ``fingerprint`` names the verifier's exact arithmetic.
+
+    ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix needed no prefill.
+    """
+
+    session_id: str
+    credit: int
+    fingerprint: str
+    is_exact: bool = True
+    cached: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.credit >= 1, "credit is at least 1")
+
+
+class VerdictKind(enum.Enum):
+    """For people and statistics; a device needs only the verdict's fields."""
+
+    ACCEPT = "accept"
+    REVOKE_AND_CORRECT = "revoke_and_correct"
+    DECODED = "decoded"
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What one pass made final: from ``start`` on, the ``count`` tokens of the path that ends in node ``last_node``, then ``choice``.
+
+    ``choice`` is None where an end token or the limit cut the run. ``last_node`` is 0 where ``count`` is 0.
+    ``kind`` is ACCEPT where the run ends with the drafts, REVOKE_AND_CORRECT where the choice contradicts a known draft, DECODED
+    where there was none. ``advice`` is the number of live nodes worth sending, at most the credit; 0 gives none.
+    """
+
+    start: int
+    count: int
+    last_node: int
+    choice: int | None
+    kind: VerdictKind
+    advice: int = 0
+
+    def __post_init__(self) -> None:
+        _require(self.start >= 0 and self.count >= 0, "start and count are not negative")
+        _require((self.count == 0) == (self.last_node == 0), "a run has a last node, and only a run has one")
+        _require(self.count > 0 or self.choice is not None, "a verdict makes at least one token final")
+        _require(self.choice is None or 0 <= self.choice <= MAX_TOKEN_ID, "the choice is out of range")
+
+    @property
+    def end(self) -> int:
+        """Length of the final log after this verdict."""
+        return self.start + self.count + (self.choice is not None)
+
+
+class FinishReason(enum.Enum):
+    """Why a session ended."""
+
+    STOP = "stop"
+    LENGTH = "length"
+    CANCELLED = "cancelled"
+    DEADLINE = "deadline"
+    SHUTDOWN = "shutdown"
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """What a session cost the verifier, in the field's words.
+
+    ``passes`` counts full-model passes that chose at least one token of this session; ``proposed`` nodes received; ``accepted``
+    drafts committed from a row of a pass; ``late`` drafts that agreed after the fact; ``corrections`` choices that contradicted a
+    draft; ``bonus`` choices behind a wholly accepted run; ``discarded`` nodes that were never compared or lost.
+    """
+
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    passes: int = 0
+    proposed: int = 0
+    accepted: int = 0
+    late: int = 0
+    corrections: int = 0
+    bonus: int = 0
+    discarded: int = 0
+    near_ties: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The session ended in order; nothing follows."""
+
+    reason: FinishReason
+    usage: Usage = field(default_factory=Usage)
+
+
+DeviceMessage = Open | Draft | Cancel
+CloudMessage = Opened | Verdict | Finished
