@@ -55,7 +55,18 @@ def documentation(root: Path) -> Iterator[Document]:
 
 def standard_library(root: Path) -> Iterator[Document]:
     """The standard library's modules without tests, vendored wheels and installed packages."""
-    skipped = {"test", "tests", "idle_test", "site-packages", "dist-packages", "lib2to3", "__pycache__", "ensurepip", "idlelib", "turtledemo"}
+    skipped = {
+        "test",
+        "tests",
+        "idle_test",
+        "site-packages",
+        "dist-packages",
+        "lib2to3",
+        "__pycache__",
+        "ensurepip",
+        "idlelib",
+        "turtledemo",
+    }
     for path in sorted(root.rglob("*.py")):
         relative = path.relative_to(root)
         if skipped.intersection(relative.parts) or path.stat().st_size > 300_000:
@@ -117,7 +128,9 @@ def build(documentation_root: Path, library_root: Path, out: Path) -> None:
                 "bytes": sum(len(d.text.encode()) for d in chosen),
                 "tokens": len(token_ids),
             }
-    (out / "prompts.json").write_text(json.dumps(prompts(tokenizer, documents, 64), indent=1, ensure_ascii=False) + "\n", "utf-8")
+    (out / "prompts.json").write_text(
+        json.dumps(prompts(tokenizer, documents, 64), indent=1, ensure_ascii=False) + "\n", "utf-8"
+    )
     facts["sha256"] = digest.hexdigest()
     (out / "corpus.json").write_text(json.dumps(facts, indent=1) + "\n")
     print(json.dumps(facts, indent=1))

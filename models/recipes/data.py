@@ -1,4 +1,4 @@
-"""Windows of the token arrays that ``corpus.py`` wrote, addressed by (seed, step): a resumed run sees what an unbroken one sees."""
+"""Windows of the token arrays that ``corpus.py`` wrote, addressed by (seed, step): a resumed run sees what any other sees."""
 
 from __future__ import annotations
 

@@ -19,10 +19,45 @@ _ADORNMENT = re.compile(r"^([=\-~^\"'*+#`:.])\1{2,}\s*$")
 _OPTION = re.compile(r"^\s*:[a-z-]+:(\s.*)?$")
 
 _DESCRIBES = frozenset(
-    "function method class attribute data exception classmethod staticmethod decorator module describe property "
-    "coroutinefunction coroutinemethod awaitablefunction awaitablemethod abstractmethod decoratormethod opcode "
-    "pdbcommand option cmdoption envvar c:function c:type c:macro c:member c:var c:struct c:enum cfunction ctype "
-    "cmacro cvar cmember 2to3fixer js:function".split()
+    [
+        "function",
+        "method",
+        "class",
+        "attribute",
+        "data",
+        "exception",
+        "classmethod",
+        "staticmethod",
+        "decorator",
+        "module",
+        "describe",
+        "property",
+        "coroutinefunction",
+        "coroutinemethod",
+        "awaitablefunction",
+        "awaitablemethod",
+        "abstractmethod",
+        "decoratormethod",
+        "opcode",
+        "pdbcommand",
+        "option",
+        "cmdoption",
+        "envvar",
+        "c:function",
+        "c:type",
+        "c:macro",
+        "c:member",
+        "c:var",
+        "c:struct",
+        "c:enum",
+        "cfunction",
+        "ctype",
+        "cmacro",
+        "cvar",
+        "cmember",
+        "2to3fixer",
+        "js:function",
+    ]
 )
 _TITLED = {
     "note": "Note:",
@@ -42,7 +77,9 @@ _VERSIONED = {
     "versionchanged": "Changed in version {0}.",
     "deprecated": "Deprecated since version {0}.",
 }
-_UNWRAPPED = frozenset("code-block sourcecode highlight code parsed-literal doctest testcode testoutput epigraph".split())
+_UNWRAPPED = frozenset(
+    ["code-block", "sourcecode", "highlight", "code", "parsed-literal", "doctest", "testcode", "testoutput", "epigraph"]
+)
 _HEADINGS = {"=": "##", "*": "#", "#": "#", "-": "###", "^": "####", "~": "####", '"': "####", "'": "####"}
 
 
@@ -127,7 +164,7 @@ def to_plain_text(source: str) -> str:
             at = _skip_body(lines, at + 1, _indent_of(line))
             continue
         following = lines[at + 1] if at + 1 < len(lines) else ""
-        if _ADORNMENT.match(line) and (not following.strip() or at + 2 < len(lines) and _ADORNMENT.match(lines[at + 2])):
+        if _ADORNMENT.match(line) and (not following.strip() or (at + 2 < len(lines) and _ADORNMENT.match(lines[at + 2]))):
             at += 1
             continue
         if line.strip() and line[0] != " " and _ADORNMENT.match(following):

@@ -80,14 +80,18 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden_size, self.kv_heads * self.size, bias=False)
         self.o_proj = nn.Linear(self.heads * self.size, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: list[Tensor] | None = None) -> Tensor:
+        """With ``past`` (keys, values of earlier rows; grown in place) the rows of x go on behind them, one at a time."""
         batch, rows, _ = x.shape
         q = rotate(self.q_proj(x).view(batch, rows, self.heads, self.size).transpose(1, 2), cos, sin)
         k = rotate(self.k_proj(x).view(batch, rows, self.kv_heads, self.size).transpose(1, 2), cos, sin)
         v = self.v_proj(x).view(batch, rows, self.kv_heads, self.size).transpose(1, 2)
+        if past is not None:
+            past[:] = [torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True)] if past else [k, v]
+            k, v = past
         k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
         v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1)
         return self.o_proj(out.transpose(1, 2).reshape(batch, rows, -1))
 
 
@@ -110,8 +114,8 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.mlp = FeedForward(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        x = x + self.self_attn(self.input_layernorm(x), cos, sin)
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: list[Tensor] | None = None) -> Tensor:
+        x = x + self.self_attn(self.input_layernorm(x), cos, sin, past)
         return x + self.mlp(self.post_attention_layernorm(x))
 
 
@@ -144,14 +148,29 @@ class Decoder(nn.Module):
         if isinstance(module, FeedForward):
             nn.init.zeros_(module.down_proj.weight)
 
-    def hidden(self, token_ids: Tensor) -> Tensor:
-        """Last hidden states [batch, rows, hidden] of token ids [batch, rows]."""
-        rows = token_ids.shape[1]
-        cos, sin = self.cos[:rows], self.sin[:rows]
+    def hidden(self, token_ids: Tensor, start: int = 0, past: list[list[Tensor]] | None = None) -> Tensor:
+        """Last hidden states [batch, rows, hidden] of token ids [batch, rows]; ``past`` holds one list a layer."""
+        end = start + token_ids.shape[1]
+        cos, sin = self.cos[start:end], self.sin[start:end]
         x = self.model["embed_tokens"](token_ids)
-        for layer in self.model["layers"]:
-            x = layer(x, cos, sin)
+        for number, layer in enumerate(self.model["layers"]):
+            x = layer(x, cos, sin, None if past is None else past[number])
         return self.model["norm"](x)
+
+    @torch.no_grad()
+    def sample(self, prompts: Tensor, length: int, temperature: float) -> Tensor:
+        """Prompts [batch, rows] continued to ``length`` tokens; temperature 0 is argmax."""
+        past: list[list[Tensor]] = [[] for _ in self.model["layers"]]
+        tokens, new = prompts, prompts
+        while tokens.shape[1] < length:
+            last = self.hidden(new, tokens.shape[1] - new.shape[1], past)[:, -1]
+            logits = F.linear(last, self.model["embed_tokens"].weight)
+            if temperature == 0:
+                new = logits.argmax(-1, keepdim=True)
+            else:
+                new = torch.multinomial(torch.softmax(logits / temperature, -1), 1)
+            tokens = torch.cat((tokens, new), dim=1)
+        return tokens
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Logits [batch, rows, vocabulary]."""

@@ -17,6 +17,10 @@ from speculation.parameters import SamplingParameters
 
 CHOICE_RULE = "gumbel-philox4x32-1"
 MAX_TOKEN_ID = 2**31 - 1
+INITIAL_CREDIT = 32
+"""Live nodes that a device may have before it knows the ceiling; every verifier bears at least so many."""
+MAX_DRAFT_NODES = 4096
+"""Nodes in one ``Draft``; more is malformed, so that a small message cannot cost much memory."""
 
 
 def _require(holds: bool, what: str) -> None:
@@ -84,6 +88,9 @@ class Node:
     rank: int = 0
 
     def __post_init__(self) -> None:
+        is_sound = 0 <= self.parent < self.number and 0 <= self.token_id <= MAX_TOKEN_ID
+        if is_sound and self.root_position >= 0 and self.rank >= 0:
+            return  # the usual case: no message is built for it
         _require(self.number >= 1, f"nodes are numbered from 1, not {self.number}")
         _require(0 <= self.parent < self.number, f"node {self.number} names parent {self.parent}, which is not an earlier node")
         _require(0 <= self.token_id <= MAX_TOKEN_ID, f"token id {self.token_id} is out of range")
@@ -103,8 +110,10 @@ class Draft:
 
     def __post_init__(self) -> None:
         _require(self.known >= 0, "known is negative")
-        numbers = [n.number for n in self.nodes]
-        _require(all(b == a + 1 for a, b in zip(numbers, numbers[1:], strict=False)), "nodes of a draft are numbered without gaps")
+        _require(len(self.nodes) <= MAX_DRAFT_NODES, "a draft holds too many nodes")
+        first = self.nodes[0].number if self.nodes else 0
+        numbers = [node.number for node in self.nodes]
+        _require(numbers == list(range(first, first + len(numbers))), "nodes of a draft are numbered without gaps")
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,11 +148,11 @@ class VerdictKind(enum.Enum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What one pass made final: from ``start`` on, the ``count`` tokens of the path that ends in node ``last_node``, then ``choice``.
+    """What one pass made final: from ``start`` on, ``count`` tokens of the path to node ``last_node``, then ``choice``.
 
     ``choice`` is None where an end token or the limit cut the run. ``last_node`` is 0 where ``count`` is 0.
-    ``kind`` is ACCEPT where the run ends with the drafts, REVOKE_AND_CORRECT where the choice contradicts a known draft, DECODED
-    where there was none. ``advice`` is the number of live nodes worth sending, at most the credit; 0 gives none.
+    ``kind`` is ACCEPT where the run ends with the drafts, REVOKE_AND_CORRECT where the choice contradicts a known draft,
+    DECODED where there was none. ``advice`` is the number of live nodes worth sending, at most the credit; 0 gives none.
     """
 
     start: int
@@ -179,9 +188,10 @@ class FinishReason(enum.Enum):
 class Usage:
     """What a session cost the verifier, in the field's words.
 
-    ``passes`` counts full-model passes that chose at least one token of this session; ``proposed`` nodes received; ``accepted``
-    drafts committed from a row of a pass; ``late`` drafts that agreed after the fact; ``corrections`` choices that contradicted a
-    draft; ``bonus`` choices behind a wholly accepted run; ``discarded`` nodes that were never compared or lost.
+    ``passes`` counts full-model passes that chose at least one token of this session; ``proposed`` nodes received;
+    ``accepted`` drafts committed from a row of a pass; ``late`` drafts that agreed after the fact; ``corrections`` choices
+    that contradicted a draft; ``bonus`` choices behind a wholly accepted run; ``discarded`` nodes that were never compared
+    or lost.
     """
 
     prompt_tokens: int = 0

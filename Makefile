@@ -1,0 +1,81 @@
+# One short list of verbs for people, CI and the documentation. `make help` lists them.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+PROTO := speculation/wire/v1/verification.proto
+PROTOC_FLAGS = -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) protos/$(PROTO)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check install protos fmt bench load pair lint types contracts fresh compose wire
+
+help: ## list these verbs
+	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.stamp-run ## make the environment, install, run the demo
+	@$(BIN)/outrider demo $(ARGS)
+
+test: $(VENV)/.stamp-test ## install what the tests need, run them
+	@$(BIN)/python -m pytest $(ARGS)
+
+check: lint types contracts fresh compose wire ## lint, types, import contracts, generated code, compose file, wire rules
+
+install: $(VENV)/.stamp-run $(VENV)/.stamp-test $(VENV)/.stamp-check ## everything a developer needs
+
+protos: $(VENV)/.stamp-check ## generate the wire code again
+	@$(BIN)/python -m grpc_tools.protoc $(call PROTOC_FLAGS,.)
+
+fmt: $(VENV)/.stamp-check ## format, and mend what the linter can
+	@$(BIN)/ruff format .
+	@$(BIN)/ruff check --fix .
+
+bench: $(VENV)/.stamp-run ## print every table that the documentation shows
+	@for file in $$(grep -l '__main__' benchmarks/*.py); do \
+	  name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
+
+load: $(VENV)/.stamp-load ## stream from a running agent (AGENT=URL USERS=N SECONDS=N)
+	@$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary -H $(or $(AGENT),http://127.0.0.1:8080) \
+	  -u $(or $(USERS),4) -r $(or $(USERS),4) -t $(or $(SECONDS),20)s
+
+pair: $(VENV)/.stamp-train ## train the bundled pair again (hours; see models/README.md)
+	@$(BIN)/python -m models.recipes $(ARGS)
+
+# The checks one by one.
+lint: $(VENV)/.stamp-check
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check --quiet . || { echo "run: make fmt"; exit 1; }
+
+types: $(VENV)/.stamp-check
+	@$(BIN)/mypy
+
+contracts: $(VENV)/.stamp-check
+	@$(BIN)/lint-imports --no-cache
+
+fresh: $(VENV)/.stamp-check
+	@folder=$$(mktemp -d) && trap 'rm -rf "$$folder"' EXIT && $(BIN)/python -m grpc_tools.protoc $(call PROTOC_FLAGS,"$$folder") \
+	  && for file in $$(cd "$$folder" && find . -name 'verification_pb2*'); do \
+	    cmp "$$folder/$$file" "$$file" || { echo "generated code is stale, run: make protos"; exit 1; }; done
+	@echo "generated code is fresh"
+
+compose: $(VENV)/.stamp-check
+	@$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec docker-compose.yml
+
+# The wire may only grow: compared with the newest release, or with the commit before where there is no release yet.
+wire:
+	@command -v buf >/dev/null || { echo "skipped: buf is not installed (npm install --global @bufbuild/buf)"; exit 0; }; \
+	  buf lint protos && echo "buf lint: fine" || exit 1; \
+	  base=$$(git describe --tags --abbrev=0 2>/dev/null || git rev-parse --verify --quiet HEAD~1); \
+	  if [ -n "$$base" ] && git cat-file -e "$$base:protos/$(PROTO)" 2>/dev/null; \
+	  then buf breaking protos --against ".git#ref=$$base,subdir=protos" && echo "buf breaking against $$base: fine"; \
+	  else echo "skipped: buf breaking (no earlier version of the wire)"; fi
+
+# The environment, and one stamp for each set of packages; a stamp is made again when pyproject.toml changes.
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(v < (3, 11) and f"Python 3.11 or newer is needed, this is {v[0]}.{v[1]}; try: make PYTHON=python3.11 ...")'
+	@$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
+	@echo "installing (once, about a minute) ..." && $(PIP) --editable . && touch $@
+
+$(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
+	@echo "installing what 'make $*' needs ..." && $(PIP) --editable '.[$*]' && touch $@

@@ -1,0 +1,55 @@
+"""The verifier's one configuration; the only module of this service that reads the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from speculation.protocol.messages import INITIAL_CREDIT
+from speculation.settings import Settings, load_settings, require_loopback
+from speculation.shaping.profiles import DEFAULT_FULL_MODEL
+
+ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
+
+
+class VerifierConfig(Settings):
+    """Where the verifier listens, what it runs, and how much it takes on.
+
+    ``pair`` None is the bundled pair. ``cloud`` names a cloud profile whose time is charged for each pass, None charges none;
+    ``emulate`` is the model that is charged for (``own`` is the pair's, at its real size).
+    ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
+    Raises ``ConfigurationError`` for a value that cannot work.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(50051, ge=0, le=65535)
+    insecure: bool = False
+    pair: Path | None = None
+    variant: str = "fp32"
+    threads: int = Field(1, ge=1)
+    num_slots: int = Field(16, ge=1)
+    max_sessions: int = Field(16, ge=1)
+    credit: int = Field(64, ge=INITIAL_CREDIT)
+    max_rows: int = Field(256, ge=1)
+    outbox_messages: int = Field(64, ge=1)
+    max_message_bytes: int = Field(256 * 1024, ge=1024)
+    retry_after_s: float = Field(1.0, ge=0)
+    drain_grace_s: float = Field(10.0, ge=0)
+    cloud: str | None = None
+    emulate: str = DEFAULT_FULL_MODEL
+
+    @model_validator(mode="after")
+    def _guard_the_address(self) -> Self:
+        require_loopback(self.host, self.insecure)
+        return self
+
+
+def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> VerifierConfig:
+    """Defaults < TOML ``file``, else the one in ``OUTRIDER_VERIFIER_CONFIG`` < ``OUTRIDER_VERIFIER_*`` < flags.
+
+    Raises ``ConfigurationError``.
+    """
+    return load_settings(VerifierConfig, file, ENVIRONMENT_PREFIX, flags)

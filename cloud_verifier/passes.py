@@ -1,0 +1,117 @@
+"""One pass of the full model over many sessions, as one job for the engine's thread. Synchronous; knows no session."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from speculation.choice import Choices, choose
+from speculation.engines.base import CacheId, Chunk, Engine
+from speculation.errors import EngineError, OutriderError
+from speculation.parameters import SamplingParameters
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(slots=True)
+class Entry:
+    """One session's part of a pass: what to feed, and afterwards what came of it.
+
+    ``cache`` None is opened by the pass. The cache is cut to ``cached`` tokens first, then ``token_ids`` are fed; the last
+    ``num_logits`` rows choose the tokens from ``position`` on. ``drafted`` are the last ``num_logits - 1`` tokens fed.
+
+    Filled in by the pass: ``choices`` (one for each of those rows), ``num_agreed`` (drafted tokens that equal the choices, up
+    to the first that does not), ``near_ties`` among the rows that count, or ``error``.
+    """
+
+    cache: CacheId | None
+    cached: int
+    token_ids: Sequence[int]
+    num_logits: int
+    position: int
+    drafted: Sequence[int]
+    parameters: SamplingParameters
+    choices: Sequence[int] = ()
+    num_agreed: int = 0
+    near_ties: int = 0
+    error: OutriderError | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Pass:
+    """Caches to give back, then entries to run in one forward and one choice."""
+
+    closing: Sequence[CacheId] = ()
+    entries: Sequence[Entry] = field(default_factory=list)
+
+    def run(self, engine: Engine) -> None:
+        """Never raises: a failure stands in the entries it touched."""
+        for cache in self.closing:
+            _close(engine, cache)
+        ready = [entry for entry in self.entries if _prepare(engine, entry)]
+        if not ready:
+            return
+        try:
+            _run(engine, ready)
+        except Exception as error:
+            # Whatever a runtime throws: the sessions of this pass end by name, the others and the server go on.
+            _log.exception("a pass over %d sessions failed", len(ready))
+            for entry in ready:
+                entry.error = _as_engine_error(error)
+
+
+def _prepare(engine: Engine, entry: Entry) -> bool:
+    """Give the entry a cache that holds just its first ``cached`` tokens."""
+    try:
+        if entry.cache is None:
+            entry.cache = engine.open()
+        elif engine.length(entry.cache) > entry.cached:
+            engine.truncate(entry.cache, entry.cached)
+    except Exception as error:
+        entry.error = error if isinstance(error, OutriderError) else _as_engine_error(error)
+        return False
+    return True
+
+
+def _run(engine: Engine, entries: Sequence[Entry]) -> None:
+    chunks = [Chunk(entry.cache, entry.token_ids, entry.num_logits) for entry in entries if entry.cache is not None]
+    logits = engine.extend(chunks)
+    choosing = [entry for entry in entries if entry.num_logits]
+    if choosing:
+        positions = np.concatenate([np.arange(e.position, e.position + e.num_logits, dtype=np.int64) for e in choosing])
+        parameters = [entry.parameters for entry in choosing for _ in range(entry.num_logits)]
+        _hand_out(choosing, choose(logits, positions, parameters))
+
+
+def _hand_out(entries: Sequence[Entry], choices: Choices) -> None:
+    token_ids, near_ties = choices.token_ids.tolist(), choices.near_ties.tolist()
+    row = 0
+    for entry in entries:
+        entry.choices = token_ids[row : row + entry.num_logits]
+        entry.num_agreed = num_agreed(entry.drafted, entry.choices)
+        entry.near_ties = sum(near_ties[row : row + entry.num_agreed + 1])
+        row += entry.num_logits
+
+
+def num_agreed(drafted: Sequence[int], choices: Sequence[int]) -> int:
+    """How many tokens the two have in common before the first that differs."""
+    for count, (token, choice) in enumerate(zip(drafted, choices, strict=False)):
+        if token != choice:
+            return count
+    return len(drafted)
+
+
+def _close(engine: Engine, cache: CacheId) -> None:
+    try:
+        engine.close(cache)
+    except Exception:
+        _log.exception("a cache could not be closed")
+
+
+def _as_engine_error(error: Exception) -> EngineError:
+    if isinstance(error, EngineError):
+        return error
+    return EngineError(f"the full model's pass failed: {type(error).__name__}: {error}")

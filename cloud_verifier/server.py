@@ -1,0 +1,141 @@
+"""The verifier as a service: start, health, graceful stop."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.servicer import VerificationServicer
+from cloud_verifier.verification import Verifier
+from speculation.engines.base import Engine
+from speculation.engines.runner import EngineRunner
+from speculation.errors import ConfigurationError
+from speculation.wire import codec
+
+FLUSH_S = 2.0
+PING_INTERVAL_MS = 10_000
+SERVED = ("", codec.SERVICE)
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningVerifier:
+    """A verifier that accepts streams at ``target`` (``host:port``)."""
+
+    verifier: Verifier
+    config: VerifierConfig
+    port: int
+
+    @property
+    def target(self) -> str:
+        return _address(self.config.host, self.port)
+
+
+@asynccontextmanager
+async def serve(
+    config: VerifierConfig, *, engine_runner: EngineRunner[Engine] | None = None, full_model: FullModel | None = None
+) -> AsyncIterator[RunningVerifier]:
+    """A verifier that serves while the block runs; port 0 takes a free one. Leaving the block drains it.
+
+    ``full_model`` replaces what the configuration would load. ``engine_runner`` replaces the thread on which it would run, and
+    stays its owner's to shut down; its engine must be that of ``full_model``, or decorate it.
+    Raises ``ConfigurationError`` when the address cannot be bound, and what ``build_engine`` raises.
+    """
+    if full_model is None:
+        full_model = await asyncio.to_thread(build_engine, config)
+    runner = engine_runner or EngineRunner.on_own_thread(full_model.engine, "full-model")
+    verifier = Verifier(runner, full_model.identity, full_model.self_test, config)
+    try:
+        async with _passes(verifier), _listen(verifier, config) as running:
+            yield running
+    finally:
+        if engine_runner is None:
+            runner.shutdown()
+
+
+async def run(config: VerifierConfig, on_ready: Callable[[RunningVerifier], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. ``on_ready`` hears where it listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with serve(config) as running:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, loop, number, stop)
+        on_ready(running)
+        await stop.wait()
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
+    """The next signal of this kind has its usual effect again."""
+    loop.remove_signal_handler(number)
+    stop.set()
+
+
+@asynccontextmanager
+async def _passes(verifier: Verifier) -> AsyncIterator[None]:
+    """The pass loop runs while the block does. An error of the block leaves as it is, not in a group."""
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as group:
+        group.create_task(verifier.run())
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        finally:
+            verifier.stop()
+    if failure is not None:
+        raise failure
+
+
+@asynccontextmanager
+async def _listen(verifier: Verifier, config: VerifierConfig) -> AsyncIterator[RunningVerifier]:
+    server = grpc.aio.server(options=_options(config))
+    server.add_generic_rpc_handlers((VerificationServicer(verifier).handler(),))
+    checks = health.aio.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    port = _bind(server, config)
+    for name in SERVED:
+        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await server.start()
+    _log.info("listening on %s", _address(config.host, port))
+    grace_s = 0.0
+    try:
+        yield RunningVerifier(verifier, config, port)
+        grace_s = config.drain_grace_s
+    finally:
+        await checks.enter_graceful_shutdown()
+        await verifier.drain(grace_s)
+        await server.stop(FLUSH_S)
+
+
+def _bind(server: Any, config: VerifierConfig) -> int:
+    address = _address(config.host, config.port)
+    try:
+        return int(server.add_insecure_port(address))
+    except RuntimeError as error:
+        raise ConfigurationError(f"cannot listen on {address}: is the port taken?") from error
+
+
+def _options(config: VerifierConfig) -> list[tuple[str, int]]:
+    """A phone pings to keep its way through the network open: that is no abuse from ``PING_INTERVAL_MS`` on."""
+    return [
+        ("grpc.max_receive_message_length", config.max_message_bytes),
+        ("grpc.max_send_message_length", config.max_message_bytes),
+        ("grpc.keepalive_permit_without_calls", 1),
+        ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
+        ("grpc.so_reuseport", 0),
+    ]
+
+
+def _address(host: str, port: int) -> str:
+    return f"[{host}]:{port}" if ":" in host and not host.startswith("[") else f"{host}:{port}"

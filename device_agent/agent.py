@@ -1,0 +1,247 @@
+"""The device agent: takes requests, owns one task an answer, and gives out the events."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import secrets
+from collections import deque
+from collections.abc import AsyncGenerator, Sequence
+from types import TracebackType
+from typing import Any, Self
+
+from device_agent.assignment import Assignment
+from device_agent.config import AgentConfig
+from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, error_object
+from device_agent.figures import Meter
+from device_agent.generation import Generation
+from device_agent.pair import PairFacts
+from device_agent.request import Mode, StreamRequest
+from speculation.engines.base import Engine
+from speculation.engines.runner import EngineRunner
+from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError, LinkError
+from speculation.links.base import Connector
+from speculation.shaping.profiles import UNSHAPED
+
+SEED_BITS = 53
+"""Seeds that are drawn fit a JSON number of any client."""
+
+SHORT_PROMPT_BYTES = 4096
+"""Up to here the tokenizer takes about a millisecond, less than a turn on another thread may cost."""
+
+
+class Stream:
+    """The events of one answer, in order; made by ``DeviceAgent.start``. Close it, or read it to its end."""
+
+    def __init__(self) -> None:
+        self._events: deque[Event] = deque()
+        self._arrived = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._has_last = False
+        self._is_read = False
+
+    def put(self, events: Sequence[Event]) -> None:
+        """Called by the answer's task."""
+        self._events.extend(events)
+        self._has_last = isinstance(events[-1], DoneEvent | ErrorEvent)
+        self._arrived.set()
+
+    def ended(self, seq: int) -> None:
+        """The answer's task is over; where it was cut off, the last event says so."""
+        if not self._has_last:
+            self.put([ErrorEvent(seq, error_object(LinkError("the agent stopped the stream")))])
+
+    def run_by(self, task: asyncio.Task[None]) -> None:
+        self._task = task
+
+    async def take(self) -> list[Event]:
+        """All events that are there, at least one; an empty list behind the last. Nothing is lost where it is cancelled."""
+        if self._is_read:
+            return []
+        while not self._events:
+            self._arrived.clear()
+            await self._arrived.wait()
+        events = list(self._events)
+        self._events.clear()
+        self._is_read = self._has_last
+        return events
+
+    async def aclose(self) -> None:
+        """Nobody reads on: an answer that still runs is cancelled, and has ended when this returns. Safe to call twice."""
+        if self._task is not None and not self._has_last:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class DeviceAgent:
+    """Drafts with a small model, shows at once, and lets a verifier have the last word.
+
+    ::
+
+        async with build_agent(AgentConfig(verifier="127.0.0.1:50051")) as agent:
+            async for event in agent.stream(StreamRequest("The module provides", max_tokens=64)):
+                ...
+
+    It owns the runner and the connector and closes both at the end. ``connector`` None is a device that is always alone.
+    """
+
+    def __init__(self, pair: PairFacts, runner: EngineRunner[Engine], connector: Connector | None, config: AgentConfig) -> None:
+        self.pair = pair
+        self.config = config
+        self._runner = runner
+        self._connector = connector
+        self._tasks: asyncio.TaskGroup | None = None
+        self._running: set[asyncio.Task[None]] = set()
+        self._num_streams = 0
+        self._cleanup = contextlib.AsyncExitStack()
+
+    @property
+    def num_streams(self) -> int:
+        """Answers that are being written now."""
+        return self._num_streams
+
+    async def __aenter__(self) -> Self:
+        self._cleanup.callback(self._runner.shutdown)
+        if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
+            await self._cleanup.enter_async_context(self._connector)
+        elif self._connector is not None:
+            self._cleanup.push_async_callback(self._connector.aclose)
+        self._tasks = await asyncio.TaskGroup().__aenter__()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """End every answer that still runs with an ``error`` event, then close everything."""
+        tasks, self._tasks = self._tasks, None
+        for task in self._running:
+            task.cancel()
+        try:
+            if tasks is not None:  # not told of the body's error, which it would wrap in a group
+                await tasks.__aexit__(None, None, None)
+        finally:
+            await self._cleanup.aclose()
+
+    async def stream(self, request: StreamRequest) -> AsyncGenerator[Event, None]:
+        """The events of one answer; the last is ``DoneEvent`` or ``ErrorEvent``. Closing the generator cancels the answer.
+
+        Raises ``InvalidRequestError`` and ``CapacityError`` before the first event.
+        """
+        stream = await self.start(request)
+        try:
+            while events := await stream.take():
+                for event in events:
+                    yield event
+        finally:
+            await stream.aclose()
+
+    async def start(self, request: StreamRequest) -> Stream:
+        """Begin an answer; its first event is there when this returns.
+
+        Raises ``InvalidRequestError`` for a prompt or a limit that does not fit, ``CapacityError`` when ``max_streams`` run
+        already.
+        """
+        began_s = asyncio.get_running_loop().time()
+        if self._tasks is None:
+            raise ConfigurationError("the agent is not running: use it inside its 'async with'")
+        if self._num_streams >= self.config.max_streams:
+            raise CapacityError(f"{self._num_streams} answers are being written already", self.config.retry_after_s)
+        self._num_streams += 1
+        try:
+            assignment = await self._assign(request)
+            return self._launch(assignment, Meter(began_s, self.config.is_emulated))
+        except BaseException:
+            self._num_streams -= 1
+            raise
+
+    def _launch(self, assignment: Assignment, meter: Meter) -> Stream:
+        if self._tasks is None:
+            raise ConfigurationError("the agent has stopped")
+        stream, numbers = Stream(), itertools.count()
+        stream.put([self._session_event(assignment, next(numbers))])
+        generation = Generation(assignment, self.pair, self._runner, self._connector, meter, numbers, stream.put)
+        task = self._tasks.create_task(generation.run())
+        stream.run_by(task)
+        self._running.add(task)
+        task.add_done_callback(self._forget)
+        task.add_done_callback(lambda _: stream.ended(next(numbers)))
+        return stream
+
+    def _forget(self, task: asyncio.Task[None]) -> None:
+        self._running.discard(task)
+        self._num_streams -= 1
+
+    async def _assign(self, request: StreamRequest) -> Assignment:
+        if request.mode is Mode.CLOUD and self._connector is None:
+            raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")
+        prompt = await self._encode(request.prompt)
+        seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
+        return Assignment(
+            session_id=secrets.token_hex(16),
+            request=request,
+            prompt=prompt,
+            parameters=request.parameters(seed),
+            max_tokens=self._max_tokens(request, len(prompt)),
+            depth=self.config.draft_depth,
+        )
+
+    async def _encode(self, prompt: str) -> tuple[int, ...]:
+        num_bytes, limit = len(prompt.encode()), self.config.max_prompt_bytes
+        if num_bytes > limit:
+            raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {limit}", "prompt")
+        if num_bytes <= SHORT_PROMPT_BYTES:
+            token_ids = self.pair.encode(prompt)
+        else:
+            token_ids = await asyncio.to_thread(self.pair.encode, prompt)
+        if not token_ids:
+            raise InvalidRequestError("the prompt holds no token", "prompt")
+        return tuple(token_ids)
+
+    def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
+        """The limit asked for, or the default as far as it fits. Raises ``InvalidRequestError`` where there is no room."""
+        pair = self.pair
+        context = pair.draft_context_length if request.mode is Mode.DEVICE else pair.context_length
+        room = context - prompt_tokens
+        if room < 1:
+            raise InvalidRequestError(
+                f"the prompt has {prompt_tokens} tokens; a context of {context} leaves no room behind it", "prompt"
+            )
+        if request.max_tokens is None:
+            return min(room, self.config.default_max_tokens)
+        if request.max_tokens > room:
+            why = f"a prompt of {prompt_tokens} tokens leaves {room} in a context of {context}"
+            raise InvalidRequestError(f"max_tokens must be at most {room} ({why}), not {request.max_tokens}", "max_tokens")
+        return request.max_tokens
+
+    def _session_event(self, assignment: Assignment, seq: int) -> SessionEvent:
+        return SessionEvent(
+            seq=seq,
+            session_id=assignment.session_id,
+            mode=assignment.request.mode.value,
+            reveal=assignment.request.reveal.value,
+            draft=self.pair.draft,
+            full=self.pair.full,
+            pair_digest=self.pair.identity.pair_digest,
+            phone=_named(self.config.phone),
+            network=_named(self.config.network),
+            seed=assignment.parameters.seed,
+        )
+
+    def health(self) -> dict[str, Any]:
+        """What the agent says of itself."""
+        return {
+            "status": "ok",
+            "draft": self.pair.draft,
+            "full": self.pair.full,
+            "pair_digest": self.pair.identity.pair_digest,
+            "phone": _named(self.config.phone),
+            "network": _named(self.config.network),
+            "verifier": self.config.verifier,
+            "streams": self._num_streams,
+            "max_streams": self.config.max_streams,
+        }
+
+
+def _named(profile: str) -> str | None:
+    return None if profile == UNSHAPED else profile

@@ -1,0 +1,136 @@
+"""The agent over HTTP: ``POST /v1/stream`` as server-sent events, ``GET /health``. Every refusal is an OpenAI error object."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import math
+from collections.abc import AsyncIterator
+from http import HTTPStatus
+from typing import Any, NoReturn
+
+from fastapi import FastAPI, Request
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Receive, Scope, Send
+
+from device_agent import schema
+from device_agent.agent import DeviceAgent, Stream
+from device_agent.events import Event, error_fields, error_object
+from device_agent.guard import LoopbackGuard
+from device_agent.request import StreamRequest
+from speculation.errors import CapacityError, InvalidRequestError, OutriderError, status_of
+from speculation.settings import is_loopback
+
+KEEP_ALIVE_S = 15.0
+_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+
+_log = logging.getLogger(__name__)
+
+
+def build_app(agent: DeviceAgent) -> FastAPI:
+    """The application around an agent that is running."""
+    app = FastAPI(title="Outrider device agent", docs_url=None, redoc_url=None)
+    app.state.agent = agent
+    if is_loopback(agent.config.host):
+        app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
+    app.add_exception_handler(OutriderError, _refuse)
+    app.add_exception_handler(HTTPException, _refuse_http)
+    app.add_exception_handler(Exception, _fail)
+    app.add_api_route("/health", _health, methods=["GET"], summary="Whether the agent works, and with what")
+    app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
+    return app
+
+
+async def _health(request: Request) -> JSONResponse:
+    agent: DeviceAgent = request.app.state.agent
+    return JSONResponse(agent.health())
+
+
+async def _stream(request: Request) -> Response:
+    """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON."""
+    agent: DeviceAgent = request.app.state.agent
+    body = await _read(request, agent.config.max_body_bytes)
+    return EventStreamResponse(await agent.start(StreamRequest.from_json(parse(body))))
+
+
+async def _read(request: Request, limit_bytes: int) -> bytes:
+    """The body. Raises ``HTTPException`` 413 as soon as it is over the limit."""
+    body = bytearray()
+    async for piece in request.stream():
+        body += piece
+        if len(body) > limit_bytes:
+            raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
+    return bytes(body)
+
+
+def parse(body: bytes) -> Any:
+    """A JSON document. Raises ``InvalidRequestError`` for what is no JSON in UTF-8, nested too deep, or not a finite number."""
+    try:
+        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+    except UnicodeDecodeError as error:
+        raise InvalidRequestError(f"the body is not UTF-8: byte {error.start} is no part of a character") from error
+    except RecursionError as error:
+        raise InvalidRequestError("the body is nested too deep") from error
+    except ValueError as error:
+        raise InvalidRequestError(f"the body is no valid JSON: {error}") from error
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise InvalidRequestError(f"the body is no valid JSON: {name} is no JSON number")
+
+
+class EventStreamResponse(StreamingResponse):
+    """A stream as server-sent events. When the client goes away, the answer is cancelled before this ends."""
+
+    media_type = "text/event-stream"
+
+    def __init__(self, stream: Stream) -> None:
+        super().__init__(_chunks(stream), headers=_HEADERS)
+        self._stream = stream
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        try:
+            await super().__call__(scope, receive, send)
+        finally:
+            await self._stream.aclose()
+
+
+async def _chunks(stream: Stream) -> AsyncIterator[bytes]:
+    """Everything that is there goes out in one piece; a comment goes out where nothing is for long."""
+    while True:
+        try:
+            async with asyncio.timeout(KEEP_ALIVE_S):
+                events = await stream.take()
+        except TimeoutError:
+            yield b": keep-alive\n\n"
+            continue
+        if not events:
+            return
+        yield "".join([encode(event) for event in events]).encode()
+
+
+def encode(event: Event) -> str:
+    """One server-sent event. The JSON is ASCII, so no reader takes a character of it for the end of a line."""
+    return f"id: {event.seq}\nevent: {event.name}\ndata: {json.dumps(event.to_json(), separators=(',', ':'))}\n\n"
+
+
+async def _refuse(request: Request, error: Exception) -> Response:
+    headers = {}
+    if isinstance(error, CapacityError) and error.retry_after_s is not None:
+        wait_s = error.retry_after_s
+        headers = {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(round(wait_s * 1000))}
+    return JSONResponse({"error": error_object(error)}, status_of(error).http, headers)
+
+
+async def _refuse_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    body = {"error": error_fields(error.detail, error.status_code, code)}
+    return JSONResponse(body, error.status_code, error.headers)
+
+
+async def _fail(request: Request, error: Exception) -> Response:
+    _log.error("a request failed", exc_info=error)
+    return JSONResponse({"error": error_object(error)}, 500)

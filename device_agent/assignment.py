@@ -1,0 +1,47 @@
+"""One request with everything resolved that it left open: token ids, seed, limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from device_agent.display import Display
+from device_agent.pair import PairFacts
+from device_agent.request import StreamRequest
+from speculation.parameters import SamplingParameters
+from speculation.protocol.device import DeviceSession
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """What is to be generated. ``depth`` bounds the drafts ahead of the final tokens."""
+
+    session_id: str
+    request: StreamRequest
+    prompt: tuple[int, ...]
+    parameters: SamplingParameters
+    max_tokens: int
+    depth: int
+
+    @property
+    def limit(self) -> int:
+        """The position behind the last token that may be generated."""
+        return len(self.prompt) + self.max_tokens
+
+    def display(self, pair: PairFacts, numbers: Iterator[int]) -> Display:
+        """What the client will be shown; ``numbers`` gives out ``seq``."""
+        request = self.request
+        return Display(len(self.prompt), pair.decode, numbers, request.reveal, request.min_stability, request.stop)
+
+    def session(self, pair: PairFacts) -> DeviceSession:
+        """The device's side of the session with a verifier."""
+        return DeviceSession(
+            self.session_id,
+            pair.identity,
+            self.prompt,
+            self.parameters,
+            self.max_tokens,
+            pair.end_token_ids,
+            self.request.priority,
+            self.request.deadline_ms,
+        )

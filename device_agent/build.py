@@ -1,0 +1,76 @@
+"""The agent from its configuration: the pair from disk, its engine, its way to the verifier, and what is emulated of both."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from device_agent.agent import DeviceAgent
+from device_agent.config import AgentConfig
+from device_agent.pair import PairFacts
+from speculation.engines.base import Engine
+from speculation.engines.onnx import OnnxEngine
+from speculation.engines.package import Package, Pair, load_pair
+from speculation.engines.random import RandomEngine
+from speculation.engines.runner import EngineRunner
+from speculation.links.base import Connector
+from speculation.links.grpc import GrpcConnector
+from speculation.shaping import profiles
+from speculation.shaping.engine import PhoneCost, shape
+from speculation.shaping.link import ShapedConnector
+from speculation.shaping.models import parse_model
+from speculation.shaping.profiles import UNSHAPED
+
+RANDOM = "random"
+
+
+def build_agent(config: AgentConfig) -> DeviceAgent:
+    """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread.
+
+    Raises ``PackageError`` (the pair cannot be used), ``UnknownNameError`` (variant), ``CapacityError`` (the emulated model
+    does not fit the phone), ``EngineError``.
+    """
+    pair = load_pair(config.pair)
+    engine = shape(draft_engine(pair.draft, config), PhoneCost(profiles.phone(config.phone), parse_model(config.emulate)))
+    runner = EngineRunner.on_own_thread(engine, "draft-model")
+    return DeviceAgent(facts_of(pair, engine), runner, connector_of(config), config)
+
+
+def draft_engine(draft: Package, config: AgentConfig) -> Engine:
+    """The draft's engine with a cache for each stream; ``random`` knows the vocabulary and nothing else."""
+    if config.variant == RANDOM:
+        return RandomEngine(draft.architecture.vocabulary_size, draft.context_length, seed=0, num_slots=config.max_streams)
+    return OnnxEngine(draft, config.variant, config.max_streams, config.threads)
+
+
+def connector_of(config: AgentConfig) -> Connector | None:
+    """The way to the verifier, behind the emulated network where there is one."""
+    if config.verifier is None:
+        return None
+    connector = GrpcConnector(config.verifier, config.connect_timeout_s)
+    if config.network == UNSHAPED:
+        return connector
+    return ShapedConnector(connector, profiles.network(config.network), config.network_seed)
+
+
+def facts_of(pair: Pair, engine: Engine) -> PairFacts:
+    """What the agent needs to know of a pair whose draft runs on ``engine``."""
+    tokenizer = pair.full.tokenizer
+
+    def encode(text: str) -> Sequence[int]:
+        ids: Sequence[int] = tokenizer.encode(text).ids
+        return ids
+
+    def decode(token_ids: list[int]) -> str:
+        text: str = tokenizer.decode(token_ids)
+        return text
+
+    return PairFacts(
+        draft=engine.description.name,
+        full=pair.full.name,
+        identity=pair.identity,
+        encode=encode,
+        decode=decode,
+        end_token_ids=pair.full.end_token_ids,
+        context_length=pair.full.context_length,
+        draft_context_length=engine.description.context_length,
+    )

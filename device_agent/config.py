@@ -1,0 +1,82 @@
+"""The agent's one configuration; the only module of this service that reads the environment."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self
+
+from pydantic import Field, model_validator
+
+from speculation.errors import ConfigurationError
+from speculation.settings import Settings, load_settings, require_loopback
+from speculation.shaping import profiles
+from speculation.shaping.models import parse_model
+from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
+
+ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
+
+
+class AgentConfig(Settings):
+    """Where the agent listens, what it drafts with, and what it plays.
+
+    ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair; ``variant`` is a
+    graph of the draft package, or ``random`` for a draft that knows nothing. ``phone`` and ``network`` name profiles;
+    ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
+    whose time and bytes the phone is charged, such as ``0.9B:int4``. ``draft_depth`` bounds the drafts ahead of the final
+    tokens. ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
+    Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a profile that does not exist.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = Field(8080, ge=0, le=65535)
+    insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+    verifier: str | None = "127.0.0.1:50051"
+    connect_timeout_s: float = Field(5.0, gt=0)
+    pair: Path | None = None
+    variant: str = "q4"
+    threads: int = Field(1, ge=1)
+    draft_depth: int = Field(32, ge=1)
+    phone: str = UNSHAPED
+    network: str = UNSHAPED
+    network_seed: int = Field(0, ge=0)
+    cloud: str = UNSHAPED
+    emulate: str = DEFAULT_DRAFT_MODEL
+    max_streams: int = Field(4, ge=1)
+    max_prompt_bytes: int = Field(64 * 1024, ge=1)
+    default_max_tokens: int = Field(128, ge=1)
+    retry_after_s: float = Field(1.0, ge=0)
+    drain_grace_s: float = Field(5.0, ge=0)
+
+    @property
+    def is_emulated(self) -> bool:
+        """Whether any machine is played whose time shows in the figures."""
+        return (self.phone, self.network, self.cloud) != (UNSHAPED, UNSHAPED, UNSHAPED)
+
+    @property
+    def max_body_bytes(self) -> int:
+        """Room for the prompt as JSON may spell it (six bytes for one), and for the other keys."""
+        return 6 * self.max_prompt_bytes + 16 * 1024
+
+    @model_validator(mode="after")
+    def _check(self) -> Self:
+        require_loopback(self.host, self.insecure)
+        profiles.phone(self.phone)
+        profiles.network(self.network)
+        profiles.cloud(self.cloud)
+        parse_model(self.emulate)
+        if self.verifier is not None:
+            _check_target(self.verifier)
+        return self
+
+
+def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> AgentConfig:
+    """Defaults < TOML file (``file``, else the one that ``OUTRIDER_AGENT_CONFIG`` names) < ``OUTRIDER_AGENT_*`` < flags."""
+    return load_settings(AgentConfig, file, ENVIRONMENT_PREFIX, flags)
+
+
+def _check_target(target: str) -> None:
+    host, colon, port = target.rpartition(":")
+    if not (host and colon and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535):
+        raise ConfigurationError(f"verifier must be host:port, such as 127.0.0.1:50051, not {target!r}")

@@ -1,0 +1,215 @@
+"""What a client is shown: from drafted and final tokens to events. Pure.
+
+The law, property-tested in ``tests/device_agent/test_display.py``: a client that follows the events ends with exactly the
+final text; the commit offset never goes back; nothing final is withdrawn; ``seq`` has no gap. A ``speculative`` event carries
+one token, so that a ``revoke`` never has to split a text. Order within one step: revoke, commit, correct, speculative.
+
+Stop strings are judged on final text. Final tokens whose text may yet turn out to begin a stop string stay uncommitted: with
+reveal ``all`` they are shown as tentative, with ``final`` not at all.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from device_agent.answer import Answer, Decode, find_stop, open_end
+from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, Event, RevokeEvent, SpeculativeEvent
+from device_agent.request import Reveal
+
+CONTRADICTED = "contradicted"
+ENDED = "ended"
+STOPPED = "stop"
+
+
+class Display:
+    """One answer as its client sees it.
+
+    ``start`` is the position of the first generated token; ``numbers`` gives out ``seq``. The answer holds first the final
+    tokens, then the drafts; shown is a beginning of it, committed a beginning of what is final.
+
+    ``is_stopped``: a stop string was found, the answer ends before it and nothing more may be added.
+    """
+
+    def __init__(
+        self,
+        start: int,
+        decode: Decode,
+        numbers: Iterator[int],
+        reveal: Reveal = Reveal.ALL,
+        min_stability: float = 0.0,
+        stops: Sequence[str] = (),
+    ) -> None:
+        self._start = start
+        self._numbers = numbers
+        self._reveal = reveal
+        self._min_stability = min_stability
+        self._stops = tuple(stops)
+        self._answer = Answer(decode)
+        self._confidences: list[float] = []
+        self._num_final = 0
+        self._num_shown = 0
+        self._num_committed = 0
+        self._added_text = ""
+        self._is_alone = False
+        self.is_stopped = False
+
+    @property
+    def num_final(self) -> int:
+        """Generated tokens that are final, and part of the answer."""
+        return self._num_final
+
+    @property
+    def token_ids(self) -> tuple[int, ...]:
+        """The answer's tokens: final ones, then those that are shown without being final."""
+        return self._answer.token_ids(0, max(self._num_final, self._num_shown))
+
+    @property
+    def text(self) -> str:
+        return self._answer.text(0, max(self._num_final, self._num_shown)) + self._added_text
+
+    @property
+    def is_holding(self) -> bool:
+        """Whether something drafted is here and not shown."""
+        return self._num_shown < len(self._answer)
+
+    def drafted(self, token_id: int, confidence: float) -> list[Event]:
+        """A token was drafted behind all that are here; ``confidence`` (0 to 1) is the draft's own, given those before it."""
+        if self.is_stopped:
+            return []
+        self._answer.append(token_id)
+        self._confidences.append(confidence)
+        events = self._cut_at_stop(self._stop_window(), len(self._answer)) if self._is_alone else []
+        return events + self._reveal_more()
+
+    def finalised(self, token_ids: Sequence[int]) -> list[Event]:
+        """The next tokens became final, whatever was drafted in their places."""
+        if self.is_stopped:
+            return []
+        agreed = self._agreement(token_ids)
+        events = [] if agreed == len(token_ids) else self._withdraw(self._num_final + agreed, CONTRADICTED)
+        for token_id in token_ids[agreed:]:
+            self._answer.append(token_id)
+        self._num_final += len(token_ids)
+        del self._confidences[: len(token_ids)]
+        events += self._cut_at_stop(self._num_committed, self._num_final)
+        events += self._settle(self._num_settled())
+        return events if self.is_stopped else events + self._reveal_more()
+
+    def go_alone(self) -> list[Event]:
+        """No more verdicts: from here on stop strings are judged on drafts too, those that are here first."""
+        self._is_alone = True
+        return self._cut_at_stop(self._num_committed, len(self._answer)) + self._reveal_more()
+
+    def finish(self, max_drafts: int) -> list[Event]:
+        """Nothing more will come: commit what is final, keep at most so many of the drafts shown, let go of held-back bytes."""
+        keep = max(self._num_final, min(self._num_shown, self._num_final + max_drafts))
+        events = self._withdraw(keep, ENDED) + self._settle(self._num_final)
+        return events if self.is_stopped else events + self._add_held_back()
+
+    def _agreement(self, token_ids: Sequence[int]) -> int:
+        """How many of the newly final tokens were drafted in their places."""
+        limit = min(len(token_ids), len(self._answer) - self._num_final)
+        agreed = 0
+        while agreed < limit and self._answer.token_id(self._num_final + agreed) == token_ids[agreed]:
+            agreed += 1
+        return agreed
+
+    def _withdraw(self, count: int, reason: str) -> list[Event]:
+        """Keep the first ``count`` tokens of the answer; tell of those that had been shown."""
+        self._answer.cut(count)
+        del self._confidences[max(0, count - self._num_final) :]
+        lost = self._num_shown - count
+        if lost <= 0:
+            return []
+        self._num_shown = count
+        return [RevokeEvent(next(self._numbers), self._start + count, lost, reason)]
+
+    def _num_settled(self) -> int:
+        """Final tokens whose text can no longer become part of a stop string."""
+        if not self._stops or self.is_stopped:
+            return self._num_final
+        text = self._answer.text(self._num_committed, self._num_final)
+        settled = self._answer.code_points(self._num_final) - open_end(text, self._stops)
+        return min(self._num_final, self._answer.tokens_within(settled, self._num_committed))
+
+    def _settle(self, count: int) -> list[Event]:
+        """Commit final tokens up to ``count``: those shown by a commit, the others by putting them there."""
+        events: list[Event] = []
+        shown = min(count, self._num_shown)
+        if shown > self._num_committed:
+            first, self._num_committed = self._num_committed, shown
+            events.append(CommitEvent(next(self._numbers), self._start + first, shown - first, self._offset()))
+        if count > self._num_shown:
+            first, self._num_shown, self._num_committed = self._num_shown, count, count
+            token_ids, text = self._answer.token_ids(first, count), self._answer.text(first, count)
+            events.append(CorrectEvent(next(self._numbers), self._start + first, token_ids, text, self._offset()))
+        return events
+
+    def _offset(self) -> CommitOffset:
+        return CommitOffset(self._num_committed, self._answer.code_points(self._num_committed))
+
+    def _reveal_more(self) -> list[Event]:
+        if self._reveal is Reveal.FINAL:
+            return []
+        events: list[Event] = []
+        stability = math.prod(self._confidences[: max(0, self._num_shown - self._num_final)])
+        for index in range(self._num_shown, len(self._answer)):
+            if index >= self._num_final:
+                stability *= self._confidences[index - self._num_final]
+            if self._reveal is Reveal.STABLE and stability < self._min_stability:
+                break
+            events.append(self._speculative(index, stability))
+            self._num_shown = index + 1
+        return events
+
+    def _speculative(self, index: int, stability: float) -> SpeculativeEvent:
+        piece = self._answer.text(index, index + 1)
+        token_ids = (self._answer.token_id(index),)
+        return SpeculativeEvent(next(self._numbers), self._start + index, token_ids, piece, round(stability, 4))
+
+    def _cut_at_stop(self, start: int, count: int) -> list[Event]:
+        """End the answer before a stop string in the text of tokens ``start`` to ``count``, even in the middle of a token."""
+        if not self._stops:
+            return []
+        index = find_stop(self._answer.text(start, count), self._stops)
+        if index is None:
+            return []
+        self.is_stopped = True
+        end = self._answer.code_points(start) + index
+        kept = self._answer.tokens_reaching(end, start)
+        is_split = self._answer.code_points(kept) > end
+        events = self._hide(kept - 1 if is_split else kept)
+        self._answer.cut(kept)
+        if is_split:
+            self._answer.shorten(end)
+        self._num_final = min(self._num_final, kept)
+        return events
+
+    def _hide(self, count: int) -> list[Event]:
+        """Withdraw what is shown from token ``count`` on, because of a stop string; the tokens stay."""
+        lost = self._num_shown - count
+        if lost <= 0:
+            return []
+        self._num_shown = count
+        return [RevokeEvent(next(self._numbers), self._start + count, lost, STOPPED)]
+
+    def _stop_window(self) -> int:
+        """The first token that could hold the beginning of a stop string which the last token completes."""
+        longest = max(map(len, self._stops), default=0)
+        index = len(self._answer) - 1
+        end = self._answer.code_points(index)
+        while index > self._num_committed and self._answer.code_points(index) > end - longest:
+            index -= 1
+        return index
+
+    def _add_held_back(self) -> list[Event]:
+        """Incomplete characters leave as replacement characters, in a last event without tokens."""
+        self._added_text = self._answer.held_back()
+        if not self._added_text:
+            return []
+        count = len(self._answer)
+        if count > self._num_final:
+            return [SpeculativeEvent(next(self._numbers), self._start + count, (), self._added_text, 0.0)]
+        offset = CommitOffset(count, self._answer.code_points(count) + len(self._added_text))
+        return [CorrectEvent(next(self._numbers), self._start + count, (), self._added_text, offset)]

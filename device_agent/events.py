@@ -1,0 +1,219 @@
+"""What a client is told, as values; ``docs/stream.md`` is the contract and ``schema/stream.schema.json`` its letter.
+
+Positions are absolute (the prompt's first token is 0). Texts hold generated text alone, complete characters only: what a token
+leaves incomplete comes with the token that completes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from speculation.errors import InvalidRequestError, OutriderError, status_of
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class CommitOffset:
+    """How much of the answer is final: ``tokens`` generated tokens, ``code_points`` of their text. Never goes back."""
+
+    tokens: int
+    code_points: int
+
+    def to_json(self) -> Json:
+        return {"tokens": self.tokens, "code_points": self.code_points}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event; ``seq`` counts from 0 without gaps."""
+
+    name: ClassVar[str] = ""
+    seq: int
+
+    def to_json(self) -> Json:
+        return {"event": self.name, "seq": self.seq}
+
+
+@dataclass(frozen=True, slots=True)
+class SessionEvent(Event):
+    """First: who answers and how. ``phone`` and ``network`` name emulated profiles, None where nothing is emulated."""
+
+    name: ClassVar[str] = "session"
+    session_id: str
+    mode: str
+    reveal: str
+    draft: str
+    full: str
+    pair_digest: str
+    phone: str | None
+    network: str | None
+    seed: int
+
+    def to_json(self) -> Json:
+        keys = ("session_id", "mode", "reveal", "draft", "full", "pair_digest", "phone", "network", "seed")
+        return {"event": self.name, "seq": self.seq} | {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True, slots=True)
+class SpeculativeEvent(Event):
+    """Tentative tokens, appended behind what is shown; ``stability`` from 0 to 1 is how likely they stay."""
+
+    name: ClassVar[str] = "speculative"
+    position: int
+    token_ids: tuple[int, ...]
+    text: str
+    stability: float
+
+    def to_json(self) -> Json:
+        return {
+            "event": self.name,
+            "seq": self.seq,
+            "position": self.position,
+            "token_ids": self.token_ids,
+            "text": self.text,
+            "stability": self.stability,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CommitEvent(Event):
+    """The next ``count`` shown tokens, from ``position`` on, became final."""
+
+    name: ClassVar[str] = "commit"
+    position: int
+    count: int
+    commit_offset: CommitOffset
+
+    def to_json(self) -> Json:
+        return {
+            "event": self.name,
+            "seq": self.seq,
+            "position": self.position,
+            "count": self.count,
+            "commit_offset": self.commit_offset.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class RevokeEvent(Event):
+    """The last ``count`` shown tokens, from ``position`` on, are withdrawn; never final ones."""
+
+    name: ClassVar[str] = "revoke"
+    position: int
+    count: int
+    reason: str
+
+    def to_json(self) -> Json:
+        return {
+            "event": self.name,
+            "seq": self.seq,
+            "position": self.position,
+            "count": self.count,
+            "reason": self.reason,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class CorrectEvent(Event):
+    """Final tokens put behind what is shown in one step: a correction, or tokens that nobody had shown."""
+
+    name: ClassVar[str] = "correct"
+    position: int
+    token_ids: tuple[int, ...]
+    text: str
+    commit_offset: CommitOffset
+
+    def to_json(self) -> Json:
+        return {
+            "event": self.name,
+            "seq": self.seq,
+            "position": self.position,
+            "token_ids": self.token_ids,
+            "text": self.text,
+            "commit_offset": self.commit_offset.to_json(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class StateEvent(Event):
+    """Something about the way of working changed; ``mode`` is what the stream works in from here on."""
+
+    name: ClassVar[str] = "state"
+    mode: str
+    reason: str
+    rtt_ms: float | None = None
+    thermal: str | None = None
+
+    def to_json(self) -> Json:
+        return {
+            "event": self.name,
+            "seq": self.seq,
+            "mode": self.mode,
+            "reason": self.reason,
+            "rtt_ms": self.rtt_ms,
+            "thermal": self.thermal,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class DoneEvent(Event):
+    """Last: the whole answer. Of ``token_ids`` the first ``verified_count`` are the full model's; the rest is the draft's
+    alone.
+    """
+
+    name: ClassVar[str] = "done"
+    finish_reason: str
+    prompt_token_ids: tuple[int, ...]
+    token_ids: tuple[int, ...]
+    text: str
+    verified_count: int
+    usage: Mapping[str, Any]
+    figures: Mapping[str, Any]
+
+    def to_json(self) -> Json:
+        keys = ("finish_reason", "prompt_token_ids", "token_ids", "text", "verified_count", "usage", "figures")
+        return {"event": self.name, "seq": self.seq} | {key: getattr(self, key) for key in keys}
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEvent(Event):
+    """Last, in place of ``done``: an OpenAI error object."""
+
+    name: ClassVar[str] = "error"
+    error: Mapping[str, Any]
+
+    def to_json(self) -> Json:
+        return {"event": self.name, "seq": self.seq, "error": dict(self.error)}
+
+
+_ERROR_TYPES = {
+    400: "invalid_request_error",
+    403: "permission_error",
+    404: "not_found_error",
+    409: "conflict_error",
+    413: "invalid_request_error",
+    429: "rate_limit_error",
+}
+
+
+def error_object(error: BaseException) -> Json:
+    """An error as OpenAI's clients expect it: message, type, param, code. What is no error of ours is told as internal."""
+    known = isinstance(error, OutriderError)
+    return error_fields(
+        message=str(error) if known else "internal error",
+        http_status=status_of(error).http,
+        code=_snake(type(error).__name__.removesuffix("Error")) if known else "internal",
+        parameter=error.parameter if isinstance(error, InvalidRequestError) else None,
+    )
+
+
+def error_fields(message: str, http_status: int, code: str, parameter: str | None = None) -> Json:
+    """The four fields of an OpenAI error object."""
+    return {"message": message, "type": _ERROR_TYPES.get(http_status, "api_error"), "param": parameter, "code": code}
+
+
+def _snake(name: str) -> str:
+    return "".join("_" + letter.lower() if letter.isupper() else letter for letter in name).lstrip("_")

@@ -1,0 +1,100 @@
+"""The figures of one stream: counted while it runs, worked out once, when it ends. Time is handed in. Pure.
+
+Every figure carries its unit and its basis: ``measured`` on this machine, or ``emulated`` where a phone, a network or a cloud
+machine is played (then what it counts depends on emulated time too: a slower draft proposes less).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from device_agent.events import CorrectEvent, Event, Json, RevokeEvent, SpeculativeEvent
+from speculation.links.base import LinkStatistics
+from speculation.protocol.messages import Usage, Verdict, VerdictKind
+
+
+class Meter:
+    """Counts what happens in one stream. Times are seconds of the loop's clock."""
+
+    def __init__(self, began_s: float, is_emulated: bool) -> None:
+        self._began_s = began_s
+        self._basis = "emulated" if is_emulated else "measured"
+        self._first_visible_s: float | None = None
+        self._first_final_s: float | None = None
+        self._last_token_s = began_s
+        self._num_speculative = 0
+        self._num_revoked = 0
+        self._num_revokes = 0
+        self._num_final = 0
+        self._passes = self._accepted = self._corrections = 0
+        self.draft_steps = 0
+        self.proposed = 0
+        self.links: list[LinkStatistics] = []
+
+    def showed(self, events: Sequence[Event], now_s: float) -> None:
+        """Events that go to the client now."""
+        for event in events:
+            if isinstance(event, SpeculativeEvent | CorrectEvent) and self._first_visible_s is None:
+                self._first_visible_s = now_s
+            if isinstance(event, SpeculativeEvent):
+                self._num_speculative += len(event.token_ids)
+                self._last_token_s = now_s
+            elif isinstance(event, RevokeEvent):
+                self._num_revokes += 1
+                self._num_revoked += event.count
+
+    def verdict(self, verdict: Verdict, num_tokens: int, now_s: float) -> None:
+        """A verdict that made ``num_tokens`` tokens final."""
+        self._passes += 1
+        self._accepted += verdict.count
+        self._corrections += verdict.kind is VerdictKind.REVOKE_AND_CORRECT
+        if num_tokens:
+            self._first_final_s = now_s if self._first_final_s is None else self._first_final_s
+            self._last_token_s = now_s
+            self._num_final += num_tokens
+
+    def usage(self, told: Usage | None) -> Usage:
+        """What the verifier told of its work; where it could not tell, what its verdicts show."""
+        if told is not None:
+            return told
+        return Usage(passes=self._passes, proposed=self.proposed, accepted=self._accepted, corrections=self._corrections)
+
+    def report(self, num_tokens: int, told: Usage | None) -> Json:
+        """All figures of an answer of ``num_tokens`` tokens; one that has no meaning here is null."""
+        usage = self.usage(told)
+        agreed = usage.accepted + usage.late
+        values: dict[str, tuple[float | None, str]] = {
+            "first_visible_ms": (self._since_began_ms(self._first_visible_s), "ms"),
+            "first_final_ms": (self._since_began_ms(self._first_final_s), "ms"),
+            "tokens_per_s": (_ratio(num_tokens, self._last_token_s - self._began_s), "tokens/s"),
+            "passes_per_token": (_ratio(usage.passes, self._num_final), "passes/token"),
+            "acceptance": (_ratio(agreed, agreed + usage.corrections), "share"),
+            "revoked_share": (_ratio(self._num_revoked, self._num_speculative), "share"),
+            "revoke_depth": (_ratio(self._num_revoked, self._num_revokes), "tokens"),
+            "bytes_up": (sum(link.sent_bytes for link in self.links), "bytes"),
+            "bytes_down": (sum(link.received_bytes for link in self.links), "bytes"),
+            "draft_steps": (self.draft_steps, "steps"),
+        }
+        return {name: self._figure(value, unit) for name, (value, unit) in values.items()}
+
+    def _figure(self, value: float | None, unit: str) -> dict[str, Any]:
+        rounded = round(value, 4) if isinstance(value, float) else value
+        return {"value": rounded, "unit": unit, "basis": self._basis}
+
+    def _since_began_ms(self, moment_s: float | None) -> float | None:
+        return None if moment_s is None else (moment_s - self._began_s) * 1000
+
+
+def usage_json(prompt_tokens: int, completion_tokens: int, usage: Usage) -> Json:
+    """Token counts under OpenAI's names (tokens that were delivered), and the verifier's work in the field's words."""
+    work = ("passes", "proposed", "accepted", "late", "corrections", "bonus", "discarded", "near_ties")
+    return {
+        "prompt_tokens": prompt_tokens,
+        "completion_tokens": completion_tokens,
+        "total_tokens": prompt_tokens + completion_tokens,
+    } | {name: getattr(usage, name) for name in work}
+
+
+def _ratio(count: float, total: float) -> float | None:
+    return count / total if total > 0 else None

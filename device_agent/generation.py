@@ -1,0 +1,284 @@
+"""One answer, from its first event to its last: who drafts, who sends, who listens, and what happens when one of them is lost.
+
+One task group owns the three. The drafter never waits for verdicts, only for room; the sender hands over what is there; the
+listener lets the log grow and rewinds the drafter. Whatever happens, exactly one last event goes out: ``done`` or ``error``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Iterator, Sequence
+
+from device_agent.assignment import Assignment
+from device_agent.drafter import Drafter
+from device_agent.events import DoneEvent, ErrorEvent, Event, StateEvent, error_object
+from device_agent.figures import Meter, usage_json
+from device_agent.pair import PairFacts
+from device_agent.request import Mode, Reveal
+from speculation.engines.base import Engine
+from speculation.engines.runner import EngineRunner
+from speculation.errors import CapacityError, LinkError, OutriderError
+from speculation.links.base import Connector, Link
+from speculation.protocol.device import Update
+from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict
+
+LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
+"""Reasons of a ``state`` event."""
+
+HANG_UP_S = 0.5
+LOST = (LinkError, CapacityError)
+"""Errors of the link after which a device can go on alone: the verifier is away, or has no room."""
+
+_log = logging.getLogger(__name__)
+
+
+class Generation:
+    """Runs one assignment. ``emit`` gets every event but the first, which tells the session; ``numbers`` gives out ``seq``."""
+
+    def __init__(
+        self,
+        assignment: Assignment,
+        pair: PairFacts,
+        runner: EngineRunner[Engine],
+        connector: Connector | None,
+        meter: Meter,
+        numbers: Iterator[int],
+        emit: Callable[[Sequence[Event]], None],
+    ) -> None:
+        self._assignment = assignment
+        self._pair = pair
+        self._connector = connector
+        self._meter = meter
+        self._numbers = numbers
+        self._emit = emit
+        self._mode = assignment.request.mode
+        self._display = assignment.display(pair, numbers)
+        self._session = assignment.session(pair)
+        self._drafter = Drafter(runner, assignment.prompt, assignment.parameters)
+        self._may_draft = asyncio.Event()
+        self._may_send = asyncio.Event()
+        self._opened_s = 0.0
+        self._is_alone = self._mode is Mode.DEVICE
+        self._is_over = False
+
+    async def run(self) -> None:
+        """Generate until the answer is over. Cancelling it cancels the session at the verifier and frees the cache."""
+        deadline_ms = self._assignment.request.deadline_ms
+        try:
+            async with asyncio.timeout(None if deadline_ms is None else deadline_ms / 1000) as deadline:
+                await self._generate()
+        except Exception as error:
+            if deadline.expired():
+                self._end(FinishReason.DEADLINE.value)
+            else:
+                self._fail(_cause(error))
+
+    async def _generate(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                await self._generate_in(tasks)
+        finally:
+            await self._drafter.close()
+
+    async def _generate_in(self, tasks: asyncio.TaskGroup) -> None:
+        match self._mode:
+            case Mode.CLOUD:
+                await self._converse(tasks)
+            case Mode.DEVICE:
+                self._display.go_alone()
+                await self._draft()
+            case Mode.COLLABORATE:
+                await self._collaborate(tasks)
+
+    async def _collaborate(self, tasks: asyncio.TaskGroup) -> None:
+        """Draft and converse at once; where the verifier is lost, draft on alone."""
+        drafting = tasks.create_task(self._draft())
+        try:
+            await self._converse(tasks)
+        except LOST as error:
+            if self._assignment.request.reveal is Reveal.FINAL:
+                raise
+            self._go_alone(error)
+            await drafting
+        drafting.cancel()
+
+    async def _converse(self, tasks: asyncio.TaskGroup) -> None:
+        """One stream with the verifier, until the answer is over. Raises what ends the stream before."""
+        if self._connector is None:
+            raise LinkError("no verifier is configured")
+        link = await self._connector.connect()
+        self._meter.links.append(link.statistics)
+        sending: asyncio.Task[None] | None = None
+        try:
+            self._opened_s = _now_s()
+            await link.send(self._session.open())
+            sending = tasks.create_task(self._send(link))
+            await self._listen(link)
+        finally:
+            if sending is not None:
+                sending.cancel()
+            await self._hang_up(link)
+
+    async def _send(self, link: Link) -> None:
+        """Hand over drafts as they come. A stream that breaks is told by the listener, who learns why."""
+        with contextlib.suppress(OutriderError):
+            while True:
+                draft = self._session.flush()
+                if draft is None:
+                    self._may_send.clear()
+                    await self._may_send.wait()
+                else:
+                    self._meter.proposed += len(draft.nodes)
+                    await link.send(draft)
+
+    async def _listen(self, link: Link) -> None:
+        while not self._is_over:
+            message = await link.receive()
+            if message is None:
+                raise LinkError("the verifier closed the stream before the answer was over")
+            self._receive(message)
+            self._may_draft.set()
+            self._may_send.set()
+
+    async def _hang_up(self, link: Link) -> None:
+        """Close the stream; where the session still runs, tell the verifier that nobody waits for it."""
+        try:
+            if self._session.finish_reason is None:
+                with contextlib.suppress(OutriderError, TimeoutError):
+                    async with asyncio.timeout(HANG_UP_S):
+                        await link.send(self._session.cancel())
+        finally:
+            await link.aclose()
+
+    def _receive(self, message: CloudMessage) -> None:
+        update = self._session.receive(message)
+        match message:
+            case Opened():
+                self._opened(message, update)
+            case Verdict():
+                self._settled(message, update)
+            case Finished():
+                self._finished(message.reason)
+
+    def _opened(self, opened: Opened, update: Update) -> None:
+        rtt_ms = round((_now_s() - self._opened_s) * 1000, 3)
+        self._tell_state(LINK, rtt_ms)
+        if update.fingerprint_changed or not opened.is_exact:
+            self._tell_state(EXACTNESS, rtt_ms)
+
+    def _settled(self, verdict: Verdict, update: Update) -> None:
+        self._drafter.settle(update.start, update.tokens)
+        self._meter.verdict(verdict, len(update.tokens), _now_s())
+        self._show(self._display.finalised(update.tokens))
+        if self._display.is_stopped:
+            self._end(FinishReason.STOP.value)
+
+    def _finished(self, reason: FinishReason) -> None:
+        """The verifier ended the session. Where that is none of the request's doing, the device treats it as lost."""
+        if reason in (FinishReason.SHUTDOWN, FinishReason.CANCELLED):
+            raise LinkError(f"the verifier ended the session: {reason.value}")
+        self._end(reason.value)
+
+    def _go_alone(self, error: Exception) -> None:
+        _log.warning("session %s goes on without a verifier: %s", self._assignment.session_id, error)
+        self._is_alone = True
+        self._mode = Mode.DEVICE
+        self._tell_state(BUSY if isinstance(error, CapacityError) else OFFLINE)
+        self._show(self._display.go_alone())
+        self._may_draft.set()
+
+    async def _draft(self) -> None:
+        """Draft ahead for as long as this task lives; alone, until the answer is over."""
+        await self._drafter.open()
+        while not (self._is_alone and (reason := self._end_of_tail())):
+            if self._is_alone or self._has_room():
+                await self._draft_one()
+            else:
+                self._may_draft.clear()
+                await self._may_draft.wait()
+        self._end(reason)
+
+    async def _draft_one(self) -> None:
+        drafted = await self._drafter.draft()
+        self._meter.draft_steps += 1
+        if drafted is None or not (self._is_alone or self._has_room()):
+            return
+        self._drafter.append(drafted.token_id)
+        if not self._is_alone:
+            self._session.drafted(drafted.token_id)
+            self._may_send.set()
+        self._show(self._display.drafted(drafted.token_id, drafted.confidence))
+
+    def _has_room(self) -> bool:
+        num_ahead = len(self._drafter.context) - len(self._session.final)
+        fits = len(self._drafter.context) <= self._pair.draft_context_length
+        return fits and num_ahead < self._assignment.depth and self._session.room > 0
+
+    def _end_of_tail(self) -> str | None:
+        """Why a device that writes alone is at its end; None where it is not."""
+        context = self._drafter.context
+        length = len(context)
+        if self._display.is_stopped or (length > len(self._assignment.prompt) and context[-1] in self._pair.end_token_ids):
+            return FinishReason.STOP.value
+        if length >= self._assignment.limit or length > self._pair.draft_context_length:
+            return FinishReason.LENGTH.value
+        if length - len(self._session.final) >= self._max_tail() or self._display.is_holding:
+            return OFFLINE
+        return None
+
+    def _max_tail(self) -> int:
+        """Tokens that may follow the final ones without a verifier's word."""
+        offline_tokens = self._assignment.request.offline_tokens
+        is_lost = self._assignment.request.mode is not Mode.DEVICE
+        return offline_tokens if is_lost and offline_tokens is not None else self._assignment.max_tokens
+
+    def _tell_state(self, reason: str, rtt_ms: float | None = None) -> None:
+        self._emit([StateEvent(next(self._numbers), self._mode.value, reason, rtt_ms)])
+
+    def _show(self, events: Sequence[Event]) -> None:
+        if events:
+            self._meter.showed(events, _now_s())
+            self._emit(events)
+
+    def _end(self, reason: str) -> None:
+        """Send ``done``, once; drafts stay only where the device ended alone."""
+        if self._is_over:
+            return
+        self._is_over = True
+        tail = self._max_tail() if self._is_alone else 0
+        self._show(self._display.finish(tail))
+        self._emit([self._done(reason)])
+
+    def _done(self, reason: str) -> DoneEvent:
+        token_ids = self._display.token_ids
+        used = self._meter.usage(self._session.usage)
+        return DoneEvent(
+            seq=next(self._numbers),
+            finish_reason=reason,
+            prompt_token_ids=self._assignment.prompt,
+            token_ids=token_ids,
+            text=self._display.text,
+            verified_count=self._display.num_final,
+            usage=usage_json(len(self._assignment.prompt), len(token_ids), used),
+            figures=self._meter.report(len(token_ids), self._session.usage),
+        )
+
+    def _fail(self, error: BaseException) -> None:
+        if not isinstance(error, OutriderError):
+            _log.error("session %s failed", self._assignment.session_id, exc_info=error)
+        if not self._is_over:
+            self._is_over = True
+            self._emit([ErrorEvent(next(self._numbers), error_object(error))])
+
+
+def _cause(error: BaseException) -> BaseException:
+    """The first error behind a group, and of several the one that says something."""
+    while isinstance(error, BaseExceptionGroup):
+        error = next((e for e in error.exceptions if isinstance(e, OutriderError)), error.exceptions[0])
+    return error
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()

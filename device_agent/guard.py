@@ -1,0 +1,50 @@
+"""Who may talk to an agent on loopback: programs of this machine, and pages that it served itself.
+
+A web page elsewhere can make a browser send requests to loopback, under a name of its own that resolves to 127.0.0.1 (DNS
+rebinding) or across origins. Both show in the headers, and nothing else of the request needs to be trusted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from urllib.parse import urlsplit
+
+from starlette.datastructures import Headers
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from device_agent.events import error_fields
+from speculation.settings import is_loopback
+
+
+class LoopbackGuard:
+    """Refuses with 403 what does not name this machine, or a host in ``allowed_hosts``, in ``Host`` and, if there, in
+    ``Origin``.
+    """
+
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
+        self._app = app
+        self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        fault = self._fault(Headers(scope=scope)) if scope["type"] in ("http", "websocket") else None
+        if fault is None:
+            await self._app(scope, receive, send)
+            return
+        response = JSONResponse({"error": error_fields(fault, 403, "forbidden_origin")}, 403)
+        await response(scope, receive, send)
+
+    def _fault(self, headers: Headers) -> str | None:
+        host, origin = headers.get("host", ""), headers.get("origin")
+        if not self._is_allowed("//" + host):
+            return f"the host {host!r} is not this machine; name it in allowed_hosts if it is meant"
+        if origin is not None and not self._is_allowed(origin):
+            return f"pages of {origin!r} may not use this agent; name its host in allowed_hosts if they may"
+        return None
+
+    def _is_allowed(self, url: str) -> bool:
+        try:
+            name = urlsplit(url).hostname
+        except ValueError:
+            return False
+        return name is not None and (is_loopback(name) or name in self._allowed_hosts)

@@ -1,0 +1,225 @@
+"""What a client may ask of ``POST /v1/stream``, checked key by key. No model is needed to judge anything here."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from speculation.errors import InvalidRequestError, UnknownNameError
+from speculation.parameters import SamplingParameters
+
+MAX_STOPS = 4
+MAX_STOP_CHARACTERS = 256
+
+NEUTRAL: dict[str, tuple[Any, ...]] = {
+    "n": (1,),
+    "best_of": (1,),
+    "presence_penalty": (0,),
+    "frequency_penalty": (0,),
+    "repetition_penalty": (1,),
+    "logit_bias": ({},),
+}
+"""Parameters that would change the text and are not implemented, with the values at which they change nothing."""
+
+
+class Mode(StrEnum):
+    """Who writes: both, the verifier alone, or the device alone."""
+
+    COLLABORATE = "collaborate"
+    CLOUD = "cloud"
+    DEVICE = "device"
+
+
+class Reveal(StrEnum):
+    """What is shown: every draft, drafts that are likely to stay, or final tokens alone."""
+
+    ALL = "all"
+    STABLE = "stable"
+    FINAL = "final"
+
+
+@dataclass(frozen=True, slots=True)
+class StreamRequest:
+    """One request. ``seed`` None lets the device draw one; ``max_tokens`` None takes the agent's default.
+
+    ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
+    verifier is lost (None: up to ``max_tokens``; 0 ends there). Raises ``InvalidRequestError`` for a value that cannot be
+    served.
+    """
+
+    prompt: str
+    max_tokens: int | None = None
+    temperature: float = 0.0
+    top_p: float = 1.0
+    top_k: int = 0
+    min_p: float = 0.0
+    seed: int | None = None
+    stop: tuple[str, ...] = ()
+    mode: Mode = Mode.COLLABORATE
+    reveal: Reveal = Reveal.ALL
+    min_stability: float = 0.5
+    offline_tokens: int | None = None
+    priority: int = 0
+    deadline_ms: int | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mode", _mode("mode", self.mode))
+        object.__setattr__(self, "reveal", _reveal("reveal", self.reveal))
+        _check_prompt(self.prompt)
+        _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens)
+        _require(0 <= self.min_stability <= 1, "min_stability", "from 0 to 1", self.min_stability)
+        _require(self.offline_tokens is None or self.offline_tokens >= 0, "offline_tokens", "at least 0", self.offline_tokens)
+        _require(abs(self.priority) < 2**31, "priority", "a 32-bit number", self.priority)
+        _require(self.deadline_ms is None or 1 <= self.deadline_ms < 2**31, "deadline_ms", "at least 1", self.deadline_ms)
+        _check_stops(self.stop)
+        _require(self.top_k < 2**31, "top_k", "a 31-bit number", self.top_k)
+        self.parameters(self.seed or 0)
+        if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
+            raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
+
+    def parameters(self, seed: int) -> SamplingParameters:
+        """The parameters of the choice, with the seed that was resolved."""
+        return SamplingParameters(self.temperature, self.top_k, self.top_p, self.min_p, seed)
+
+    @classmethod
+    def from_json(cls, body: object) -> StreamRequest:
+        """A request from a JSON object. A key that is not known is refused, and so is one that is known and not implemented."""
+        if not isinstance(body, Mapping):
+            raise InvalidRequestError("the body must be a JSON object")
+        given = {key: value for key, value in body.items() if not _is_neutral(key, value)}
+        _refuse_unknown(given)
+        values = {key: _READERS[key](key, value) for key, value in given.items() if value is not None}
+        if ("prompt" in values) == ("messages" in values):
+            raise InvalidRequestError("give either prompt or messages", "prompt")
+        if "messages" in values:
+            values["prompt"] = values.pop("messages")
+        return cls(**values)
+
+
+def _is_neutral(key: str, value: object) -> bool:
+    """Whether the key may be dropped; raises where it would have changed the text."""
+    if key not in NEUTRAL:
+        return False
+    if value is None or value in NEUTRAL[key]:
+        return True
+    raise InvalidRequestError(f"{key} is not implemented; leave it out or set it to {NEUTRAL[key][0]}", key)
+
+
+def _refuse_unknown(given: Mapping[str, Any]) -> None:
+    unknown = next((key for key in given if key not in _READERS), None)
+    if unknown is not None:
+        raise UnknownNameError("key", unknown, _READERS, parameter=unknown)
+
+
+def _text(key: str, value: object) -> str:
+    if not isinstance(value, str):
+        raise InvalidRequestError(f"{key} must be a string, not {_kind(value)}", key)
+    return value
+
+
+def _whole(key: str, value: object) -> int:
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise InvalidRequestError(f"{key} must be a whole number, not {_kind(value)}", key)
+    return value
+
+
+def _number(key: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise InvalidRequestError(f"{key} must be a number, not {_kind(value)}", key)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    _require(math.isfinite(number), key, "a finite number", value)
+    return number
+
+
+def _stops(key: str, value: object) -> tuple[str, ...]:
+    texts = [value] if isinstance(value, str) else value
+    if not isinstance(texts, Sequence):
+        raise InvalidRequestError(f"{key} must be a string or a list of strings, not {_kind(value)}", key)
+    return tuple(_text(key, text) for text in texts)
+
+
+def _mode(key: str, value: object) -> Mode:
+    return Mode(_one_of(key, value, Mode))
+
+
+def _reveal(key: str, value: object) -> Reveal:
+    return Reveal(_one_of(key, value, Reveal))
+
+
+def _one_of(key: str, value: object, known: type[StrEnum]) -> str:
+    name = _text(key, value)
+    if name not in list(known):
+        raise UnknownNameError(key, name, known, parameter=key)
+    return name
+
+
+def _messages(key: str, value: object) -> str:
+    """Messages as one prompt: their contents with an empty line between (no template of roles; a completing pair needs none)."""
+    if isinstance(value, str) or not isinstance(value, Sequence) or not value:
+        raise InvalidRequestError(f"{key} must be a list of objects with role and content", key)
+    return "\n\n".join(_content(key, message) for message in value)
+
+
+def _content(key: str, message: object) -> str:
+    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
+        raise InvalidRequestError(f"each of {key} must be an object with role and content", key)
+    _text(f"{key}.role", message["role"])
+    return _text(f"{key}.content", message["content"])
+
+
+_READERS: dict[str, Callable[[str, object], Any]] = {
+    "prompt": _text,
+    "messages": _messages,
+    "max_tokens": _whole,
+    "temperature": _number,
+    "top_p": _number,
+    "top_k": _whole,
+    "min_p": _number,
+    "seed": _whole,
+    "stop": _stops,
+    "mode": _mode,
+    "reveal": _reveal,
+    "min_stability": _number,
+    "offline_tokens": _whole,
+    "priority": _whole,
+    "deadline_ms": _whole,
+}
+KNOWN_KEYS = tuple(_READERS)
+
+
+def _check_prompt(prompt: str) -> None:
+    if not prompt:
+        raise InvalidRequestError("the prompt is empty", "prompt")
+    _check_unicode(prompt, "prompt")
+
+
+def _check_unicode(text: str, key: str) -> None:
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequestError(f"{key} is not valid Unicode: it holds half of a surrogate pair", key) from error
+
+
+def _check_stops(stops: Sequence[str]) -> None:
+    _require(len(stops) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings", f"{len(stops)} of them")
+    for stop in stops:
+        _require(
+            0 < len(stop) <= MAX_STOP_CHARACTERS, "stop", f"strings of 1 to {MAX_STOP_CHARACTERS} characters", repr(stop)[:80]
+        )
+        _check_unicode(stop, "stop")
+
+
+def _require(holds: bool, name: str, wanted: str, got: object) -> None:
+    if not holds:
+        raise InvalidRequestError(f"{name} must be {wanted}, not {got}", name)
+
+
+def _kind(value: object) -> str:
+    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
+    return names.get(type(value), "a list")

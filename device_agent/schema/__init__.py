@@ -1,0 +1,70 @@
+"""The contract of ``POST /v1/stream`` as JSON Schema, and as OpenAPI tells it."""
+
+from __future__ import annotations
+
+import functools
+import json
+from importlib import resources
+from typing import Any
+
+
+@functools.cache
+def request_schema() -> dict[str, Any]:
+    """What a request may hold."""
+    return _load("request.schema.json")
+
+
+@functools.cache
+def stream_schema() -> dict[str, Any]:
+    """What an event is; each line of a stream is one."""
+    return _load("stream.schema.json")
+
+
+def stream_operation() -> dict[str, Any]:
+    """The OpenAPI description of the route, beyond what its function tells."""
+    return {
+        "requestBody": {"required": True, "content": {"application/json": {"schema": _bare(request_schema())}}},
+        "responses": {
+            "200": {
+                "description": "Server-sent events; the data of each is one of these",
+                "content": {"text/event-stream": {"schema": _inlined()}},
+            }
+        }
+        | {status: {"description": text, "content": _ERROR_CONTENT} for status, text in _REFUSALS.items()},
+    }
+
+
+_REFUSALS = {
+    "400": "The request cannot be served as it is",
+    "403": "Not from this machine",
+    "413": "The body is too long",
+    "429": "Too many answers are being written; see Retry-After",
+}
+_ERROR_CONTENT = {
+    "application/json": {
+        "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}},
+    }
+}
+
+
+def _load(name: str) -> dict[str, Any]:
+    value: dict[str, Any] = json.loads(resources.files(__package__).joinpath(name).read_text("utf-8"))
+    return value
+
+
+def _bare(schema: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in schema.items() if not key.startswith("$")}
+
+
+def _inlined() -> dict[str, Any]:
+    """The events without references, which would point into the OpenAPI document."""
+    definitions = stream_schema()["$defs"]
+
+    def resolve(value: Any) -> Any:
+        if isinstance(value, dict):
+            if "$ref" in value:
+                return resolve(definitions[value["$ref"].rpartition("/")[2]])
+            return {key: resolve(part) for key, part in value.items() if not key.startswith("$")}
+        return [resolve(part) for part in value] if isinstance(value, list) else value
+
+    return {"oneOf": resolve(stream_schema()["oneOf"])}

@@ -1,0 +1,118 @@
+"""The agent as a service: start, serve, stop gracefully."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from device_agent.agent import DeviceAgent
+from device_agent.api import build_app
+from device_agent.build import build_agent
+from device_agent.config import AgentConfig
+from speculation.errors import ConfigurationError
+
+BACKLOG = 128
+
+
+@dataclass(frozen=True, slots=True)
+class RunningAgent:
+    """An agent that answers at ``url``."""
+
+    agent: DeviceAgent
+    host: str
+    port: int
+
+    @property
+    def url(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"http://{host}:{self.port}"
+
+
+@asynccontextmanager
+async def serve(config: AgentConfig, *, agent: DeviceAgent | None = None) -> AsyncIterator[RunningAgent]:
+    """An agent that serves while the block runs; port 0 takes a free one. Leaving the block lets answers finish, then cuts
+    them.
+
+    ``agent`` replaces what the configuration would build; it is entered, and closed, here.
+    Raises ``ConfigurationError`` when the address cannot be bound, and what ``build_agent`` raises.
+    """
+    if agent is None:
+        agent = await asyncio.to_thread(build_agent, config)
+    with _bind(config) as listener:
+        async with agent:
+            running = RunningAgent(agent, config.host, listener.getsockname()[1])
+            async with _serving(agent, config, listener):
+                yield running
+
+
+async def run(config: AgentConfig, on_ready: Callable[[RunningAgent], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then stop; a second signal ends at once. ``on_ready`` hears where it listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with serve(config) as running:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, loop, number, stop)
+        on_ready(running)
+        await stop.wait()
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
+    """The next signal of this kind has its usual effect again."""
+    loop.remove_signal_handler(number)
+    stop.set()
+
+
+def _bind(config: AgentConfig) -> socket.socket:
+    """A listening socket: from here on connections wait, and none is refused."""
+    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind((config.host, config.port))
+        listener.listen(BACKLOG)
+    except OSError as error:
+        listener.close()
+        raise ConfigurationError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever started it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+@asynccontextmanager
+async def _serving(agent: DeviceAgent, config: AgentConfig, listener: socket.socket) -> AsyncIterator[None]:
+    """Answers HTTP while the block runs. An error of the block leaves as it is, not in a group."""
+    server = _Server(
+        uvicorn.Config(
+            build_app(agent),
+            log_config=None,
+            access_log=False,
+            lifespan="off",
+            server_header=False,
+            timeout_graceful_shutdown=round(config.drain_grace_s),
+        )
+    )
+    failure: Exception | None = None
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(server.serve(sockets=[listener]))
+        try:
+            yield
+        except Exception as error:
+            failure = error
+        finally:
+            server.should_exit = True
+    if failure is not None:
+        raise failure

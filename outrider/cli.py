@@ -1,0 +1,182 @@
+"""The command ``outrider``. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors are one line on stderr."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Coroutine, Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+import cloud_verifier.config
+import device_agent.config
+from device_agent.request import Mode
+from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
+from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
+
+app = typer.Typer(
+    name="outrider",
+    help="A phone drafts, the cloud verifies: the text is the full model's.",
+    add_completion=False,
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+PhoneOption = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
+NetworkOption = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
+CloudOption = Annotated[str | None, typer.Option(help="Cloud machine to emulate by name, or none.")]
+AgentOption = Annotated[str | None, typer.Option(metavar="URL", help="Use this running agent instead of starting one inside.")]
+MaxTokensOption = Annotated[int, typer.Option(metavar="N", help="At most so many tokens.")]
+TemperatureOption = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
+TopPOption = Annotated[float, typer.Option(metavar="P", help="Choose among the likeliest tokens that sum up to this.")]
+TopKOption = Annotated[int, typer.Option(metavar="K", help="Choose among so many tokens; 0 is off.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")]
+ConfigOption = Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file with settings.")]
+PortOption = Annotated[int | None, typer.Option(help="0 takes a free one.")]
+InsecureOption = Annotated[bool | None, typer.Option("--insecure", help="Allow an address that others can reach.")]
+PairOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A pair of models; the bundled one by default.")]
+
+
+@app.command()
+def demo(
+    prompt: Annotated[int | None, typer.Option(metavar="N", help="Number of a held-out prompt.")] = None,
+    list_prompts: Annotated[bool, typer.Option("--list-prompts", help="List the held-out prompts and stop.")] = False,
+    max_tokens: MaxTokensOption = 128,
+    temperature: TemperatureOption = 0.8,
+    top_p: TopPOption = 1.0,
+    top_k: TopKOption = 0,
+    seed: Annotated[int, typer.Option(metavar="S", help="Seed of the shared noise.")] = 1,
+    phone: PhoneOption = None,
+    network: NetworkOption = None,
+    cloud: CloudOption = None,
+    agent: AgentOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Stream one answer, then compare: collaborative, cloud alone, device alone."""
+    from outrider import demo as front
+    from outrider.generate import Request
+    from outrider.local import Emulation
+
+    emulation = Emulation.chosen(agent, phone, network, cloud, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
+    if list_prompts:
+        front.list_prompts()
+        return
+    text = front.choose_prompt(prompt, is_quiet=json)
+    request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
+    _run(front.run(request, emulation, agent, is_json=json))
+
+
+@app.command()
+def generate(
+    prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    mode: Annotated[Mode, typer.Option(help="Who writes.")] = Mode.COLLABORATE,
+    max_tokens: MaxTokensOption = 128,
+    temperature: TemperatureOption = 0.0,
+    top_p: TopPOption = 1.0,
+    top_k: TopKOption = 0,
+    seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of the shared noise; one is drawn otherwise.")] = None,
+    phone: PhoneOption = None,
+    network: NetworkOption = None,
+    cloud: CloudOption = None,
+    agent: AgentOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Write the continuation of PROMPT."""
+    from outrider import generate as front
+    from outrider.local import Emulation
+
+    emulation = Emulation.chosen(agent, phone, network, cloud, Emulation())
+    request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed)
+    _run(front.run(request, emulation, agent, is_json=json))
+
+
+@app.command()
+def verifier(
+    host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
+    port: PortOption = None,
+    cloud: CloudOption = None,
+    pair: PairOption = None,
+    variant: Annotated[str | None, typer.Option(help="Graph of the full model.")] = None,
+    insecure: InsecureOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Serve the full model. Settings: defaults < --config FILE < OUTRIDER_VERIFIER_* < flags."""
+    from cloud_verifier import server
+
+    flags = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant, "insecure": insecure}
+    settings = cloud_verifier.config.load_config(config, flags)
+    _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")))
+
+
+@app.command()
+def agent(
+    host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
+    port: PortOption = None,
+    verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
+    phone: PhoneOption = None,
+    network: NetworkOption = None,
+    cloud: Annotated[
+        str | None, typer.Option(help="Cloud machine that the verifier emulates, for what figures are called.")
+    ] = None,
+    emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
+    pair: PairOption = None,
+    variant: Annotated[str | None, typer.Option(help="Graph of the draft model, or random.")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
+    ] = None,
+    insecure: InsecureOption = None,
+    config: ConfigOption = None,
+) -> None:
+    """Serve the device's REST endpoint. Settings: defaults < --config FILE < OUTRIDER_AGENT_* < flags."""
+    from device_agent import server
+
+    flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
+    flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure}
+    flags["allowed_hosts"] = allowed_host or None
+    settings = device_agent.config.load_config(config, flags)
+    _run(server.run(settings, lambda running: _say(f"agent on {running.url}")))
+
+
+@app.command()
+def version() -> None:
+    """Print the version."""
+    print(metadata.version("outrider"))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command and leave with its exit code."""
+    sys.exit(run(lambda: app(arguments, standalone_mode=False)))
+
+
+def run(command: Callable[[], Any]) -> int:
+    """The exit code of a command; what it fails with becomes one line on stderr."""
+    try:
+        return int(command() or 0)
+    except typer.TyperException as error:
+        describe = getattr(error, "format_message", error.__str__)
+        return _fail(describe(), 2)
+    except (InvalidRequestError, ConfigurationError) as error:
+        return _fail(str(error), 2)
+    except OutriderError as error:
+        return _fail(str(error), 1)
+    except KeyboardInterrupt:
+        return 130
+
+
+def _fail(message: str, code: int) -> int:
+    _say("outrider: error: " + " ".join(message.split()))
+    return code
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def _run(work: Coroutine[Any, Any, int | None]) -> None:
+    code = asyncio.run(work)
+    if code:
+        raise typer.Exit(code)

@@ -1,0 +1,204 @@
+"""An asynchronous client of a device agent.
+
+::
+
+    async with Client("http://127.0.0.1:8080") as client:
+        async for event in client.stream("The module provides", max_tokens=64, temperature=0.8, seed=7):
+            ...
+
+Every failure is an error of the tree in ``speculation.errors``; a stream that ends without ``DoneEvent`` is one too.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from collections.abc import AsyncGenerator, Mapping, Sequence
+from types import TracebackType
+from typing import Any, Literal, Self, TypedDict, Unpack
+
+import httpx
+from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
+
+from device_agent.events import (
+    CommitEvent,
+    CommitOffset,
+    CorrectEvent,
+    DoneEvent,
+    Event,
+    RevokeEvent,
+    SessionEvent,
+    SpeculativeEvent,
+    StateEvent,
+)
+from speculation.errors import (
+    STATUS,
+    CapacityError,
+    EngineError,
+    InvalidRequestError,
+    LinkError,
+    MalformedMessageError,
+    OutriderError,
+)
+
+__all__ = [
+    "Client",
+    "CommitEvent",
+    "CommitOffset",
+    "CorrectEvent",
+    "DoneEvent",
+    "Event",
+    "Options",
+    "RevokeEvent",
+    "SessionEvent",
+    "SpeculativeEvent",
+    "StateEvent",
+]
+
+DEFAULT_URL = "http://127.0.0.1:8080"
+CONNECT_TIMEOUT_S = 5.0
+_KINDS: dict[str, type[Event]] = {
+    kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
+}
+
+
+class Options(TypedDict, total=False):
+    """Optional fields of a request, as in ``docs``; what is left out is the agent's default."""
+
+    max_tokens: int
+    temperature: float
+    top_p: float
+    top_k: int
+    min_p: float
+    seed: int
+    stop: str | Sequence[str]
+    mode: Literal["collaborate", "cloud", "device"]
+    reveal: Literal["all", "stable", "final"]
+    min_stability: float
+    offline_tokens: int
+    priority: int
+    deadline_ms: int
+
+
+class Client:
+    """One agent. ``timeout_s`` bounds the silence between two pieces of a stream, keep-alives included.
+
+    Raises ``InvalidRequestError`` for a ``url`` that is none.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0) -> None:
+        self.url = url.rstrip("/")
+        _require_url(url)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S))
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    async def health(self) -> Mapping[str, Any]:
+        """What the agent says of itself. Raises ``LinkError`` when nobody answers."""
+        try:
+            response = await self._http.get("/health")
+        except httpx.HTTPError as error:
+            raise self._unreachable(error) from error
+        await _require_success(response)
+        return _object(response.text)
+
+    async def stream(self, prompt: str, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
+        """The events of one answer; the last is ``DoneEvent``. Leaving early (close the generator) cancels the answer.
+
+        Raises ``InvalidRequestError`` for a request that the agent refuses, ``LinkError`` when the agent cannot be reached
+        or goes away, and whatever else of the tree the agent ends the stream with.
+        """
+        body = {"prompt": prompt, **options}
+        try:
+            async with aconnect_sse(self._http, "POST", "/v1/stream", json=body) as source:
+                await _require_success(source.response)
+                async for message in source.aiter_sse():
+                    event = _event(message)
+                    if event is not None:
+                        yield event
+                    if isinstance(event, DoneEvent):
+                        return
+        except (httpx.HTTPError, httpx.InvalidURL, SSEError) as error:
+            raise self._unreachable(error) from error
+        raise LinkError(f"the agent at {self.url} ended the stream before the answer was done")
+
+    def _unreachable(self, error: Exception) -> LinkError:
+        reason = str(error) or type(error).__name__
+        return LinkError(f"no answer from an agent at {self.url} ({reason}); start one with: outrider agent")
+
+
+def _require_url(url: str) -> None:
+    try:
+        parsed = httpx.URL(url)
+    except httpx.InvalidURL:
+        parsed = httpx.URL()
+    if parsed.scheme not in ("http", "https") or not parsed.host:
+        raise InvalidRequestError(f"{url!r} is no URL of an agent; give one like {DEFAULT_URL}", "agent")
+
+
+async def _require_success(response: httpx.Response) -> None:
+    if response.is_success:
+        return
+    await response.aread()
+    try:
+        described = _object(response.text)["error"]
+    except (MalformedMessageError, KeyError):
+        described = {"message": f"the agent answered with status {response.status_code}"}
+    retry_after = response.headers.get("retry-after", "")
+    raise _error(described, float(retry_after) if retry_after.isdigit() else None)
+
+
+def _event(message: ServerSentEvent) -> Event | None:
+    """The event of a message; None for one that a newer agent sends and this client does not know."""
+    fields = _object(message.data)
+    if message.event == "error":
+        raise _error(fields.get("error", {}), None)
+    kind = _KINDS.get(message.event)
+    if kind is None:
+        return None
+    known = {field.name for field in dataclasses.fields(kind)}
+    try:
+        return kind(**{key: _value(key, value) for key, value in fields.items() if key in known})
+    except (TypeError, KeyError) as error:
+        raise MalformedMessageError(f"the agent sent a {message.event!r} event that lacks a field: {error}") from error
+
+
+def _value(key: str, value: Any) -> Any:
+    if key in ("token_ids", "prompt_token_ids"):
+        return tuple(value)
+    if key == "commit_offset":
+        return CommitOffset(value["tokens"], value["code_points"])
+    return value
+
+
+def _object(text: str) -> dict[str, Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise MalformedMessageError(f"the agent sent what is no JSON: {text[:80]!r}") from error
+    if not isinstance(value, dict):
+        raise MalformedMessageError(f"the agent sent what is no JSON object: {text[:80]!r}")
+    return value
+
+
+def _error(described: Mapping[str, Any], retry_after_s: float | None) -> OutriderError:
+    """The leaf of the tree that an error object names by its code, else an ``EngineError``."""
+    message, code = str(described.get("message", "the agent failed")), described.get("code")
+    kind = next((leaf for leaf in STATUS if _code(leaf) == code), EngineError)
+    if issubclass(kind, InvalidRequestError):
+        return InvalidRequestError(message, described.get("param"))
+    return CapacityError(message, retry_after_s) if kind is CapacityError else kind(message)
+
+
+def _code(leaf: type[OutriderError]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", leaf.__name__.removesuffix("Error")).lower()

@@ -1,0 +1,160 @@
+"""How an answer is drawn while it streams: in place on a terminal, in append-only lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from types import TracebackType
+from typing import Protocol, Self, TextIO
+
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from device_agent.events import CommitEvent, CorrectEvent, DoneEvent, Event, RevokeEvent, SpeculativeEvent, StateEvent
+from outrider.transcript import Transcript
+
+TENTATIVE = "bright_black"
+REVOKED = "red strike"
+REVOKED_FOR_S = 0.5
+REFRESHES_PER_SECOND = 20
+
+
+class View(Protocol):
+    """Draws one answer. Use it as a context; ``show`` comes after the transcript has taken the event in."""
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None: ...
+
+    def show(self, event: Event, transcript: Transcript) -> None: ...
+
+
+class SilentView:
+    """Draws nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        return
+
+    def show(self, event: Event, transcript: Transcript) -> None:
+        return
+
+
+class TextView:
+    """The text alone, as it becomes final; what was never verified comes at the end. For pipes."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self._printed = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if error is None or self._printed:
+            print(file=self._file, flush=True)
+
+    def show(self, event: Event, transcript: Transcript) -> None:
+        text = event.text if isinstance(event, DoneEvent) else transcript.final_text
+        print(text[self._printed :], end="", file=self._file, flush=True)
+        self._printed = max(self._printed, len(text))
+
+
+class LiveView:
+    """Tentative text grey, final text plain, revoked text struck for a moment. ``now_s`` is any steady clock in seconds."""
+
+    def __init__(self, console: Console, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now_s = now_s
+        self._text: tuple[str, str] = ("", "")
+        self._revoked: tuple[int, str, float] = (0, "", 0.0)
+        self._live = Live(
+            console=console,
+            get_renderable=self.render,
+            refresh_per_second=REFRESHES_PER_SECOND,
+            transient=True,
+            vertical_overflow="visible",
+        )
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._live.stop()
+        self._console.print(Text(self._text[0]).append(self._text[1], TENTATIVE))
+
+    def show(self, event: Event, transcript: Transcript) -> None:
+        self._text = (transcript.final_text, transcript.tentative_text)
+        if isinstance(event, RevokeEvent):
+            shown = len(transcript.final_text) + len(transcript.tentative_text)
+            self._revoked = (shown, transcript.revoked, self._now_s() + REVOKED_FOR_S)
+        if isinstance(event, StateEvent):
+            self._console.print(Text(_told(event), "dim"))
+
+    def render(self) -> Text:
+        """The answer as it stands; revoked text keeps its old place, in front of what replaced it."""
+        final, tentative = self._text
+        text = Text(final).append(tentative, TENTATIVE)
+        place, revoked, until_s = self._revoked
+        if not revoked or self._now_s() >= until_s:
+            return text
+        return text[:place].append(revoked, REVOKED).append_text(text[place:])
+
+
+class LineView:
+    """One line for every step, behind the seconds since the view was opened. Drafted tokens gather until something else comes.
+
+    For output that is no terminal: lines are only ever added.
+    """
+
+    def __init__(self, console: Console, now_s: Callable[[], float] = time.monotonic) -> None:
+        self._console = console
+        self._now_s = now_s
+        self._began_s = now_s()
+        self._drafted = ""
+        self._drafted_at_s = 0.0
+        self._num_final = 0
+
+    def __enter__(self) -> Self:
+        self._began_s = self._now_s()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._flush()
+
+    def show(self, event: Event, transcript: Transcript) -> None:
+        if isinstance(event, SpeculativeEvent):
+            self._drafted_at_s = self._drafted_at_s if self._drafted else self._now_s()
+            self._drafted += event.text
+            return
+        self._flush()
+        match event:
+            case CommitEvent():
+                self._line("final", transcript.final_text[self._num_final :])
+            case RevokeEvent():
+                self._line("revoked", transcript.revoked)
+            case CorrectEvent():
+                self._line("correct", event.text)
+            case StateEvent():
+                self._line("state", _told(event))
+            case _:
+                pass
+        self._num_final = len(transcript.final_text)
+
+    def _flush(self) -> None:
+        if self._drafted:
+            self._line("draft", self._drafted, self._drafted_at_s)
+        self._drafted = ""
+
+    def _line(self, what: str, text: str, at_s: float | None = None) -> None:
+        since_s = (self._now_s() if at_s is None else at_s) - self._began_s
+        self._console.print(Text(f"{since_s:8.3f} s  {what:<8} {text!r}"), soft_wrap=True)
+
+
+def _told(state: StateEvent) -> str:
+    round_trip = "" if state.rtt_ms is None else f", {state.rtt_ms:.0f} ms to the verifier and back"
+    return f"{state.mode}: {state.reason}{round_trip}"

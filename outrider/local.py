@@ -1,0 +1,75 @@
+"""Both services inside this process, on loopback and free ports, with whatever is to be emulated."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Self
+
+import cloud_verifier.server
+import device_agent.server
+from cloud_verifier.config import VerifierConfig
+from device_agent.config import AgentConfig
+from speculation.errors import InvalidRequestError
+from speculation.shaping import profiles
+from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
+
+
+@dataclass(frozen=True, slots=True)
+class Emulation:
+    """Names of a phone, a network and a cloud machine. Raises ``UnknownNameError`` for a name that does not exist."""
+
+    phone: str = UNSHAPED
+    network: str = UNSHAPED
+    cloud: str = UNSHAPED
+
+    def __post_init__(self) -> None:
+        profiles.phone(self.phone)
+        profiles.network(self.network)
+        profiles.cloud(self.cloud)
+
+    @classmethod
+    def chosen(cls, agent: str | None, phone: str | None, network: str | None, cloud: str | None, default: Self) -> Self | None:
+        """What the flags ask for; None with an agent of somebody else's, who chose already.
+
+        Raises ``InvalidRequestError`` where both an agent and something to emulate are named.
+        """
+        if agent is None:
+            return cls(phone or default.phone, network or default.network, cloud or default.cloud)
+        named = [f"--{flag}" for flag, value in (("phone", phone), ("network", network), ("cloud", cloud)) if value is not None]
+        if named:
+            raise InvalidRequestError(f"{', '.join(named)}: the agent at {agent} has its own; leave out one or the other")
+        return None
+
+    @property
+    def lines(self) -> list[str]:
+        """Whose time the figures show, a line for each machine that is played."""
+        lines = []
+        if self.phone != UNSHAPED:
+            lines.append(f"phone {self.phone} with a draft of {DEFAULT_DRAFT_MODEL}: {profiles.phone(self.phone).title}")
+        if self.network != UNSHAPED:
+            lines.append(f"network {self.network}: {profiles.network(self.network).title}")
+        if self.cloud != UNSHAPED:
+            lines.append(f"cloud {self.cloud} with a full model of {DEFAULT_FULL_MODEL}: {profiles.cloud(self.cloud).title}")
+        return lines
+
+
+@asynccontextmanager
+async def local_agent(emulation: Emulation) -> AsyncIterator[str]:
+    """The URL of an agent, with a verifier behind it, that live while the block runs."""
+    phone, network, cloud = emulation.phone, emulation.network, emulation.cloud
+    async with cloud_verifier.server.serve(VerifierConfig(port=0, cloud=cloud)) as verifier:
+        config = AgentConfig(port=0, verifier=verifier.target, phone=phone, network=network, cloud=cloud)
+        async with device_agent.server.serve(config) as agent:
+            yield agent.url
+
+
+@asynccontextmanager
+async def agent_at(url: str | None, emulation: Emulation | None) -> AsyncIterator[str]:
+    """The agent at ``url``, or one inside this process where there is no URL."""
+    if url is not None:
+        yield url
+        return
+    async with local_agent(emulation or Emulation()) as inside:
+        yield inside

@@ -1,0 +1,243 @@
+"""The packed graph of ``graph.py`` on ONNX Runtime: many sessions, one pool of cache slots a layer, ragged passes in place.
+
+Rolling back is keeping a smaller length. Idle slots inside the range of a pass cost next to nothing.
+
+The even-row rule: ONNX Runtime gives a lone attention row (one new token, or one left over by the tile of its flash kernel) to
+another kernel, which differs in the last bits. So the attention node always gets an even number of rows a session, the last
+one repeated where the count is odd; it lands in the cache behind the real tokens, where the next pass overwrites it.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from speculation.engines.architecture import slot_capacity
+from speculation.engines.base import CacheId, Chunk, EngineDescription
+from speculation.engines.package import Package
+from speculation.engines.packing import Packing, concatenated, pack
+from speculation.errors import (
+    CacheClosedError,
+    CapacityError,
+    ConfigurationError,
+    EngineError,
+    InvalidRequestError,
+    PackageError,
+)
+
+MAX_BINDINGS = 256
+LOGITS_KEPT_BOUND = 16
+"""Passes that want more rows than this get memory of their own instead of a copy out of a buffer."""
+
+
+@dataclass(slots=True)
+class _Slot:
+    """One session's place in the pool."""
+
+    number: int
+    length: int = 0
+
+
+class _Binding:
+    """The pool's slots ``[low, high)`` bound to the graph, and the small arrays of the pass bound last."""
+
+    def __init__(self, engine_session: Any, pools: dict[str, NDArray[np.float32]], low: int, high: int, capacity: int) -> None:
+        self.io = engine_session.io_binding()
+        self.seqlens_k = np.zeros(high - low, np.int32)
+        self.input_ids = np.zeros(0, np.int64)
+        self._capacity = np.array(capacity, np.int32)
+        self._packing: Packing | None = None
+        self._logits: NDArray[np.float32] | None = None
+        self._bind("seqlens_k", self.seqlens_k)
+        self._bind("total_sequence_length", self._capacity)
+        for name, pool in pools.items():
+            part = pool[low:high]
+            self._bind(f"past_key_values.{name}", part)
+            self.io.bind_output(f"present.{name}", "cpu", 0, np.float32, part.shape, part.ctypes.data)
+
+    def _bind(self, name: str, values: NDArray[Any]) -> None:
+        """By address: whoever calls keeps ``values`` alive."""
+        self.io.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+
+    def prepare(self, packing: Packing, vocabulary_size: int) -> NDArray[np.float32]:
+        """Bind what differs from the last pass; the array that will hold the logits comes back."""
+        if packing is not self._packing:
+            self.input_ids = np.empty(packing.num_tokens, np.int64)
+            self._bind("input_ids", self.input_ids)
+            for name in ("pad_idx", "unpad_idx", "out_idx", "query_seqlens"):
+                self._bind(name, getattr(packing, name))
+            self._packing, self._logits = packing, None
+        if self._logits is None or packing.num_logits > LOGITS_KEPT_BOUND:
+            self._logits = np.empty((packing.num_logits, vocabulary_size), np.float32)
+            self.io.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
+        return self._logits
+
+
+class OnnxEngine:
+    """An ``Engine`` and ``Forkable`` over one variant of a package. Not for use by two threads at once.
+
+    Raises ``PackageError`` when the graph is damaged or not of the form that ``graph.py`` builds, ``ConfigurationError`` for
+    numbers that cannot work. Calls raise ``InvalidRequestError`` for chunks that mean nothing, besides what ``Engine`` says.
+    """
+
+    _rows_multiple: ClassVar[int] = 2
+
+    def __init__(self, package: Package, variant: str = "fp32", num_slots: int = 8, threads: int = 1) -> None:
+        if num_slots < 1 or threads < 1:
+            raise ConfigurationError(f"an engine needs at least 1 slot and 1 thread, not {num_slots} and {threads}")
+        shape = package.architecture
+        self.head_size = shape.head_size
+        self._context_length = package.context_length
+        self._capacity = slot_capacity(package.context_length)
+        self._session = _load(package, variant, threads)
+        names = [f"{n}.{kind}" for n in range(shape.num_layers) for kind in ("key", "value")]
+        size = (len(names), num_slots, shape.num_kv_heads, self._capacity, shape.head_size)
+        self._memory = np.zeros(size, np.float32)
+        self._pools = dict(zip(names, self._memory, strict=True))
+        self._bindings: dict[tuple[int, int], _Binding] = {}
+        self._slots: dict[CacheId, _Slot] = {}
+        self._free = list(range(num_slots))
+        self._opened = 0
+        self._description = EngineDescription(
+            name=f"{package.name}:{variant}",
+            vocabulary_size=shape.vocabulary_size,
+            context_length=package.context_length,
+            num_slots=num_slots,
+            num_parameters=package.num_parameters,
+            weight_bytes=package.weight_bytes(variant),
+            kv_bytes_per_token=shape.kv_bytes_per_token,
+        )
+
+    @property
+    def description(self) -> EngineDescription:
+        return self._description
+
+    def open(self) -> CacheId:
+        if not self._free:
+            raise CapacityError(f"all {self._description.num_slots} cache slots are taken; close one, or load with more")
+        self._opened += 1
+        cache = CacheId(self._opened)
+        self._slots[cache] = _Slot(heapq.heappop(self._free))
+        return cache
+
+    def length(self, cache: CacheId) -> int:
+        return self._slot(cache).length
+
+    def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        if not chunks:
+            return np.empty((0, self._description.vocabulary_size), np.float32)
+        slots = [self._slot(chunk.cache) for chunk in chunks]
+        token_ids = self._checked(chunks, slots)
+        numbers = [slot.number for slot in slots]
+        low, high = min(numbers), max(numbers) + 1
+        shares = tuple([(n - low, len(c.token_ids), c.num_logits) for n, c in zip(numbers, chunks, strict=True)])
+        packing = pack(shares, high - low, self._rows_multiple)
+        binding = self._binding(low, high)
+        logits = binding.prepare(packing, self._description.vocabulary_size)
+        binding.input_ids[:] = token_ids
+        self._fill_lengths(binding.seqlens_k, packing.query_seqlens, slots, low)
+        try:
+            self._session.run_with_iobinding(binding.io)
+        except Exception as error:
+            raise EngineError(f"{self._description.name} could not be run: {error}") from error
+        for slot, chunk in zip(slots, chunks, strict=True):
+            slot.length += len(chunk.token_ids)
+        return logits if packing.num_logits > LOGITS_KEPT_BOUND else logits.copy()
+
+    def truncate(self, cache: CacheId, length: int) -> None:
+        slot = self._slot(cache)
+        if not 0 <= length <= slot.length:
+            raise InvalidRequestError(f"a cache of {slot.length} tokens can be cut to 0 ... {slot.length}, not to {length}")
+        slot.length = length
+
+    def close(self, cache: CacheId) -> None:
+        heapq.heappush(self._free, self._slot(cache).number)
+        del self._slots[cache]
+
+    def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
+        parent = self._slot(cache)
+        length = parent.length if length is None else length
+        if not 0 <= length <= parent.length:
+            raise InvalidRequestError(f"a fork of a cache of {parent.length} tokens holds 0 ... {parent.length}, not {length}")
+        child = self.open()
+        slot = self._slots[child]
+        self._memory[:, slot.number, :, :length] = self._memory[:, parent.number, :, :length]
+        slot.length = length
+        return child
+
+    def _slot(self, cache: CacheId) -> _Slot:
+        try:
+            return self._slots[cache]
+        except KeyError:
+            raise CacheClosedError(f"cache {cache} is closed, or was never opened") from None
+
+    def _checked(self, chunks: Sequence[Chunk], slots: list[_Slot]) -> NDArray[np.int64]:
+        """All new tokens, once nothing speaks against running them."""
+        if len({chunk.cache for chunk in chunks}) < len(chunks):
+            raise InvalidRequestError("a cache may stand in one chunk of a pass only")
+        for chunk, slot in zip(chunks, slots, strict=True):
+            count = len(chunk.token_ids)
+            if count == 0:
+                raise InvalidRequestError(f"the chunk for cache {chunk.cache} is empty; leave it out")
+            if not 0 <= chunk.num_logits <= count:
+                raise InvalidRequestError(f"a chunk of {count} tokens has logits of 0 ... {count}, not of {chunk.num_logits}")
+            if slot.length + count > self._context_length:
+                room = self._context_length - slot.length
+                raise CapacityError(f"{count} tokens do not fit: {room} of {self._context_length} positions are left")
+        token_ids = concatenated(chunks)
+        if token_ids.min() < 0 or token_ids.max() >= self._description.vocabulary_size:
+            raise InvalidRequestError(f"token ids must be from 0 to {self._description.vocabulary_size - 1}", "token_ids")
+        return token_ids
+
+    def _binding(self, low: int, high: int) -> _Binding:
+        binding = self._bindings.get((low, high))
+        if binding is None:
+            if len(self._bindings) >= MAX_BINDINGS:
+                self._bindings.clear()
+            binding = self._bindings[low, high] = _Binding(self._session, self._pools, low, high, self._capacity)
+        return binding
+
+    def _fill_lengths(self, seqlens_k: NDArray[np.int32], rows: NDArray[np.int32], slots: list[_Slot], low: int) -> None:
+        """Tokens behind this pass minus one. Idle slots have no rows, so that theirs is not looked at beyond being in range."""
+        seqlens_k[:] = 0
+        for slot in slots:
+            seqlens_k[slot.number - low] = slot.length + rows[slot.number - low] - 1
+
+
+def _load(package: Package, variant: str, threads: int) -> Any:
+    """A session of ONNX Runtime on the CPU; the graph's file is checked before it is opened."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    path = package.graph(variant)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise PackageError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+    _check_interface(session, package, path.name)
+    return session
+
+
+def _check_interface(session: Any, package: Package, name: str) -> None:
+    """The graph must have exactly the inputs that ``graph.py`` gives it, with the cache that ``config.json`` says."""
+    shape = package.architecture
+    caches = {f"past_key_values.{n}.{kind}" for n in range(shape.num_layers) for kind in ("key", "value")}
+    small = {"input_ids", "pad_idx", "unpad_idx", "out_idx", "seqlens_k", "query_seqlens", "total_sequence_length"}
+    found = {value.name: value.shape for value in session.get_inputs()}
+    if found.keys() != caches | small:
+        wrong = ", ".join(sorted(found.keys() ^ (caches | small)))
+        raise PackageError(f"{name} is not a packed graph with {shape.num_layers} layers; missing or unexpected: {wrong}")
+    sizes = {(found[cache][1], found[cache][3]) for cache in caches}
+    if sizes != {(shape.num_kv_heads, shape.head_size)}:
+        wanted = f"{shape.num_kv_heads} heads of {shape.head_size}"
+        raise PackageError(f"{name} keeps key-value heads of {sorted(map(str, sizes))}; config.json says {wanted}")
+    vocabulary = session.get_outputs()[0].shape[1]
+    if vocabulary != shape.vocabulary_size:
+        raise PackageError(f"{name} has a vocabulary of {vocabulary}; config.json says {shape.vocabulary_size}")

@@ -1,0 +1,174 @@
+"""Model packages and pairs on disk. Nothing of a package is used before its SHA-256 agrees with the manifest.
+
+``docs/model-package.md`` tells the layout; ``package_writer.py`` writes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tokenizers import Tokenizer
+
+from speculation.engines.architecture import Architecture
+from speculation.engines.files import checked, confined, external_files, read_json, require
+from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, Manifest, PairManifest, Variant
+from speculation.engines.manifest import pair_digest as digest_of_pair
+from speculation.errors import PackageError, UnknownNameError
+from speculation.protocol.messages import PairIdentity
+
+BUNDLED_PAIR = "pydoc"
+PROMPT_KEYS = {"source", "title", "text"}
+
+
+class Package:
+    """One model: its sizes, tokenizer and graphs.
+
+    Raises ``PackageError`` when the folder is not what its manifest says. Small files are checked here, a graph when it is
+    asked for.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        require(path.is_dir(), f"{path} is not a folder; a package is a folder with {MANIFEST} in it")
+        self.manifest = Manifest.from_json(read_json(confined(path, MANIFEST)))
+        self.config: Mapping[str, Any] = read_json(self._checked(CONFIG))
+        require(isinstance(self.config, dict), f"{path / CONFIG} must hold a JSON object")
+        self.architecture = Architecture.from_config(self.config)
+        self._check_sizes()
+
+    def __repr__(self) -> str:
+        return f"Package({str(self.path)!r})"
+
+    @property
+    def name(self) -> str:
+        return self.manifest.name
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        return tuple(self.manifest.variants)
+
+    @property
+    def num_parameters(self) -> int:
+        return self.manifest.num_parameters
+
+    @property
+    def context_length(self) -> int:
+        return self.manifest.context_length
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]:
+        return self.manifest.end_token_ids
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 over the digests of all files."""
+        return self.manifest.digest
+
+    @property
+    def tokenizer_digest(self) -> str:
+        """SHA-256 of ``tokenizer.json``."""
+        return self.manifest.files[TOKENIZER]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Raises ``PackageError`` when the file is no tokenizer, or has tokens that the model has not."""
+        path = self._checked(TOKENIZER)
+        try:
+            tokenizer = Tokenizer.from_buffer(path.read_bytes())
+        except Exception as error:
+            raise PackageError(f"{path} is not a tokenizer: {error}") from error
+        size, vocabulary_size = tokenizer.get_vocab_size(), self.architecture.vocabulary_size
+        require(size <= vocabulary_size, f"{path} has {size} tokens; config.json has a vocabulary of {vocabulary_size}")
+        return tokenizer
+
+    def weight_bytes(self, variant: str) -> int:
+        """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
+        return self._variant(variant).weight_bytes
+
+    def graph(self, variant: str) -> Path:
+        """The graph's file, checked together with any file that it keeps weights in.
+
+        Raises ``UnknownNameError`` for a variant that does not exist, ``PackageError`` for a damaged file or weights elsewhere.
+        """
+        name = self._variant(variant).graph
+        path = self._checked(name)
+        for location in sorted(external_files(path)):
+            require(not location.startswith("/"), f"{path} keeps weights in {location!r}; they must lie inside the package")
+            self._checked(str(PurePosixPath(name).parent / location))
+        return path
+
+    def _variant(self, name: str) -> Variant:
+        if name not in self.manifest.variants:
+            raise UnknownNameError(f"variant of {self.name}", name, self.variants, "variant")
+        return self.manifest.variants[name]
+
+    def _checked(self, name: str) -> Path:
+        return checked(self.path, name, self.manifest.files)
+
+    def _check_sizes(self) -> None:
+        positions, vocabulary_size = self.architecture.context_length, self.architecture.vocabulary_size
+        fits = 0 < self.context_length <= positions
+        require(fits, f"{MANIFEST}: context_length {self.context_length} must be from 1 to the model's {positions} positions")
+        strange = [t for t in self.end_token_ids if not 0 <= t < vocabulary_size]
+        require(not strange, f"{MANIFEST}: end_token_ids {strange} are not below the vocabulary's size, {vocabulary_size}")
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A draft and a full model with one tokenizer. ``prompts``: held-out prompts with ``source``, ``title`` and ``text``."""
+
+    name: str
+    version: int
+    licence: str
+    draft: Package
+    full: Package
+    identity: PairIdentity
+    prompts: tuple[dict[str, str], ...]
+
+
+def load_pair(path: Path | None = None) -> Pair:
+    """The pair in a folder, or the bundled one. Raises ``PackageError`` when it is damaged, or its two halves do not fit."""
+    path = path or bundled_pair_path()
+    require(path.is_dir(), f"{path} is not a folder; a pair is a folder with {PAIR} in it")
+    manifest = PairManifest.from_json(read_json(confined(path, PAIR)))
+    draft, full = (Package(_half(path, name)) for name in (manifest.draft, manifest.full))
+    identity = _checked_identity(manifest, draft, full)
+    return Pair(manifest.name, manifest.version, manifest.licence, draft, full, identity, _prompts(path, manifest.prompts))
+
+
+def bundled_pair_path() -> Path:
+    """Where the pair lies that comes with the project: inside an installed ``outrider``, else in the checkout."""
+    root = Path(__file__).resolve().parents[2]
+    installed = root / "outrider" / "models" / BUNDLED_PAIR
+    return installed if installed.is_dir() else root / "models" / BUNDLED_PAIR
+
+
+def _half(path: Path, name: str) -> Path:
+    """The folder of one half; it holds a manifest, and no link leads out of the pair."""
+    return confined(path, f"{name}/{MANIFEST}").parent
+
+
+def _prompts(path: Path, digest: str) -> tuple[dict[str, str], ...]:
+    prompts = read_json(checked(path, PROMPTS, {PROMPTS: digest}))
+    is_list = isinstance(prompts, list) and all(isinstance(prompt, dict) and prompt.keys() == PROMPT_KEYS for prompt in prompts)
+    require(is_list, f"{path / PROMPTS} must be a list of objects with {', '.join(sorted(PROMPT_KEYS))}")
+    return tuple(prompts)
+
+
+def _checked_identity(manifest: PairManifest, draft: Package, full: Package) -> PairIdentity:
+    """Raises ``PackageError`` unless both halves have one tokenizer and are those that the pair was made of."""
+    mine, other = draft.tokenizer_digest, full.tokenizer_digest
+    differ = f"the tokenizers differ: {draft.name} has {mine}, {full.name} has {other}; a pair shares one tokenizer.json"
+    require(mine == other, differ)
+    named = f"{PAIR} names the tokenizer {manifest.tokenizer_digest}, its packages have {mine}"
+    require(manifest.tokenizer_digest == mine, named)
+    digest = digest_of_pair(manifest.name, manifest.version, draft.manifest, full.manifest)
+    made_of = f"{PAIR} has the pair digest {manifest.pair_digest}, its packages make {digest}: a half was exchanged or changed"
+    require(manifest.pair_digest == digest, made_of)
+    sizes = [half.architecture.vocabulary_size for half in (draft, full)]
+    require(sizes[0] == sizes[1], f"the vocabularies differ in size: {draft.name} has {sizes[0]}, {full.name} has {sizes[1]}")
+    return PairIdentity(tokenizer_digest=mine, pair_digest=digest, full_digest=full.digest)

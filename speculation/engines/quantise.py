@@ -1,0 +1,101 @@
+"""Linear layers with fewer bits, as emitters for ``graph.build``.
+
+``Int4Linear``: blocks of 32 weights share one scale (``MatMulNBits``); activations are rounded to 8 bits (accuracy level 4),
+the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an output channel, summed in
+integers, so that a row's result does not depend on its neighbours.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speculation.engines.graph import GraphParts
+
+BLOCK = 32
+ACCURACY_LEVEL = 4
+SHRINKS = np.linspace(0.76, 1.0, 13)
+"""Scales tried for a block, relative to the one that just covers its largest weight."""
+
+
+def to_int4_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round a matrix [out, in] to 4 bits with the scale of least squared error a block.
+
+    Returns packed values uint8 [out, blocks, BLOCK / 2], low half first, with zero point 8, and scales float32 [out, blocks].
+    """
+    out_size, in_size = weight.shape
+    blocks = -(-in_size // BLOCK)
+    values = np.zeros((out_size, blocks * BLOCK), np.float32)
+    values[:, :in_size] = weight
+    values = values.reshape(out_size, blocks, BLOCK)
+    scales = _best_scales(values)
+    levels = _levels(values, scales)
+    return (levels[..., 0::2] | levels[..., 1::2] << 4).astype(np.uint8), scales
+
+
+def from_int4_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float32], in_size: int) -> NDArray[np.float32]:
+    """The matrix [out, in] that packed values stand for."""
+    levels = np.stack((packed & 15, packed >> 4), axis=-1).reshape(*scales.shape, BLOCK)
+    values = (levels.astype(np.float32) - 8) * scales[..., None]
+    return values.reshape(len(scales), -1)[:, :in_size]
+
+
+def _best_scales(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Levels reach from -8 to 7, so the largest weight, of either sign, is put on the side of -8."""
+    largest = np.take_along_axis(values, np.abs(values).argmax(axis=-1, keepdims=True), axis=-1)[..., 0]
+    full = np.where(largest == 0, 1, largest / -8).astype(np.float32)
+    best, least = full, np.full(full.shape, np.inf, np.float32)
+    for shrink in SHRINKS:
+        scales = (full * shrink).astype(np.float32)
+        error = np.square(values - (_levels(values, scales) - 8.0) * scales[..., None]).sum(axis=-1)
+        best, least = np.where(error < least, scales, best), np.minimum(error, least)
+    return best
+
+
+def _levels(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray[np.int32]:
+    levels: NDArray[np.int32] = np.clip(np.rint(values / scales[..., None]) + 8, 0, 15).astype(np.int32)
+    return levels
+
+
+class Int4Linear:
+    """4-bit weights in blocks, 8-bit activations."""
+
+    def emit(self, parts: GraphParts, name: str, x: str, weight: NDArray[np.float32], stored: str | None = None) -> str:
+        packed, scales = to_int4_blocks(weight)
+        inputs = [x, parts.constant(f"{name}.weight_q4", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
+        sizes = {"K": weight.shape[1], "N": weight.shape[0]}
+        options = {"bits": 4, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
+        return parts.node("MatMulNBits", inputs, name, "com.microsoft", **sizes, **options)
+
+
+class Int8RowLinear:
+    """8-bit weights with a scale a channel, 8-bit activations with a scale a row."""
+
+    def emit(self, parts: GraphParts, name: str, x: str, weight: NDArray[np.float32], stored: str | None = None) -> str:
+        scales = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
+        levels = np.clip(np.rint(weight / scales[:, None]), -127, 127).astype(np.int8)
+        matrix = parts.constant(f"{name}.weight_i8", levels.T)
+        channel = parts.constant(f"{name}.scales", scales.astype(np.float32))
+        rows, row_scale = self._rounded_rows(parts, name, x)
+        total = parts.node("MatMulInteger", [rows, matrix, self._zero_point(parts)], f"{name}.total")
+        total = parts.node("Cast", [total], f"{name}.total_f32", to=1)
+        scaled = parts.node("Mul", [total, row_scale], f"{name}.by_row")
+        return parts.node("Mul", [scaled, channel], name)
+
+    @staticmethod
+    def _rounded_rows(parts: GraphParts, name: str, x: str) -> tuple[str, str]:
+        """Rows as uint8 around 128 [rows, in], and their scales [rows, 1]."""
+        size = parts.node("Abs", [x], f"{name}.size")
+        axis = parts.constant("last_axis", np.array([-1], np.int64), is_read_whole=False)
+        most = parts.node("ReduceMax", [size, axis], f"{name}.most", keepdims=1)
+        least = parts.constant("least_scale", np.array(1e-30, np.float32), is_read_whole=False)
+        levels = parts.constant("levels", np.array(127, np.float32), is_read_whole=False)
+        scale = parts.node("Max", [parts.node("Div", [most, levels], f"{name}.step"), least], f"{name}.row_scale")
+        ratio = parts.node("Round", [parts.node("Div", [x, scale], f"{name}.ratio")], f"{name}.rounded")
+        middle = parts.constant("middle", np.array(128, np.float32), is_read_whole=False)
+        shifted = parts.node("Add", [ratio, middle], f"{name}.shifted")
+        return parts.node("Cast", [shifted], f"{name}.rows", to=2), scale
+
+    @staticmethod
+    def _zero_point(parts: GraphParts) -> str:
+        return parts.constant("zero_point", np.array(128, np.uint8), is_read_whole=False)

@@ -1,0 +1,160 @@
+"""A link over gRPC: one bidirectional stream of the verifier's service, kept alive as a phone needs it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import grpc
+
+from speculation.errors import InvalidRequestError, LinkError
+from speculation.links.base import LinkStatistics
+from speculation.links.status import error_from
+from speculation.protocol.messages import CloudMessage, DeviceMessage
+from speculation.wire import codec
+
+MAX_MESSAGE_BYTES = 256 * 1024
+KEEPALIVE_MS = 15_000
+KEEPALIVE_TIMEOUT_MS = 10_000
+STATUS_TIMEOUT_S = 2.0
+
+_OPTIONS = [
+    ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
+    ("grpc.keepalive_time_ms", KEEPALIVE_MS),
+    ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
+    ("grpc.http2.max_pings_without_data", 0),
+    # Else a channel made anew would inherit the back-off of one that failed before.
+    ("grpc.use_local_subchannel_pool", 1),
+    ("grpc.initial_reconnect_backoff_ms", 100),
+    ("grpc.min_reconnect_backoff_ms", 100),
+    ("grpc.max_reconnect_backoff_ms", 1000),
+]
+
+
+class GrpcLink:
+    """One call of ``Verify``. One task may send while another receives; cancelling either ends the stream."""
+
+    def __init__(self, call: Any) -> None:
+        self.statistics = LinkStatistics()
+        self._call = call
+        self._received = aiter(call)
+        self._is_closed = False
+
+    async def send(self, message: DeviceMessage) -> None:
+        """Hand a message over; waits for flow control.
+
+        What comes after the verifier's orderly end is dropped: a draft may cross its ``Finished``. Raises the error that ended
+        the stream, ``LinkError`` after ``aclose``, ``InvalidRequestError`` for a message over the limit.
+        """
+        self._require_open()
+        data = codec.encode_request(message)
+        if len(data) > MAX_MESSAGE_BYTES:
+            raise InvalidRequestError(f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
+        try:
+            await self._write(data)
+        except asyncio.CancelledError:
+            self._explain_cancel()
+            raise
+        self.statistics.sent_messages += 1
+        self.statistics.sent_bytes += len(data)
+
+    async def receive(self) -> CloudMessage | None:
+        """The verifier's next message, None after its orderly end. Raises the error that ended the stream."""
+        self._require_open()
+        try:
+            # The iterator, not ``read``: that one forgets what has arrived as soon as it knows how the call ended.
+            data = await anext(self._received)
+        except (StopAsyncIteration, grpc.aio.AioRpcError):
+            await self._explain_end()
+            return None
+        except asyncio.CancelledError:
+            self._explain_cancel()
+            raise
+        self.statistics.received_messages += 1
+        self.statistics.received_bytes += len(data)
+        return codec.decode_response(data)
+
+    async def aclose(self) -> None:
+        self._is_closed = True
+        self._call.cancel()
+
+    def _require_open(self) -> None:
+        if self._is_closed:
+            raise LinkError("the link was closed")
+
+    async def _write(self, data: bytes) -> None:
+        """``call.write`` replaces the status of a call that ends meanwhile (grpc/grpc#36066): hence the layer below it."""
+        try:
+            await self._call.wait_for_connection()
+            await self._call._cython_call.send_serialized_message(data)
+        except (grpc.aio.InternalError, grpc.aio.AioRpcError):
+            await self._explain_end()
+        except asyncio.CancelledError:
+            self._call.cancel()
+            raise
+
+    def _explain_cancel(self) -> None:
+        """A call that this end closed shows as a cancelled task; only a task that was cancelled may stay so."""
+        task = asyncio.current_task()
+        if self._is_closed and not (task and task.cancelling()):
+            raise LinkError("the link was closed") from None
+
+    async def _explain_end(self) -> None:
+        """Raises the error of a call that is over, if it ended with one."""
+        call = self._call
+        try:
+            async with asyncio.timeout(STATUS_TIMEOUT_S):
+                code, trailers, details = await call.code(), await call.trailing_metadata(), await call.details()
+        except TimeoutError:
+            raise LinkError("the stream broke and its end was never told") from None
+        if code is not grpc.StatusCode.OK:
+            raise error_from(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers or grpc.aio.Metadata(), details))
+
+
+class GrpcConnector:
+    """Streams to the verifier at ``target`` (``host:port``), over one connection that is made when first needed."""
+
+    def __init__(self, target: str, connect_timeout_s: float = 5.0) -> None:
+        self.target = target
+        self._connect_timeout_s = connect_timeout_s
+        self._channel: Any = None
+        self._calls: set[Any] = set()
+        self._turn = asyncio.Lock()
+
+    async def connect(self) -> GrpcLink:
+        """A new stream. Raises ``LinkError`` where there is no verifier: at once if that is known, else after the limit."""
+        try:
+            async with asyncio.timeout(self._connect_timeout_s), self._turn:
+                channel = await self._ready_channel()
+        except TimeoutError:
+            raise LinkError(f"no verifier answered at {self.target} within {self._connect_timeout_s:g} s") from None
+        call = channel.stream_stream(codec.METHOD_PATH)()
+        self._calls.add(call)
+        call.add_done_callback(self._calls.discard)
+        return GrpcLink(call)
+
+    async def aclose(self) -> None:
+        """Close the connection and every stream on it."""
+        channel, self._channel = self._channel, None
+        if channel is not None:
+            await channel.close()
+
+    async def _ready_channel(self) -> Any:
+        if self._channel is None:
+            self._channel = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+        try:
+            await _wait_ready(self._channel, self.target)
+        except BaseException:
+            # A new connection does not wait out the old one's back-off; but streams that still drain are not cut for it.
+            if not self._calls:
+                await self.aclose()
+            raise
+        return self._channel
+
+
+async def _wait_ready(channel: Any, target: str) -> None:
+    while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
+        if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
+            raise LinkError(f"there is no verifier at {target}")
+        await channel.wait_for_state_change(state)

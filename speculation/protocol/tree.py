@@ -1,0 +1,105 @@
+"""The tree of drafts that hangs off the end of a final log; both sessions keep one.
+
+The law of a node: it is *pending* until the log reaches its position. Then it is *final*, if its token is the one the log
+took there and its parent is final, else *dead*, and with it everything below it. Nothing else ever changes a node, so
+both ends reach the same state from the same log, in whatever order drafts and verdicts crossed.
+
+Every node enters once and leaves once: the cost of all calls together is linear in nodes added and tokens made final.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+
+class NodeState(enum.Enum):
+    """What is known of a drafted token."""
+
+    PENDING = "pending"
+    FINAL = "final"
+    DEAD = "dead"
+
+
+@dataclass(slots=True, eq=False)
+class TreeNode:
+    """One drafted token at an absolute ``position``. ``parent`` is None where it hangs off the log's end.
+
+    ``number`` is its number on the stream (0: not sent) and ``aliases`` further numbers of the same node; ``handle`` is the
+    device's own name for it, which outlives streams.
+    """
+
+    token_id: int
+    rank: int
+    position: int
+    parent: TreeNode | None
+    number: int = 0
+    handle: int = 0
+    state: NodeState = NodeState.PENDING
+    aliases: list[int] = field(default_factory=list)
+    children: dict[int, TreeNode] = field(default_factory=dict)
+
+
+class DraftTree:
+    """All pending nodes behind a final log of ``length`` tokens."""
+
+    def __init__(self, length: int) -> None:
+        self._length = length
+        self._tips: dict[int, TreeNode] = {}
+
+    def add(self, parent: TreeNode | None, token_id: int, rank: int) -> tuple[TreeNode, bool]:
+        """Hang a token off a pending node, or off the log's end; returns its node, and whether the node is new."""
+        siblings = self._tips if parent is None else parent.children
+        node = siblings.get(token_id)
+        if node is not None:
+            return node, False
+        position = self._length if parent is None else parent.position + 1
+        node = siblings[token_id] = TreeNode(token_id, rank, position, parent)
+        return node, True
+
+    def advance(self, token_id: int) -> tuple[TreeNode | None, list[TreeNode]]:
+        """The log took a token. Returns the node that is final by it, if one is, and all nodes that died of it."""
+        survivor = self._tips.pop(token_id, None)
+        lost = _bury(list(self._tips.values()))
+        self._tips = {}
+        self._length += 1
+        if survivor is not None:
+            survivor.state = NodeState.FINAL
+            self._tips, survivor.children = survivor.children, {}
+            for tip in self._tips.values():
+                tip.parent = None
+        return survivor, lost
+
+    def likeliest(self) -> Iterator[TreeNode]:
+        """The chain that starts at the log's end and follows the lowest rank; among equals the one that came first."""
+        siblings = self._tips
+        while siblings:
+            node = _first(siblings)
+            yield node
+            siblings = node.children
+
+    def clear(self) -> list[TreeNode]:
+        """Let every pending node die; returns them."""
+        lost = _bury(list(self._tips.values()))
+        self._tips = {}
+        return lost
+
+
+def _first(siblings: dict[int, TreeNode]) -> TreeNode:
+    nodes = iter(siblings.values())
+    best = next(nodes)
+    for node in nodes:
+        if node.rank < best.rank:
+            best = node
+    return best
+
+
+def _bury(nodes: list[TreeNode]) -> list[TreeNode]:
+    """Mark nodes and all below them dead, and take them apart so that nothing holds them in a circle."""
+    for node in nodes:  # the list grows while it is walked
+        nodes.extend(node.children.values())
+        node.state = NodeState.DEAD
+        node.parent = None
+        node.children = {}
+    return nodes

@@ -1,0 +1,174 @@
+"""Named figures of phones, networks and cloud machines: a TOML file each, under ``data/`` (``docs/shaping.md``)."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from importlib import resources
+from importlib.resources.abc import Traversable
+from types import MappingProxyType
+from typing import Annotated, TypeVar
+
+from speculation.errors import UnknownNameError
+from speculation.shaping import figures
+from speculation.shaping.costs import Machine
+from speculation.shaping.figures import Figure, Key
+from speculation.shaping.pacing import Direction
+
+UNSHAPED = "none"
+"""The name, of a phone, a network or a cloud, under which nothing is emulated."""
+
+DEFAULT_PHONE = "dimensity-9300"
+DEFAULT_NETWORK = "5g-nsa-low"
+DEFAULT_CLOUD = "mi300x"
+DEFAULT_DRAFT_MODEL = "0.9B:int4"
+DEFAULT_FULL_MODEL = "70B:fp16"
+
+P = TypeVar("P")
+
+
+def _no_figures() -> Mapping[str, Figure]:
+    return MappingProxyType({})
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PhoneProfile:
+    """A phone as far as a language model feels it. ``figures`` holds the sources, by the names in the file.
+
+    ``bandwidth_utilisation`` is the model bandwidth utilisation (MBU): the share of the peak that decoding reaches.
+    """
+
+    name: str
+    title: str
+    bandwidth_bytes_per_s: Annotated[float, Key("bandwidth", "rate")]
+    bandwidth_utilisation: Annotated[float, Key("bandwidth_utilisation", "share")]
+    operations_per_s: Annotated[float, Key("compute", "speed")]
+    compute_utilisation: Annotated[float, Key("compute_utilisation", "share")]
+    memory_bytes: Annotated[float, Key("memory", "size")]
+    app_share: Annotated[float, Key("app_share", "share")]
+    runtime_bytes: Annotated[float, Key("runtime", "size", may_be_zero=True)]
+    figures: Mapping[str, Figure] = field(default_factory=_no_figures, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        figures.check(self)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(
+            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * self.bandwidth_utilisation,
+            operations_per_s=self.operations_per_s * self.compute_utilisation,
+            memory_bytes=self.memory_bytes * self.app_share,
+            memory_name=f"an app's share ({self.app_share:.0%}) of the RAM of {self.name}",
+            runtime_bytes=self.runtime_bytes,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CloudProfile:
+    """A machine that runs the full model. Every pass costs ``pass_overhead_s`` on top of its reading or computing."""
+
+    name: str
+    title: str
+    bandwidth_bytes_per_s: Annotated[float, Key("bandwidth", "rate")]
+    bandwidth_utilisation: Annotated[float, Key("bandwidth_utilisation", "share")]
+    operations_per_s: Annotated[float, Key("compute", "speed")]
+    compute_utilisation: Annotated[float, Key("compute_utilisation", "share")]
+    memory_bytes: Annotated[float, Key("memory", "size")]
+    pass_overhead_s: Annotated[float, Key("pass_overhead", "time", may_be_zero=True)]
+    figures: Mapping[str, Figure] = field(default_factory=_no_figures, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        figures.check(self)
+
+    @property
+    def machine(self) -> Machine:
+        return Machine(
+            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * self.bandwidth_utilisation,
+            operations_per_s=self.operations_per_s * self.compute_utilisation,
+            memory_bytes=self.memory_bytes,
+            memory_name=f"the memory of {self.name}",
+            overhead_s=self.pass_overhead_s,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NetworkProfile:
+    """What lies between a phone and the verifier. ``overhead_bytes`` is what a message weighs beyond its payload."""
+
+    name: str
+    title: str
+    uplink_rate_bytes_per_s: Annotated[float, Key("uplink.rate", "rate")]
+    uplink_delay_s: Annotated[float, Key("uplink.delay", "time", may_be_zero=True)]
+    uplink_jitter_s: Annotated[float, Key("uplink.jitter", "time", may_be_zero=True)]
+    downlink_rate_bytes_per_s: Annotated[float, Key("downlink.rate", "rate")]
+    downlink_delay_s: Annotated[float, Key("downlink.delay", "time", may_be_zero=True)]
+    downlink_jitter_s: Annotated[float, Key("downlink.jitter", "time", may_be_zero=True)]
+    overhead_bytes: Annotated[float, Key("overhead", "size", may_be_zero=True)]
+    figures: Mapping[str, Figure] = field(default_factory=_no_figures, compare=False, repr=False)
+
+    def __post_init__(self) -> None:
+        figures.check(self)
+        _ = self.uplink, self.downlink  # a direction refuses a jitter beyond its delay
+
+    @property
+    def uplink(self) -> Direction:
+        """From the phone to the verifier."""
+        return Direction(self.uplink_rate_bytes_per_s, self.uplink_delay_s, self.uplink_jitter_s)
+
+    @property
+    def downlink(self) -> Direction:
+        """From the verifier to the phone."""
+        return Direction(self.downlink_rate_bytes_per_s, self.downlink_delay_s, self.downlink_jitter_s)
+
+    @property
+    def round_trip_s(self) -> float:
+        """Both one-way delays: the round trip of a message so small that the rate does not matter."""
+        return self.uplink_delay_s + self.downlink_delay_s
+
+
+def phones() -> tuple[str, ...]:
+    """The names that ``phone`` knows, sorted."""
+    return _names("phones")
+
+
+def networks() -> tuple[str, ...]:
+    """The names that ``network`` knows, sorted."""
+    return _names("networks")
+
+
+def clouds() -> tuple[str, ...]:
+    """The names that ``cloud`` knows, sorted."""
+    return _names("clouds")
+
+
+def phone(name: str) -> PhoneProfile:
+    """A phone by name. Raises ``UnknownNameError``, which lists the names."""
+    return _load(PhoneProfile, "phone", name)
+
+
+def network(name: str) -> NetworkProfile:
+    """A network by name. Raises ``UnknownNameError``, which lists the names."""
+    return _load(NetworkProfile, "network", name)
+
+
+def cloud(name: str) -> CloudProfile:
+    """A cloud machine by name. Raises ``UnknownNameError``, which lists the names."""
+    return _load(CloudProfile, "cloud", name)
+
+
+def _folder(folder: str) -> Traversable:
+    return resources.files(__package__).joinpath("data", folder)
+
+
+@functools.cache
+def _names(folder: str) -> tuple[str, ...]:
+    return tuple(sorted(f.name.removesuffix(".toml") for f in _folder(folder).iterdir() if f.name.endswith(".toml")))
+
+
+def _load(profile: type[P], kind: str, name: str) -> P:
+    folder = kind + "s"
+    if name not in _names(folder):
+        raise UnknownNameError(kind, name, _names(folder))
+    file = _folder(folder).joinpath(f"{name}.toml")
+    return figures.load(profile, name, file.read_text("utf-8"), f"{folder}/{name}.toml")

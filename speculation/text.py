@@ -1,0 +1,171 @@
+"""From tokens to text, piece by piece: the incremental detokeniser and the search for stop strings. Pure.
+
+Law: what was given out never changes. A token may end in the middle of a character, and a text in the middle of a stop
+string; such an end is held back until more text, or the end of all text, decides it. How the tokens and the text were cut into
+pieces never shows in what comes out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from speculation.errors import InvalidRequestError
+
+MAX_STOPS = 4
+REPLACEMENT = "\ufffd"
+
+# A window this long is cut, so that a push costs the same however long the text is.
+_WINDOW_TOKENS = 16
+
+
+class TextStream:
+    """Tokens in, text out; the pieces joined, with ``finish()``, are ``decode`` of all the tokens.
+
+    ``decode`` maps token ids to text as a byte-level tokenizer does: the tokens' bytes are joined, then read as UTF-8, and what
+    cannot be read becomes U+FFFD (one for each maximal subpart, as Unicode recommends). A decoder that also drops a space at
+    the very beginning works too, since tokens are decoded together with some that came before.
+    """
+
+    __slots__ = ("_decode", "_limit", "_num_shown", "_window")
+
+    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+        self._decode = decode
+        self._window: list[int] = []  # the latest tokens, some already shown
+        self._num_shown = 0  # code points of the window's text that were given out
+        self._limit = _WINDOW_TOKENS
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """Append tokens; the text that they complete."""
+        if not token_ids:
+            return ""
+        self._window.extend(token_ids)
+        text = self._decode(self._window)
+        # An incomplete character shows as one U+FFFD at the end, whatever its bytes so far; all before it is settled.
+        end = len(text) - text.endswith(REPLACEMENT)
+        piece = text[self._num_shown : end]
+        self._num_shown += len(piece)
+        if len(self._window) > self._limit:
+            self._shorten(text)
+        return piece
+
+    def finish(self) -> str:
+        """What was held back: no more tokens will come."""
+        text = self._decode(self._window) if self._window else ""
+        piece = text[self._num_shown :]
+        self._num_shown += len(piece)
+        return piece
+
+    def fork(self) -> TextStream:
+        """A copy that goes its own way (for text of tentative tokens)."""
+        copy = TextStream(self._decode)
+        copy._window, copy._num_shown, copy._limit = self._window.copy(), self._num_shown, self._limit
+        return copy
+
+    def _shorten(self, text: str) -> None:
+        """Drop old tokens at the last place where no character straddles the cut.
+
+        That holds where the text before the cut is complete; and also where both parts decode to the whole, because a
+        character across the cut would show as more than one U+FFFD in the parts.
+        """
+        for cut in range(len(self._window) - 2, 0, -1):
+            before, after = self._decode(self._window[:cut]), self._decode(self._window[cut:])
+            is_complete = before != "" and not before.endswith(REPLACEMENT)
+            if after and (is_complete or before + after == text):
+                self._num_shown -= len(text) - len(after)
+                del self._window[:cut]
+                self._limit = len(self._window) + _WINDOW_TOKENS
+                return
+        self._limit = 2 * len(self._window)  # only tokens without text: look again when there are twice as many
+
+
+class StopStrings:
+    """Where the first of some strings begins in a text. Immutable.
+
+    Raises ``InvalidRequestError`` unless there are 1 to ``MAX_STOPS`` strings, none empty.
+    """
+
+    __slots__ = ("stops",)
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        if isinstance(stops, str) or not 1 <= len(stops) <= MAX_STOPS:
+            raise InvalidRequestError(f"stop must be a list of 1 to {MAX_STOPS} strings", "stop")
+        if not all(isinstance(stop, str) and stop for stop in stops):
+            raise InvalidRequestError("stop strings must be strings that are not empty", "stop")
+        self.stops = tuple(dict.fromkeys(stops))
+
+    def find(self, text: str) -> int | None:
+        """The code point at which the earliest match begins in a whole text, or None."""
+        return min((start for stop in self.stops if (start := text.find(stop)) >= 0), default=None)
+
+    def held_back(self, text: str) -> int:
+        """How many code points at the end of a text without a match may be the beginning of one."""
+        return max(_overlap(text, stop) for stop in self.stops)
+
+    def matcher(self) -> StopMatcher:
+        """A search through text that comes in pieces."""
+        return StopMatcher(self)
+
+
+class StopMatcher:
+    """A search through text that comes in pieces. It finds what ``StopStrings.find`` finds in the whole.
+
+    Where a match is complete and another stop string that began earlier may yet be completed, it waits for more text.
+    """
+
+    __slots__ = ("_found", "_held", "_num_released", "_stops")
+
+    def __init__(self, stops: StopStrings) -> None:
+        self._stops = stops
+        self._held = ""
+        self._num_released = 0
+        self._found: int | None = None
+
+    @property
+    def found(self) -> int | None:
+        """Where the earliest match begins, in code points from the beginning; None as long as that is not certain."""
+        return self._found
+
+    @property
+    def held(self) -> str:
+        """The text that was pushed and is neither released nor dropped."""
+        return self._held
+
+    def push(self, text: str) -> str:
+        """Append text; the text that is released: it certainly lies before any stop string. After a match, always empty."""
+        if self._found is not None:
+            return ""
+        self._held += text
+        start = self._stops.find(self._held)
+        first_open = len(self._held) - self._stops.held_back(self._held)
+        if start is not None and start <= first_open:
+            return self._settle(start)
+        return self._release(first_open)
+
+    def finish(self) -> str:
+        """What was held back and is no stop string: no more text will come."""
+        if self._found is not None:
+            return ""
+        start = self._stops.find(self._held)
+        return self._release(len(self._held)) if start is None else self._settle(start)
+
+    def fork(self) -> StopMatcher:
+        """A copy that goes its own way."""
+        copy = StopMatcher(self._stops)
+        copy._held, copy._num_released, copy._found = self._held, self._num_released, self._found
+        return copy
+
+    def _settle(self, start: int) -> str:
+        released = self._release(start)
+        self._found, self._held = self._num_released, ""
+        return released
+
+    def _release(self, count: int) -> str:
+        released, self._held = self._held[:count], self._held[count:]
+        self._num_released += count
+        return released
+
+
+def _overlap(text: str, stop: str) -> int:
+    """Length of the longest end of ``text`` that is a proper beginning of ``stop``."""
+    lengths = range(min(len(text), len(stop) - 1), 0, -1)
+    return next((length for length in lengths if text.endswith(stop[:length])), 0)

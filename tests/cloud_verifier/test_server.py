@@ -1,0 +1,289 @@
+"""The verifier as a service: real gRPC on a free port."""
+
+import asyncio
+import socket
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from cloud_verifier import server, servicer
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.server import serve
+from speculation.engines.random import RandomEngine
+from speculation.errors import (
+    CapacityError,
+    ConfigurationError,
+    CreditExceededError,
+    DeadlineError,
+    EngineError,
+    HandshakeError,
+    LinkError,
+    MalformedMessageError,
+    SessionSupersededError,
+)
+from speculation.links.grpc import GrpcConnector
+from speculation.parameters import SamplingParameters
+from speculation.protocol.device import DeviceSession
+from speculation.protocol.messages import Cancel, Draft, FinishReason, Node, Opened, PairIdentity
+from speculation.wire import codec
+from tests.cloud_verifier import doubles
+from tests.cloud_verifier.doubles import (
+    CONTEXT,
+    IDENTITY,
+    SAMPLED,
+    SEED,
+    VOCABULARY,
+    ScriptedDevice,
+    collect,
+    finished_of,
+    open_message,
+    plain_decoding,
+    settings,
+    wait_until,
+)
+
+LIMIT_S = 20
+
+
+@asynccontextmanager
+async def serving(**changes):
+    """A watched engine behind a real server, and a connector to it."""
+    engine, full_model = doubles.watched()
+    async with asyncio.timeout(LIMIT_S), serve(settings(**changes), full_model=full_model) as running:
+        connector = GrpcConnector(running.target)
+        try:
+            yield engine, running, connector
+        finally:
+            engine.gate.set()
+            await connector.aclose()
+
+
+async def opened(connector, **changes):
+    link = await connector.connect()
+    await link.send(open_message(**changes))
+    assert isinstance(await link.receive(), Opened)
+    return link
+
+
+async def refusal(connector, **changes):
+    link = await connector.connect()
+    await link.send(open_message(**changes))
+    await link.receive()
+
+
+async def held(engine, connector, **changes):
+    """A session whose first pass is held."""
+    engine.gate.clear()
+    link = await opened(connector, **changes)
+    await wait_until(engine.entered.is_set)
+    return link
+
+
+async def test_concurrent_sessions_over_grpc_give_the_text_of_plain_decoding():
+    table = RandomEngine(VOCABULARY, CONTEXT, SEED)
+    cases = [([1 + n, 2, 3], SamplingParameters() if n % 2 else SAMPLED) for n in range(6)]
+    truths = [plain_decoding(table, prompt, parameters, 40) for prompt, parameters in cases]
+    async with serving() as (engine, _, connector), asyncio.TaskGroup() as group:
+        tasks = []
+        for n, (prompt, parameters) in enumerate(cases):
+            session = DeviceSession(f"session-{n}", IDENTITY, prompt, parameters, 40)
+            tasks.append(group.create_task(ScriptedDevice(session, truths[n], 0.7, n).run(connector)))
+        assert [await task for task in tasks] == truths
+        await wait_until(lambda: not engine.open_caches)
+
+
+@pytest.mark.parametrize(
+    ("message", "error"),
+    [
+        (Draft((Node(3, 0, 5, 3),), 3), MalformedMessageError),
+        (Draft((Node(1, 0, 5, 400),), 3), MalformedMessageError),
+        (Draft(tuple(Node(n, n - 1, 1, 3) for n in range(1, 42)), 3), CreditExceededError),
+        (open_message(), MalformedMessageError),
+    ],
+)
+async def test_a_message_that_breaks_the_protocol_ends_its_stream_only(message, error):
+    async with serving(credit=40) as (engine, _, connector):
+        broken = await held(engine, connector, session_id="broken")
+        other = await opened(connector, session_id="other")
+        await broken.send(message)
+        with pytest.raises(error):
+            await collect(broken)
+        engine.gate.set()
+        assert finished_of(await collect(other)).reason is FinishReason.LENGTH
+
+
+async def test_bytes_that_are_no_message_end_their_stream_only():
+    async with serving() as (engine, running, connector):
+        other = await held(engine, connector, session_id="other")
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            call = channel.stream_stream(codec.METHOD_PATH)()
+            await call.write(b"\xff\xff\xff")
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call.read()
+            assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+        engine.gate.set()
+        assert finished_of(await collect(other)).reason is FinishReason.LENGTH
+
+
+async def test_an_oversize_message_is_refused_at_the_server_and_others_go_on():
+    async with serving() as (engine, running, connector):
+        other = await held(engine, connector, session_id="other")
+        async with grpc.aio.insecure_channel(running.target) as channel:
+            call = channel.stream_stream(codec.METHOD_PATH)()
+            await call.write(b"\0" * (running.config.max_message_bytes + 1))
+            with pytest.raises(grpc.aio.AioRpcError) as refused:
+                await call.read()
+            assert refused.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        engine.gate.set()
+        assert finished_of(await collect(other)).reason is FinishReason.LENGTH
+
+
+async def test_refusals_cross_the_wire_as_the_leaves_they_are():
+    async with serving(max_sessions=1, retry_after_s=2.5) as (engine, _, connector):
+        with pytest.raises(HandshakeError, match=f"{'d' * 64}.*{'b' * 64}"):
+            await refusal(connector, identity=PairIdentity("a" * 64, "d" * 64, "c" * 64))
+        await held(engine, connector)
+        with pytest.raises(CapacityError) as refused:
+            await refusal(connector, session_id="second")
+        assert refused.value.retry_after_s == 2.5
+        with pytest.raises(SessionSupersededError):
+            await refusal(connector)
+
+
+async def test_a_later_attempt_aborts_the_older_stream():
+    async with serving() as (engine, _, connector):
+        older = await held(engine, connector)
+        newer = await opened(connector, attempt=2)
+        with pytest.raises(SessionSupersededError, match="attempt 2"):
+            await collect(older)
+        engine.gate.set()
+        assert finished_of(await collect(newer)).reason is FinishReason.LENGTH
+
+
+async def test_a_deadline_crosses_the_wire():
+    async with serving() as (engine, _, connector):
+        link = await held(engine, connector, deadline_ms=1)
+        with pytest.raises(DeadlineError):
+            await collect(link)
+
+
+async def test_a_failing_pass_is_told_and_the_server_goes_on():
+    async with serving() as (engine, _, connector):
+        engine.failure = RuntimeError("out of memory")
+        with pytest.raises(EngineError, match="out of memory"):
+            await collect(await opened(connector))
+        assert finished_of(await collect(await opened(connector))).reason is FinishReason.LENGTH
+
+
+async def test_a_cancel_frees_the_cache_within_a_pass():
+    async with serving() as (engine, _, connector):
+        link = await held(engine, connector, max_tokens=400)
+        await link.send(Cancel())
+        assert finished_of(await collect(link)).reason is FinishReason.CANCELLED
+        engine.gate.set()
+        await wait_until(lambda: not engine.open_caches)
+        assert len(engine.passes) == 1
+
+
+async def test_a_device_that_vanishes_frees_its_cache():
+    async with serving() as (engine, running, connector):
+        link = await held(engine, connector, max_tokens=400)
+        await link.aclose()
+        await wait_until(lambda: running.verifier.num_sessions == 0)
+        engine.gate.set()
+        await wait_until(lambda: not engine.open_caches)
+        assert len(engine.passes) == 1
+
+
+async def test_half_a_close_is_no_cancel():
+    async with serving() as (_, running, _connector), grpc.aio.insecure_channel(running.target) as channel:
+        call = channel.stream_stream(codec.METHOD_PATH)()
+        await call.write(codec.encode_request(open_message()))
+        await call.done_writing()
+        messages = []
+        while (data := await call.read()) is not grpc.aio.EOF:
+            messages.append(codec.decode_response(data))
+        assert finished_of(messages).reason is FinishReason.LENGTH
+
+
+async def test_a_stream_without_open_is_ended(monkeypatch):
+    monkeypatch.setattr(servicer, "OPEN_TIMEOUT_S", 0.01)
+    async with serving() as (_, _, connector):
+        with pytest.raises(DeadlineError, match="no Open came"):
+            await (await connector.connect()).receive()
+
+
+async def test_a_stop_drains_and_the_health_service_says_so():
+    async with asyncio.timeout(LIMIT_S):
+        engine, full_model = doubles.watched()
+        stop = asyncio.Event()
+        ready = asyncio.Event()
+        targets = []
+
+        async def service():
+            async with serve(settings(drain_grace_s=LIMIT_S), full_model=full_model) as running:
+                targets.append(running.target)
+                ready.set()
+                await stop.wait()
+
+        async with asyncio.TaskGroup() as group:
+            task = group.create_task(service())
+            await ready.wait()
+            connector = GrpcConnector(targets[0])
+            link = await held(engine, connector)
+            async with grpc.aio.insecure_channel(targets[0]) as channel:
+                watch = health_pb2_grpc.HealthStub(channel).Watch(health_pb2.HealthCheckRequest(service=codec.SERVICE))
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.SERVING
+                stop.set()
+                assert (await watch.read()).status == health_pb2.HealthCheckResponse.NOT_SERVING
+                with pytest.raises(LinkError, match="shutting down"):
+                    await refusal(connector, session_id="late")
+                engine.gate.set()
+                assert finished_of(await collect(link)).reason is FinishReason.LENGTH
+                watch.cancel()
+            await task
+            with pytest.raises(LinkError):
+                await connector.connect()
+            await connector.aclose()
+
+
+async def test_a_stop_ends_what_its_grace_does_not_suffice_for():
+    engine, full_model = doubles.watched()
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
+        async with serve(settings(), full_model=full_model) as running:
+            connector = GrpcConnector(running.target)
+            link = await held(engine, connector)
+
+            async def read_to_the_end():
+                messages = await collect(link)
+                engine.gate.set()
+                return messages
+
+            reading = group.create_task(read_to_the_end())
+        assert finished_of(await reading).reason is FinishReason.SHUTDOWN
+        await connector.aclose()
+
+
+async def test_an_error_of_the_block_leaves_as_it_is():
+    _, full_model = doubles.watched()
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(LIMIT_S), serve(settings(), full_model=full_model):
+            raise ZeroDivisionError
+
+
+async def test_a_taken_port_is_a_configuration_error():
+    _, full_model = doubles.watched()
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="is the port taken"):
+            async with asyncio.timeout(LIMIT_S), serve(settings(port=taken.getsockname()[1]), full_model=full_model):
+                pass
+
+
+def test_phones_may_ping():
+    options = dict(server._options(VerifierConfig()))
+    assert options["grpc.http2.min_recv_ping_interval_without_data_ms"] == 10_000
+    assert options["grpc.max_receive_message_length"] == 256 * 1024

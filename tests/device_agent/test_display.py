@@ -1,0 +1,229 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from device_agent.display import Display
+from device_agent.request import Reveal
+from tests.device_agent.replay import Replay
+
+WORDS = [
+    b"a",
+    b"b",
+    b"ab",
+    b"ba",
+    b"\xc3",
+    b"\xa9",
+    b"\xe2\x82",
+    b"\xac",
+    b"\xff",
+    b" ",
+    b"",
+    "é".encode(),
+    "€x".encode(),
+    b"aXb",
+]
+PROMPT_LENGTH = 3
+
+
+def decode(token_ids: list[int]) -> str:
+    return b"".join(WORDS[token_id] for token_id in token_ids).decode(errors="replace")
+
+
+tokens = st.integers(0, len(WORDS) - 1)
+final_text = st.lists(tokens, max_size=24)
+steps = st.lists(
+    st.one_of(
+        st.tuples(st.just("right"), st.integers(1, 5)),
+        st.tuples(st.just("wrong"), st.lists(tokens, min_size=1, max_size=4)),
+        st.tuples(st.just("final"), st.integers(1, 5)),
+    ),
+    max_size=40,
+)
+reveals = st.sampled_from(list(Reveal))
+stops = st.lists(st.sampled_from(["ab", "bab", "a", "éa", "X", "€xa", " "]), max_size=2)
+
+
+class Screen:
+    """A display and a client that follows it."""
+
+    def __init__(self, reveal=Reveal.ALL, min_stability=0.5, stops=()):
+        self.display = Display(PROMPT_LENGTH, decode, itertools.count(), reveal, min_stability, stops)
+        self.replay = Replay()
+
+    def drafted(self, token_ids, confidence=0.9):
+        for token_id in token_ids:
+            self.follow(self.display.drafted(token_id, confidence))
+
+    def final(self, token_ids):
+        self.follow(self.display.finalised(token_ids))
+
+    def finish(self, max_drafts=0):
+        self.follow(self.display.finish(max_drafts))
+        self.check()
+
+    def follow(self, events):
+        for event in events:
+            self.replay.feed(event.to_json())
+        return events
+
+    def check(self):
+        assert self.replay.token_ids == list(self.display.token_ids)
+        assert self.replay.text == self.display.text
+        assert self.replay.tokens_committed == self.display.num_final
+
+
+def play(screen, truth, script):
+    """Drafts right and wrong, and final tokens, in any order; the final tokens are always the next of ``truth``."""
+    final = path = 0
+    for kind, what in script:
+        if screen.display.is_stopped:
+            return
+        if kind == "right":
+            screen.drafted(truth[final + path : final + path + what])
+            path += len(truth[final + path : final + path + what])
+        elif kind == "wrong":
+            screen.drafted(what)
+            path += len(what)
+        else:
+            newly = truth[final : final + what]
+            if newly:
+                kept = screen.display._answer.token_ids(final, final + len(newly)) == tuple(newly)
+                screen.final(newly)
+                final += len(newly)
+                path = max(0, path - len(newly)) if kept else 0
+    if not screen.display.is_stopped and truth[final:]:
+        screen.final(truth[final:])
+
+
+@given(final_text, steps, reveals)
+def test_following_the_events_gives_exactly_the_final_text(truth, script, reveal):
+    screen = Screen(reveal)
+    play(screen, truth, script)
+    screen.finish()
+    assert screen.replay.token_ids == truth
+    assert screen.replay.text == decode(truth)
+
+
+@given(final_text, steps, reveals, stops)
+def test_a_stop_string_ends_the_text_before_it_and_nothing_final_is_withdrawn(truth, script, reveal, stops):
+    screen = Screen(reveal, stops=stops)
+    play(screen, truth, script)
+    screen.finish()
+    assert not any(stop in screen.replay.text for stop in stops) or screen.display._added_text
+    if screen.display.is_stopped:
+        assert decode(truth).startswith(screen.replay.text)
+        rest = decode(truth)[len(screen.replay.text) :]
+        assert any(rest.startswith(stop) for stop in stops)
+    else:
+        assert screen.replay.text == decode(truth)
+    assert screen.replay.token_ids == truth[: len(screen.replay.token_ids)]
+
+
+@given(final_text, final_text, stops)
+def test_a_device_alone_judges_stop_strings_on_its_own_text(truth, tail, stops):
+    screen = Screen(stops=stops)
+    if truth:
+        screen.final(truth)
+    screen.follow(screen.display.go_alone())
+    screen.drafted(tail)
+    screen.follow(screen.display.finish(max_drafts=99))
+    assert screen.replay.text == screen.display.text
+    assert screen.replay.token_ids == list(screen.display.token_ids)
+    assert not any(stop in screen.replay.text for stop in stops) or screen.display._added_text
+
+
+@given(final_text, steps)
+def test_only_final_tokens_are_shown_with_reveal_final(truth, script):
+    screen = Screen(Reveal.FINAL)
+    play(screen, truth, script)
+    screen.finish()
+    assert set(screen.replay.names) <= {"correct"}
+
+
+@given(final_text, steps)
+def test_incomplete_characters_are_never_shown(truth, script):
+    screen = Screen()
+    play(screen, [token_id for token_id in truth if token_id != 8], script)
+    for _, text in screen.replay.shown:
+        assert not text.endswith("�")
+
+
+def test_agreed_drafts_are_committed_and_the_rest_stands():
+    screen = Screen()
+    screen.drafted([0, 1, 2])
+    events = screen.display.finalised([0, 1])
+    assert [event.name for event in events] == ["commit"]
+    assert (events[0].position, events[0].count) == (PROMPT_LENGTH, 2)
+
+
+def test_a_contradiction_is_a_revoke_a_commit_and_a_correction():
+    screen = Screen()
+    screen.drafted([0, 1, 2])
+    events = screen.display.finalised([0, 9])
+    assert [event.name for event in events] == ["revoke", "commit", "correct"]
+    revoke, _, correct = events
+    assert (revoke.position, revoke.count, revoke.reason) == (PROMPT_LENGTH + 1, 2, "contradicted")
+    assert (correct.position, correct.token_ids, correct.text) == (PROMPT_LENGTH + 1, (9,), " ")
+
+
+def test_a_character_is_shown_with_the_token_that_completes_it():
+    screen = Screen()
+    first, second = screen.display.drafted(4, 1.0) + screen.display.drafted(5, 1.0)
+    assert (first.text, second.text) == ("", "é")
+
+
+def test_bytes_that_never_complete_come_last_as_a_replacement_character():
+    screen = Screen()
+    screen.final([0, 4])
+    screen.finish()
+    assert screen.replay.text == "a\ufffd"
+    assert screen.replay.code_points_committed == 2
+
+
+def test_tokens_that_may_begin_a_stop_string_are_not_committed_yet():
+    screen = Screen(stops=["ab"])
+    screen.drafted([0])
+    assert screen.display.finalised([0]) == []
+    events = screen.display.finalised([9])
+    assert [event.name for event in events] == ["commit", "correct"]
+
+
+def test_a_stop_string_in_the_middle_of_a_token_cuts_its_text():
+    screen = Screen(stops=["X"])
+    screen.drafted([13, 0])
+    screen.final([13, 0])
+    screen.finish()
+    assert screen.display.is_stopped
+    assert screen.replay.text == "a"
+    assert screen.replay.token_ids == [13]
+
+
+def test_stable_shows_drafts_while_their_running_product_is_high_enough():
+    screen = Screen(Reveal.STABLE, min_stability=0.7)
+    screen.drafted([0, 1, 2], confidence=0.8)
+    assert screen.replay.token_ids == [0]
+    screen.final([0])
+    assert screen.replay.token_ids == [0, 1]
+
+
+def test_stability_counts_from_the_end_of_the_final_tokens():
+    screen = Screen()
+    first, second = screen.display.drafted(0, 0.5) + screen.display.drafted(1, 0.5)
+    assert (first.stability, second.stability) == (0.5, 0.25)
+    screen.display.finalised([0])
+    (third,) = screen.display.drafted(2, 0.5)
+    assert third.stability == 0.25
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 9])
+def test_drafts_at_the_end_are_kept_or_withdrawn(keep):
+    screen = Screen()
+    screen.final([0])
+    screen.drafted([1, 2])
+    screen.follow(screen.display.finish(max_drafts=keep))
+    assert screen.replay.token_ids == [0, 1, 2][: 1 + keep]
+    assert screen.display.num_final == 1

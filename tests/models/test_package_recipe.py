@@ -1,0 +1,59 @@
+"""From checkpoints to a pair on disk."""
+
+import argparse
+import json
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models
+
+from speculation.engines.package import load_pair
+
+torch = pytest.importorskip("torch", reason="the training framework is an extra")
+from models.recipes import package as recipe  # noqa: E402
+from models.recipes.corpus import END_OF_TEXT  # noqa: E402
+from models.recipes.network import SHAPES, Decoder  # noqa: E402
+
+PROMPTS = [{"source": "a.rst#0", "title": "A", "text": "a"}]
+
+
+@pytest.fixture
+def arguments(tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    Tokenizer(models.BPE(vocab={END_OF_TEXT: 0, "a": 1}, merges=[])).save(str(corpus / "tokenizer.json"))
+    (corpus / "prompts.json").write_text(json.dumps(PROMPTS))
+    (corpus / "corpus.json").write_text(json.dumps({"sha256": "c0ffee"}))
+    torch.manual_seed(0)
+    for half in ("draft", "full"):
+        torch.save({"model": Decoder(SHAPES["draft"]).state_dict()}, tmp_path / f"{half}.pt")
+    names = {half: tmp_path / f"{half}.pt" for half in ("draft", "full")}
+    return argparse.Namespace(**names, corpus=corpus, out=tmp_path / "out" / "pair", version=3, provenance="a test")
+
+
+def test_two_checkpoints_become_a_pair(arguments, capsys):
+    recipe.package(arguments)
+    pair = load_pair(arguments.out)
+    assert (pair.name, pair.version, pair.draft.variants, pair.full.variants) == ("pydoc", 3, ("fp32", "q4"), ("fp32",))
+    assert pair.full.end_token_ids == (0,)
+    assert pair.full.manifest.provenance == "a test; corpus sha256 c0ffee"
+    assert pair.identity.pair_digest in capsys.readouterr().out
+
+
+def test_a_failure_leaves_the_old_pair_whole(arguments):
+    recipe.package(arguments)
+    before = load_pair(arguments.out).identity
+    state = Decoder(SHAPES["draft"]).state_dict()
+    state["model.norm.weight"] = torch.full((SHAPES["draft"].hidden_size,), 1e6)
+    torch.save({"model": state}, arguments.full)
+    arguments.version = 4
+    with np.errstate(over="ignore"), pytest.raises(Exception, match="float16 cannot hold"):
+        recipe.package(arguments)
+    assert load_pair(arguments.out).identity == before
+    assert [path.name for path in arguments.out.parent.iterdir()] == ["pair"]
+
+
+def test_weights_of_no_known_shape_are_refused(arguments):
+    torch.save({"model": {"model.embed_tokens.weight": torch.zeros(10, 4)}}, arguments.draft)
+    with pytest.raises(SystemExit, match="no shape has 0 layers of width 4; known: full, draft"):
+        recipe.package(arguments)

@@ -1,0 +1,156 @@
+"""The command line: what it takes, what it refuses, and how it leaves."""
+
+import json
+
+import pytest
+
+from outrider import cli, demo, generate
+from speculation.shaping import profiles
+
+ISSUED_FLAGS = {
+    "demo": ["--prompt", "--list-prompts", "--phone", "--network", "--cloud", "--agent", "--json", "--seed", "--max-tokens"],
+    "generate": [
+        "--mode",
+        "--max-tokens",
+        "--temperature",
+        "--top-p",
+        "--top-k",
+        "--seed",
+        "--phone",
+        "--network",
+        "--cloud",
+        "--agent",
+        "--json",
+    ],
+    "verifier": ["--host", "--port", "--config", "--insecure", "--cloud", "--pair"],
+    "agent": ["--host", "--port", "--verifier", "--config", "--insecure", "--phone", "--network", "--pair"],
+    "version": [],
+}
+
+
+@pytest.fixture
+def outrider(capsys):
+    """Runs the command; gives its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = cli.run(lambda: cli.app(list(arguments), standalone_mode=False))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.mark.parametrize("verb", ISSUED_FLAGS)
+def test_every_verb_has_its_flags(verb, outrider):
+    code, shown, _ = outrider(verb, "--help")
+    assert code == 0
+    assert [flag for flag in ISSUED_FLAGS[verb] if f" {flag}" not in shown] == []
+
+
+def test_the_version_is_that_of_the_package(outrider):
+    from importlib.metadata import version
+
+    assert outrider("version") == (0, version("outrider") + "\n", "")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["generate"], "prompt"),
+        (["generate", ""], "the prompt is empty"),
+        (["generate", "\udcff"], "not valid Unicode"),
+        (["generate", "x", "--max-tokens", "0"], "max_tokens must be at least 1, not 0"),
+        (["generate", "x", "--max-tokens", "-3"], "max_tokens must be at least 1, not -3"),
+        (["generate", "x", "--max-tokens", "many"], "--max-tokens"),
+        (["generate", "x", "--temperature", "-1"], "temperature must be from 0 to 100"),
+        (["generate", "x", "--temperature", "nan"], "temperature"),
+        (["generate", "x", "--top-p", "0"], "top_p must be over 0 and at most 1"),
+        (["generate", "x", "--top-k", "-1"], "top_k must be 0 (off) or a positive number"),
+        (["generate", "x", "--seed", "-1"], "seed must be from 0 to 2**64 - 1"),
+        (["generate", "x", "--mode", "magic"], "--mode"),
+        (["generate", "x", "--agent", "nonsense"], "is no URL of an agent"),
+        (["generate", "x", "--agent", "http://127.0.0.1:1", "--phone", "none"], "--phone"),
+        (["generate", "x", "--colour"], "No such option"),
+        (["demo", "--prompt", "100000"], "there is no prompt 100000"),
+        (["demo", "--prompt", "0"], "there is no prompt 0"),
+        (["verifier", "--port", "70000"], "port"),
+        (["verifier", "--host", "0.0.0.0"], "set insecure"),
+        (["agent", "--host", "0.0.0.0"], "set insecure"),
+        (["agent", "--verifier", "nowhere"], "host:port"),
+        (["agent", "--config", "there-is-no-such-file.toml"], "cannot be read"),
+        (["fly"], "No such command"),
+    ],
+    ids=" ".join,
+)
+def test_bad_input_is_one_clear_line_and_exit_code_2(arguments, said, outrider):
+    code, out, err = outrider(*arguments)
+    assert (code, out) == (2, "")
+    assert err.startswith("outrider: error: ")
+    assert err.count("\n") == 1
+    assert said in err
+
+
+@pytest.mark.parametrize(
+    ("flag", "known"), [("--phone", profiles.phones()), ("--network", profiles.networks()), ("--cloud", profiles.clouds())]
+)
+def test_an_unknown_name_is_answered_with_those_that_exist(flag, known, outrider):
+    for verb in (["generate", "x"], ["demo"]):
+        code, _, err = outrider(*verb, flag, "abacus")
+        assert code == 2
+        assert "'abacus'" in err
+        assert ", ".join(known) in err
+
+
+def test_a_key_that_does_not_exist_is_refused_in_a_configuration_file(outrider, tmp_path):
+    file = tmp_path / "verifier.toml"
+    file.write_text("colour = 'red'\n")
+    code, _, err = outrider("verifier", "--config", str(file))
+    assert code == 2
+    assert "unknown key" in err
+    assert "colour" in err
+
+
+def test_an_agent_that_is_not_there_is_exit_code_1(outrider, unused_tcp_port):
+    code, out, err = outrider("generate", "x", "--agent", f"http://127.0.0.1:{unused_tcp_port}")
+    assert (code, out) == (1, "")
+    assert "start one with: outrider agent" in err
+    assert err.count("\n") == 1
+
+
+def test_a_failure_is_an_event_too_where_events_are_asked_for(outrider, unused_tcp_port):
+    code, out, _ = outrider("generate", "x", "--agent", f"http://127.0.0.1:{unused_tcp_port}", "--json")
+    assert code == 1
+    assert json.loads(out)["error"]["code"] == "link"
+
+
+def test_an_interrupt_leaves_without_a_trace(outrider, monkeypatch):
+    async def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "run", interrupted)
+    assert outrider("generate", "x") == (130, "", "")
+
+
+def test_help_is_shown_where_nothing_is_asked(outrider):
+    code, out, err = outrider()
+    assert code == 2
+    assert "demo" in out + err
+
+
+def test_held_out_prompts_are_listed_by_number(outrider):
+    code, out, _ = outrider("demo", "--list-prompts")
+    lines = out.splitlines()
+    assert code == 0
+    assert len(lines) >= 40
+    assert [line.split()[0] for line in lines] == [str(number) for number in range(1, len(lines) + 1)]
+
+
+def test_nobody_is_asked_where_there_is_no_terminal():
+    assert demo.choose_prompt(None, is_quiet=False) == demo.choose_prompt(1, is_quiet=True)
+
+
+@pytest.mark.parametrize(("typed", "number"), [("", 1), ("3", 3), (" 2 ", 2)])
+def test_a_prompt_is_chosen_by_number_at_a_terminal(typed, number, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", lambda _: typed)
+    assert demo.choose_prompt(None, is_quiet=False) == demo.choose_prompt(number, is_quiet=True)

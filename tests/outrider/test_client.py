@@ -1,0 +1,182 @@
+"""The client against a small real HTTP server on a free port that answers as an agent would."""
+
+import asyncio
+import json
+from contextlib import aclosing, asynccontextmanager
+
+import pytest
+
+from device_agent.events import (
+    CommitEvent,
+    CommitOffset,
+    CorrectEvent,
+    DoneEvent,
+    RevokeEvent,
+    SessionEvent,
+    SpeculativeEvent,
+    StateEvent,
+    error_object,
+)
+from outrider.client import Client
+from speculation.errors import (
+    STATUS,
+    CapacityError,
+    EngineError,
+    InvalidRequestError,
+    LinkError,
+    MalformedMessageError,
+    UnknownNameError,
+)
+
+OFFSET = CommitOffset(1, 3)
+EVENTS = [
+    SessionEvent(0, "s", "collaborate", "all", "draft", "full", "ab" * 32, None, "lte", 7),
+    SpeculativeEvent(1, 3, (5,), "The", 0.9),
+    CommitEvent(2, 3, 1, OFFSET),
+    SpeculativeEvent(3, 4, (6,), " été", 0.9),
+    RevokeEvent(4, 4, 1, "contradicted"),
+    CorrectEvent(5, 4, (7, 8), " ox", CommitOffset(3, 6)),
+    StateEvent(6, "device", "verifier lost", 61.5, None),
+    DoneEvent(7, "length", (1, 2, 0), (5, 7, 8), "The ox", 3, {"passes": 2}, {"bytes_up": {"value": 9}}),
+]
+
+
+def message(name, fields):
+    return f"event: {name}\ndata: {json.dumps(fields)}\n\n".encode()
+
+
+def stream_of(*events):
+    body = b": ping\n\n" + b"".join(message(event.name, event.to_json()) for event in events)
+    return b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n" + body
+
+
+def refusal(status, error, headers=""):
+    body = json.dumps({"error": error}).encode()
+    head = f"HTTP/1.1 {status} Refused\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n{headers}\r\n"
+    return head.encode() + body
+
+
+@asynccontextmanager
+async def agent_that_answers(response):
+    """A server that sends ``response`` to everyone; yields its URL and the request bodies that it was sent."""
+    bodies = []
+
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        length = next((int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length")), 0)
+        bodies.append(json.loads(await reader.readexactly(length) or b"null"))
+        writer.write(response)
+        await writer.drain()
+        writer.close()
+        await writer.wait_closed()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    async with server:
+        yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", bodies
+
+
+async def received(response, prompt="The", **options):
+    async with agent_that_answers(response) as (url, _), Client(url) as client:
+        return [event async for event in client.stream(prompt, **options)]
+
+
+async def test_every_event_arrives_as_it_was_sent():
+    assert await received(stream_of(*EVENTS)) == EVENTS
+
+
+async def test_the_request_holds_what_was_asked_and_nothing_else():
+    async with agent_that_answers(stream_of(*EVENTS)) as (url, bodies), Client(url) as client:
+        async for _ in client.stream("The", max_tokens=3, stop=["\n"]):
+            pass
+    assert bodies == [{"prompt": "The", "max_tokens": 3, "stop": ["\n"]}]
+
+
+async def test_events_and_fields_of_a_newer_agent_are_ignored():
+    newer = EVENTS[-1].to_json() | {"energy_j": 3}
+    response = stream_of(*EVENTS[:-1]) + message("weather", {"seq": 7}) + message("done", newer)
+    assert await received(response) == EVENTS
+
+
+async def test_a_stream_without_an_end_is_a_lost_link():
+    with pytest.raises(LinkError, match="before the answer was done"):
+        await received(stream_of(*EVENTS[:3]))
+
+
+async def test_an_error_event_ends_the_stream_with_its_leaf_of_the_tree():
+    error = message("error", {"event": "error", "seq": 3, "error": error_object(EngineError("out of memory"))})
+    with pytest.raises(EngineError, match="out of memory"):
+        await received(stream_of(*EVENTS[:3]) + error)
+
+
+async def test_a_refused_request_names_the_parameter_at_fault():
+    error = error_object(InvalidRequestError("max_tokens must be at least 1, not 0", "max_tokens"))
+    with pytest.raises(InvalidRequestError, match="at least 1") as caught:
+        await received(refusal(400, error))
+    assert caught.value.parameter == "max_tokens"
+
+
+async def test_a_full_agent_says_when_to_come_back():
+    with pytest.raises(CapacityError) as caught:
+        await received(refusal(429, error_object(CapacityError("busy")), "retry-after: 2\r\n"))
+    assert caught.value.retry_after_s == 2
+
+
+@pytest.mark.parametrize("leaf", STATUS, ids=lambda leaf: leaf.__name__)
+async def test_every_leaf_of_the_tree_comes_back_as_itself(leaf):
+    error = UnknownNameError("phone", "x", ["y"]) if leaf is UnknownNameError else leaf("why")
+    expected = InvalidRequestError if isinstance(error, InvalidRequestError) else leaf
+    with pytest.raises(expected) as caught:
+        await received(refusal(STATUS[leaf].http, error_object(error)))
+    assert str(caught.value) == str(error)
+
+
+async def test_what_no_agent_would_answer_is_told_with_its_status():
+    with pytest.raises(EngineError, match="status 502"):
+        await received(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 5\r\n\r\noops!")
+
+
+async def test_a_damaged_event_is_malformed():
+    with pytest.raises(MalformedMessageError, match="no JSON"):
+        await received(stream_of(EVENTS[0]) + b"event: commit\ndata: {\n\n")
+    with pytest.raises(MalformedMessageError, match="lacks a field"):
+        await received(stream_of(EVENTS[0]) + message("commit", {"seq": 1}))
+
+
+async def test_nobody_there_is_a_lost_link_that_says_what_to_start():
+    async with agent_that_answers(b"") as (url, _):
+        pass
+    async with Client(url) as client:
+        with pytest.raises(LinkError, match="start one with: outrider agent"):
+            await client.health()
+        with pytest.raises(LinkError, match="start one with: outrider agent"):
+            await anext(client.stream("The"))
+
+
+async def test_a_page_that_is_no_stream_is_told_apart():
+    page = b"HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 4\r\n\r\nhi!\n"
+    with pytest.raises(LinkError, match="text/event-stream"):
+        await received(page)
+
+
+@pytest.mark.parametrize("url", ["http://x:port", "ftp://x", "nonsense", "http://", ""])
+def test_a_url_that_is_none_is_refused(url):
+    with pytest.raises(InvalidRequestError, match="is no URL of an agent"):
+        Client(url)
+
+
+async def test_leaving_a_stream_early_closes_the_connection():
+    is_gone = asyncio.Event()
+
+    async def never_done(reader, writer):
+        await reader.readuntil(b"}")
+        writer.write(stream_of(EVENTS[0]))
+        await reader.read()
+        is_gone.set()
+        writer.close()
+
+    server = await asyncio.start_server(never_done, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(url) as client:
+        async with aclosing(client.stream("The")) as events:
+            assert await anext(events) == EVENTS[0]
+        await is_gone.wait()

@@ -1,0 +1,106 @@
+"""Where a terminal is, text changes in place; elsewhere lines are only added."""
+
+import io
+
+from rich.console import Console
+
+from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, DoneEvent, RevokeEvent, SpeculativeEvent, StateEvent
+from outrider.display import REVOKED, TENTATIVE, LineView, LiveView, TextView
+from outrider.transcript import Transcript
+
+OFFSET = CommitOffset(0, 0)
+STEPS = [
+    SpeculativeEvent(0, 10, (1,), "The", 0.9),
+    SpeculativeEvent(1, 11, (2,), " fast", 0.9),
+    SpeculativeEvent(2, 12, (3,), " fox", 0.9),
+    CommitEvent(3, 10, 1, OFFSET),
+    RevokeEvent(4, 11, 2, "contradicted"),
+    CorrectEvent(5, 11, (4,), " slow", OFFSET),
+    SpeculativeEvent(6, 12, (5,), " ox", 0.9),
+]
+DONE = DoneEvent(7, "length", (0,), (1, 4, 5), "The slow ox", 2, {}, {})
+
+
+class Clock:
+    """Seconds that pass only when told to."""
+
+    def __init__(self):
+        self.now_s = 100.0
+
+    def __call__(self):
+        return self.now_s
+
+
+def follow(view, events):
+    transcript = Transcript()
+    for event in events:
+        transcript.apply(event)
+        view.show(event, transcript)
+
+
+def styled(text):
+    return [(text.plain[span.start : span.end], str(span.style)) for span in text.spans]
+
+
+def lines_of(events, clock=None):
+    console = Console(file=io.StringIO(), width=200)
+    with LineView(console, clock or Clock()) as view:
+        follow(view, events)
+    return console.file.getvalue().splitlines()
+
+
+def test_final_text_is_plain_tentative_text_grey_and_revoked_text_struck():
+    view = LiveView(Console(file=io.StringIO()), Clock())
+    follow(view, STEPS)
+    text = view.render()
+    assert text.plain == "The fast fox slow ox"
+    assert styled(text) == [(" fast fox", REVOKED), (" ox", TENTATIVE)]
+
+
+def test_revoked_text_disappears_after_a_moment():
+    clock = Clock()
+    view = LiveView(Console(file=io.StringIO()), clock)
+    follow(view, STEPS)
+    clock.now_s += 1
+    assert view.render().plain == "The slow ox"
+
+
+def test_the_terminal_keeps_the_text_when_the_view_closes():
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    with LiveView(console, Clock()) as view:
+        follow(view, STEPS)
+    assert "The slow" in console.file.getvalue().splitlines()[-1]
+
+
+def test_every_step_becomes_a_line_and_drafts_gather_in_one():
+    said = [line.split("s  ", 1)[1].split(None, 1) for line in lines_of(STEPS)]
+    assert said == [
+        ["draft", "'The fast fox'"],
+        ["final", "'The'"],
+        ["revoked", "' fast fox'"],
+        ["correct", "' slow'"],
+        ["draft", "' ox'"],
+    ]
+
+
+def test_lines_tell_the_seconds_since_the_view_opened():
+    clock = Clock()
+    console = Console(file=io.StringIO(), width=200)
+    with LineView(console, clock) as view:
+        clock.now_s += 1.25
+        follow(view, STEPS[:4])
+    assert [line.split()[0] for line in console.file.getvalue().splitlines()] == ["1.250", "1.250"]
+
+
+def test_a_state_is_a_line_of_its_own():
+    assert lines_of([StateEvent(0, "device", "the verifier is gone")])[0].endswith("'device: the verifier is gone'")
+
+
+def test_a_pipe_gets_final_text_and_the_unverified_tail_at_the_end():
+    file = io.StringIO()
+    with TextView(file) as view:
+        follow(view, STEPS)
+        before = file.getvalue()
+        follow(view, [DONE])
+    assert before == "The slow"
+    assert file.getvalue() == "The slow ox\n"

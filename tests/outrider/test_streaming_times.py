@@ -1,0 +1,51 @@
+"""What the load test reports, from the lines of a stream."""
+
+import json
+
+import pytest
+
+from loadtest.streaming import StreamTimes
+
+
+def feed(times, name, at_s, **fields):
+    times.feed(f"event: {name}", at_s)
+    times.feed("data: " + json.dumps(fields), at_s)
+    times.feed("", at_s)
+
+
+def test_first_token_times_count_from_the_request():
+    times = StreamTimes(began_s=100.0)
+    feed(times, "session", 100.01)
+    feed(times, "speculative", 100.05, position=3, token_ids=[1])
+    feed(times, "commit", 100.20, position=3, count=1)
+    assert times.first_visible_s == pytest.approx(0.05)
+    assert times.first_final_s == pytest.approx(0.20)
+
+
+def test_tokens_that_become_final_together_share_the_time_since_those_before():
+    times = StreamTimes(began_s=0.0)
+    feed(times, "commit", 1.0, count=2)
+    feed(times, "correct", 1.6, token_ids=[1, 2, 3])
+    assert times.gaps_s == pytest.approx([0.2, 0.2, 0.2])
+    assert times.num_tokens == 5
+
+
+def test_a_token_that_arrives_final_is_visible_too():
+    times = StreamTimes(began_s=0.0)
+    feed(times, "correct", 0.5, token_ids=[1])
+    assert times.first_visible_s == times.first_final_s == 0.5
+
+
+def test_an_error_is_a_failure_and_done_an_end():
+    times = StreamTimes(began_s=0.0)
+    feed(times, "error", 1.0, error={"message": "busy"})
+    assert "busy" in times.failure
+    assert not times.is_done
+    feed(times, "done", 1.0)
+    assert times.is_done
+
+
+def test_a_comment_is_no_event():
+    times = StreamTimes(began_s=0.0)
+    times.feed(": ping", 1.0)
+    assert times.first_visible_s is None

@@ -1,0 +1,39 @@
+"""Rounding of weights to 4 bits."""
+
+import numpy as np
+import pytest
+
+from speculation.engines.quantise import BLOCK, from_int4_blocks, to_int4_blocks
+
+
+def rounded(weight):
+    packed, scales = to_int4_blocks(weight)
+    return from_int4_blocks(packed, scales, weight.shape[1])
+
+
+@pytest.mark.parametrize("in_size", [BLOCK, 3 * BLOCK, 40, 7])
+def test_rounding_keeps_the_shape_and_stays_within_half_a_step(in_size):
+    weight = np.random.default_rng(0).normal(size=(5, in_size)).astype(np.float32)
+    packed, scales = to_int4_blocks(weight)
+    blocks = -(-in_size // BLOCK)
+    assert (packed.shape, scales.shape) == ((5, blocks, BLOCK // 2), (5, blocks))
+    assert rounded(weight).shape == weight.shape
+    assert np.abs(rounded(weight) - weight).max() < 0.5
+
+
+def test_values_on_the_grid_are_kept():
+    levels = np.tile(np.arange(-8, 8, dtype=np.float32), 2)
+    weight = np.stack([levels * 0.5, -levels * 0.25])
+    np.testing.assert_array_equal(rounded(weight), weight)
+
+
+def test_a_block_of_zeros_stays_zero():
+    assert not rounded(np.zeros((2, BLOCK), np.float32)).any()
+
+
+def test_the_chosen_scales_are_better_than_those_that_just_cover_the_largest_weight():
+    weight = np.random.default_rng(1).normal(size=(64, 4 * BLOCK)).astype(np.float32)
+    blocks = weight.reshape(64, 4, BLOCK)
+    largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
+    plain = np.clip(np.rint(blocks / (largest / -8)), -8, 7) * (largest / -8)
+    assert np.square(rounded(weight) - weight).mean() < 0.95 * np.square(plain - blocks).mean()

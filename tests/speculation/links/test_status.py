@@ -1,0 +1,71 @@
+"""Errors as gRPC statuses, there and back."""
+
+import grpc
+import pytest
+
+from speculation import errors
+from speculation.errors import (
+    STATUS,
+    CapacityError,
+    EngineError,
+    HandshakeError,
+    InvalidRequestError,
+    LinkError,
+    UnknownNameError,
+)
+from speculation.links.status import DETAILS_KEY, error_from, status_from
+
+
+def there_and_back(error):
+    status = status_from(error)
+    code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
+    trailers = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
+    return error_from(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, status.message))
+
+
+def leaves():
+    plain = [leaf("what happened") for leaf in STATUS if leaf is not UnknownNameError]
+    return [
+        *plain,
+        UnknownNameError("phone", "brick", ["pixel"]),
+        InvalidRequestError("too long", "prompt"),
+        CapacityError("full", 2.5),
+    ]
+
+
+@pytest.mark.parametrize("error", leaves(), ids=lambda error: type(error).__name__)
+def test_every_leaf_arrives_as_itself(error):
+    got = there_and_back(error)
+    assert type(got) is type(error)
+    assert str(got) == str(error)
+    assert vars(got) == vars(error)
+
+
+@pytest.mark.parametrize("leaf", STATUS)
+def test_every_leaf_has_the_code_of_the_one_table(leaf):
+    error = leaf.__new__(leaf)
+    assert grpc.StatusCode[STATUS[leaf].grpc].value[0] == status_from(error).code
+
+
+def test_a_foreign_exception_does_not_tell_its_text():
+    got = there_and_back(ValueError("a secret path"))
+    assert type(got) is EngineError
+    assert "secret" not in str(got)
+
+
+@pytest.mark.parametrize(
+    ("code", "leaf"),
+    [
+        (grpc.StatusCode.UNAVAILABLE, LinkError),
+        (grpc.StatusCode.CANCELLED, LinkError),
+        (grpc.StatusCode.UNKNOWN, LinkError),
+        (grpc.StatusCode.UNIMPLEMENTED, HandshakeError),
+        (grpc.StatusCode.RESOURCE_EXHAUSTED, CapacityError),
+        (grpc.StatusCode.DEADLINE_EXCEEDED, errors.DeadlineError),
+    ],
+)
+@pytest.mark.parametrize("trailers", [grpc.aio.Metadata(), grpc.aio.Metadata((DETAILS_KEY, b"\xff\xff"))])
+def test_a_bare_or_damaged_status_is_read_by_its_code(code, leaf, trailers):
+    got = error_from(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, "why"))
+    assert type(got) is leaf
+    assert "why" in str(got)

@@ -1,0 +1,208 @@
+"""Both sessions joined by a hostile link, in pure steps: delay, duplicates, cuts, old streams that still deliver, deaths.
+
+A step is a pair of small integers, so that Hypothesis can draw and shrink whole histories. Every message travels as bytes.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
+
+from speculation.parameters import SamplingParameters
+from speculation.protocol.device import DeviceSession, Update
+from speculation.protocol.messages import INITIAL_CREDIT, Finished, Open, Opened, PairIdentity
+from speculation.protocol.verifier import Plan, VerifierSession
+from speculation.wire import codec
+
+IDENTITY = PairIdentity("tokenizer", "pair", "full")
+END_TOKEN = 0
+
+
+class TableModel:
+    """A full model that is a hash: the token after a prefix depends on the whole prefix. End tokens are rare."""
+
+    def __init__(self, seed: int, vocabulary_size: int) -> None:
+        self._seed = seed
+        self._vocabulary_size = vocabulary_size
+
+    def choose(self, prefix: Sequence[int]) -> int:
+        digest = zlib.crc32(bytes(prefix), self._seed)
+        return END_TOKEN if digest % 97 == 0 else 1 + (digest >> 8) % (self._vocabulary_size - 1)
+
+    def generate(self, prompt: Sequence[int], max_tokens: int) -> list[int]:
+        """Plain decoding."""
+        tokens = list(prompt)
+        while len(tokens) < len(prompt) + max_tokens:
+            tokens.append(self.choose(tokens))
+            if tokens[-1] == END_TOKEN:
+                break
+        return tokens
+
+
+@dataclass
+class Stream:
+    """One stream and its verifier; both queues hold bytes in order."""
+
+    credit: int
+    up: deque[bytes] = field(default_factory=deque)
+    down: deque[bytes] = field(default_factory=deque)
+    sent: list[bytes] = field(default_factory=list)
+    verifier: VerifierSession | None = None
+
+    def send_up(self, data: bytes) -> None:
+        self.up.append(data)
+        self.sent.append(data)
+
+
+class HostilePair:
+    """A device, its current stream, and the older streams that nobody has told the verifiers to drop."""
+
+    def __init__(self, model: TableModel, prompt: Sequence[int], max_tokens: int, credits_: Sequence[int]) -> None:
+        self.model = model
+        self.expected = model.generate(prompt, max_tokens)
+        self.device = DeviceSession("s", IDENTITY, prompt, SamplingParameters(), max_tokens, [END_TOKEN])
+        self.streams: list[Stream] = []
+        self.verifiers: list[VerifierSession] = []
+        self._credits = list(credits_)
+        self.reopen(0)
+
+    @property
+    def current(self) -> Stream:
+        return self.streams[-1]
+
+    # The steps -------------------------------------------------------------------------------------------------------------
+
+    def step(self, name: str, argument: int) -> None:
+        if self.device.finish_reason is None:
+            getattr(self, name)(argument)
+
+    def draft(self, argument: int) -> None:
+        """Draft behind the main branch: right three times in four."""
+        if self.device.room:
+            right = self.model.choose([*self.device.final, *self.device.path])
+            self.device.drafted(right if argument % 4 else 1 + argument % 3)
+
+    def branch(self, argument: int) -> None:
+        """Draft a second choice somewhere along the main branch, right about as often as wrong."""
+        if self.device.room:
+            depth = argument % (len(self.device.path) + 1)
+            parent = self.device.path_handles[depth - 1] if depth else 0
+            right = self.model.choose([*self.device.final, *self.device.path[:depth]])
+            self.device.drafted(right if argument % 2 else 1 + argument % 5, 1 + argument % 2, parent)
+
+    def flush(self, argument: int) -> None:
+        """Send what is unsent; perhaps twice, perhaps after something that was sent long ago."""
+        draft = self.device.flush(passes=argument % 5 == 0)
+        if draft is not None:
+            self.current.send_up(codec.encode_request(draft))
+        drafts = self.current.sent[1:]
+        if drafts and argument % 3 == 0:
+            self.current.up.append(drafts[argument % len(drafts)])
+
+    def deliver_up(self, argument: int) -> None:
+        stream = self.streams[argument % len(self.streams)]
+        if stream.up:
+            self._arrive(stream, stream.up.popleft())
+
+    def deliver_down(self, argument: int) -> None:
+        """The device hears its current stream alone; what older streams say is lost on the way."""
+        stream = self.streams[-1 if argument % 4 else argument % len(self.streams)]
+        if stream.down:
+            data = stream.down.popleft()
+            if stream is self.current:
+                self._hear(data)
+
+    def run_pass(self, argument: int) -> None:
+        stream = self.streams[argument % len(self.streams)]
+        if stream.verifier is None or stream.verifier.finished is not None:
+            return
+        plan = stream.verifier.plan(argument % 7)
+        if argument % 2 and stream.up:
+            self._arrive(stream, stream.up.popleft())  # a draft that comes while the pass runs
+        if stream.verifier.finished is None:
+            self.commit(stream, plan, twice=argument % 3 == 0)
+
+    def cut(self, argument: int) -> None:
+        """Lose what is under way on both sides from some message on, and go on by a new stream; the old verifier lives on."""
+        for queue in (self.current.up, self.current.down):
+            for _ in range(min(len(queue), argument % 4)):
+                queue.pop()
+        while self.current.down and argument % 2:
+            self._hear(self.current.down.popleft())
+            if self.device.finish_reason is not None:
+                return
+        self.reopen(argument)
+
+    def die(self, argument: int) -> None:
+        """The verifier dies with all it held."""
+        self.streams.pop()
+        self.reopen(argument)
+
+    def reopen(self, argument: int) -> None:
+        self.streams.append(Stream(self._credits[argument % len(self._credits)]))
+        self.current.send_up(codec.encode_request(self.device.open()))
+
+    # The end ---------------------------------------------------------------------------------------------------------------
+
+    def drain(self) -> None:
+        """Let everything arrive. Each turn makes at least one token final, so the number of turns is bounded."""
+        for turn in range(len(self.expected) + 3):
+            if self.device.finish_reason is not None:
+                return
+            self._drain_turn(turn)
+        raise AssertionError("the session does not end")
+
+    def _drain_turn(self, turn: int) -> None:
+        stream = self.current
+        self.step("draft", turn)
+        self.step("flush", 1)
+        while stream.up:
+            self._arrive(stream, stream.up.popleft())
+        if stream.verifier.finished is None:
+            self.commit(stream, stream.verifier.plan(4))
+        while stream.down:
+            self._hear(stream.down.popleft())
+
+    # The two ends ----------------------------------------------------------------------------------------------------------
+
+    def _arrive(self, stream: Stream, data: bytes) -> None:
+        message = codec.decode_request(data)
+        if isinstance(message, Open):
+            stream.verifier = VerifierSession(message, stream.credit)
+            self.verifiers.append(stream.verifier)
+            stream.down.append(codec.encode_response(Opened("s", stream.credit, "fingerprint")))
+            self._tell_finished(stream, stream.verifier.finished)
+            return
+        if stream.verifier is not None:
+            stream.verifier.receive(message)
+            assert stream.verifier.live_nodes <= max(stream.credit, INITIAL_CREDIT)
+
+    def commit(self, stream: Stream, plan: Plan, twice: bool = False) -> None:
+        prefix = [*stream.verifier.final, *plan.token_ids]
+        choices = [self.model.choose(prefix[:length]) for length in range(plan.start, len(prefix) + 1)]
+        verdict, finished = stream.verifier.commit(plan, choices)
+        assert list(stream.verifier.final) == self.expected[: len(stream.verifier.final)]
+        stream.down.extend([codec.encode_response(verdict)] * (2 if twice else 1))
+        self._tell_finished(stream, finished)
+
+    def _tell_finished(self, stream: Stream, finished: Finished | None) -> None:
+        if finished is not None:
+            stream.down.append(codec.encode_response(finished))
+
+    def _hear(self, data: bytes) -> None:
+        before, path = list(self.device.final), self.device.path
+        update = self.device.receive(codec.decode_response(data))
+        self._check_update(update, before, path)
+
+    def _check_update(self, update: Update, before: list[int], path: tuple[int, ...]) -> None:
+        tokens = update.tokens
+        assert update.start == len(before)
+        assert list(self.device.final) == [*before, *tokens]
+        assert list(self.device.final) == self.expected[: len(self.device.final)]
+        assert update.kept == (path[: len(tokens)] == tokens)
+        if update.kept:
+            assert self.device.path == path[len(tokens) :]
+        assert all(a < b for a, b in pairwise(self.device.path_handles))

@@ -1,0 +1,77 @@
+"""Everything that matters about the protocol, at once: whatever the link does, the text is that of plain decoding."""
+
+from __future__ import annotations
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.speculation.protocol.hostile_pair import HostilePair, TableModel
+
+OFTEN = ("draft", "draft", "branch", "flush", "deliver_up", "run_pass", "deliver_down")
+SELDOM = ("cut", "die")
+STEPS = st.lists(st.tuples(st.sampled_from(OFTEN * 4 + SELDOM), st.integers(0, 63)), max_size=150)
+
+
+@st.composite
+def pairs(draw) -> HostilePair:
+    model = TableModel(draw(st.integers(0, 2**32 - 1)), draw(st.integers(2, 6)))
+    prompt = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
+    credits_ = draw(st.lists(st.sampled_from([1, 2, 3, 8, 40]), min_size=1, max_size=3))
+    return HostilePair(model, prompt, draw(st.integers(1, 40)), credits_)
+
+
+def play(pair: HostilePair, steps: list[tuple[str, int]]) -> None:
+    for name, argument in steps:
+        pair.step(name, argument)
+    pair.drain()
+
+
+@settings(max_examples=250, deadline=None)
+@given(pairs(), STEPS)
+def test_the_text_is_that_of_plain_decoding_whatever_the_link_does(pair, steps):
+    play(pair, steps)
+    assert list(pair.device.final) == pair.expected
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs(), STEPS)
+def test_every_node_is_counted_once(pair, steps):
+    play(pair, steps)
+    for verifier in pair.verifiers:
+        usage = verifier.usage
+        pending = usage.proposed - usage.accepted - usage.late - usage.discarded
+        assert 0 <= pending <= verifier.live_nodes
+        assert usage.discarded >= 0
+        assert verifier.finished is None or pending == 0
+
+
+@settings(max_examples=100, deadline=None)
+@given(pairs(), STEPS)
+def test_a_closed_session_holds_no_nodes_and_asks_for_no_drafts(pair, steps):
+    play(pair, steps)
+    assert pair.device.room == 0
+    assert pair.device.is_complete
+    assert pair.device.usage == pair.current.verifier.finished.usage
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.integers(0, 2**32 - 1), st.integers(1, 30), st.integers(1, 12))
+def test_right_drafts_that_arrive_in_time_are_all_accepted(seed, max_tokens, length):
+    """Not safety but use: on a kind link no draft is wasted, and passes shrink by the drafts' length."""
+    model = TableModel(seed, 6)
+    pair = HostilePair(model, [3, 1], max_tokens, [40])
+    while pair.device.finish_reason is None:
+        for _ in range(length):
+            pair.step("draft", 1)
+        pair.step("flush", 1)
+        while pair.current.up:
+            pair.deliver_up(0)
+        if pair.current.verifier.finished is None:
+            pair.commit(pair.current, pair.current.verifier.plan(length))
+        while pair.current.down:
+            pair.deliver_down(1)
+    usage = pair.device.usage
+    num_generated = len(pair.expected) - 2
+    assert usage.accepted == num_generated - usage.bonus
+    assert usage.corrections == 0
+    assert usage.passes == -(-num_generated // (length + 1))

@@ -1,0 +1,97 @@
+from __future__ import annotations
+
+import pytest
+
+from speculation.errors import MalformedMessageError
+from speculation.parameters import SamplingParameters
+from speculation.protocol.messages import (
+    MAX_DRAFT_NODES,
+    MAX_TOKEN_ID,
+    Draft,
+    Node,
+    Open,
+    Opened,
+    PairIdentity,
+    Verdict,
+    VerdictKind,
+)
+
+IDENTITY = PairIdentity("t", "p", "f")
+ACCEPT = VerdictKind.ACCEPT
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"number": 0, "parent": 0, "token_id": 1}, "numbered from 1"),
+        ({"number": 2, "parent": 2, "token_id": 1}, "not an earlier node"),
+        ({"number": 2, "parent": -1, "token_id": 1}, "not an earlier node"),
+        ({"number": 2, "parent": 1, "token_id": -1}, "out of range"),
+        ({"number": 2, "parent": 1, "token_id": MAX_TOKEN_ID + 1}, "out of range"),
+        ({"number": 2, "parent": 1, "token_id": 1, "root_position": -1}, "not negative"),
+        ({"number": 2, "parent": 1, "token_id": 1, "rank": -1}, "not negative"),
+    ],
+)
+def test_a_node_that_means_nothing_cannot_be_made(arguments, message):
+    with pytest.raises(MalformedMessageError, match=message):
+        Node(**arguments)
+
+
+@pytest.mark.parametrize(
+    "nodes", [(Node(1, 0, 1), Node(3, 0, 1)), (Node(2, 0, 1), Node(1, 0, 1)), (Node(1, 0, 1), Node(1, 0, 1))]
+)
+def test_the_nodes_of_a_draft_are_numbered_without_gaps(nodes):
+    with pytest.raises(MalformedMessageError, match="without gaps"):
+        Draft(nodes, 1)
+
+
+def test_a_draft_is_bounded():
+    with pytest.raises(MalformedMessageError, match="too many"):
+        Draft(tuple(Node(n, 0, 1) for n in range(1, MAX_DRAFT_NODES + 2)), 1)
+    with pytest.raises(MalformedMessageError, match="known"):
+        Draft((), -1)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"session_id": ""}, "session_id"),
+        ({"attempt": 0}, "attempt"),
+        ({"prefix": ()}, "prefix is empty"),
+        ({"prefix": (1, -2)}, "out of range"),
+        ({"generation_start": 0}, "generation_start"),
+        ({"generation_start": 3}, "generation_start"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_an_open_that_means_nothing_cannot_be_made(change, message):
+    arguments = {
+        "session_id": "s",
+        "attempt": 1,
+        "identity": IDENTITY,
+        "prefix": (1, 2),
+        "generation_start": 2,
+        "parameters": SamplingParameters(),
+        "max_tokens": 1,
+    }
+    with pytest.raises(MalformedMessageError, match=message):
+        Open(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(-1, 0, 0, 5), (0, -1, 0, 5), (0, 1, 0, 5), (0, 0, 1, 5), (0, 0, 0, None), (0, 0, 0, -1), (0, 0, 0, MAX_TOKEN_ID + 1)],
+)
+def test_a_verdict_that_means_nothing_cannot_be_made(arguments):
+    with pytest.raises(MalformedMessageError):
+        Verdict(*arguments, kind=ACCEPT)
+
+
+def test_a_verdict_knows_where_it_ends():
+    assert Verdict(4, 2, 7, 5, ACCEPT).end == 7
+    assert Verdict(4, 2, 7, None, ACCEPT).end == 6
+
+
+def test_opened_grants_at_least_one_node():
+    with pytest.raises(MalformedMessageError, match="credit"):
+        Opened("s", 0, "x")

@@ -1,0 +1,214 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from speculation.choice import NEAR_TIE, choose
+from speculation.errors import EngineError
+from speculation.parameters import SamplingParameters
+from speculation.truncation import MAX_VOCABULARY_SIZE
+from tests.support import choice_reference as reference
+
+VECTORS = Path(__file__).parent / "vectors"
+
+LEVELS = st.integers(-12, 12).map(lambda n: n / 4)
+ANY_LOGIT = st.floats(-40, 40, width=32)
+PARAMETERS = st.builds(
+    SamplingParameters,
+    temperature=st.sampled_from([0.0, 1e-3, 0.2, 0.8, 1.0, 1.7, 100.0]) | st.floats(0.01, 5),
+    top_k=st.just(0) | st.integers(1, 30),
+    top_p=st.sampled_from([1.0, 0.9, 0.5, 0.25]) | st.floats(1e-6, 1),
+    min_p=st.just(0.0) | st.floats(1e-12, 0.999),
+    seed=st.integers(0, 2**64 - 1),
+)
+POSITIONS = st.integers(0, 2**40)
+
+
+def one(logits, position, parameters):
+    chosen = choose(np.array([logits], dtype=np.float32), [position], [parameters])
+    return int(chosen.token_ids[0]), bool(chosen.near_ties[0])
+
+
+def assert_equals_reference(logits, position, parameters):
+    row = np.array(logits, dtype=np.float32)
+    token_id, is_near_tie = one(row, position, parameters)
+    wanted, lead = reference.choose(row, position, parameters)
+    assert token_id == wanted
+    if abs(lead - NEAR_TIE) > 1e-9:
+        assert is_near_tie == (lead < NEAR_TIE)
+
+
+@given(st.lists(LEVELS, min_size=1, max_size=40) | st.lists(ANY_LOGIT, min_size=1, max_size=40), POSITIONS, PARAMETERS)
+@example([0.0] * 16, 0, SamplingParameters(temperature=1, top_p=0.5))
+@example([1.0] * 4 + [0.0] * 12, 5, SamplingParameters(temperature=1, top_k=6, top_p=0.99, min_p=0.01, seed=2**64 - 1))
+@settings(max_examples=400)
+def test_a_choice_equals_the_plain_reference(logits, position, parameters):
+    assert_equals_reference(logits, position, parameters)
+
+
+@pytest.mark.parametrize("spread", [0.0, 0.02, 1.0, 3.0, 12.0])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        {},
+        {"top_p": 0.9},
+        {"top_p": 0.3},
+        {"top_p": 0.999999},
+        {"top_k": 40},
+        {"top_k": 3000, "top_p": 0.97},
+        {"min_p": 0.02},
+        {"top_k": 2500, "top_p": 0.8, "min_p": 1e-4},
+    ],
+)
+def test_a_choice_over_a_large_vocabulary_equals_the_plain_reference(asked, spread):
+    random = np.random.default_rng(11)
+    for rounding in (1024, 8):  # 8: many ties
+        logits = np.round(random.standard_normal(3001) * spread * rounding) / rounding
+        for position in (3, 2**33):
+            assert_equals_reference(logits, position, SamplingParameters(temperature=0.8, seed=77, **asked))
+
+
+def test_whole_choices_equal_the_golden_vectors():
+    for case in json.loads((VECTORS / "choices.json").read_text("utf-8"))["cases"]:
+        made = case["logits"]
+        logits = made if isinstance(made, list) else reference.made_logits(made["size"], made["number"])
+        parameters = SamplingParameters(**{**case["parameters"], "seed": int(case["parameters"]["seed"])})
+        assert one(logits, int(case["position"]), parameters)[0] == case["token_id"]
+        assert reference.choose(np.array(logits, np.float32), int(case["position"]), parameters)[0] == case["token_id"]
+
+
+@given(st.data())
+def test_a_row_in_a_batch_equals_the_row_alone(data):
+    size = data.draw(st.integers(1, 30))
+    logit = data.draw(st.sampled_from([LEVELS, ANY_LOGIT]))
+    rows = data.draw(st.lists(st.lists(logit, min_size=size, max_size=size), min_size=2, max_size=8))
+    positions = [data.draw(POSITIONS) for _ in rows]
+    parameters = [data.draw(PARAMETERS) for _ in rows]
+    together = choose(np.array(rows, dtype=np.float32), positions, parameters)
+    alone = [one(*row) for row in zip(rows, positions, parameters, strict=True)]
+    assert list(zip(together.token_ids.tolist(), together.near_ties.tolist(), strict=True)) == alone
+
+
+@pytest.mark.parametrize("num_rows", [3, 9])
+def test_long_rows_in_a_batch_equal_the_rows_alone(num_rows):
+    random = np.random.default_rng(5)
+    logits = (random.standard_normal((num_rows, 4096)) * 3).astype(np.float32)
+    ways = [
+        SamplingParameters(),
+        SamplingParameters(temperature=1, seed=4),
+        SamplingParameters(temperature=1, top_p=0.9, seed=5),
+    ]
+    parameters = [ways[row % 3] for row in range(num_rows)]
+    positions = np.arange(num_rows) + 100
+    together = choose(logits, positions, parameters)
+    assert together.token_ids.tolist() == [one(logits[row], int(positions[row]), parameters[row])[0] for row in range(num_rows)]
+
+
+def test_the_logits_are_left_as_they_were():
+    logits = np.random.default_rng(1).standard_normal((2, 600)).astype(np.float32)
+    before = logits.copy()
+    choose(logits, [0, 1], [SamplingParameters(temperature=1, top_p=0.9), SamplingParameters()])
+    assert np.array_equal(logits, before)
+
+
+@pytest.mark.parametrize(
+    "asked", [{}, {"top_k": 4}, {"top_p": 0.8}, {"min_p": 0.1}, {"temperature": 1.6}, {"top_k": 5, "top_p": 0.9, "min_p": 0.05}]
+)
+def test_frequencies_follow_the_distribution(asked):
+    num_draws = 6000
+    logits = np.array([2.0, 1.5, 1.5, 0.5, -0.25, -1.0, -9.0], dtype=np.float32)
+    parameters = SamplingParameters(**{"temperature": 0.7, "seed": 2024, **asked})
+    chosen = choose(np.tile(logits, (num_draws, 1)), np.arange(num_draws), [parameters] * num_draws).token_ids
+    scores, left = reference.tokens_left(logits, parameters)
+    weights = np.exp([scores[token_id] for token_id in left])
+    expected = weights / weights.sum() * num_draws
+    counts = np.array([np.count_nonzero(chosen == token_id) for token_id in left])
+    assert counts.sum() == num_draws  # nothing that was cut off is ever chosen
+    common = expected >= 5
+    chi_square = float(((counts - expected)[common] ** 2 / expected[common]).sum())
+    assert chi_square < 30  # 6 degrees of freedom: passed by chance once in 25,000
+
+
+@pytest.mark.parametrize("distance", [0.1, 0.5, 1.5])
+@pytest.mark.parametrize("seed", [1, 2])
+def test_two_models_agree_as_often_as_their_distance_allows(distance, seed):
+    num_draws = 4000
+    random = np.random.default_rng(seed)
+    full = random.standard_normal(50) * 2
+    draft = full + random.standard_normal(50) * distance
+    p, q = (
+        np.exp(x) / np.exp(x).sum() for x in (full.astype(np.float32).astype(float), draft.astype(np.float32).astype(float))
+    )
+    total_variation = np.abs(p - q).sum() / 2
+    parameters = [SamplingParameters(temperature=1, seed=seed)] * num_draws
+    chosen = [
+        choose(np.tile(x.astype(np.float32), (num_draws, 1)), np.arange(num_draws), parameters).token_ids for x in (full, draft)
+    ]
+    agreement = np.mean(chosen[0] == chosen[1])
+    four_sigma = 4 * (0.25 / num_draws) ** 0.5
+    assert (1 - total_variation) / (1 + total_variation) - four_sigma <= agreement <= 1 - total_variation + four_sigma
+
+
+def test_equal_highest_logits_go_to_the_lowest_id():
+    assert one([1, 3, 3, 3], 0, SamplingParameters()) == (1, True)
+    assert one([1, 3, 3, 3], 0, SamplingParameters(temperature=1, top_k=1)) == (1, False)
+
+
+def test_a_close_runner_up_is_told():
+    greedy = SamplingParameters()
+    assert one([0, 1, 1 - NEAR_TIE / 2], 0, greedy) == (1, True)
+    assert one([0, 1, 1 - NEAR_TIE * 2], 0, greedy) == (1, False)
+
+
+def test_a_lead_is_measured_in_logits_whatever_the_temperature():
+    # At so low a temperature the noise is nothing beside the scores, and the lead in scores is large.
+    cold = SamplingParameters(temperature=1e-9)
+    assert one([0, 1, 1 - NEAR_TIE / 2], 0, cold) == (1, True)
+    assert one([0, 1, 1 - NEAR_TIE * 2], 0, cold) == (1, False)
+
+
+def test_the_smallest_temperature_overflows_nothing():
+    coldest = SamplingParameters(temperature=5e-324, top_p=0.5, min_p=0.1)
+    assert one([-3e38, 1, 3e38, 2], 0, coldest)[0] == 2
+
+
+def test_extreme_but_finite_logits_are_chosen_from():
+    for temperature in (0.0, 1.0, 100.0):
+        assert one([-3.4e38, 3.4e38, 0], 0, SamplingParameters(temperature=temperature))[0] == 1
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize("place", [0, 7, 15])
+def test_logits_that_are_not_finite_are_an_engine_error(bad, place):
+    logits = np.zeros((2, 16), dtype=np.float32)
+    logits[1, place] = bad
+    for parameters in (SamplingParameters(), SamplingParameters(temperature=1)):
+        with pytest.raises(EngineError, match="row 1 of the logits is not finite"):
+            choose(logits, [0, 1], [parameters] * 2)
+
+
+@pytest.mark.parametrize(
+    "logits",
+    [
+        np.zeros(4, np.float32),
+        np.zeros((1, 4)),
+        np.zeros((1, 0), np.float32),
+        np.lib.stride_tricks.as_strided(np.zeros(1, np.float32), (1, MAX_VOCABULARY_SIZE + 1), (0, 0)),
+    ],
+)
+def test_logits_of_another_shape_or_type_are_an_engine_error(logits):
+    with pytest.raises(EngineError, match="logits must be float32"):
+        choose(logits, [0], [SamplingParameters()])
+
+
+def test_rows_without_a_position_are_refused():
+    with pytest.raises(ValueError, match="2 rows of logits, 1 positions, 2 parameters"):
+        choose(np.zeros((2, 4), np.float32), [0], [SamplingParameters()] * 2)
+
+
+def test_no_rows_give_no_choices():
+    chosen = choose(np.empty((0, 4), np.float32), [], [])
+    assert chosen.token_ids.shape == chosen.near_ties.shape == (0,)

@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import math
+from contextlib import suppress
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from speculation.errors import MalformedMessageError
+from speculation.parameters import MAX_SEED, SamplingParameters
+from speculation.protocol.messages import (
+    MAX_DRAFT_NODES,
+    MAX_TOKEN_ID,
+    Cancel,
+    Draft,
+    Finished,
+    FinishReason,
+    Node,
+    Open,
+    Opened,
+    PairIdentity,
+    Usage,
+    Verdict,
+    VerdictKind,
+)
+from speculation.wire import codec
+from speculation.wire.v1 import verification_pb2 as pb
+
+UINT32 = st.integers(0, 2**32 - 1)
+TOKEN_ID = st.integers(0, MAX_TOKEN_ID)
+TEXT = st.text(max_size=20)
+UNIT = st.floats(0, 1, exclude_min=True, exclude_max=True)
+
+parameters = st.builds(SamplingParameters, st.floats(0, 100), UINT32, UNIT | st.just(1.0), UNIT, st.integers(0, MAX_SEED))
+
+
+@st.composite
+def opens(draw) -> Open:
+    prefix = draw(st.lists(TOKEN_ID, min_size=1, max_size=20))
+    return Open(
+        session_id=draw(st.text(min_size=1, max_size=20)),
+        attempt=draw(st.integers(1, 2**32 - 1)),
+        identity=PairIdentity(draw(TEXT), draw(TEXT), draw(TEXT)),
+        prefix=tuple(prefix),
+        generation_start=draw(st.integers(1, len(prefix))),
+        parameters=draw(parameters),
+        max_tokens=draw(st.integers(1, 2**32 - 1)),
+        end_token_ids=tuple(draw(st.lists(TOKEN_ID, max_size=3))),
+        choice_rule=draw(TEXT),
+        priority=draw(st.integers(-(2**31), 2**31 - 1)),
+        deadline_ms=draw(st.none() | UINT32),
+        fingerprint=draw(TEXT),
+    )
+
+
+@st.composite
+def drafts(draw) -> Draft:
+    """Nodes as sessions make them: chains, forks, and any rank at any place."""
+    first = draw(st.integers(1, 2**31))
+    nodes = []
+    for number in range(first, first + draw(st.integers(0, 12))):
+        parent = draw(st.sampled_from([0, number - 1, number - 1]) | st.integers(0, number - 1))
+        rank = draw(st.just(0) | UINT32)
+        nodes.append(Node(number, parent, draw(TOKEN_ID), 0 if parent else draw(UINT32), rank))
+    return Draft(tuple(nodes), draw(UINT32), draw(st.booleans()))
+
+
+@st.composite
+def verdicts(draw) -> Verdict:
+    count = draw(st.just(0) | st.integers(1, 2**32 - 1))
+    choice = draw(TOKEN_ID if count == 0 else st.none() | TOKEN_ID)
+    last_node = draw(st.integers(1, 2**32 - 1)) if count else 0
+    return Verdict(draw(UINT32), count, last_node, choice, draw(st.sampled_from(VerdictKind)), draw(UINT32))
+
+
+openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32)
+usages = st.builds(Usage, **dict.fromkeys(Usage.__dataclass_fields__, UINT32))
+finisheds = st.builds(Finished, st.sampled_from(FinishReason), usages)
+device_messages = opens() | drafts() | st.just(Cancel())
+cloud_messages = openeds | verdicts() | finisheds
+
+
+def chain(length: int) -> Draft:
+    return Draft(tuple(Node(300 + i, 299 + i, 5000 + i) for i in range(length)), 700)
+
+
+@settings(deadline=None)
+@given(device_messages)
+def test_a_request_comes_back_as_it_was(message):
+    assert codec.decode_request(codec.encode_request(message)) == message
+    assert codec.decode(codec.encode(message)) == message
+
+
+@settings(deadline=None)
+@given(cloud_messages)
+def test_a_response_comes_back_as_it_was(message):
+    assert codec.decode_response(codec.encode_response(message)) == message
+    assert codec.decode(codec.encode(message)) == message
+
+
+@settings(deadline=None)
+@given(device_messages | cloud_messages)
+def test_the_size_is_that_of_the_bytes(message):
+    encode = codec.encode_request if isinstance(message, Open | Draft | Cancel) else codec.encode_response
+    assert codec.encoded_size(message) == len(encode(message))
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.binary(max_size=200))
+def test_any_bytes_are_a_message_or_malformed(data):
+    for decode in (codec.decode_request, codec.decode_response):
+        with suppress(MalformedMessageError):
+            decode(data)
+
+
+@settings(max_examples=200, deadline=None)
+@given(device_messages | cloud_messages, st.data())
+def test_damaged_bytes_are_a_message_or_malformed(message, data):
+    damaged = bytearray(codec.encode(message).SerializeToString())
+    for _ in range(data.draw(st.integers(1, 4)) if damaged else 0):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    for decode in (codec.decode_request, codec.decode_response):
+        with suppress(MalformedMessageError):
+            decode(bytes(damaged))
+
+
+wire_branches = st.builds(pb.Branch, parent=UINT32, root_position=UINT32, rank=UINT32, token_ids=st.lists(UINT32, max_size=4))
+wire_drafts = st.builds(pb.Draft, known=UINT32, first_number=UINT32, branches=st.lists(wire_branches, max_size=3))
+wire_parameters = st.builds(
+    pb.SamplingParameters, temperature=st.floats(), top_k=UINT32, top_p=st.floats(), min_p=st.floats(), seed=st.just(MAX_SEED)
+)
+wire_opens = st.builds(
+    pb.Open,
+    session_id=TEXT,
+    attempt=st.integers(0, 2),
+    prefix=st.lists(UINT32, max_size=4),
+    generation_start=st.integers(0, 5),
+    max_tokens=st.integers(0, 2),
+    parameters=wire_parameters,
+    end_token_ids=st.lists(UINT32, max_size=2),
+    deadline_ms=st.none() | st.just(2**64 - 1),
+)
+wire_verdicts = st.builds(
+    pb.Verdict, start=UINT32, count=UINT32, last_node=UINT32, choice=st.none() | UINT32, kind=st.integers(-1, 5), advice=UINT32
+)
+wire_finisheds = st.builds(pb.Finished, reason=st.integers(-1, 7))
+wire_openeds = st.builds(pb.Opened, session_id=TEXT, credit=UINT32)
+requests = st.builds(pb.VerifyRequest, draft=wire_drafts) | st.builds(pb.VerifyRequest, open=wire_opens)
+responses = (
+    st.builds(pb.VerifyResponse, verdict=wire_verdicts)
+    | st.builds(pb.VerifyResponse, opened=wire_openeds)
+    | st.builds(pb.VerifyResponse, finished=wire_finisheds)
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(requests | responses)
+def test_any_field_values_are_a_message_or_malformed(wire):
+    with suppress(MalformedMessageError):
+        codec.decode(wire)
+
+
+@pytest.mark.parametrize(
+    "wire",
+    [
+        pb.VerifyRequest(),
+        pb.VerifyRequest(open=pb.Open()),
+        pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[pb.Branch()])),
+        pb.VerifyRequest(draft=pb.Draft(branches=[pb.Branch(token_ids=[1])])),
+        pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[pb.Branch(parent=1, token_ids=[1])])),
+        pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[pb.Branch(token_ids=[2**31])])),
+        pb.VerifyResponse(),
+        pb.VerifyResponse(opened=pb.Opened()),
+        pb.VerifyResponse(verdict=pb.Verdict(choice=1)),
+        pb.VerifyResponse(verdict=pb.Verdict(kind=pb.VERDICT_KIND_DECODED)),
+        pb.VerifyResponse(verdict=pb.Verdict(choice=1, kind=99)),
+        pb.VerifyResponse(finished=pb.Finished()),
+    ],
+)
+def test_what_means_nothing_is_malformed(wire):
+    with pytest.raises(MalformedMessageError):
+        codec.decode(wire)
+
+
+@pytest.mark.parametrize(
+    "change", [{"temperature": math.nan}, {"temperature": -1}, {"top_p": 0}, {"top_p": math.inf}, {"min_p": 1}]
+)
+def test_parameters_out_of_range_are_malformed(change):
+    message = Open("s", 1, PairIdentity("t", "p", "f"), (1,), 1, SamplingParameters(), 5)
+    wire = codec.encode(message)
+    for name, value in change.items():
+        setattr(wire.open.parameters, name, value)
+    with pytest.raises(MalformedMessageError, match=next(iter(change))):
+        codec.decode(wire)
+
+
+def test_an_absent_top_p_is_off():
+    wire = codec.encode(Open("s", 1, PairIdentity("t", "p", "f"), (1,), 1, SamplingParameters(), 5))
+    wire.open.ClearField("parameters")
+    assert codec.decode(wire).parameters == SamplingParameters()
+
+
+def test_a_small_message_cannot_make_many_nodes():
+    half = pb.Branch(token_ids=[1] * (MAX_DRAFT_NODES // 2))
+    wire = pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[half, half]))
+    assert len(codec.decode(wire).nodes) == MAX_DRAFT_NODES
+    wire.draft.branches.add(token_ids=[1])
+    with pytest.raises(MalformedMessageError, match="at most"):
+        codec.decode(wire)
+
+
+@pytest.mark.parametrize("length", [1, 2, 4, 8, 16, 32])
+def test_a_chain_costs_two_bytes_a_token_and_a_few(length):
+    assert codec.encoded_size(chain(length)) <= 2 * length + 16
+
+
+def test_forks_cost_one_branch_each():
+    nodes = (Node(1, 0, 5, 9), Node(2, 1, 6), Node(3, 1, 7, 0, 1), Node(4, 3, 8), Node(5, 2, 9))
+    wire = codec.encode(Draft(nodes, 9))
+    assert [list(branch.token_ids) for branch in wire.draft.branches] == [[5, 6], [7, 8], [9]]
+
+
+def test_the_bytes_of_version_1_do_not_change():
+    draft = Draft((Node(7, 6, 300), Node(8, 7, 301), Node(9, 0, 302, 40, 1)), 40, True)
+    assert codec.encode_request(draft).hex() == "121a082810071a0808062204ac02ad021a08102818012202ae022001"
+    verdict = Verdict(40, 2, 8, 302, VerdictKind.REVOKE_AND_CORRECT, 16)
+    assert codec.encode_response(verdict).hex() == "120d08281002180820ae0228023010"
+
+
+def test_the_method_is_that_of_the_contract():
+    service = pb.DESCRIPTOR.services_by_name["VerificationService"]
+    assert service.full_name == codec.SERVICE
+    assert f"/{service.full_name}/{service.methods[0].name}" == codec.METHOD_PATH
+    assert service.methods[0].input_type.full_name == codec.VerifyRequest.DESCRIPTOR.full_name
+    assert service.methods[0].output_type.full_name == codec.VerifyResponse.DESCRIPTOR.full_name
