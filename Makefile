@@ -25,9 +25,10 @@ install: $(VENV)/.stamp-run $(VENV)/.stamp-test $(VENV)/.stamp-check ## everythi
 protos: $(VENV)/.stamp-check ## generate the wire code again
 	@$(BIN)/python -m grpc_tools.protoc $(call PROTOC_FLAGS,.)
 
-fmt: $(VENV)/.stamp-check ## format, and mend what the linter can
+fmt: $(VENV)/.stamp-check ## format, mend what the linter can, list the modules in ARCHITECTURE
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
+	@$(BIN)/python docs/modules.py
 
 bench: $(VENV)/.stamp-run ## print every table that the documentation shows
 	@for file in $$(grep -l '__main__' benchmarks/*.py); do \

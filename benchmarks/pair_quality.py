@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from rich.progress import track
-from speculation.choice import choose
-from speculation.engines.onnx import OnnxEngine
-from speculation.engines.package import Package, Pair, load_pair
 
 from benchmarks.report import Grid, add_arguments, publish
+from speculation.choice import choose
 from speculation.engines.base import Chunk, Engine
+from speculation.engines.onnx import OnnxEngine
+from speculation.engines.package import Package, Pair, load_pair
 from speculation.parameters import SamplingParameters
 
 NUM_PROMPTS, NUM_TOKENS, REPEAT_LENGTH = 40, 128, 4

@@ -24,6 +24,7 @@ from speculation.wire import codec
 
 FLUSH_S = 2.0
 PING_INTERVAL_MS = 10_000
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 SERVED = ("", codec.SERVICE)
 
 _log = logging.getLogger(__name__)
@@ -64,21 +65,28 @@ async def serve(
             runner.shutdown()
 
 
-async def run(config: VerifierConfig, on_ready: Callable[[RunningVerifier], None]) -> None:
+async def run(
+    config: VerifierConfig, on_ready: Callable[[RunningVerifier], None], *, full_model: FullModel | None = None
+) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. ``on_ready`` hears where it listens."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    async with serve(config) as running:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, loop, number, stop)
+    async with serve(config, full_model=full_model) as running:
+        stop = _stop_on_signal()
         on_ready(running)
         await stop.wait()
 
 
-def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
-    """The next signal of this kind has its usual effect again."""
-    loop.remove_signal_handler(number)
-    stop.set()
+def _stop_on_signal() -> asyncio.Event:
+    """An event that the first signal sets; the next one has its usual effect again."""
+    loop, stop = asyncio.get_running_loop(), asyncio.Event()
+
+    def on_signal() -> None:
+        for number in STOP_SIGNALS:
+            loop.remove_signal_handler(number)
+        stop.set()
+
+    for number in STOP_SIGNALS:
+        loop.add_signal_handler(number, on_signal)
+    return stop
 
 
 @asynccontextmanager

@@ -94,6 +94,7 @@ class DeviceAgent:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._num_streams = 0
+        self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
 
     @property
@@ -114,14 +115,23 @@ class DeviceAgent:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         """End every answer that still runs with an ``error`` event, then close everything."""
-        tasks, self._tasks = self._tasks, None
-        for task in self._running:
-            task.cancel()
         try:
+            await self.drain(0.0)
+            tasks, self._tasks = self._tasks, None
             if tasks is not None:  # not told of the body's error, which it would wrap in a group
                 await tasks.__aexit__(None, None, None)
         finally:
             await self._cleanup.aclose()
+
+    async def drain(self, grace_s: float) -> None:
+        """Refuse new answers, let those that run finish within ``grace_s``, then end the rest."""
+        self._is_draining = True
+        if self._running and grace_s > 0:
+            await asyncio.wait(self._running, timeout=grace_s)
+        if self._running:
+            for task in self._running:
+                task.cancel()
+            await asyncio.wait(self._running)
 
     async def stream(self, request: StreamRequest) -> AsyncGenerator[Event, None]:
         """The events of one answer; the last is ``DoneEvent`` or ``ErrorEvent``. Closing the generator cancels the answer.
@@ -140,11 +150,9 @@ class DeviceAgent:
         """Begin an answer; its first event is there when this returns.
 
         Raises ``InvalidRequestError`` for a prompt or a limit that does not fit, ``CapacityError`` when ``max_streams`` run
-        already.
+        already, ``LinkError`` while the agent stops.
         """
         began_s = asyncio.get_running_loop().time()
-        if self._tasks is None:
-            raise ConfigurationError("the agent is not running: use it inside its 'async with'")
         if self._num_streams >= self.config.max_streams:
             raise CapacityError(f"{self._num_streams} answers are being written already", self.config.retry_after_s)
         self._num_streams += 1
@@ -156,8 +164,10 @@ class DeviceAgent:
             raise
 
     def _launch(self, assignment: Assignment, meter: Meter) -> Stream:
+        if self._is_draining:
+            raise LinkError("the agent is shutting down")
         if self._tasks is None:
-            raise ConfigurationError("the agent has stopped")
+            raise ConfigurationError("the agent is not running: use it inside its 'async with'")
         stream, numbers = Stream(), itertools.count()
         stream.put([self._session_event(assignment, next(numbers))])
         generation = Generation(assignment, self.pair, self._runner, self._connector, meter, numbers, stream.put)

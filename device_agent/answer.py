@@ -6,43 +6,38 @@ the token that completes it. So the text behind a token depends on the tokens be
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
+from speculation.text import TextStream
+
 Decode = Callable[[list[int]], str]
-INCOMPLETE = "\ufffd"
 
 
 @dataclass(slots=True)
 class _Token:
-    """``end``: code points of the text up to and with this token. ``window``: first token of the decoding that gave the piece,
-    and the first one behind it whose text is still held back."""
+    """``end``: code points of the text up to and with this token. ``stream``: the detokeniser behind it."""
 
     token_id: int
     piece: str
     end: int
-    window: tuple[int, int]
+    stream: TextStream
 
 
 class Answer:
     """Tokens with their pieces of text. ``decode`` is called with a few tokens of context, never with all of them."""
 
     def __init__(self, decode: Decode) -> None:
-        self._decode = decode
+        self._empty = TextStream(decode)
         self._tokens: list[_Token] = []
 
     def __len__(self) -> int:
         return len(self._tokens)
 
     def append(self, token_id: int) -> None:
-        start, held = self._tokens[-1].window if self._tokens else (0, 0)
-        context = [token.token_id for token in self._tokens[start:]]
-        before = self._decode(context[: held - start]) if held > start else ""
-        now = self._decode([*context, token_id])
-        piece = ""
-        if len(now) > len(before) and not now.endswith(INCOMPLETE):
-            piece, start, held = now[len(before) :], held, len(self._tokens) + 1
-        self._tokens.append(_Token(token_id, piece, self.code_points(len(self)) + len(piece), (start, held)))
+        stream = self._stream().fork()
+        piece = stream.push((token_id,))
+        self._tokens.append(_Token(token_id, piece, self.code_points(len(self)) + len(piece), stream))
 
     def cut(self, count: int) -> None:
         """Keep the first ``count`` tokens."""
@@ -56,12 +51,7 @@ class Answer:
 
     def held_back(self) -> str:
         """What the tokens at the end would still add were they the last: incomplete characters, as replacement characters."""
-        if not self._tokens:
-            return ""
-        start, held = self._tokens[-1].window
-        context = [token.token_id for token in self._tokens[start:]]
-        before = self._decode(context[: held - start]) if held > start else ""
-        return self._decode(context)[len(before) :]
+        return self._stream().fork().finish()
 
     def token_id(self, index: int) -> int:
         return self._tokens[index].token_id
@@ -91,18 +81,5 @@ class Answer:
             count += 1
         return count
 
-
-def find_stop(text: str, stops: Sequence[str]) -> int | None:
-    """Where the earliest stop string begins, None where there is none."""
-    found = [index for stop in stops if (index := text.find(stop)) >= 0]
-    return min(found, default=None)
-
-
-def open_end(text: str, stops: Sequence[str]) -> int:
-    """Length of the longest end of ``text`` that may grow into a stop string."""
-    return max((_overlap(text, stop) for stop in stops), default=0)
-
-
-def _overlap(text: str, stop: str) -> int:
-    longest = min(len(text), len(stop) - 1)
-    return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)
+    def _stream(self) -> TextStream:
+        return self._tokens[-1].stream if self._tokens else self._empty

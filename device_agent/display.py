@@ -13,9 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 
-from device_agent.answer import Answer, Decode, find_stop, open_end
+from device_agent.answer import Answer, Decode
 from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, Event, RevokeEvent, SpeculativeEvent
 from device_agent.request import Reveal
+from speculation.text import StopStrings
 
 CONTRADICTED = "contradicted"
 ENDED = "ended"
@@ -44,7 +45,7 @@ class Display:
         self._numbers = numbers
         self._reveal = reveal
         self._min_stability = min_stability
-        self._stops = tuple(stops)
+        self._stops = StopStrings(stops) if stops else None
         self._answer = Answer(decode)
         self._confidences: list[float] = []
         self._num_final = 0
@@ -79,8 +80,7 @@ class Display:
             return []
         self._answer.append(token_id)
         self._confidences.append(confidence)
-        events = self._cut_at_stop(self._stop_window(), len(self._answer)) if self._is_alone else []
-        return events + self._reveal_more()
+        return self._judge(len(self._answer))[1] + self._reveal_more() if self._is_alone else self._reveal_more()
 
     def finalised(self, token_ids: Sequence[int]) -> list[Event]:
         """The next tokens became final, whatever was drafted in their places."""
@@ -92,19 +92,22 @@ class Display:
             self._answer.append(token_id)
         self._num_final += len(token_ids)
         del self._confidences[: len(token_ids)]
-        events += self._cut_at_stop(self._num_committed, self._num_final)
-        events += self._settle(self._num_settled())
+        num_settled, withdrawn = self._judge(self._num_final)
+        events += withdrawn + self._settle(num_settled)
         return events if self.is_stopped else events + self._reveal_more()
 
     def go_alone(self) -> list[Event]:
         """No more verdicts: from here on stop strings are judged on drafts too, those that are here first."""
         self._is_alone = True
-        return self._cut_at_stop(self._num_committed, len(self._answer)) + self._reveal_more()
+        return self._judge(len(self._answer))[1] + self._reveal_more()
 
     def finish(self, max_drafts: int) -> list[Event]:
         """Nothing more will come: commit what is final, keep at most so many of the drafts shown, let go of held-back bytes."""
         keep = max(self._num_final, min(self._num_shown, self._num_final + max_drafts))
-        events = self._withdraw(keep, ENDED) + self._settle(self._num_final)
+        events = self._withdraw(keep, ENDED)
+        if not self.is_stopped:
+            events += self._judge(keep, is_end=True)[1] + self._reveal_more()
+        events += self._settle(self._num_final)
         return events if self.is_stopped else events + self._add_held_back()
 
     def _agreement(self, token_ids: Sequence[int]) -> int:
@@ -124,14 +127,6 @@ class Display:
             return []
         self._num_shown = count
         return [RevokeEvent(next(self._numbers), self._start + count, lost, reason)]
-
-    def _num_settled(self) -> int:
-        """Final tokens whose text can no longer become part of a stop string."""
-        if not self._stops or self.is_stopped:
-            return self._num_final
-        text = self._answer.text(self._num_committed, self._num_final)
-        settled = self._answer.code_points(self._num_final) - open_end(text, self._stops)
-        return min(self._num_final, self._answer.tokens_within(settled, self._num_committed))
 
     def _settle(self, count: int) -> list[Event]:
         """Commit final tokens up to ``count``: those shown by a commit, the others by putting them there."""
@@ -168,21 +163,32 @@ class Display:
         token_ids = (self._answer.token_id(index),)
         return SpeculativeEvent(next(self._numbers), self._start + index, token_ids, piece, round(stability, 4))
 
-    def _cut_at_stop(self, start: int, count: int) -> list[Event]:
-        """End the answer before a stop string in the text of tokens ``start`` to ``count``, even in the middle of a token."""
-        if not self._stops:
-            return []
-        index = find_stop(self._answer.text(start, count), self._stops)
-        if index is None:
-            return []
+    def _judge(self, count: int, is_end: bool = False) -> tuple[int, list[Event]]:
+        """Look for stop strings in what the first ``count`` tokens have added since the last commit.
+
+        Returns how many tokens are settled, and what a stop string made to be withdrawn. A match is certain once none that
+        began before it can still be completed, or at the end of all text: so it never matters in which pieces tokens came.
+        """
+        if self._stops is None:
+            return count, []
+        text = self._answer.text(self._num_committed, count)
+        found, num_open = self._stops.find(text), 0 if is_end else self._stops.held_back(text)
+        before = self._answer.code_points(self._num_committed)
+        if found is not None and found <= len(text) - num_open:
+            events = self._cut(before + found)
+            return self._num_final, events
+        settled = before + len(text) - num_open
+        return min(count, self._answer.tokens_within(settled, self._num_committed)), []
+
+    def _cut(self, code_points: int) -> list[Event]:
+        """End the answer behind so much text, even in the middle of a token."""
         self.is_stopped = True
-        end = self._answer.code_points(start) + index
-        kept = self._answer.tokens_reaching(end, start)
-        is_split = self._answer.code_points(kept) > end
+        kept = self._answer.tokens_reaching(code_points, self._num_committed)
+        is_split = self._answer.code_points(kept) > code_points
         events = self._hide(kept - 1 if is_split else kept)
         self._answer.cut(kept)
         if is_split:
-            self._answer.shorten(end)
+            self._answer.shorten(code_points)
         self._num_final = min(self._num_final, kept)
         return events
 
@@ -193,15 +199,6 @@ class Display:
             return []
         self._num_shown = count
         return [RevokeEvent(next(self._numbers), self._start + count, lost, STOPPED)]
-
-    def _stop_window(self) -> int:
-        """The first token that could hold the beginning of a stop string which the last token completes."""
-        longest = max(map(len, self._stops), default=0)
-        index = len(self._answer) - 1
-        end = self._answer.code_points(index)
-        while index > self._num_committed and self._answer.code_points(index) > end - longest:
-            index -= 1
-        return index
 
     def _add_held_back(self) -> list[Event]:
         """Incomplete characters leave as replacement characters, in a last event without tokens."""

@@ -27,6 +27,7 @@ from speculation.protocol.messages import CloudMessage, Finished, FinishReason, 
 LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
 """Reasons of a ``state`` event."""
 
+STOP = FinishReason.STOP.value
 HANG_UP_S = 0.5
 LOST = (LinkError, CapacityError)
 """Errors of the link after which a device can go on alone: the verifier is away, or has no room."""
@@ -80,7 +81,7 @@ class Generation:
             async with asyncio.TaskGroup() as tasks:
                 await self._generate_in(tasks)
         finally:
-            await self._drafter.close()
+            pass
 
     async def _generate_in(self, tasks: asyncio.TaskGroup) -> None:
         match self._mode:
@@ -173,7 +174,7 @@ class Generation:
         self._meter.verdict(verdict, len(update.tokens), _now_s())
         self._show(self._display.finalised(update.tokens))
         if self._display.is_stopped:
-            self._end(FinishReason.STOP.value)
+            self._end(STOP)
 
     def _finished(self, reason: FinishReason) -> None:
         """The verifier ended the session. Where that is none of the request's doing, the device treats it as lost."""
@@ -221,7 +222,7 @@ class Generation:
         context = self._drafter.context
         length = len(context)
         if self._display.is_stopped or (length > len(self._assignment.prompt) and context[-1] in self._pair.end_token_ids):
-            return FinishReason.STOP.value
+            return STOP
         if length >= self._assignment.limit or length > self._pair.draft_context_length:
             return FinishReason.LENGTH.value
         if length - len(self._session.final) >= self._max_tail() or self._display.is_holding:
@@ -249,7 +250,7 @@ class Generation:
         self._is_over = True
         tail = self._max_tail() if self._is_alone else 0
         self._show(self._display.finish(tail))
-        self._emit([self._done(reason)])
+        self._emit([self._done(STOP if self._display.is_stopped else reason)])
 
     def _done(self, reason: str) -> DoneEvent:
         token_ids = self._display.token_ids

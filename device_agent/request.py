@@ -10,8 +10,8 @@ from typing import Any
 
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.parameters import SamplingParameters
+from speculation.text import MAX_STOPS
 
-MAX_STOPS = 4
 MAX_STOP_CHARACTERS = 256
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -103,7 +103,7 @@ def _is_neutral(key: str, value: object) -> bool:
     """Whether the key may be dropped; raises where it would have changed the text."""
     if key not in NEUTRAL:
         return False
-    if value is None or value in NEUTRAL[key]:
+    if value is None or (value in NEUTRAL[key] and not isinstance(value, bool)):
         return True
     raise InvalidRequestError(f"{key} is not implemented; leave it out or set it to {NEUTRAL[key][0]}", key)
 
@@ -121,6 +121,8 @@ def _text(key: str, value: object) -> str:
 
 
 def _whole(key: str, value: object) -> int:
+    if isinstance(value, float) and value.is_integer():
+        return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise InvalidRequestError(f"{key} must be a whole number, not {_kind(value)}", key)
     return value
@@ -160,7 +162,7 @@ def _one_of(key: str, value: object, known: type[StrEnum]) -> str:
 
 
 def _messages(key: str, value: object) -> str:
-    """Messages as one prompt: their contents with an empty line between (no template of roles; a completing pair needs none)."""
+    """Messages as one prompt: their contents with an empty line between; a pair that completes text needs no roles."""
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise InvalidRequestError(f"{key} must be a list of objects with role and content", key)
     return "\n\n".join(_content(key, message) for message in value)

@@ -19,6 +19,8 @@ from device_agent.config import AgentConfig
 from speculation.errors import ConfigurationError
 
 BACKLOG = 128
+FLUSH_S = 5
+"""How long clients may take, once all answers are over, to read their ends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,17 +104,20 @@ async def _serving(agent: DeviceAgent, config: AgentConfig, listener: socket.soc
             access_log=False,
             lifespan="off",
             server_header=False,
-            timeout_graceful_shutdown=round(config.drain_grace_s),
+            timeout_graceful_shutdown=FLUSH_S,
         )
     )
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(server.serve(sockets=[listener]))
+        grace_s = 0.0
         try:
             yield
+            grace_s = config.drain_grace_s
         except Exception as error:
             failure = error
         finally:
             server.should_exit = True
+            await agent.drain(grace_s)
     if failure is not None:
         raise failure

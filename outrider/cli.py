@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from importlib import metadata
@@ -16,6 +17,8 @@ import device_agent.config
 from device_agent.request import Mode
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
+
+LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 
 app = typer.Typer(
     name="outrider",
@@ -109,6 +112,7 @@ def verifier(
 
     flags = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant, "insecure": insecure}
     settings = cloud_verifier.config.load_config(config, flags)
+    logging.basicConfig(format=LOG_FORMAT)
     _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")))
 
 
@@ -138,6 +142,7 @@ def agent(
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure}
     flags["allowed_hosts"] = allowed_host or None
     settings = device_agent.config.load_config(config, flags)
+    logging.basicConfig(format=LOG_FORMAT)
     _run(server.run(settings, lambda running: _say(f"agent on {running.url}")))
 
 

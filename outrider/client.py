@@ -58,6 +58,7 @@ __all__ = [
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
+REFUSALS = frozenset({"invalid_request_error", "permission_error"})
 _KINDS: dict[str, type[Event]] = {
     kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
 }
@@ -192,9 +193,10 @@ def _object(text: str) -> dict[str, Any]:
 
 
 def _error(described: Mapping[str, Any], retry_after_s: float | None) -> OutriderError:
-    """The leaf of the tree that an error object names by its code, else an ``EngineError``."""
+    """The leaf of the tree that an error object names by its code; what names none is the request's fault, or the agent's."""
     message, code = str(described.get("message", "the agent failed")), described.get("code")
-    kind = next((leaf for leaf in STATUS if _code(leaf) == code), EngineError)
+    other = InvalidRequestError if described.get("type") in REFUSALS else EngineError
+    kind: type[OutriderError] = next((leaf for leaf in STATUS if _code(leaf) == code), other)
     if issubclass(kind, InvalidRequestError):
         return InvalidRequestError(message, described.get("param"))
     return CapacityError(message, retry_after_s) if kind is CapacityError else kind(message)

@@ -141,12 +141,10 @@ def _candidates(
         kept = top_by_value(values, asked.top_k)
         token_ids, values = token_ids[kept], values[kept]
     scores = values / np.float64(temperature)
-    if len(token_ids) == 1 or (asked.top_p == 1 and asked.min_p == 0):
-        return _Candidates(row, token_ids, scores)
-    lead = scores - peak / temperature
-    kept = nucleus(lead, asked.top_p) if asked.top_p < 1 else np.ones(len(lead), dtype=np.bool_)
+    highest = peak / temperature
+    kept = nucleus(scores, highest, asked.top_p) if asked.top_p < 1 else np.ones(len(scores), dtype=np.bool_)
     if asked.min_p > 0:
-        kept &= lead >= math.log(asked.min_p)
+        kept &= scores - highest >= math.log(asked.min_p)
     return _Candidates(row, token_ids[kept], scores[kept])
 
 

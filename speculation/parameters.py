@@ -26,7 +26,8 @@ class SamplingParameters:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _require(math.isfinite(self.temperature) and 0 <= self.temperature <= 100, "temperature", "from 0 to 100", self.temperature)
+        is_sane = math.isfinite(self.temperature) and 0 <= self.temperature <= 100
+        _require(is_sane, "temperature", "from 0 to 100", self.temperature)
         _require(self.top_k >= 0, "top_k", "0 (off) or a positive number of tokens", self.top_k)
         _require(0 < self.top_p <= 1, "top_p", "over 0 and at most 1", self.top_p)
         _require(0 <= self.min_p < 1, "min_p", "at least 0 and below 1", self.min_p)

@@ -32,12 +32,12 @@ def top_by_value(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
     return kept
 
 
-def nucleus(lead: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
+def nucleus(scores: NDArray[np.float64], highest: float, share: float) -> NDArray[np.bool_]:
     """Which tokens are in the shortest beginning of the order whose weight reaches ``share`` (below 1) of the whole.
 
-    ``lead`` is each token's score less the highest score (so 0 or below, ids ascending).
+    ``highest`` is the highest of ``scores`` (ids ascending).
     """
-    weights = np.exp(lead)
+    weights = np.exp(scores - highest)
     weights *= WEIGHT_UNIT
     np.rint(weights, out=weights)
     total = float(weights.sum())
@@ -48,7 +48,7 @@ def nucleus(lead: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
     if excess:
         # Tokens at the boundary that weigh the same still have their order: by score, then by id.
         level = np.flatnonzero(weights == boundary)
-        kept[level] = top_by_value(lead[level], len(level) - excess)
+        kept[level] = top_by_value(scores[level], len(level) - excess)
     return kept
 
 

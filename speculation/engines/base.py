@@ -1,8 +1,8 @@
 """The engine seam: a model with one cache per session, run in ragged batches. Synchronous; ``runner.py`` gives it a thread.
 
-Laws (``tests/engines/conformance.py`` holds every engine to them): tokens fed in pieces give the logits of tokens fed at once;
-truncate then extend equals fresh; a session in a batch equals the session alone; a fork equals its parent; a closed cache is
-a ``CacheClosedError``.
+Laws (``tests/speculation/engines/test_conformance.py`` holds every engine to them): tokens fed in pieces give the logits of
+tokens fed at once; truncate then extend equals fresh; a session in a batch equals the session alone; a fork equals its parent;
+a closed cache is a ``CacheClosedError``.
 """
 
 from __future__ import annotations

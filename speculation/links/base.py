@@ -28,7 +28,10 @@ class Link(Protocol):
         """Hand a message over; may wait for flow control. Raises ``LinkError`` when the stream is gone."""
 
     async def receive(self) -> CloudMessage | None:
-        """The next message, or None when the other end closed in order. Raises what the other end refused with, or ``LinkError``."""
+        """The next message, or None when the other end closed in order.
+
+        Raises what the other end refused with, or ``LinkError``.
+        """
 
     async def aclose(self) -> None:
         """Close at once. Safe to call twice."""

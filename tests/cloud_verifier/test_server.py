@@ -1,6 +1,7 @@
 """The verifier as a service: real gRPC on a free port."""
 
 import asyncio
+import signal
 import socket
 from contextlib import asynccontextmanager
 
@@ -164,7 +165,8 @@ async def test_a_later_attempt_aborts_the_older_stream():
 
 async def test_a_deadline_crosses_the_wire():
     async with serving() as (engine, _, connector):
-        link = await held(engine, connector, deadline_ms=1)
+        engine.gate.clear()
+        link = await opened(connector, deadline_ms=1)
         with pytest.raises(DeadlineError):
             await collect(link)
 
@@ -264,6 +266,22 @@ async def test_a_stop_ends_what_its_grace_does_not_suffice_for():
             reading = group.create_task(read_to_the_end())
         assert finished_of(await reading).reason is FinishReason.SHUTDOWN
         await connector.aclose()
+
+
+async def test_a_signal_stops_the_service_in_order():
+    engine, full_model = doubles.watched()
+    targets = []
+
+    def on_ready(running):
+        targets.append(running.target)
+        signal.raise_signal(signal.SIGTERM)
+
+    async with asyncio.timeout(LIMIT_S):
+        await server.run(settings(), on_ready, full_model=full_model)
+        connector = GrpcConnector(targets[0])
+        with pytest.raises(LinkError):
+            await connector.connect()
+    assert not engine.open_caches
 
 
 async def test_an_error_of_the_block_leaves_as_it_is():

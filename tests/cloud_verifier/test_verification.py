@@ -323,6 +323,16 @@ async def test_a_device_that_does_not_read_is_not_decoded_ahead_of():
         assert finished_of(await collect(slow)).reason is FinishReason.LENGTH
 
 
+async def test_a_device_that_goes_away_unread_frees_its_cache():
+    async with running(outbox_messages=2) as (engine, _, connector):
+        link = await opened(connector, max_tokens=50)
+        await wait_until(lambda: len(engine.passes) == 2)
+        for _ in range(50):
+            await asyncio.sleep(0)
+        await link.aclose()
+        await wait_until(lambda: not engine.open_caches)
+
+
 async def test_a_drain_refuses_new_sessions_and_lets_the_running_finish():
     async with running() as (engine, verifier, connector):
         engine.gate.clear()

@@ -115,6 +115,17 @@ async def test_a_refused_request_names_the_parameter_at_fault():
     assert caught.value.parameter == "max_tokens"
 
 
+async def test_a_refusal_that_is_no_leaf_of_the_tree_is_the_requests_fault():
+    error = {
+        "message": "the body is over the limit",
+        "type": "invalid_request_error",
+        "param": None,
+        "code": "content_too_large",
+    }
+    with pytest.raises(InvalidRequestError, match="over the limit"):
+        await received(refusal(413, error))
+
+
 async def test_a_full_agent_says_when_to_come_back():
     with pytest.raises(CapacityError) as caught:
         await received(refusal(429, error_object(CapacityError("busy")), "retry-after: 2\r\n"))

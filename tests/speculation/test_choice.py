@@ -44,6 +44,7 @@ def assert_equals_reference(logits, position, parameters):
 @given(st.lists(LEVELS, min_size=1, max_size=40) | st.lists(ANY_LOGIT, min_size=1, max_size=40), POSITIONS, PARAMETERS)
 @example([0.0] * 16, 0, SamplingParameters(temperature=1, top_p=0.5))
 @example([1.0] * 4 + [0.0] * 12, 5, SamplingParameters(temperature=1, top_k=6, top_p=0.99, min_p=0.01, seed=2**64 - 1))
+@example([0.5, -2.8e-18, 0.0], 0, SamplingParameters(temperature=0.2, top_p=0.9))  # scores that differ, leads that do not
 @settings(max_examples=400)
 def test_a_choice_equals_the_plain_reference(logits, position, parameters):
     assert_equals_reference(logits, position, parameters)
@@ -212,3 +213,11 @@ def test_rows_without_a_position_are_refused():
 def test_no_rows_give_no_choices():
     chosen = choose(np.empty((0, 4), np.float32), [], [])
     assert chosen.token_ids.shape == chosen.near_ties.shape == (0,)
+
+
+@pytest.mark.parametrize("temperature", [1e-9, 0.05, 100.0])
+def test_many_equal_logits_are_screened_rightly_at_any_temperature(temperature):
+    logits = np.zeros(2000)
+    logits[::3] = 1e-5
+    for position in range(5):
+        assert_equals_reference(logits, position, SamplingParameters(temperature=temperature, seed=position))

@@ -51,6 +51,7 @@ def test_the_graph_agrees_with_the_network_that_was_trained(pair, half):
     weights = load_file(package.path / "model.safetensors")
     decoder.load_state_dict({name: torch.from_numpy(values.astype(np.float32)) for name, values in weights.items()})
     tokens = package.tokenizer.encode(pair.prompts[1]["text"]).ids
+    torch.set_num_threads(1)
     with torch.no_grad():
         wanted = decoder(torch.tensor([tokens]))[0].numpy()
     assert relative_difference(logits_of(package, tokens), wanted) < TOLERANCE

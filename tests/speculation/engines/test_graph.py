@@ -71,6 +71,7 @@ def test_the_graph_agrees_with_the_network_that_is_trained(tmp_path):
     decoder = Decoder(Shape(**sizes))
     weights = load_file(package.path / "model.safetensors")
     decoder.load_state_dict({name: torch.from_numpy(values.astype(np.float32)) for name, values in weights.items()})
+    torch.set_num_threads(1)
     with torch.no_grad():
         wanted = decoder(torch.tensor([tokens]))[0].numpy()
     assert relative_difference(logits_of(package, tokens), wanted) < FLOAT32_TOLERANCE

@@ -163,7 +163,9 @@ def test_a_symbolic_link_is_refused(path, name):
 def with_external_weights(path, location):
     """Move the graph's weights into a file beside it, and call that file ``location``."""
     model = onnx.load_model(str(path / "onnx" / "model.onnx"))
-    onnx.save_model(model, str(path / "onnx" / "model.onnx"), save_as_external_data=True, location="model.data", size_threshold=1024)
+    onnx.save_model(
+        model, str(path / "onnx" / "model.onnx"), save_as_external_data=True, location="model.data", size_threshold=1024
+    )
     model = onnx.load_model(str(path / "onnx" / "model.onnx"), load_external_data=False)
     for tensor in model.graph.initializer:
         for entry in tensor.external_data:
@@ -219,7 +221,7 @@ def test_a_tokenizer_that_is_none_is_refused(path):
 
 def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(tmp_path):
     package = tiny_package(tmp_path, variants=("fp32",), vocab_size=200)
-    with pytest.raises(PackageError, match="has 257 tokens; config.json has a vocabulary of 200"):
+    with pytest.raises(PackageError, match=r"has 257 tokens; config.json has a vocabulary of 200"):
         assert package.tokenizer
 
 
@@ -242,7 +244,7 @@ def test_a_pair_whose_tokenizers_differ_is_refused_with_both_digests(pair_path):
 def test_sources_with_different_tokenizers_make_no_pair(tmp_path):
     draft, full = tiny_source(), tiny_source()
     object.__setattr__(draft, "tokenizer", full.tokenizer + b"\n")
-    with pytest.raises(PackageError, match="shares one tokenizer.json"):
+    with pytest.raises(PackageError, match=r"shares one tokenizer.json"):
         write_pair(tmp_path, "tiny", 1, draft, full, PROMPTS)
 
 
@@ -281,7 +283,7 @@ def test_prompts_of_another_form_are_refused(pair_path):
 def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
     source = tiny_source()
     source.weights["model.norm.weight"][3] = 1e6
-    with np.errstate(over="ignore"), pytest.raises(PackageError, match="float16 cannot hold: model.norm.weight"):
+    with np.errstate(over="ignore"), pytest.raises(PackageError, match=r"float16 cannot hold: model.norm.weight"):
         write_pair(tmp_path, "tiny", 1, source, source, PROMPTS)
 
 

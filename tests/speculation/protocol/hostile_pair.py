@@ -9,11 +9,10 @@ import zlib
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession, Update
-from speculation.protocol.messages import INITIAL_CREDIT, Finished, Open, Opened, PairIdentity
+from speculation.protocol.messages import INITIAL_CREDIT, Draft, Finished, Node, Open, Opened, PairIdentity
 from speculation.protocol.verifier import Plan, VerifierSession
 from speculation.wire import codec
 
@@ -42,6 +41,32 @@ class TableModel:
         return tokens
 
 
+class Hints:
+    """The naive oracle of a verifier: every node it received, as the whole text that the device meant by it."""
+
+    def __init__(self) -> None:
+        self._texts: dict[int, tuple[int, ...]] = {0: ()}
+        self._nodes: dict[tuple[int, ...], Node] = {}
+
+    def add(self, draft: Draft, expected: Sequence[int]) -> None:
+        for node in draft.nodes:
+            if node.number not in self._texts:
+                before = self._texts[node.parent] if node.parent else tuple(expected[: node.root_position])
+                text = self._texts[node.number] = (*before, node.token_id)
+                self._nodes.setdefault(text, node)
+
+    def token_id(self, number: int) -> int:
+        return self._texts[number][-1]
+
+    def chain(self, final: Sequence[int]) -> list[int]:
+        """Numbers of the likeliest nodes whose texts go on from the final log, one position after the other."""
+        text, chain = tuple(final), []
+        while children := [(node.rank, node.number, t) for t, node in self._nodes.items() if t[:-1] == text]:
+            _, number, text = min(children)
+            chain.append(number)
+        return chain
+
+
 @dataclass
 class Stream:
     """One stream and its verifier; both queues hold bytes in order."""
@@ -51,6 +76,8 @@ class Stream:
     down: deque[bytes] = field(default_factory=deque)
     sent: list[bytes] = field(default_factory=list)
     verifier: VerifierSession | None = None
+    is_open: bool = False
+    received: Hints = field(default_factory=Hints)
 
     def send_up(self, data: bytes) -> None:
         self.up.append(data)
@@ -64,6 +91,7 @@ class HostilePair:
         self.model = model
         self.expected = model.generate(prompt, max_tokens)
         self.device = DeviceSession("s", IDENTITY, prompt, SamplingParameters(), max_tokens, [END_TOKEN])
+        self.meant: dict[int, list[int]] = {}
         self.streams: list[Stream] = []
         self.verifiers: list[VerifierSession] = []
         self._credits = list(credits_)
@@ -80,23 +108,26 @@ class HostilePair:
             getattr(self, name)(argument)
 
     def draft(self, argument: int) -> None:
-        """Draft behind the main branch: right three times in four."""
-        if self.device.room:
-            right = self.model.choose([*self.device.final, *self.device.path])
-            self.device.drafted(right if argument % 4 else 1 + argument % 3)
+        """Draft behind the main branch: right three times in four, and sometimes beyond the room there is."""
+        if self.device.room or argument % 8 == 7:
+            before = [*self.device.final, *self.device.path]
+            token_id = self.model.choose(before) if argument % 4 else 1 + argument % 3
+            self.meant[self.device.drafted(token_id)] = [*before, token_id]
 
     def branch(self, argument: int) -> None:
         """Draft a second choice somewhere along the main branch, right about as often as wrong."""
         if self.device.room:
             depth = argument % (len(self.device.path) + 1)
             parent = self.device.path_handles[depth - 1] if depth else 0
-            right = self.model.choose([*self.device.final, *self.device.path[:depth]])
-            self.device.drafted(right if argument % 2 else 1 + argument % 5, 1 + argument % 2, parent)
+            before = [*self.device.final, *self.device.path[:depth]]
+            token_id = self.model.choose(before) if argument % 2 else 1 + argument % 5
+            self.meant[self.device.drafted(token_id, 1 + argument % 2, parent)] = [*before, token_id]
 
     def flush(self, argument: int) -> None:
         """Send what is unsent; perhaps twice, perhaps after something that was sent long ago."""
         draft = self.device.flush(passes=argument % 5 == 0)
         if draft is not None:
+            self._check_credit(draft)
             self.current.send_up(codec.encode_request(draft))
         drafts = self.current.sent[1:]
         if drafts and argument % 3 == 0:
@@ -119,7 +150,7 @@ class HostilePair:
         stream = self.streams[argument % len(self.streams)]
         if stream.verifier is None or stream.verifier.finished is not None:
             return
-        plan = stream.verifier.plan(argument % 7)
+        plan = self._plan(stream, argument % 7)
         if argument % 2 and stream.up:
             self._arrive(stream, stream.up.popleft())  # a draft that comes while the pass runs
         if stream.verifier.finished is None:
@@ -143,7 +174,9 @@ class HostilePair:
 
     def reopen(self, argument: int) -> None:
         self.streams.append(Stream(self._credits[argument % len(self._credits)]))
-        self.current.send_up(codec.encode_request(self.device.open()))
+        message = self.device.open()
+        assert list(message.prefix) == list(self.device.final)
+        self.current.send_up(codec.encode_request(message))
 
     # The end ---------------------------------------------------------------------------------------------------------------
 
@@ -162,7 +195,7 @@ class HostilePair:
         while stream.up:
             self._arrive(stream, stream.up.popleft())
         if stream.verifier.finished is None:
-            self.commit(stream, stream.verifier.plan(4))
+            self.commit(stream, self._plan(stream, 4))
         while stream.down:
             self._hear(stream.down.popleft())
 
@@ -178,7 +211,19 @@ class HostilePair:
             return
         if stream.verifier is not None:
             stream.verifier.receive(message)
+            if isinstance(message, Draft):
+                stream.received.add(message, self.expected)
             assert stream.verifier.live_nodes <= max(stream.credit, INITIAL_CREDIT)
+
+    def _plan(self, stream: Stream, max_nodes: int) -> Plan:
+        """The session's plan, checked: it is what a verifier would run that remembered every text whole."""
+        final = stream.verifier.final
+        plan = stream.verifier.plan(max_nodes)
+        chain = stream.received.chain(final)
+        assert plan.nodes == tuple(chain[: len(plan.nodes)])
+        if len(plan.nodes) < min(max_nodes, len(chain), stream.verifier.limit - len(final) - 1):
+            assert stream.received.token_id(chain[len(plan.nodes)]) == END_TOKEN
+        return plan
 
     def commit(self, stream: Stream, plan: Plan, twice: bool = False) -> None:
         prefix = [*stream.verifier.final, *plan.token_ids]
@@ -195,7 +240,13 @@ class HostilePair:
     def _hear(self, data: bytes) -> None:
         before, path = list(self.device.final), self.device.path
         update = self.device.receive(codec.decode_response(data))
+        self.current.is_open = self.current.is_open or update.opened is not None
         self._check_update(update, before, path)
+
+    def _check_credit(self, draft: Draft) -> None:
+        """What a verifier would count that knew as little as the device."""
+        num_sent = self.device.live_nodes - self.device.unsent_nodes
+        assert not draft.nodes or num_sent <= (self.current.credit if self.current.is_open else INITIAL_CREDIT)
 
     def _check_update(self, update: Update, before: list[int], path: tuple[int, ...]) -> None:
         tokens = update.tokens
@@ -205,4 +256,5 @@ class HostilePair:
         assert update.kept == (path[: len(tokens)] == tokens)
         if update.kept:
             assert self.device.path == path[len(tokens) :]
-        assert all(a < b for a, b in pairwise(self.device.path_handles))
+        for handle, length in zip(self.device.path_handles, range(1, 1 + len(self.device.path)), strict=True):
+            assert self.meant[handle] == [*self.device.final, *self.device.path[:length]]

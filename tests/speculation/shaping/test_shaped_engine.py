@@ -6,11 +6,10 @@ import pytest
 from speculation.engines.base import CacheId, Charging, Chunk, EngineDescription, Forkable
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CacheClosedError, CapacityError
-from speculation.shaping import profiles
+from speculation.shaping import profiles, virtual_time
 from speculation.shaping.costs import Work
 from speculation.shaping.engine import CloudCost, PhoneCost, ShapedEngine, shape
 from speculation.shaping.models import parse_model
-from tests.support import virtual_time
 
 COST = PhoneCost(profiles.phone("dimensity-9300"), parse_model("0.9B:int4"))
 NOTHING = PhoneCost(profiles.phone("none"), parse_model("0.9B:int4"))

@@ -17,10 +17,9 @@ from speculation.protocol.messages import (
     Verdict,
     VerdictKind,
 )
-from speculation.shaping import profiles
+from speculation.shaping import profiles, virtual_time
 from speculation.shaping.link import ShapedConnector, shaped
 from speculation.wire.codec import encoded_size
-from tests.support import virtual_time
 
 # 60 ms a round trip in parts that binary fractions hold exactly, and no limit on the rate.
 DELAYS = dataclasses.replace(

@@ -2,7 +2,7 @@ import asyncio
 
 import pytest
 
-from tests.support import virtual_time
+from speculation.shaping import virtual_time
 
 
 def test_a_nap_takes_exactly_as_long_as_it_says():

@@ -1,0 +1,214 @@
+"""Where one stream's CPU time goes, unshaped: forwards, choices, the event loop, gRPC, HTTP events; and what is ours of it.
+
+CPU time, not wall time: it cares little who else uses the machine. Forwards and choices are read from the clock of the thread
+that runs them. The event loop's share is the process's time less those, with an in-memory link; what gRPC and HTTP add is the
+difference to the same answers without them (so noisy by a few percent of the whole). "Ours" is all but the forwards and the
+transport. In collaboration most drafts of a slow pair are thrown away, and their cost is in the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import time
+from collections.abc import AsyncIterator, Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from rich.progress import track
+
+import cloud_verifier.server
+import device_agent.server
+from benchmarks.report import Grid, add_arguments, publish
+from benchmarks.virtual import last_event
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.engine import FullModel, build_engine
+from device_agent.agent import DeviceAgent
+from device_agent.build import draft_engine, facts_of
+from device_agent.config import AgentConfig
+from device_agent.request import Mode, StreamRequest
+from outrider.client import Client
+from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
+from speculation.engines.package import load_pair
+from speculation.engines.runner import EngineRunner
+from speculation.links.base import Connector
+from speculation.links.grpc import GrpcConnector
+from speculation.links.memory import MemoryConnector
+from speculation.shaping.profiles import UNSHAPED
+
+NUM_TOKENS, NUM_PROMPTS, ROUNDS = 128, 6, 3
+SAMPLINGS = {"greedy": {}, "top-p 0.9": {"temperature": 0.8, "top_p": 0.9}}
+GOALS_US = {"greedy": 150, "top-p 0.9": 400}
+T = TypeVar("T")
+
+
+class TimedEngine:
+    """Adds up the CPU seconds of an engine's forwards."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self.forward_s = 0.0
+
+    @property
+    def description(self) -> EngineDescription:
+        return self._engine.description
+
+    def open(self) -> CacheId:
+        return self._engine.open()
+
+    def length(self, cache: CacheId) -> int:
+        return self._engine.length(cache)
+
+    def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        began = time.thread_time()
+        logits = self._engine.extend(chunks)
+        self.forward_s += time.thread_time() - began
+        return logits
+
+    def truncate(self, cache: CacheId, length: int) -> None:
+        self._engine.truncate(cache, length)
+
+    def close(self, cache: CacheId) -> None:
+        self._engine.close(cache)
+
+
+class TimedRunner(EngineRunner[TimedEngine]):
+    """Adds up the CPU seconds of whole jobs: forwards, choices and what is around them."""
+
+    def __init__(self, engine: Engine, name: str) -> None:
+        super().__init__(TimedEngine(engine), ThreadPoolExecutor(1, thread_name_prefix=name))
+        self.job_s = 0.0
+
+    async def run(self, job: Callable[[TimedEngine], T]) -> T:
+        def timed(engine: TimedEngine) -> T:
+            began = time.thread_time()
+            try:
+                return job(engine)
+            finally:
+                self.job_s += time.thread_time() - began
+
+        return await super().run(timed)
+
+    def read(self) -> tuple[float, float]:
+        return self.engine.forward_s, self.job_s - self.engine.forward_s
+
+
+@dataclass(frozen=True, slots=True)
+class Cost:
+    """CPU microseconds a final token."""
+
+    draft_forward: float
+    draft_choice: float
+    full_forward: float
+    full_choice: float
+    rest: float
+
+
+class Stage:
+    """A verifier and an agent whose engines are timed, joined by an in-memory link or by gRPC."""
+
+    def __init__(self, full: FullModel) -> None:
+        self.full = full
+        self.pair = load_pair()
+
+    @asynccontextmanager
+    async def agent(self, over_grpc: bool) -> AsyncIterator[tuple[DeviceAgent, AgentConfig, TimedRunner, TimedRunner]]:
+        async with AsyncExitStack() as stack:
+            passes = TimedRunner(self.full.engine, "full-model")
+            stack.callback(passes.shutdown)
+            serving = cloud_verifier.server.serve(
+                VerifierConfig(port=0, cloud=UNSHAPED), engine_runner=passes, full_model=self.full
+            )
+            running = await stack.enter_async_context(serving)
+            config = AgentConfig(port=0, verifier=running.target)
+            drafts = TimedRunner(draft_engine(self.pair.draft, config), "draft-model")
+            connector: Connector = GrpcConnector(running.target, 5.0) if over_grpc else MemoryConnector(running.verifier)
+            yield DeviceAgent(facts_of(self.pair, drafts.engine), drafts, connector, config), config, drafts, passes
+
+    async def cost(self, requests: Sequence[StreamRequest], over_grpc: bool, over_http: bool) -> Cost:
+        async with self.agent(over_grpc) as (agent, config, drafts, passes), AsyncExitStack() as stack:
+            if over_http:
+                url = (await stack.enter_async_context(device_agent.server.serve(config, agent=agent))).url
+                client = await stack.enter_async_context(Client(url))
+                answer: Callable[[StreamRequest], object] = lambda request: over_client(client, request)  # noqa: E731
+            else:
+                await stack.enter_async_context(agent)
+                answer = lambda request: last_event(agent, request)  # noqa: E731
+            await answer(requests[0])  # type: ignore[misc]
+            before, began = (drafts.read(), passes.read()), time.process_time()
+            tokens = 0
+            for request in requests:
+                done = await answer(request)  # type: ignore[misc]
+                tokens += len(done.token_ids)
+            total = time.process_time() - began
+            (draft_forward, draft_choice), (full_forward, full_choice) = (
+                tuple(b - a for a, b in zip(old, new, strict=True))
+                for old, new in zip(before, (drafts.read(), passes.read()), strict=True)
+            )
+        rest = total - draft_forward - draft_choice - full_forward - full_choice
+        return Cost(*(1e6 * x / tokens for x in (draft_forward, draft_choice, full_forward, full_choice, rest)))
+
+
+async def over_client(client: Client, request: StreamRequest) -> object:
+    """The last event, over HTTP. The client's own work is in the process's time too, and so in the difference."""
+    last: object = None
+    async for event in client.stream(
+        prompt=request.prompt,
+        max_tokens=request.max_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        seed=request.seed,
+        mode=request.mode.value,
+    ):
+        last = event
+    return last
+
+
+def middle(costs: Sequence[Cost]) -> Cost:
+    return Cost(*(median(getattr(c, name) for c in costs) for name in Cost.__slots__))
+
+
+def measure(rounds: int) -> dict[str, dict[str, float]]:
+    stage = Stage(build_engine(VerifierConfig(cloud=UNSHAPED)))
+    prompts = [str(p["text"]) for p in stage.pair.prompts[:NUM_PROMPTS]]
+    cells = [(sampling, mode) for sampling in SAMPLINGS for mode in (Mode.CLOUD, Mode.COLLABORATE)]
+    figures = {}
+    for sampling, mode in track(cells, "one stream", transient=True):
+        requests = [StreamRequest(p, max_tokens=NUM_TOKENS, seed=1, mode=mode, **SAMPLINGS[sampling]) for p in prompts]
+        ways = {"memory": (False, False), "grpc": (True, False), "http": (False, True)}
+        costs: dict[str, list[Cost]] = {way: [] for way in ways}
+        for _ in range(rounds):
+            for way, flags in ways.items():
+                costs[way].append(asyncio.run(stage.cost(requests, *flags)))
+        plain = middle(costs["memory"])
+        figures[f"{sampling}, {mode.value}"] = {
+            "draft forward": plain.draft_forward,
+            "full forward": plain.full_forward,
+            "draft choice": plain.draft_choice,
+            "full choice": plain.full_choice,
+            "event loop": plain.rest,
+            "ours": plain.draft_choice + plain.full_choice + plain.rest,
+            "goal": GOALS_US[sampling],
+            "gRPC adds": middle(costs["grpc"]).rest - plain.rest,
+            "HTTP events and their client add": middle(costs["http"]).rest - plain.rest,
+        }
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    figures = measure(1 if arguments.quick else ROUNDS)
+    columns = ["CPU us a final token", *next(iter(figures.values()))]
+    rows = [[name, *(f"{value:.0f}" for value in row.values())] for name, row in figures.items()]
+    publish(arguments, "one-stream", [Grid("One stream, unshaped", columns, rows)], figures)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,46 @@
+from __future__ import annotations
+
+import pytest
+
+from device_agent.config import AgentConfig, load_config
+from speculation.errors import ConfigurationError, OutriderError
+
+
+def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path, monkeypatch):
+    file = tmp_path / "agent.toml"
+    file.write_text('port = 1\ndraft_depth = 2\nphone = "none"\n')
+    monkeypatch.setenv("OUTRIDER_AGENT_PORT", "3")
+    monkeypatch.setenv("OUTRIDER_AGENT_MAX_STREAMS", "5")
+    loaded = load_config(file, {"max_streams": 7, "verifier": None})
+    assert (loaded.port, loaded.draft_depth, loaded.max_streams) == (3, 2, 7)
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"host": "0.0.0.0"}, "insecure"),
+        ({"verifier": "nowhere"}, "host:port"),
+        ({"verifier": "host:0"}, "host:port"),
+        ({"phone": "brick"}, "known: "),
+        ({"network": "pigeon"}, "known: "),
+        ({"cloud": "nine"}, "known: "),
+        ({"emulate": "big"}, "0.9B:int4"),
+        ({"max_streams": 0}, "max_streams"),
+        ({"colour": 1}, "unknown key"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused_with_what_would(values, message):
+    with pytest.raises(OutriderError, match=message):
+        AgentConfig(**values)
+
+
+def test_other_machines_are_served_only_where_that_was_said():
+    assert AgentConfig(host="0.0.0.0", insecure=True).host == "0.0.0.0"
+    with pytest.raises(ConfigurationError):
+        AgentConfig(host="192.168.1.5")
+
+
+def test_figures_are_emulated_as_soon_as_one_machine_is_played():
+    assert not AgentConfig().is_emulated
+    assert AgentConfig(network="lte").is_emulated
+    assert AgentConfig(cloud="mi300x").is_emulated

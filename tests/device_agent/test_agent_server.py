@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import asyncio
+import socket
+
+import httpx
+import pytest
+
+from device_agent.config import AgentConfig
+from device_agent.server import serve
+from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError
+from tests.device_agent.doubles import DraftEngine, WatchedConnector, agent_of, config, request
+
+
+async def test_it_serves_on_a_free_port_and_closes_everything_behind_itself():
+    connector = WatchedConnector()
+    async with asyncio.timeout(30):
+        async with serve(config(), agent=agent_of(connector)) as running:
+            assert running.port > 0
+            assert running.url == f"http://127.0.0.1:{running.port}"
+        assert connector.is_closed
+        with pytest.raises(httpx.ConnectError):
+            await asyncio.to_thread(httpx.get, running.url)
+
+
+async def test_an_address_that_is_taken_is_a_configuration_error():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        with pytest.raises(ConfigurationError, match="cannot listen"):
+            async with serve(config(port=taken.getsockname()[1]), agent=agent_of(None)):
+                pass
+
+
+async def test_an_error_of_the_block_leaves_as_it_is():
+    with pytest.raises(ZeroDivisionError):
+        async with asyncio.timeout(30), serve(config(), agent=agent_of(None)):
+            raise ZeroDivisionError
+
+
+async def test_an_agent_that_was_not_entered_refuses_to_start():
+    with pytest.raises(ConfigurationError, match="async with"):
+        await agent_of(None).start(request())
+
+
+async def test_requests_that_do_not_fit_the_context_are_refused_before_the_first_event():
+    async with agent_of(None) as agent:
+        for changes in ({"prompt": "a" * 256}, {"max_tokens": 247}, {"prompt": "a" * 70_000}):
+            with pytest.raises(InvalidRequestError, match=r"at most|no room"):
+                await agent.start(request(**changes))
+        assert agent.num_streams == 0
+        assert (await agent.start(request(max_tokens=246, mode="device"))) is not None
+
+
+async def test_beyond_max_streams_there_is_no_room_and_then_there_is_again():
+    async with asyncio.timeout(30), agent_of(None, DraftEngine(step_s=0.01), max_streams=2) as agent:
+        streams = [await agent.start(request(mode="device")) for _ in range(2)]
+        with pytest.raises(CapacityError) as caught:
+            await agent.start(request())
+        assert caught.value.retry_after_s == 1.0
+        await streams[0].aclose()
+        third = await agent.start(request(mode="device", max_tokens=1))
+        while await third.take():
+            pass
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_urls_name_the_address(host):
+    from device_agent.server import RunningAgent
+
+    agent = agent_of(None)
+    assert RunningAgent(agent, host, 80).url in ("http://127.0.0.1:80", "http://[::1]:80")
+    assert AgentConfig(host=host).host == host

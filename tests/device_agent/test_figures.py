@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+
+from device_agent.events import CommitOffset, CorrectEvent, RevokeEvent, SpeculativeEvent
+from device_agent.figures import Meter
+from speculation.links.base import LinkStatistics
+from speculation.protocol.messages import Usage, Verdict, VerdictKind
+
+
+def values(report):
+    return {name: figure["value"] for name, figure in report.items()}
+
+
+def test_figures_of_a_small_answer():
+    meter = Meter(10.0, is_emulated=True)
+    meter.links.append(LinkStatistics(3, 100, 2, 40))
+    meter.draft_steps = 4
+    meter.showed([SpeculativeEvent(1, 5, (1,), "a", 0.9), SpeculativeEvent(2, 6, (2,), "b", 0.8)], 10.02)
+    meter.verdict(Verdict(5, 1, 1, 3, VerdictKind.REVOKE_AND_CORRECT), 2, 10.1)
+    meter.showed([RevokeEvent(3, 6, 1, "contradicted"), CorrectEvent(4, 6, (3,), "c", CommitOffset(2, 2))], 10.1)
+    meter.verdict(Verdict(7, 0, 0, 4, VerdictKind.DECODED), 1, 10.5)
+    meter.showed([CorrectEvent(5, 7, (4,), "d", CommitOffset(3, 3))], 10.5)
+    assert values(meter.report(3, None)) == pytest.approx(
+        {
+            "first_visible_ms": 20,
+            "first_final_ms": 100,
+            "tokens_per_s": 6,
+            "passes_per_token": round(2 / 3, 4),
+            "acceptance": 0.5,
+            "revoked_share": 0.5,
+            "revoke_depth": 1,
+            "bytes_up": 100,
+            "bytes_down": 40,
+            "draft_steps": 4,
+        }
+    )
+
+
+@pytest.mark.parametrize(("is_emulated", "basis"), [(True, "emulated"), (False, "measured")])
+def test_every_figure_says_whether_it_is_emulated(is_emulated, basis):
+    assert {figure["basis"] for figure in Meter(0.0, is_emulated).report(0, None).values()} == {basis}
+
+
+def test_what_has_no_meaning_is_null():
+    report = values(Meter(0.0, False).report(0, None))
+    assert {name for name, value in report.items() if value is not None} == {"bytes_up", "bytes_down", "draft_steps"}
+
+
+def test_the_verifiers_own_count_goes_first():
+    meter = Meter(0.0, False)
+    meter.verdict(Verdict(5, 0, 0, 3, VerdictKind.DECODED), 1, 1.0)
+    told = Usage(passes=3, accepted=1, late=2, corrections=1)
+    report = values(meter.report(1, told))
+    assert (report["passes_per_token"], report["acceptance"]) == (3, 0.75)

@@ -1,0 +1,126 @@
+"""The command line end to end: the two services as processes of their own, the real pair, real gRPC and HTTP on free ports."""
+
+import contextlib
+import json
+import re
+import signal
+import subprocess
+import sys
+
+import pytest
+
+from outrider import cli, probe
+from outrider.comparison import FIGURES
+
+OUTRIDER = [sys.executable, "-c", "from outrider.cli import main; main()"]
+STARTED = re.compile(r"(?:verifier|agent) on (\S+)")
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@contextlib.contextmanager
+def service(*arguments):
+    """A service as a process, and where it listens; it must leave in order when it is interrupted."""
+    process = subprocess.Popen([*OUTRIDER, *arguments], stderr=subprocess.PIPE, text=True)
+    said = []
+    try:
+        while not said or STARTED.search(said[-1]) is None:
+            said.append(process.stderr.readline())
+            assert said[-1], f"{arguments[0]} ended with {process.wait()}: {''.join(said)}"
+        yield STARTED.search(said[-1])[1]
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest = process.communicate(timeout=60)[1]
+    assert process.returncode == 0, rest
+    assert "Traceback" not in rest
+
+
+@pytest.fixture(scope="module")
+def services():
+    with service("verifier", "--port", "0") as target, service("agent", "--port", "0", "--verifier", target) as url:
+        yield target, url
+
+
+@pytest.fixture
+def outrider(services, capsys):
+    """Runs a command against the running agent; gives its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = cli.run(lambda: cli.app([*arguments, "--agent", services[1]], standalone_mode=False))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def events_of(outrider, *arguments):
+    code, out, err = outrider("generate", "The module provides", "--max-tokens", "16", "--json", *arguments)
+    assert (code, err) == (0, "")
+    return [json.loads(line) for line in out.splitlines()]
+
+
+def test_both_services_say_that_they_are_healthy(services):
+    target, url = services
+    assert probe.is_healthy(f"grpc://{target}")
+    assert probe.is_healthy(f"{url}/health")
+
+
+def test_nobody_is_not_healthy(unused_tcp_port):
+    assert not probe.is_healthy(f"grpc://127.0.0.1:{unused_tcp_port}")
+    assert not probe.is_healthy(f"http://127.0.0.1:{unused_tcp_port}/health")
+
+
+def test_json_is_one_event_a_line_and_the_last_is_done(outrider):
+    events = events_of(outrider, "--temperature", "0.8", "--seed", "7")
+    assert [event["seq"] for event in events] == list(range(len(events)))
+    assert events[0]["event"] == "session"
+    assert events[0]["seed"] == 7
+    done = events[-1]
+    assert done["event"] == "done"
+    assert len(done["token_ids"]) == done["verified_count"] == 16
+    assert done["prompt_token_ids"]
+    assert FIGURES.keys() <= done["figures"].keys()
+    assert {figure["basis"] for figure in done["figures"].values()} == {"measured"}
+
+
+@pytest.mark.parametrize(
+    "sampling", [["--temperature", "0"], ["--temperature", "0.9", "--top-p", "0.9", "--top-k", "40"]], ids=" ".join
+)
+def test_collaboration_writes_what_the_cloud_alone_writes(sampling, outrider):
+    ours, theirs = (events_of(outrider, "--mode", mode, "--seed", "3", *sampling)[-1] for mode in ("collaborate", "cloud"))
+    assert (ours["token_ids"], ours["text"]) == (theirs["token_ids"], theirs["text"])
+
+
+def test_a_pipe_gets_the_text_alone(outrider):
+    done = events_of(outrider)[-1]
+    code, out, err = outrider("generate", "The module provides", "--max-tokens", "16")
+    assert (code, out, err) == (0, done["text"] + "\n", "")
+
+
+def test_a_device_alone_writes_too(outrider):
+    done = events_of(outrider, "--mode", "device")[-1]
+    assert (len(done["token_ids"]), done["verified_count"]) == (16, 0)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["generate", "word " * 4000], ["generate", "x", "--max-tokens", "1000000"]],
+    ids=["a prompt over the context", "a limit over the context"],
+)
+def test_what_does_not_fit_the_context_is_refused(arguments, outrider):
+    code, out, err = outrider(*arguments)
+    assert (code, out) == (2, "")
+    assert "context" in err
+
+
+def test_the_demo_compares_three_ways_to_write(outrider):
+    code, out, _ = outrider("demo", "--prompt", "2", "--max-tokens", "12")
+    assert code == 0
+    assert [label for label in FIGURES.values() if label not in out] == []
+    assert "Same text: all 12 collaborative tokens equal those of the cloud alone." in out
+
+
+def test_a_port_that_is_taken_is_one_clear_line(services):
+    port = services[0].rpartition(":")[2]
+    done = subprocess.run([*OUTRIDER, "verifier", "--port", port], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"outrider: error: cannot listen on 127.0.0.1:{port}: is the port taken?"

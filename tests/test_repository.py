@@ -1,0 +1,130 @@
+"""What the pages promise is there: commands, links, files, versions; and no module outgrows its reader."""
+
+import json
+import re
+import shlex
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from cloud_verifier.config import VerifierConfig
+from device_agent.config import AgentConfig
+from docs.modules import BEGIN, END, PACKAGES, lines, modules
+from outrider import cli
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "loadtest/README.md", ROOT / "models/README.md"]
+)
+MAX_LINES = 300
+
+
+def blocks(page):
+    """The fenced blocks of a page that hold commands."""
+    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+    return [text for language, text in fenced if language in ("", "sh", "bash", "console")]
+
+
+def commands(program):
+    """Every line in a page's blocks that runs ``program``, with its comment taken off."""
+    found = []
+    for page in PAGES:
+        for line in "\n".join(blocks(page)).splitlines():
+            for part in re.split(r"&&|\|", line.partition("#")[0]):
+                words = part.strip().removeprefix("$ ").rstrip("& ")
+                if words.startswith(program + " "):
+                    found.append((page.name, words))
+    return found
+
+
+def verbs_of_make():
+    return set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+
+
+@pytest.mark.parametrize(("page", "command"), commands("make"))
+def test_every_make_verb_in_a_page_exists(page, command):
+    assert shlex.split(command)[1] in verbs_of_make()
+
+
+@pytest.mark.parametrize(("page", "command"), commands("outrider"))
+def test_every_outrider_command_in_a_page_is_understood(page, command, capsys):
+    verb, *rest = shlex.split(command)[1:]
+    flags = [word.partition("=")[0] for word in rest if word.startswith("--")]
+    assert cli.run(lambda: cli.app([verb, "--help"], standalone_mode=False)) == 0
+    shown = capsys.readouterr().out
+    assert [flag for flag in flags if f" {flag}" not in shown] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_file_leads_somewhere(page):
+    targets = re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", page.read_text("utf-8"))
+    assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_module_that_a_page_names_exists(page):
+    folders = "|".join((*PACKAGES, "benchmarks", "models", "loadtest", "protos", "tests"))
+    named = set(re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", page.read_text("utf-8")))
+    assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_the_architecture_has_a_line_for_every_module():
+    text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
+    assert BEGIN + lines() + END in text, "run: make fmt"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_is_short_enough_to_read(path):
+    assert len(path.read_text("utf-8").splitlines()) <= MAX_LINES
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_every_package_says_that_it_is_typed(package):
+    assert (ROOT / package / "py.typed").exists()
+
+
+def test_the_pages_around_the_code_are_there():
+    licence = (ROOT / "LICENSE").read_text("utf-8")
+    assert "Apache License" in licence
+    assert "Version 2.0, January 2004" in licence
+    notice = (ROOT / "NOTICE").read_text("utf-8")
+    assert "PYTHON SOFTWARE FOUNDATION LICENSE VERSION 2" in notice
+    assert "ZERO-CLAUSE BSD LICENSE" in notice
+    assert (ROOT / "CHANGELOG.md").read_text("utf-8").startswith("# Changelog\n\n## The compatibility promise")
+    assert (ROOT / "SECURITY.md").exists()
+
+
+def test_one_version_stands_everywhere():
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text("utf-8")
+
+
+def test_the_opening_of_the_readme_names_the_two_commands():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert re.findall(r"^(make \w+)  ", text, re.MULTILINE)[:2] == ["make demo", "make test"]
+    assert "pip install . && outrider demo" in text
+
+
+def test_the_compose_file_starts_only_what_the_command_line_knows(capsys):
+    lines = (ROOT / "docker-compose.yml").read_text("utf-8")
+    flags = set(re.findall(r"--[a-z-]+", lines)) - {"--insecure"}
+    shown = ""
+    for verb in ("verifier", "agent", "demo"):
+        cli.run(lambda verb=verb: cli.app([verb, "--help"], standalone_mode=False))
+        shown += capsys.readouterr().out
+    assert [flag for flag in flags if f" {flag}" not in shown] == []
+
+
+def test_importing_the_public_names_starts_nothing():
+    code = "import json, sys, outrider, outrider.client; print(json.dumps(sorted(sys.modules)))"
+    loaded = json.loads(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout)
+    assert [name for name in ("torch", "onnxruntime", "cloud_verifier") if name in loaded] == []
+
+
+def test_operations_tell_every_setting():
+    text = (ROOT / "docs" / "operations.md").read_text("utf-8")
+    settings = {*VerifierConfig.model_fields, *AgentConfig.model_fields}
+    assert [name for name in sorted(settings) if f"`{name}`" not in text] == []
