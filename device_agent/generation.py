@@ -81,7 +81,7 @@ class Generation:
             async with asyncio.TaskGroup() as tasks:
                 await self._generate_in(tasks)
         finally:
-            pass
+            await self._drafter.close()
 
     async def _generate_in(self, tasks: asyncio.TaskGroup) -> None:
         match self._mode:

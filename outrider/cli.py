@@ -168,8 +168,8 @@ def run(command: Callable[[], Any]) -> int:
         return _fail(str(error), 2)
     except OutriderError as error:
         return _fail(str(error), 1)
-    except KeyboardInterrupt:
-        return 130
+    except typer.Abort:
+        return _fail("the input ended", 1)
 
 
 def _fail(message: str, code: int) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -18,6 +19,7 @@ TENTATIVE = "bright_black"
 REVOKED = "red strike"
 REVOKED_FOR_S = 0.5
 REFRESHES_PER_SECOND = 20
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class View(Protocol):
@@ -88,10 +90,10 @@ class LiveView:
         self._console.print(Text(self._text[0]).append(self._text[1], TENTATIVE))
 
     def show(self, event: Event, transcript: Transcript) -> None:
-        self._text = (transcript.final_text, transcript.tentative_text)
+        self._text = (_harmless(transcript.final_text), _harmless(transcript.tentative_text))
         if isinstance(event, RevokeEvent):
             shown = len(transcript.final_text) + len(transcript.tentative_text)
-            self._revoked = (shown, transcript.revoked, self._now_s() + REVOKED_FOR_S)
+            self._revoked = (shown, _harmless(transcript.revoked), self._now_s() + REVOKED_FOR_S)
         if isinstance(event, StateEvent):
             self._console.print(Text(_told(event), "dim"))
 
@@ -153,6 +155,11 @@ class LineView:
     def _line(self, what: str, text: str, at_s: float | None = None) -> None:
         since_s = (self._now_s() if at_s is None else at_s) - self._began_s
         self._console.print(Text(f"{since_s:8.3f} s  {what:<8} {text!r}"), soft_wrap=True)
+
+
+def _harmless(text: str) -> str:
+    """The text with its control characters replaced, one for one: a model must not steer the reader's terminal."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 
 
 def _told(state: StateEvent) -> str:

@@ -67,9 +67,8 @@ def plain_choice(logits, position, temperature=0.0, top_k=0, top_p=1.0, seed=0):
     scores = logits.astype(np.float64) / temperature
     order = np.lexsort((np.arange(len(scores)), -scores))
     order = order[:top_k] if top_k else order
-    weights = np.exp(scores[order] - scores[order[0]])
-    before = np.concatenate(([0.0], np.cumsum(weights)[:-1])) / np.cumsum(weights)[-1]
-    left = np.sort(order[before < top_p])
+    reached = np.cumsum(np.rint(np.exp(scores[order] - scores[order[0]]) * 2**32))
+    left = np.sort(order[: 1 + np.searchsorted(reached, top_p * reached[-1])] if top_p < 1 else order)
     return int(left[np.argmax((scores + gumbel(seed, position, len(scores)))[left])])
 
 

@@ -45,7 +45,7 @@ steps = st.lists(
     max_size=40,
 )
 reveals = st.sampled_from(list(Reveal))
-stops = st.lists(st.sampled_from(["ab", "bab", "a", "éa", "X", "€xa", " "]), max_size=2)
+stops = st.lists(st.sampled_from(["ab", "bab", "b", "a ba", "éa", "X", "€xa", " "]), max_size=3)
 
 
 class Screen:
@@ -190,6 +190,16 @@ def test_tokens_that_may_begin_a_stop_string_are_not_committed_yet():
     assert screen.display.finalised([0]) == []
     events = screen.display.finalised([9])
     assert [event.name for event in events] == ["commit", "correct"]
+
+
+@pytest.mark.parametrize("pieces", [[[0, 1, 9]], [[0, 1], [9]], [[0], [1], [9]]])
+def test_a_longer_stop_string_that_began_earlier_is_waited_for(pieces):
+    """In "ab " both "b" and "ab " stand; the text ends before the one that begins first, however it came."""
+    screen = Screen(stops=["b", "ab "])
+    for token_ids in pieces:
+        screen.final(token_ids)
+    screen.finish()
+    assert screen.replay.text == ""
 
 
 def test_a_stop_string_in_the_middle_of_a_token_cuts_its_text():

@@ -1,6 +1,7 @@
 """The command line: what it takes, what it refuses, and how it leaves."""
 
 import json
+from unittest.mock import Mock
 
 import pytest
 
@@ -128,6 +129,14 @@ def test_an_interrupt_leaves_without_a_trace(outrider, monkeypatch):
 
     monkeypatch.setattr(generate, "run", interrupted)
     assert outrider("generate", "x") == (130, "", "")
+
+
+def test_an_end_of_input_is_no_answer(outrider, monkeypatch):
+    monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
+    monkeypatch.setattr("builtins.input", Mock(side_effect=EOFError))
+    code, _, err = outrider("demo")
+    assert (code, err.strip()) == (1, "outrider: error: the input ended")
 
 
 def test_help_is_shown_where_nothing_is_asked(outrider):

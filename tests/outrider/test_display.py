@@ -65,6 +65,12 @@ def test_revoked_text_disappears_after_a_moment():
     assert view.render().plain == "The slow ox"
 
 
+def test_a_model_cannot_steer_the_terminal():
+    view = LiveView(Console(file=io.StringIO()), Clock())
+    follow(view, [SpeculativeEvent(0, 10, (1,), "a\x1b[2J\r\n\tb\x9b", 0.9)])
+    assert view.render().plain == "a\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}\n\tb\N{REPLACEMENT CHARACTER}"
+
+
 def test_the_terminal_keeps_the_text_when_the_view_closes():
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
     with LiveView(console, Clock()) as view:

@@ -1,4 +1,5 @@
 import json
+import math
 from pathlib import Path
 
 import numpy as np
@@ -221,3 +222,37 @@ def test_many_equal_logits_are_screened_rightly_at_any_temperature(temperature):
     logits[::3] = 1e-5
     for position in range(5):
         assert_equals_reference(logits, position, SamplingParameters(temperature=temperature, seed=position))
+
+
+LUCKY_SEED, LUCKY_POSITION, LUCKY_TOKEN = 1, 8106, 298  # noise 17.27, the largest of 40 million addresses
+
+
+@pytest.mark.parametrize("others", [-100.0, -18.0], ids=["few that can win", "many that can win"])
+@pytest.mark.parametrize("asked", [{}, {"top_k": 1000}, {"min_p": 1e-9}, {"top_p": 0.9999999999}])
+def test_a_token_far_down_wins_exactly_when_its_noise_lifts_it_to_the_top(others, asked):
+    parameters = SamplingParameters(temperature=1, seed=LUCKY_SEED, **asked)
+    logits = np.full(1024, others, dtype=np.float32)
+    logits[5] = 0
+    noise_of = {token_id: reference.gumbel(LUCKY_SEED, LUCKY_POSITION, token_id) for token_id in (5, LUCKY_TOKEN)}
+    for margin, winner in ((1e-3, LUCKY_TOKEN), (-1e-3, 5)):
+        logits[LUCKY_TOKEN] = noise_of[5] - noise_of[LUCKY_TOKEN] + margin
+        assert one(logits, LUCKY_POSITION, parameters) == (winner, False)
+    logits[LUCKY_TOKEN] = noise_of[5] - noise_of[LUCKY_TOKEN] - NEAR_TIE / 2
+    assert one(logits, LUCKY_POSITION, parameters) == (5, True)
+
+
+def test_the_smallest_weights_count_in_top_p():
+    # Tokens 0 and 1 share nearly all of the weight; half of it is token 0 alone, unless the 3,000 others weigh something.
+    logits = np.full(3002, -21.5, dtype=np.float32)
+    logits[:2] = 0
+    parameters = SamplingParameters(temperature=1, top_p=0.5, seed=1)
+    for position in range(12):
+        assert_equals_reference(logits, position, parameters)
+    chosen = choose(np.tile(logits, (12, 1)), range(12), [parameters] * 12).token_ids
+    assert set(chosen.tolist()) == {0, 1}
+
+
+def test_a_token_exactly_at_the_boundary_of_min_p_is_left():
+    min_p = next(p for p in np.linspace(0.2, 0.3, 999).tolist() if -1 / (-1 / math.log(p)) == math.log(p))
+    parameters = SamplingParameters(temperature=-1 / math.log(min_p), min_p=min_p)
+    assert {one([0, -1], position, parameters)[0] for position in range(40)} == {0, 1}

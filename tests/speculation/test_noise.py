@@ -116,3 +116,12 @@ def test_an_address_out_of_range_is_refused():
         with pytest.raises(ValueError, match="token ids lie between 0 and 2147483647"):
             noise.bits([1], [0], [token_id])
     assert noise.bits([1], [0], []).shape == (0,)
+
+
+@pytest.mark.parametrize("least", [-5.0, -3.0, 0.0, 4.0, 12.0, 20.0, 30.0])
+def test_fewer_bits_than_the_least_give_less_noise(least):
+    bound = noise.least_bits(least)
+    if bound:
+        assert noise.gumbel_of(np.array([bound - 1], dtype=np.uint32))[0] < least
+    if bound + 4 < 2**32:
+        assert noise.gumbel_of(np.array([bound + 4], dtype=np.uint32))[0] >= least
