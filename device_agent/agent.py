@@ -93,14 +93,14 @@ class DeviceAgent:
         self._connector = connector
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._num_streams = 0
+        self._open: set[Stream] = set()
         self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
 
     @property
     def num_streams(self) -> int:
         """Answers that are being written now."""
-        return self._num_streams
+        return len(self._open)
 
     async def __aenter__(self) -> Self:
         self._cleanup.callback(self._runner.shutdown)
@@ -153,34 +153,38 @@ class DeviceAgent:
         already, ``LinkError`` while the agent stops.
         """
         began_s = asyncio.get_running_loop().time()
-        if self._num_streams >= self.config.max_streams:
-            raise CapacityError(f"{self._num_streams} answers are being written already", self.config.retry_after_s)
-        self._num_streams += 1
+        if self.num_streams >= self.config.max_streams:
+            raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
+        stream = Stream()
+        self._open.add(stream)
         try:
             assignment = await self._assign(request)
-            return self._launch(assignment, Meter(began_s, self.config.is_emulated))
+            self._launch(stream, assignment, Meter(began_s, self.config.is_emulated))
         except BaseException:
-            self._num_streams -= 1
+            self._open.discard(stream)
             raise
+        return stream
 
-    def _launch(self, assignment: Assignment, meter: Meter) -> Stream:
+    def _launch(self, stream: Stream, assignment: Assignment, meter: Meter) -> None:
         if self._is_draining:
             raise LinkError("the agent is shutting down")
         if self._tasks is None:
             raise ConfigurationError("the agent is not running: use it inside its 'async with'")
-        stream, numbers = Stream(), itertools.count()
+        numbers = itertools.count()
         stream.put([self._session_event(assignment, next(numbers))])
         generation = Generation(assignment, self.pair, self._runner, self._connector, meter, numbers, stream.put)
-        task = self._tasks.create_task(generation.run())
+        task = self._tasks.create_task(self._write(generation, stream))
         stream.run_by(task)
         self._running.add(task)
-        task.add_done_callback(self._forget)
+        task.add_done_callback(self._running.discard)
+        task.add_done_callback(lambda _: self._open.discard(stream))
         task.add_done_callback(lambda _: stream.ended(next(numbers)))
-        return stream
 
-    def _forget(self, task: asyncio.Task[None]) -> None:
-        self._running.discard(task)
-        self._num_streams -= 1
+    async def _write(self, generation: Generation, stream: Stream) -> None:
+        last = await generation.run()
+        # Before the last event: who has read it may start the next answer.
+        self._open.discard(stream)
+        stream.put([last])
 
     async def _assign(self, request: StreamRequest) -> Assignment:
         if request.mode is Mode.CLOUD and self._connector is None:
@@ -248,7 +252,7 @@ class DeviceAgent:
             "phone": _named(self.config.phone),
             "network": _named(self.config.network),
             "verifier": self.config.verifier,
-            "streams": self._num_streams,
+            "streams": self.num_streams,
             "max_streams": self.config.max_streams,
         }
 

@@ -26,6 +26,14 @@ class Drafted:
     confidence: float
 
 
+@dataclass(frozen=True, slots=True)
+class Agreement:
+    """How drafts compare with the final tokens that came: so many agreed, and the one behind them did not, if there was one."""
+
+    num_agreed: int
+    is_contradicted: bool
+
+
 class Drafter:
     """Drafts for one session. Open before the first ``draft``, close at the end; both through the engine's runner."""
 
@@ -62,17 +70,19 @@ class Drafter:
         if cache is not None:
             engine.close(cache)
 
-    def settle(self, start: int, token_ids: Sequence[int]) -> None:
+    def settle(self, start: int, token_ids: Sequence[int]) -> Agreement:
         """Tokens became final from position ``start`` on: what contradicts them, and all behind it, no longer stands."""
         context, count = self._context, 0
         room = min(len(token_ids), len(context) - start)
         while count < room and context[start + count] == token_ids[count]:
             count += 1
+        agreement = Agreement(count, count < room)
         if count == len(token_ids):
-            return
+            return agreement
         context[start + count :] = token_ids[count:]
         self._num_cached = min(self._num_cached, start + count)
         self._version += 1
+        return agreement
 
     async def draft(self) -> Drafted | None:
         """The token that the draft chooses behind the context; None where the context changed meanwhile."""

@@ -28,6 +28,7 @@ class Meter:
         self._num_revokes = 0
         self._num_final = 0
         self._passes = self._accepted = self._corrections = 0
+        self._num_agreed = self._num_contradicted = 0
         self.draft_steps = 0
         self.proposed = 0
         self.links: list[LinkStatistics] = []
@@ -54,6 +55,11 @@ class Meter:
             self._last_token_s = now_s
             self._num_final += num_tokens
 
+    def compared(self, num_agreed: int, is_contradicted: bool) -> None:
+        """Drafts that stood where tokens became final. Behind the first that was wrong none counts: it had no chance."""
+        self._num_agreed += num_agreed
+        self._num_contradicted += is_contradicted
+
     def usage(self, told: Usage | None) -> Usage:
         """What the verifier told of its work; where it could not tell, what its verdicts show."""
         if told is not None:
@@ -63,13 +69,12 @@ class Meter:
     def report(self, num_tokens: int, told: Usage | None) -> Json:
         """All figures of an answer of ``num_tokens`` tokens; one that has no meaning here is null."""
         usage = self.usage(told)
-        agreed = usage.accepted + usage.late
         values: dict[str, tuple[float | None, str]] = {
             "first_visible_ms": (self._since_began_ms(self._first_visible_s), "ms"),
             "first_final_ms": (self._since_began_ms(self._first_final_s), "ms"),
             "tokens_per_s": (_ratio(num_tokens, self._last_token_s - self._began_s), "tokens/s"),
             "passes_per_token": (_ratio(usage.passes, self._num_final), "passes/token"),
-            "acceptance": (_ratio(agreed, agreed + usage.corrections), "share"),
+            "acceptance": (_ratio(self._num_agreed, self._num_agreed + self._num_contradicted), "share"),
             "revoked_share": (_ratio(self._num_revoked, self._num_speculative), "share"),
             "revoke_depth": (_ratio(self._num_revoked, self._num_revokes), "tokens"),
             "bytes_up": (sum(link.sent_bytes for link in self.links), "bytes"),

@@ -1,7 +1,7 @@
 """One answer, from its first event to its last: who drafts, who sends, who listens, and what happens when one of them is lost.
 
 One task group owns the three. The drafter never waits for verdicts, only for room; the sender hands over what is there; the
-listener lets the log grow and rewinds the drafter. Whatever happens, exactly one last event goes out: ``done`` or ``error``.
+listener lets the log grow and rewinds the drafter. Whatever happens, there is exactly one last event: ``done`` or ``error``.
 """
 
 from __future__ import annotations
@@ -62,10 +62,17 @@ class Generation:
         self._may_send = asyncio.Event()
         self._opened_s = 0.0
         self._is_alone = self._mode is Mode.DEVICE
-        self._is_over = False
+        self._last: DoneEvent | ErrorEvent | None = None
 
-    async def run(self) -> None:
-        """Generate until the answer is over. Cancelling it cancels the session at the verifier and frees the cache."""
+    @property
+    def _is_over(self) -> bool:
+        return self._last is not None
+
+    async def run(self) -> DoneEvent | ErrorEvent:
+        """Generate until the answer is over. Cancelling it cancels the session at the verifier and frees the cache.
+
+        Returns the last event, once everything that the answer held is given back: who has read it may start the next.
+        """
         deadline_ms = self._assignment.request.deadline_ms
         try:
             async with asyncio.timeout(None if deadline_ms is None else deadline_ms / 1000) as deadline:
@@ -75,6 +82,7 @@ class Generation:
                 self._end(FinishReason.DEADLINE.value)
             else:
                 self._fail(_cause(error))
+        return self._last or self._fail(LinkError("the answer broke off"))
 
     async def _generate(self) -> None:
         try:
@@ -170,7 +178,8 @@ class Generation:
             self._tell_state(EXACTNESS, rtt_ms)
 
     def _settled(self, verdict: Verdict, update: Update) -> None:
-        self._drafter.settle(update.start, update.tokens)
+        agreement = self._drafter.settle(update.start, update.tokens)
+        self._meter.compared(agreement.num_agreed, agreement.is_contradicted)
         self._meter.verdict(verdict, len(update.tokens), _now_s())
         self._show(self._display.finalised(update.tokens))
         if self._display.is_stopped:
@@ -204,7 +213,7 @@ class Generation:
     async def _draft_one(self) -> None:
         drafted = await self._drafter.draft()
         self._meter.draft_steps += 1
-        if drafted is None or not (self._is_alone or self._has_room()):
+        if drafted is None or self._is_over or not (self._is_alone or self._has_room()):
             return
         self._drafter.append(drafted.token_id)
         if not self._is_alone:
@@ -236,7 +245,8 @@ class Generation:
         return offline_tokens if is_lost and offline_tokens is not None else self._assignment.max_tokens
 
     def _tell_state(self, reason: str, rtt_ms: float | None = None) -> None:
-        self._emit([StateEvent(next(self._numbers), self._mode.value, reason, rtt_ms)])
+        if not self._is_over:
+            self._emit([StateEvent(next(self._numbers), self._mode.value, reason, rtt_ms)])
 
     def _show(self, events: Sequence[Event]) -> None:
         if events:
@@ -244,13 +254,12 @@ class Generation:
             self._emit(events)
 
     def _end(self, reason: str) -> None:
-        """Send ``done``, once; drafts stay only where the device ended alone."""
+        """The answer is over; drafts stay only where the device ended alone."""
         if self._is_over:
             return
-        self._is_over = True
         tail = self._max_tail() if self._is_alone else 0
         self._show(self._display.finish(tail))
-        self._emit([self._done(STOP if self._display.is_stopped else reason)])
+        self._last = self._done(STOP if self._display.is_stopped else reason)
 
     def _done(self, reason: str) -> DoneEvent:
         token_ids = self._display.token_ids
@@ -266,12 +275,12 @@ class Generation:
             figures=self._meter.report(len(token_ids), self._session.usage),
         )
 
-    def _fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:
         if not isinstance(error, OutriderError):
             _log.error("session %s failed", self._assignment.session_id, exc_info=error)
-        if not self._is_over:
-            self._is_over = True
-            self._emit([ErrorEvent(next(self._numbers), error_object(error))])
+        if self._last is None:
+            self._last = ErrorEvent(next(self._numbers), error_object(error))
+        return self._last
 
 
 def _cause(error: BaseException) -> BaseException:

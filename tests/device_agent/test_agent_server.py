@@ -71,3 +71,11 @@ def test_urls_name_the_address(host):
     agent = agent_of(None)
     assert RunningAgent(agent, host, 80).url in ("http://127.0.0.1:80", "http://[::1]:80")
     assert AgentConfig(host=host).host == host
+
+
+async def test_who_has_read_the_last_event_may_start_the_next_answer_at_once():
+    async with asyncio.timeout(30), agent_of(None, DraftEngine(), max_streams=1) as agent:
+        for _ in range(20):
+            stream = await agent.start(request(mode="device", max_tokens=2))
+            while await stream.take():
+                pass

@@ -18,6 +18,7 @@ def test_figures_of_a_small_answer():
     meter.draft_steps = 4
     meter.showed([SpeculativeEvent(1, 5, (1,), "a", 0.9), SpeculativeEvent(2, 6, (2,), "b", 0.8)], 10.02)
     meter.verdict(Verdict(5, 1, 1, 3, VerdictKind.REVOKE_AND_CORRECT), 2, 10.1)
+    meter.compared(1, True)
     meter.showed([RevokeEvent(3, 6, 1, "contradicted"), CorrectEvent(4, 6, (3,), "c", CommitOffset(2, 2))], 10.1)
     meter.verdict(Verdict(7, 0, 0, 4, VerdictKind.DECODED), 1, 10.5)
     meter.showed([CorrectEvent(5, 7, (4,), "d", CommitOffset(3, 3))], 10.5)
@@ -51,5 +52,12 @@ def test_the_verifiers_own_count_goes_first():
     meter = Meter(0.0, False)
     meter.verdict(Verdict(5, 0, 0, 3, VerdictKind.DECODED), 1, 1.0)
     told = Usage(passes=3, accepted=1, late=2, corrections=1)
-    report = values(meter.report(1, told))
-    assert (report["passes_per_token"], report["acceptance"]) == (3, 0.75)
+    assert values(meter.report(1, told))["passes_per_token"] == 3
+
+
+def test_acceptance_counts_drafts_up_to_the_first_that_is_wrong():
+    meter = Meter(0.0, False)
+    meter.compared(2, True)
+    meter.compared(1, False)
+    meter.compared(0, False)
+    assert values(meter.report(3, None))["acceptance"] == 0.75

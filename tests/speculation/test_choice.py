@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from speculation import noise
 from speculation.choice import NEAR_TIE, choose
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
@@ -239,6 +240,20 @@ def test_a_token_far_down_wins_exactly_when_its_noise_lifts_it_to_the_top(others
         assert one(logits, LUCKY_POSITION, parameters) == (winner, False)
     logits[LUCKY_TOKEN] = noise_of[5] - noise_of[LUCKY_TOKEN] - NEAR_TIE / 2
     assert one(logits, LUCKY_POSITION, parameters) == (5, True)
+
+
+def test_deep_tokens_of_ordinary_luck_are_not_lost_to_screening():
+    seen = 0
+    for position in range(40):
+        drawn = noise.gumbel([3], [position], np.arange(1024))
+        luckiest = int(drawn.argmax())
+        logits = np.full(1024, -16, dtype=np.float32)
+        logits[0] = 0
+        if drawn[luckiest] - drawn[0] > 6.5:
+            seen += 1
+            logits[luckiest] = drawn[0] - drawn[luckiest] + 1e-3
+            assert one(logits, position, SamplingParameters(temperature=1, seed=3)) == (luckiest, False)
+    assert seen > 10
 
 
 def test_the_smallest_weights_count_in_top_p():

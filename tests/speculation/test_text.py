@@ -101,6 +101,13 @@ def test_a_space_that_the_decoder_drops_at_the_beginning_is_kept_within():
     assert "".join(stream.push([number]) for number in range(len(words))) + stream.finish() == " ".join(words)
 
 
+def test_tokens_without_text_change_nothing():
+    euro = [1 + number for number in "€".encode()]
+    token_ids = [euro[0], *[0] * 50, euro[1], *[0] * 50, euro[2], 1 + ord("x")]
+    stream = TextStream(decode)
+    assert "".join(stream.push([token_id]) for token_id in token_ids) == "€x"
+
+
 @given(TOKENS, TOKENS, TOKENS)
 def test_a_fork_leaves_its_parent_as_it_was(first, second, third):
     stream = TextStream(decode)
