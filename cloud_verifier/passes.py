@@ -12,6 +12,7 @@ from speculation.choice import Choices, choose
 from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.errors import EngineError, OutriderError
 from speculation.parameters import SamplingParameters
+from speculation.protocol.verifier import run_length
 
 _log = logging.getLogger(__name__)
 
@@ -91,17 +92,9 @@ def _hand_out(entries: Sequence[Entry], choices: Choices) -> None:
     row = 0
     for entry in entries:
         entry.choices = token_ids[row : row + entry.num_logits]
-        entry.num_agreed = num_agreed(entry.drafted, entry.choices)
+        entry.num_agreed = run_length(entry.drafted, entry.choices)
         entry.near_ties = sum(near_ties[row : row + entry.num_agreed + 1])
         row += entry.num_logits
-
-
-def num_agreed(drafted: Sequence[int], choices: Sequence[int]) -> int:
-    """How many tokens the two have in common before the first that differs."""
-    for count, (token, choice) in enumerate(zip(drafted, choices, strict=False)):
-        if token != choice:
-            return count
-    return len(drafted)
 
 
 def _close(engine: Engine, cache: CacheId) -> None:

@@ -155,8 +155,8 @@ class VerifierSession:
         ``ValueError`` when the plan is not of this moment, rows are missing, or the session is finished.
         """
         self._require_current(plan, choices)
-        tokens = self._cut([int(c) for c in choices[: _run_length(plan.token_ids, choices) + 1]])
-        count = min(len(tokens), _run_length(plan.token_ids, choices))
+        tokens = self._cut([int(c) for c in choices[: run_length(plan.token_ids, choices) + 1]])
+        count = min(len(tokens), run_length(plan.token_ids, choices))
         choice = tokens[count] if count < len(tokens) else None
         for token_id in tokens[:count]:
             self._advance(token_id)
@@ -265,7 +265,8 @@ class VerifierSession:
             raise ValueError(f"a plan of {len(plan.token_ids)} nodes wants one choice more, not {len(choices)}")
 
 
-def _run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:
+def run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:
+    """How many drafts equal the choices before the first that differs."""
     for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=False)):
         if token_id != choice:
             return index

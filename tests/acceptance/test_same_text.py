@@ -8,6 +8,7 @@ import asyncio
 from functools import cache
 
 import pytest
+from threadpoolctl import threadpool_limits
 
 import cloud_verifier.server
 from cloud_verifier.config import VerifierConfig
@@ -28,10 +29,12 @@ pytestmark = pytest.mark.timeout(600)
 def plain_texts(sampled: bool) -> list[list[int]]:
     pair = load_pair()
     texts = []
-    for seed, prompt in enumerate(pair.prompts[:NUM_PROMPTS]):
-        token_ids = pair.full.tokenizer.encode(prompt["text"]).ids
-        parameters = {**SAMPLED, "seed": seed} if sampled else GREEDY
-        texts.append(plain_text(pair.full.path, token_ids, NUM_TOKENS, pair.full.end_token_ids, **parameters))
+    # One row times a small matrix: more BLAS threads than one only wait for each other.
+    with threadpool_limits(1):
+        for seed, prompt in enumerate(pair.prompts[:NUM_PROMPTS]):
+            token_ids = pair.full.tokenizer.encode(prompt["text"]).ids
+            parameters = {**SAMPLED, "seed": seed} if sampled else GREEDY
+            texts.append(plain_text(pair.full.path, token_ids, NUM_TOKENS, pair.full.end_token_ids, **parameters))
     return texts
 
 

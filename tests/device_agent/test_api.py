@@ -131,13 +131,34 @@ async def test_a_body_over_the_limit_is_not_read(client):
     response = await client.post("/v1/stream", content=b" " * 1_000_000)
     assert response.status_code == 413
     assert response.json()["error"]["type"] == "invalid_request_error"
+    assert response.json()["error"]["code"] == "body_too_large"
 
 
-@pytest.mark.parametrize(("method", "path", "status"), [("GET", "/nothing", 404), ("GET", "/v1/stream", 405)])
-async def test_what_does_not_exist_is_an_error_object_too(client, method, path, status):
+async def test_a_client_that_goes_away_before_its_body_is_no_fault_of_the_agent(caplog):
+    scope = {"type": "http", "method": "POST", "path": "/v1/stream", "query_string": b"", "headers": [(b"host", b"localhost")]}
+    parts = [{"type": "http.request", "body": b'{"pro', "more_body": True}, {"type": "http.disconnect"}]
+
+    async def receive():
+        return parts.pop(0)
+
+    async def send(_message):
+        return
+
+    async with agent_of(None) as agent:
+        await api.build_app(agent)(scope, receive, send)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "status", "kind"),
+    [("GET", "/nothing", 404, "not_found_error"), ("GET", "/v1/stream", 405, "invalid_request_error")],
+)
+async def test_what_does_not_exist_is_an_error_object_too(client, method, path, status, kind):
     response = await client.request(method, path)
     assert response.status_code == status
-    assert set(response.json()["error"]) == {"message", "type", "param", "code"}
+    error = response.json()["error"]
+    assert set(error) == {"message", "type", "param", "code"}
+    assert error["type"] == kind
 
 
 async def test_health_tells_what_works(client):

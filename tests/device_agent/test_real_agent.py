@@ -12,13 +12,20 @@ from httpx_sse import aconnect_sse
 import cloud_verifier.server
 import device_agent.server
 from cloud_verifier.config import VerifierConfig
+from device_agent.build import build_agent
 from device_agent.config import AgentConfig
 from speculation.engines.package import bundled_pair_path, load_pair
+from speculation.errors import UnknownNameError
 from tests.device_agent.doubles import feed
 from tests.device_agent.replay import Replay
 
 pytestmark = pytest.mark.skipif(not (bundled_pair_path() / "pair.json").is_file(), reason="no bundled pair")
 NUM_TOKENS = 32
+
+
+def test_an_unknown_draft_is_answered_with_all_that_exist():
+    with pytest.raises(UnknownNameError, match="'q9'; known: fp32, q4, random"):
+        build_agent(AgentConfig(variant="q9"))
 
 
 def client_of(agent):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from dataclasses import fields
 
 import jsonschema
@@ -98,6 +99,12 @@ def test_a_bad_request_is_refused_by_the_name_of_what_is_wrong(body, parameter):
 def test_a_body_that_is_no_object_is_refused(body):
     with pytest.raises(InvalidRequestError, match="JSON object"):
         StreamRequest.from_json(body)
+
+
+@pytest.mark.parametrize("value", [1.5, math.inf])
+def test_a_number_that_is_not_whole_is_named(value):
+    with pytest.raises(InvalidRequestError, match=f"max_tokens must be a whole number, not {value}"):
+        StreamRequest.from_json({"prompt": "x", "max_tokens": value})
 
 
 def test_an_unknown_name_lists_those_that_exist():

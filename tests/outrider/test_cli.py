@@ -58,7 +58,7 @@ def test_the_version_is_that_of_the_package(outrider):
     [
         (["generate"], "prompt"),
         (["generate", ""], "the prompt is empty"),
-        (["generate", "\udcff"], "not valid Unicode"),
+        (["generate", "\udcff"], "bytes that are not UTF-8"),
         (["generate", "x", "--max-tokens", "0"], "max_tokens must be at least 1, not 0"),
         (["generate", "x", "--max-tokens", "-3"], "max_tokens must be at least 1, not -3"),
         (["generate", "x", "--max-tokens", "many"], "--max-tokens"),

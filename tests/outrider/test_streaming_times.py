@@ -30,6 +30,13 @@ def test_tokens_that_become_final_together_share_the_time_since_those_before():
     assert times.num_tokens == 5
 
 
+def test_text_without_a_token_counts_for_no_token():
+    times = StreamTimes(began_s=0.0)
+    feed(times, "correct", 0.5, token_ids=[1])
+    feed(times, "correct", 0.6, token_ids=[])
+    assert (times.num_tokens, times.gaps_s) == (1, [])
+
+
 def test_a_token_that_arrives_final_is_visible_too():
     times = StreamTimes(began_s=0.0)
     feed(times, "correct", 0.5, token_ids=[1])

@@ -16,6 +16,7 @@ class Sample(Settings):
     port: int = Field(50051, ge=0, le=65535)
     grace_s: float = 5.0
     name: str | None = None
+    others: tuple[str, ...] = ()
 
 
 def write(tmp_path: Path, text: str) -> Path:
@@ -48,13 +49,21 @@ def test_direct_construction_does_not_read_the_environment(monkeypatch):
 
 
 def test_an_unknown_key_in_the_file_is_refused_and_known_ones_listed(tmp_path):
-    with pytest.raises(ConfigurationError, match=r"prot; known: grace_s, host, name, port"):
+    with pytest.raises(ConfigurationError, match=r"prot; known: grace_s, host, name, others, port"):
         load_settings(Sample, write(tmp_path, "prot = 1\n"), PREFIX)
 
 
 def test_an_unknown_key_in_the_environment_is_refused(monkeypatch):
     monkeypatch.setenv(PREFIX + "PROT", "1")
     with pytest.raises(ConfigurationError, match="OUTRIDER_SAMPLE_PROT; known: OUTRIDER_SAMPLE_GRACE_S"):
+        load_settings(Sample, None, PREFIX)
+
+
+def test_a_list_in_the_environment_is_json(monkeypatch):
+    monkeypatch.setenv(PREFIX + "OTHERS", '["a", "b"]')
+    assert load_settings(Sample, None, PREFIX).others == ("a", "b")
+    monkeypatch.setenv(PREFIX + "OTHERS", "a,b")
+    with pytest.raises(ConfigurationError, match=r'"others".*like \["a", "b"\]'):
         load_settings(Sample, None, PREFIX)
 
 

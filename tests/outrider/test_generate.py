@@ -1,0 +1,49 @@
+"""What ``outrider generate`` prints of an answer, for a reader and for a program."""
+
+import json
+
+import pytest
+
+from device_agent.events import DoneEvent, error_object
+from outrider import demo, generate
+from outrider.generate import Request
+from speculation.errors import LinkError
+from tests.outrider.answers import EVENTS, agent_that_answers, message, stream_of
+
+LOST = message("error", {"seq": 3, "error": error_object(LinkError("the verifier is gone"))})
+
+
+def done(verified_count):
+    return DoneEvent(1, "length", (1, 2, 0), (5, 7, 8), "The ox", verified_count, {}, {})
+
+
+async def printed(capsys, response, is_json=False, mode="collaborate"):
+    async with agent_that_answers(response) as (url, _):
+        await generate.run(Request("The", mode=mode), None, url, is_json)
+    return capsys.readouterr()
+
+
+async def test_text_that_was_never_verified_is_said_to_be_the_drafts(capsys):
+    out, err = await printed(capsys, stream_of(EVENTS[0], done(1)))
+    assert out == "The ox\n"
+    assert err == "outrider: not verified: the last 2 of 3 tokens are the draft's alone\n"
+
+
+@pytest.mark.parametrize(("verified_count", "mode"), [(3, "collaborate"), (0, "device")])
+async def test_nothing_is_said_where_all_is_verified_or_nothing_was_to_be(verified_count, mode, capsys):
+    assert await printed(capsys, stream_of(EVENTS[0], done(verified_count)), mode=mode) == ("The ox\n", "")
+
+
+async def test_an_error_in_mid_stream_is_the_next_event_and_the_last(capsys):
+    with pytest.raises(LinkError):
+        await printed(capsys, stream_of(*EVENTS[:3]) + LOST, is_json=True)
+    events = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [event["seq"] for event in events] == [0, 1, 2, 3]
+    assert events[-1]["error"]["message"] == "the verifier is gone"
+
+
+async def test_the_demo_too_tells_an_error_as_an_event(capsys):
+    async with agent_that_answers(stream_of(*EVENTS[:3]) + LOST) as (url, _):
+        with pytest.raises(LinkError):
+            await demo.run(Request("The"), None, url, is_json=True)
+    assert json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["code"] == "link"
