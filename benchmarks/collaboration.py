@@ -74,17 +74,16 @@ def values(answers: Sequence[DoneEvent], name: str) -> list[float]:
 
 
 def row(temperature: float, draft: str, ours: Sequence[DoneEvent], cloud: Sequence[DoneEvent], is_exact: bool) -> Row:
-    """Passes and acceptance over all tokens; rates as the mean of exact times, or as the median of noisy ones."""
+    """Passes over all tokens, shares as means over answers; rates as the mean of exact times, the median of noisy ones."""
     middle = mean if is_exact else median
     tokens = sum(a.verified_count for a in ours)
-    agreed = sum(a.usage["accepted"] + a.usage["late"] for a in ours)
     return Row(
         temperature,
         draft,
         middle(values(ours, "tokens_per_s")),
         middle(values(cloud, "tokens_per_s")),
         sum(a.usage["passes"] for a in ours) / tokens,
-        agreed / max(1, agreed + sum(a.usage["corrections"] for a in ours)),
+        mean(values(ours, "acceptance")),
         mean(values(ours, "revoked_share")),
         middle(values(ours, "first_visible_ms")),
         [a.token_ids for a in ours] == [a.token_ids for a in cloud],

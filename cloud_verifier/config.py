@@ -10,7 +10,8 @@ from pydantic import Field, model_validator
 
 from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback
-from speculation.shaping.profiles import DEFAULT_FULL_MODEL
+from speculation.shaping import profiles
+from speculation.shaping.profiles import DEFAULT_FULL_MODEL, UNSHAPED
 
 ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
 
@@ -18,10 +19,10 @@ ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
 class VerifierConfig(Settings):
     """Where the verifier listens, what it runs, and how much it takes on.
 
-    ``pair`` None is the bundled pair. ``cloud`` names a cloud profile whose time is charged for each pass, None charges none;
-    ``emulate`` is the model that is charged for (``own`` is the pair's, at its real size).
+    ``pair`` None is the bundled pair. ``cloud`` names a cloud profile whose time is charged for each pass; ``emulate`` is the
+    model that is charged for (``own`` is the pair's, at its real size).
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
-    Raises ``ConfigurationError`` for a value that cannot work.
+    Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a cloud that does not exist.
     """
 
     host: str = "127.0.0.1"
@@ -38,18 +39,19 @@ class VerifierConfig(Settings):
     max_message_bytes: int = Field(256 * 1024, ge=1024)
     retry_after_s: float = Field(1.0, ge=0)
     drain_grace_s: float = Field(10.0, ge=0)
-    cloud: str | None = None
+    cloud: str = UNSHAPED
     emulate: str = DEFAULT_FULL_MODEL
 
     @model_validator(mode="after")
-    def _guard_the_address(self) -> Self:
+    def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
+        profiles.cloud(self.cloud)
         return self
 
 
 def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> VerifierConfig:
     """Defaults < TOML ``file``, else the one in ``OUTRIDER_VERIFIER_CONFIG`` < ``OUTRIDER_VERIFIER_*`` < flags.
 
-    Raises ``ConfigurationError``.
+    Raises ``ConfigurationError`` and ``UnknownNameError``.
     """
     return load_settings(VerifierConfig, file, ENVIRONMENT_PREFIX, flags)

@@ -33,12 +33,11 @@ def build_engine(config: VerifierConfig) -> FullModel:
     Raises ``PackageError`` (the pair cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
     ``CapacityError`` (the emulated model does not fit the emulated machine), ``EngineError``.
     """
-    cloud = None if config.cloud is None else profiles.cloud(config.cloud)
+    cloud = profiles.cloud(config.cloud)
     model = None if config.emulate == OWN_SIZE else parse_model(config.emulate)
     pair = load_pair(config.pair)
     engine: Engine = OnnxEngine(pair.full, config.variant, config.num_slots, config.threads)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.run(engine)
-    if cloud is not None:
-        engine = shape(engine, CloudCost(cloud, model or ModelDescription.of_engine(engine.description)))
+    engine = shape(engine, CloudCost(cloud, model or ModelDescription.of_engine(engine.description)))
     return FullModel(engine, pair.identity, tested)

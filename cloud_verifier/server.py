@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -129,9 +130,21 @@ async def _listen(verifier: Verifier, config: VerifierConfig) -> AsyncIterator[R
 def _bind(server: Any, config: VerifierConfig) -> int:
     address = _address(config.host, config.port)
     try:
+        _try_to_bind(config)
         return int(server.add_insecure_port(address))
+    except OSError as error:
+        raise ConfigurationError(f"cannot listen on {address}: {error.strerror}") from error
     except RuntimeError as error:
-        raise ConfigurationError(f"cannot listen on {address}: is the port taken?") from error
+        raise ConfigurationError(f"cannot listen on {address}") from error
+
+
+def _try_to_bind(config: VerifierConfig) -> None:
+    """Raises ``OSError`` where the address cannot be bound: gRPC would not say why, and would write a line of its own."""
+    host = config.host.strip("[]")
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    with socket.socket(family, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        probe.bind((host, config.port))
 
 
 def _options(config: VerifierConfig) -> list[tuple[str, int]]:

@@ -12,6 +12,7 @@ from typing import Any, NoReturn
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
@@ -20,10 +21,11 @@ from device_agent.agent import DeviceAgent, Stream
 from device_agent.events import Event, error_fields, error_object
 from device_agent.guard import LoopbackGuard
 from device_agent.request import StreamRequest
-from speculation.errors import CapacityError, InvalidRequestError, OutriderError, status_of
+from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError, status_of
 from speculation.settings import is_loopback
 
 KEEP_ALIVE_S = 15.0
+_CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 _log = logging.getLogger(__name__)
@@ -56,12 +58,15 @@ async def _stream(request: Request) -> Response:
 
 
 async def _read(request: Request, limit_bytes: int) -> bytes:
-    """The body. Raises ``HTTPException`` 413 as soon as it is over the limit."""
+    """The body. Raises ``HTTPException`` 413 as soon as it is over the limit, ``LinkError`` where the client goes away."""
     body = bytearray()
-    async for piece in request.stream():
-        body += piece
-        if len(body) > limit_bytes:
-            raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
+    try:
+        async for piece in request.stream():
+            body += piece
+            if len(body) > limit_bytes:
+                raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
+    except ClientDisconnect as error:
+        raise LinkError("the client went away before its request was whole") from error
     return bytes(body)
 
 
@@ -126,7 +131,7 @@ async def _refuse(request: Request, error: Exception) -> Response:
 
 async def _refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    code = HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
+    code = _CODES.get(error.status_code) or HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
     body = {"error": error_fields(error.detail, error.status_code, code)}
     return JSONResponse(body, error.status_code, error.headers)
 

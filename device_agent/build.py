@@ -12,6 +12,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, Pair, load_pair
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
+from speculation.errors import UnknownNameError
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.shaping import profiles
@@ -36,7 +37,12 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
 
 
 def draft_engine(draft: Package, config: AgentConfig) -> Engine:
-    """The draft's engine with a cache for each stream; ``random`` knows the vocabulary and nothing else."""
+    """The draft's engine with a cache for each stream; ``random`` knows the vocabulary and nothing else.
+
+    Raises ``UnknownNameError`` for a variant that is neither a graph of the package nor ``random``.
+    """
+    if config.variant not in (known := (*draft.variants, RANDOM)):
+        raise UnknownNameError(f"variant of {draft.name}", config.variant, known, "variant")
     if config.variant == RANDOM:
         return RandomEngine(draft.architecture.vocabulary_size, draft.context_length, seed=0, num_slots=config.max_streams)
     return OnnxEngine(draft, config.variant, config.max_streams, config.threads)

@@ -34,7 +34,11 @@ class Event:
     seq: int
 
     def to_json(self) -> Json:
-        return {"event": self.name, "seq": self.seq}
+        """The event as the stream holds it: its name, then its fields in order."""
+        fields = {key: getattr(self, key) for key in self.__slots__}  # a class's own, so not ``seq``
+        if (offset := fields.get("commit_offset")) is not None:
+            fields["commit_offset"] = offset.to_json()
+        return {"event": self.name, "seq": self.seq} | fields
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +56,6 @@ class SessionEvent(Event):
     network: str | None
     seed: int
 
-    def to_json(self) -> Json:
-        keys = ("session_id", "mode", "reveal", "draft", "full", "pair_digest", "phone", "network", "seed")
-        return {"event": self.name, "seq": self.seq} | {key: getattr(self, key) for key in keys}
-
 
 @dataclass(frozen=True, slots=True)
 class SpeculativeEvent(Event):
@@ -67,16 +67,6 @@ class SpeculativeEvent(Event):
     text: str
     stability: float
 
-    def to_json(self) -> Json:
-        return {
-            "event": self.name,
-            "seq": self.seq,
-            "position": self.position,
-            "token_ids": self.token_ids,
-            "text": self.text,
-            "stability": self.stability,
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class CommitEvent(Event):
@@ -87,15 +77,6 @@ class CommitEvent(Event):
     count: int
     commit_offset: CommitOffset
 
-    def to_json(self) -> Json:
-        return {
-            "event": self.name,
-            "seq": self.seq,
-            "position": self.position,
-            "count": self.count,
-            "commit_offset": self.commit_offset.to_json(),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class RevokeEvent(Event):
@@ -105,15 +86,6 @@ class RevokeEvent(Event):
     position: int
     count: int
     reason: str
-
-    def to_json(self) -> Json:
-        return {
-            "event": self.name,
-            "seq": self.seq,
-            "position": self.position,
-            "count": self.count,
-            "reason": self.reason,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,16 +98,6 @@ class CorrectEvent(Event):
     text: str
     commit_offset: CommitOffset
 
-    def to_json(self) -> Json:
-        return {
-            "event": self.name,
-            "seq": self.seq,
-            "position": self.position,
-            "token_ids": self.token_ids,
-            "text": self.text,
-            "commit_offset": self.commit_offset.to_json(),
-        }
-
 
 @dataclass(frozen=True, slots=True)
 class StateEvent(Event):
@@ -146,16 +108,6 @@ class StateEvent(Event):
     reason: str
     rtt_ms: float | None = None
     thermal: str | None = None
-
-    def to_json(self) -> Json:
-        return {
-            "event": self.name,
-            "seq": self.seq,
-            "mode": self.mode,
-            "reason": self.reason,
-            "rtt_ms": self.rtt_ms,
-            "thermal": self.thermal,
-        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,10 +125,6 @@ class DoneEvent(Event):
     usage: Mapping[str, Any]
     figures: Mapping[str, Any]
 
-    def to_json(self) -> Json:
-        keys = ("finish_reason", "prompt_token_ids", "token_ids", "text", "verified_count", "usage", "figures")
-        return {"event": self.name, "seq": self.seq} | {key: getattr(self, key) for key in keys}
-
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent(Event):
@@ -185,16 +133,11 @@ class ErrorEvent(Event):
     name: ClassVar[str] = "error"
     error: Mapping[str, Any]
 
-    def to_json(self) -> Json:
-        return {"event": self.name, "seq": self.seq, "error": dict(self.error)}
-
 
 _ERROR_TYPES = {
-    400: "invalid_request_error",
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",
-    413: "invalid_request_error",
     429: "rate_limit_error",
 }
 
@@ -212,7 +155,8 @@ def error_object(error: BaseException) -> Json:
 
 def error_fields(message: str, http_status: int, code: str, parameter: str | None = None) -> Json:
     """The four fields of an OpenAI error object."""
-    return {"message": message, "type": _ERROR_TYPES.get(http_status, "api_error"), "param": parameter, "code": code}
+    other = "invalid_request_error" if 400 <= http_status < 500 else "api_error"
+    return {"message": message, "type": _ERROR_TYPES.get(http_status, other), "param": parameter, "code": code}
 
 
 def _snake(name: str) -> str:

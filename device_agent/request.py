@@ -124,7 +124,8 @@ def _whole(key: str, value: object) -> int:
     if isinstance(value, float) and value.is_integer():
         return int(value)
     if isinstance(value, bool) or not isinstance(value, int):
-        raise InvalidRequestError(f"{key} must be a whole number, not {_kind(value)}", key)
+        got = value if isinstance(value, float) else _kind(value)
+        raise InvalidRequestError(f"{key} must be a whole number, not {got}", key)
     return value
 
 
@@ -205,7 +206,9 @@ def _check_unicode(text: str, key: str) -> None:
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise InvalidRequestError(f"{key} is not valid Unicode: it holds half of a surrogate pair", key) from error
+        raise InvalidRequestError(
+            f"{key} is not valid Unicode: it holds bytes that are not UTF-8, or half of a surrogate pair", key
+        ) from error
 
 
 def _check_stops(stops: Sequence[str]) -> None:

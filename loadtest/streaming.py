@@ -40,7 +40,9 @@ class StreamTimes:
         self.is_done = self.is_done or self._event == "done"
 
     def _final(self, count: int, now_s: float) -> None:
-        """Tokens that become final together share the time since those before them."""
+        """Tokens that become final together share the time since those before them. Text may come without a token."""
+        if not count:
+            return
         if self._last_final_s is None:
             self.first_final_s = now_s - self.began_s
         else:

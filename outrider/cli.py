@@ -77,7 +77,9 @@ def demo(
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
     mode: Annotated[Mode, typer.Option(help="Who writes.")] = Mode.COLLABORATE,
-    max_tokens: MaxTokensOption = 128,
+    max_tokens: Annotated[
+        int | None, typer.Option(metavar="N", help="At most so many tokens; else 128, or as many as fit.")
+    ] = None,
     temperature: TemperatureOption = 0.0,
     top_p: TopPOption = 1.0,
     top_k: TopKOption = 0,

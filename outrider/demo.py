@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import replace
 
 from rich.console import Console
@@ -58,22 +59,33 @@ def _ask(prompts: Sequence[Mapping[str, str]]) -> int:
 async def run(request: generate.Request, emulation: Emulation | None, agent: str | None, is_json: bool) -> int:
     """Write ``request`` in each mode, then compare. The exit code: 1 where the texts differ."""
     console = Console(highlight=False)
-    if agent is None and not is_json:
-        console.print(Text("starting a verifier and an agent ...", "dim"))
-    async with agent_at(agent, emulation) as url, Client(url) as client:
-        await generate.answer(client, replace(request, max_tokens=min(WARM_UP_TOKENS, request.max_tokens)), SilentView())
-        comparison = await (_compare_json(client, request) if is_json else _compare(client, request, console))
     if is_json:
+        with generate.JsonLines(sys.stdout) as lines:
+            async with _warm_client(request, emulation, agent) as client:
+                comparison = await _compare_json(client, request, lines)
         print(json.dumps(comparison.to_json()), flush=True)
     else:
+        if agent is None:
+            console.print(Text("starting a verifier and an agent ...", "dim"))
+        async with _warm_client(request, emulation, agent) as client:
+            comparison = await _compare(client, request, console)
         _conclude(console, comparison, emulation)
     return 0 if comparison.is_same_text else 1
 
 
-async def _compare_json(client: Client, request: generate.Request) -> Comparison:
+@asynccontextmanager
+async def _warm_client(request: generate.Request, emulation: Emulation | None, agent: str | None) -> AsyncIterator[Client]:
+    """A client of an agent that has answered before, so that no figure holds what only a first answer costs."""
+    async with agent_at(agent, emulation) as url, Client(url) as client:
+        await generate.answer(client, replace(request, max_tokens=WARM_UP_TOKENS), SilentView())
+        yield client
+
+
+async def _compare_json(client: Client, request: generate.Request, lines: generate.JsonLines) -> Comparison:
     done: dict[Mode, DoneEvent] = {}
     for mode in TITLES:
-        done[mode] = await generate.print_events(client, replace(request, mode=mode), sys.stdout, run=mode.value)
+        lines.begin(run=mode.value)
+        done[mode] = await generate.pass_on(client, replace(request, mode=mode), lines)
     return Comparison(done)
 
 

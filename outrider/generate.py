@@ -7,7 +7,8 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import aclosing
 from dataclasses import dataclass
-from typing import TextIO
+from types import TracebackType
+from typing import Self, TextIO
 
 from rich.console import Console
 
@@ -26,7 +27,7 @@ class Request:
 
     prompt: str
     mode: Mode = Mode.COLLABORATE
-    max_tokens: int = 128
+    max_tokens: int | None = None
     temperature: float = 0.0
     top_p: float = 1.0
     top_k: int = 0
@@ -37,38 +38,60 @@ class Request:
 
     def options(self) -> Options:
         """The fields beside the prompt, as the client takes them."""
-        options: Options = {"mode": self.mode.value, "max_tokens": self.max_tokens, "temperature": self.temperature}
-        options |= {"top_p": self.top_p, "top_k": self.top_k}
+        options: Options = {"mode": self.mode.value, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        if self.max_tokens is not None:
+            options["max_tokens"] = self.max_tokens
         if self.seed is not None:
             options["seed"] = self.seed
         return options
 
 
+class JsonLines:
+    """Prints events, one JSON object a line. Use it as a context: an error of the tree that leaves it is the last event."""
+
+    def __init__(self, file: TextIO) -> None:
+        self._file = file
+        self.begin()
+
+    def begin(self, **extra: str) -> None:
+        """A stream begins; each of its lines starts with the keys of ``extra``."""
+        self._extra = extra
+        self._next_seq = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if isinstance(error, OutriderError):
+            self.show(ErrorEvent(self._next_seq, error_object(error)))
+
+    def show(self, event: Event) -> None:
+        self._next_seq = event.seq + 1
+        print(json.dumps(self._extra | event.to_json(), ensure_ascii=False), file=self._file, flush=True)
+
+
 async def run(request: Request, emulation: Emulation | None, agent: str | None, is_json: bool) -> None:
     """Write the answer to standard output. ``emulation`` counts only where ``agent`` is None."""
-    try:
-        async with agent_at(agent, emulation) as url, Client(url) as client:
-            if is_json:
-                await print_events(client, request, sys.stdout)
-            else:
-                await answer(client, request, _view())
-    except OutriderError as error:
-        if is_json:
-            print_event(ErrorEvent(0, error_object(error)), sys.stdout)
-        raise
+    if is_json:
+        with JsonLines(sys.stdout) as lines:
+            async with agent_at(agent, emulation) as url, Client(url) as client:
+                await pass_on(client, request, lines)
+        return
+    async with agent_at(agent, emulation) as url, Client(url) as client:
+        done, _ = await answer(client, request, _view())
+    num_unverified = len(done.token_ids) - done.verified_count
+    if num_unverified and request.mode is not Mode.DEVICE:
+        told = f"the last {num_unverified} of {len(done.token_ids)} tokens are the draft's alone"
+        print(f"outrider: not verified: {told}", file=sys.stderr, flush=True)
 
 
-async def print_events(client: Client, request: Request, file: TextIO, **extra: str) -> DoneEvent:
-    """One JSON event a line, behind the keys of ``extra``. Returns the last; raises what the client raises."""
+async def pass_on(client: Client, request: Request, lines: JsonLines) -> DoneEvent:
+    """Print every event of an answer. Returns the last; raises what the client raises."""
     async for event in _events(client, request):
-        print_event(event, file, **extra)
+        lines.show(event)
         if isinstance(event, DoneEvent):
             done = event
     return done
-
-
-def print_event(event: Event, file: TextIO, **extra: str) -> None:
-    print(json.dumps(extra | event.to_json(), ensure_ascii=False), file=file, flush=True)
 
 
 async def answer(client: Client, request: Request, view: View) -> tuple[DoneEvent, Transcript]:

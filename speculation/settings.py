@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import ValidationError
-from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from speculation.errors import ConfigurationError
 
@@ -59,7 +59,14 @@ def load_settings(cls: type[S], file: Path | None, env_prefix: str, flags: Mappi
     from_file = read_toml(path) if path else {}
     refuse_unknown(from_file, cls.model_fields, str(path))
     from_flags = {name: value for name, value in (flags or {}).items() if value is not None}
-    return cls(**from_file | environment() | from_flags)
+    return cls(**from_file | _read(environment) | from_flags)
+
+
+def _read(environment: EnvSettingsSource) -> dict[str, Any]:
+    try:
+        return environment()
+    except SettingsError as error:
+        raise ConfigurationError(f'{error}; there a list is written as JSON, like ["a", "b"]') from error
 
 
 def read_toml(path: Path) -> dict[str, Any]:

@@ -101,69 +101,6 @@ class StopStrings:
         """How many code points at the end of a text without a match may be the beginning of one."""
         return max(_overlap(text, stop) for stop in self.stops)
 
-    def matcher(self) -> StopMatcher:
-        """A search through text that comes in pieces."""
-        return StopMatcher(self)
-
-
-class StopMatcher:
-    """A search through text that comes in pieces. It finds what ``StopStrings.find`` finds in the whole.
-
-    Where a match is complete and another stop string that began earlier may yet be completed, it waits for more text.
-    """
-
-    __slots__ = ("_found", "_held", "_num_released", "_stops")
-
-    def __init__(self, stops: StopStrings) -> None:
-        self._stops = stops
-        self._held = ""
-        self._num_released = 0
-        self._found: int | None = None
-
-    @property
-    def found(self) -> int | None:
-        """Where the earliest match begins, in code points from the beginning; None as long as that is not certain."""
-        return self._found
-
-    @property
-    def held(self) -> str:
-        """The text that was pushed and is neither released nor dropped."""
-        return self._held
-
-    def push(self, text: str) -> str:
-        """Append text; the text that is released: it certainly lies before any stop string. After a match, always empty."""
-        if self._found is not None:
-            return ""
-        self._held += text
-        start = self._stops.find(self._held)
-        first_open = len(self._held) - self._stops.held_back(self._held)
-        if start is not None and start <= first_open:
-            return self._settle(start)
-        return self._release(first_open)
-
-    def finish(self) -> str:
-        """What was held back and is no stop string: no more text will come."""
-        if self._found is not None:
-            return ""
-        start = self._stops.find(self._held)
-        return self._release(len(self._held)) if start is None else self._settle(start)
-
-    def fork(self) -> StopMatcher:
-        """A copy that goes its own way."""
-        copy = StopMatcher(self._stops)
-        copy._held, copy._num_released, copy._found = self._held, self._num_released, self._found
-        return copy
-
-    def _settle(self, start: int) -> str:
-        released = self._release(start)
-        self._found, self._held = self._num_released, ""
-        return released
-
-    def _release(self, count: int) -> str:
-        released, self._held = self._held[:count], self._held[count:]
-        self._num_released += count
-        return released
-
 
 def _overlap(text: str, stop: str) -> int:
     """Length of the longest end of ``text`` that is a proper beginning of ``stop``."""

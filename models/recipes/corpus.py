@@ -89,6 +89,11 @@ def train_tokenizer(documents: list[Document]) -> Tokenizer:
     return tokenizer
 
 
+def whole_words(text: str) -> str:
+    """The text without its last word, which may be cut, and without the space before it."""
+    return text.rstrip()[: -len(text.split()[-1])].rstrip()
+
+
 def prompts(tokenizer: Tokenizer, documents: list[Document], count: int) -> list[dict[str, object]]:
     """Openings of sections of held-out documentation, cut at ``PROMPT_TOKENS`` tokens."""
     found: list[dict[str, object]] = []
@@ -100,7 +105,7 @@ def prompts(tokenizer: Tokenizer, documents: list[Document], count: int) -> list
             token_ids = tokenizer.encode("## " + section).ids
             if len(token_ids) < 2 * PROMPT_TOKENS:
                 continue
-            text = tokenizer.decode(token_ids[:PROMPT_TOKENS]).rstrip("\ufffd")
+            text = whole_words(tokenizer.decode(token_ids[:PROMPT_TOKENS]))
             title = section.splitlines()[0].strip()
             found.append({"source": f"{document.name}#{number}", "title": title, "text": text})
     found.sort(key=lambda p: hashlib.sha256(str(p["source"]).encode()).hexdigest())

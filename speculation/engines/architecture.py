@@ -67,11 +67,6 @@ class Architecture:
             raise PackageError(f"config.json holds a value that is no size: {error}") from error
 
     @property
-    def qkv_size(self) -> int:
-        """Width of the packed queries, keys and values."""
-        return (self.num_heads + 2 * self.num_kv_heads) * self.head_size
-
-    @property
     def kv_bytes_per_token(self) -> int:
         """Bytes of keys and values in float32, all layers."""
         return 2 * self.num_layers * self.num_kv_heads * self.head_size * 4

@@ -112,6 +112,13 @@ def test_what_does_not_fit_the_context_is_refused(arguments, outrider):
     assert "context" in err
 
 
+def test_where_no_limit_is_asked_for_the_answer_fits_what_the_prompt_leaves(outrider):
+    code, out, err = outrider("generate", "word " * 500, "--json")
+    assert (code, err) == (0, "")
+    done = json.loads(out.splitlines()[-1])
+    assert 500 < len(done["prompt_token_ids"]) + len(done["token_ids"]) <= 512
+
+
 def test_the_demo_compares_three_ways_to_write(outrider):
     code, out, _ = outrider("demo", "--prompt", "2", "--max-tokens", "12")
     assert code == 0
@@ -120,7 +127,8 @@ def test_the_demo_compares_three_ways_to_write(outrider):
 
 
 def test_a_port_that_is_taken_is_one_clear_line(services):
-    port = services[0].rpartition(":")[2]
-    done = subprocess.run([*OUTRIDER, "verifier", "--port", port], capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"outrider: error: cannot listen on 127.0.0.1:{port}: is the port taken?"
+    for verb, where in zip(("verifier", "agent"), services, strict=True):
+        port = where.rpartition(":")[2]
+        done = subprocess.run([*OUTRIDER, verb, "--port", port], capture_output=True, text=True, check=False)
+        assert done.returncode == 2
+        assert done.stderr == f"outrider: error: cannot listen on 127.0.0.1:{port}: Address already in use\n"

@@ -5,6 +5,7 @@ import json
 import pytest
 
 from device_agent.events import DoneEvent, error_object
+from device_agent.request import Mode
 from outrider import demo, generate
 from outrider.generate import Request
 from speculation.errors import LinkError
@@ -19,7 +20,7 @@ def done(verified_count):
 
 async def printed(capsys, response, is_json=False, mode="collaborate"):
     async with agent_that_answers(response) as (url, _):
-        await generate.run(Request("The", mode=mode), None, url, is_json)
+        await generate.run(Request("The", mode=Mode(mode)), None, url, is_json)
     return capsys.readouterr()
 
 

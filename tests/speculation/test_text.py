@@ -121,49 +121,21 @@ SHORT_TEXT = st.text("ab", max_size=30)
 STOPS = st.lists(st.text("ab", min_size=1, max_size=5), min_size=1, max_size=MAX_STOPS)
 
 
-@given(st.data(), SHORT_TEXT, STOPS)
-@settings(max_examples=400)
-def test_the_earliest_match_is_found_however_the_text_is_cut(data, text, stops):
-    matcher, shown = StopStrings(stops).matcher(), ""
-    for piece in pieces_of(data.draw, text):
-        shown += matcher.push(piece)
-        if matcher.found is None:
-            assert shown + matcher.held == text[: len(shown + matcher.held)]
-            assert not any(stop in shown for stop in stops)
-    shown += matcher.finish()
-    wanted = min((text.find(stop) for stop in stops if stop in text), default=None)
-    assert matcher.found == StopStrings(stops).find(text) == wanted
-    assert shown == text[:wanted]
-    if wanted is not None:
-        assert matcher.push("more") == matcher.finish() == ""
+@given(SHORT_TEXT, STOPS)
+def test_the_earliest_match_is_found(text, stops):
+    assert StopStrings(stops).find(text) == min((text.find(stop) for stop in stops if stop in text), default=None)
 
 
 @given(SHORT_TEXT, STOPS)
 def test_as_little_as_possible_is_held_back(text, stops):
-    matcher = StopStrings(stops).matcher()
-    shown = matcher.push(text)
     if StopStrings(stops).find(text) is None:
         beginnings = {stop[:length] for stop in stops for length in range(1, len(stop))}
         longest = max((len(beginning) for beginning in beginnings if text.endswith(beginning)), default=0)
-        assert len(matcher.held) == len(text) - len(shown) == StopStrings(stops).held_back(text) == longest
-
-
-def test_a_match_waits_for_one_that_began_earlier():
-    matcher = StopStrings(["bc", "abcd"]).matcher()
-    assert matcher.push("xabc") == "x"
-    assert (matcher.found, matcher.held) == (None, "abc")
-    longer = matcher.fork()
-    assert longer.push("d") == ""
-    assert longer.found == 1
-    assert matcher.push("e") == "a"
-    assert matcher.found == 2
+        assert StopStrings(stops).held_back(text) == longest
 
 
 def test_positions_are_counted_in_code_points():
-    matcher = StopStrings(["\n\n"]).matcher()
-    assert matcher.push("日本🦊\n") == "日本🦊"
-    assert matcher.push("\nrest") == ""
-    assert matcher.found == 3
+    assert StopStrings(["\n\n"]).find("日本🦊\n\nrest") == 3
 
 
 @pytest.mark.parametrize("stops", [[], [""], ["a", ""], list("abcde"), "stop", [1]])
