@@ -41,7 +41,7 @@ from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector
 from speculation.shaping.profiles import UNSHAPED
 
-NUM_TOKENS, NUM_PROMPTS, ROUNDS = 128, 6, 3
+NUM_TOKENS, NUM_PROMPTS, ROUNDS, HAND_OVERS = 128, 6, 3, 300
 SAMPLINGS = {"greedy": {}, "top-p 0.9": {"temperature": 0.8, "top_p": 0.9}}
 GOALS_US = {"greedy": 150, "top-p 0.9": 400}
 T = TypeVar("T")
@@ -200,14 +200,31 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     return figures
 
 
+async def hand_over_us(full: FullModel) -> float:
+    """The loop's CPU a job that is nothing but a forward of one token, on the runner as it is."""
+    runner = EngineRunner.on_own_thread(full.engine, "full-model")
+    cache = await runner.run(lambda engine: engine.open())
+    began = time.thread_time()
+    for token_id in range(HAND_OVERS):
+        chunk = Chunk(cache, [token_id], 1)
+        await runner.run(lambda engine, chunk=chunk: engine.extend([chunk]))  # type: ignore[misc]
+    spent_s = time.thread_time() - began
+    await runner.run(lambda engine: engine.close(cache))
+    runner.shutdown()
+    return 1e6 * spent_s / HAND_OVERS
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    figures = measure(1 if arguments.quick else ROUNDS)
+    rounds = 1 if arguments.quick else ROUNDS
+    figures = measure(rounds)
     columns = ["CPU us a final token", *next(iter(figures.values()))]
     rows = [[name, *(f"{value:.0f}" for value in row.values())] for name, row in figures.items()]
-    publish(arguments, "one-stream", [Grid("One stream, unshaped", columns, rows)], figures)
+    bare = median(asyncio.run(hand_over_us(build_engine(VerifierConfig(cloud=UNSHAPED)))) for _ in range(rounds))
+    floor = Grid("Bare hand-over to an engine's thread and back", ["CPU us a job"], [[f"{bare:.0f}"]])
+    publish(arguments, "one-stream", [Grid("One stream, unshaped", columns, rows), floor], {**figures, "hand-over": bare})
 
 
 if __name__ == "__main__":

@@ -149,6 +149,20 @@ def agent(
 
 
 @app.command()
+def conformance(
+    verifier: Annotated[str, typer.Option(metavar="HOST:PORT", help="The verifier to check.")],
+    pair: PairOption = None,
+    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
+    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
+    json: JsonOption = False,
+) -> None:
+    """Check, case by case, that a running verifier keeps what docs/protocol.md promises a device."""
+    from outrider import conformance as front
+
+    _run(front.run(verifier, pair, json, timeout, case or ()))
+
+
+@app.command()
 def version() -> None:
     """Print the version."""
     print(metadata.version("outrider"))

@@ -25,7 +25,7 @@ class Link(Protocol):
     def statistics(self) -> LinkStatistics: ...
 
     async def send(self, message: DeviceMessage) -> None:
-        """Hand a message over; may wait for flow control. Raises ``LinkError`` when the stream is gone."""
+        """Hand a message over; may wait for flow control. After the stream's end it is dropped: ``receive`` tells why."""
 
     async def receive(self) -> CloudMessage | None:
         """The next message, or None when the other end closed in order.

@@ -44,8 +44,9 @@ class GrpcLink:
     async def send(self, message: DeviceMessage) -> None:
         """Hand a message over; waits for flow control.
 
-        What comes after the verifier's orderly end is dropped: a draft may cross its ``Finished``. Raises the error that ended
-        the stream, ``LinkError`` after ``aclose``, ``InvalidRequestError`` for a message over the limit.
+        What comes after the stream's end is dropped: a draft may cross the verifier's ``Finished`` or its refusal, and only
+        ``receive`` can tell which, once all before it is read. Raises ``LinkError`` after ``aclose``,
+        ``InvalidRequestError`` for a message over the limit.
         """
         self._require_open()
         data = codec.encode_request(message)
@@ -53,6 +54,8 @@ class GrpcLink:
             raise InvalidRequestError(f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
         try:
             await self._write(data)
+        except (grpc.aio.InternalError, grpc.aio.AioRpcError):
+            return
         except asyncio.CancelledError:
             self._explain_cancel()
             raise
@@ -88,8 +91,6 @@ class GrpcLink:
         try:
             await self._call.wait_for_connection()
             await self._call._cython_call.send_serialized_message(data)
-        except (grpc.aio.InternalError, grpc.aio.AioRpcError):
-            await self._explain_end()
         except asyncio.CancelledError:
             self._call.cancel()
             raise
