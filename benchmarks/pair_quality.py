@@ -147,6 +147,7 @@ def measure(pair: Pair, corpus: Path | None, num_prompts: int) -> dict[str, obje
     drafts: dict[str, Engine] = {v: OnnxEngine(pair.draft, v, num_slots=2) for v in pair.draft.variants}
     figures: dict[str, object] = {
         "pair": f"{pair.name} {pair.version}",
+        "provenance": {"full": pair.full.manifest.provenance, "draft": pair.draft.manifest.provenance},
         "parameters": {"full": pair.full.num_parameters, "draft": pair.draft.num_parameters},
         "megabytes": {"full": sizes(pair.full), "draft": sizes(pair.draft)},
         "greedy": agreement(full, drafts, pair, SamplingParameters(), num_prompts),

@@ -38,6 +38,12 @@ def shape_of(weights: dict[str, NDArray[Any]]) -> Shape:
     raise SystemExit(f"no shape has {layers} layers of width {hidden_size}; known: {', '.join(SHAPES)}")
 
 
+def training_of(checkpoint: Path) -> str:
+    """How long a checkpoint was trained, in a phrase."""
+    progress = torch.load(checkpoint, weights_only=True, map_location="cpu")["progress"]
+    return f"trained on {progress['tokens'] / 1e6:.1f} M tokens in {progress['seconds'] / 60:.0f} minutes"
+
+
 def source(half: str, checkpoint: Path, corpus: Path, provenance: str) -> PackageSource:
     """One half of the pair, named after the corpus's own end token."""
     tokenizer = (corpus / "tokenizer.json").read_bytes()
@@ -51,7 +57,7 @@ def source(half: str, checkpoint: Path, corpus: Path, provenance: str) -> Packag
         tokenizer=tokenizer,
         end_token_ids=(end_token_id,),
         licence=LICENCE,
-        provenance=f"{provenance}; corpus sha256 {facts['sha256']}".lstrip("; "),
+        provenance="; ".join(filter(None, (training_of(checkpoint), provenance, f"corpus sha256 {facts['sha256']}"))),
         variants=VARIANTS[half],
     )
 

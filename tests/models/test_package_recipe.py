@@ -14,6 +14,7 @@ from models.recipes import package as recipe  # noqa: E402
 from models.recipes.corpus import END_OF_TEXT  # noqa: E402
 from models.recipes.network import SHAPES, Decoder  # noqa: E402
 
+PROGRESS = {"step": 10, "tokens": 40960, "seconds": 90.0}
 PROMPTS = [{"source": "a.rst#0", "title": "A", "text": "a"}]
 
 
@@ -26,7 +27,7 @@ def arguments(tmp_path):
     (corpus / "corpus.json").write_text(json.dumps({"sha256": "c0ffee"}))
     torch.manual_seed(0)
     for half in ("draft", "full"):
-        torch.save({"model": Decoder(SHAPES["draft"]).state_dict()}, tmp_path / f"{half}.pt")
+        torch.save({"model": Decoder(SHAPES["draft"]).state_dict(), "progress": PROGRESS}, tmp_path / f"{half}.pt")
     names = {half: tmp_path / f"{half}.pt" for half in ("draft", "full")}
     return argparse.Namespace(**names, corpus=corpus, out=tmp_path / "out" / "pair", version=3, provenance="a test")
 
@@ -45,7 +46,7 @@ def test_a_failure_leaves_the_old_pair_whole(arguments):
     before = load_pair(arguments.out).identity
     state = Decoder(SHAPES["draft"]).state_dict()
     state["model.norm.weight"] = torch.full((SHAPES["draft"].hidden_size,), 1e6)
-    torch.save({"model": state}, arguments.full)
+    torch.save({"model": state, "progress": PROGRESS}, arguments.full)
     arguments.version = 4
     with np.errstate(over="ignore"), pytest.raises(Exception, match="float16 cannot hold"):
         recipe.package(arguments)
@@ -54,6 +55,6 @@ def test_a_failure_leaves_the_old_pair_whole(arguments):
 
 
 def test_weights_of_no_known_shape_are_refused(arguments):
-    torch.save({"model": {"model.embed_tokens.weight": torch.zeros(10, 4)}}, arguments.draft)
+    torch.save({"model": {"model.embed_tokens.weight": torch.zeros(10, 4)}, "progress": PROGRESS}, arguments.draft)
     with pytest.raises(SystemExit, match="no shape has 0 layers of width 4; known: full, draft"):
         recipe.package(arguments)
