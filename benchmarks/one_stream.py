@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TypeVar
 
@@ -25,14 +26,15 @@ from rich.progress import track
 import cloud_verifier.server
 import device_agent.server
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.virtual import last_event
+from benchmarks.virtual import last_of
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from device_agent.agent import DeviceAgent
 from device_agent.build import draft_engine, facts_of
 from device_agent.config import AgentConfig
+from device_agent.events import Event
 from device_agent.request import Mode, StreamRequest
-from outrider.client import Client
+from outrider.client import Client, Options
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
 from speculation.engines.runner import EngineRunner
@@ -42,9 +44,12 @@ from speculation.links.memory import MemoryConnector
 from speculation.shaping.profiles import UNSHAPED
 
 NUM_TOKENS, NUM_PROMPTS, ROUNDS, HAND_OVERS = 128, 6, 3, 300
-SAMPLINGS = {"greedy": {}, "top-p 0.9": {"temperature": 0.8, "top_p": 0.9}}
+SEED = 1
+SAMPLINGS = {"greedy": (0.0, 1.0), "top-p 0.9": (0.8, 0.9)}
+"""Temperature and top-p."""
 GOALS_US = {"greedy": 150, "top-p 0.9": 400}
 T = TypeVar("T")
+Answer = Callable[[StreamRequest], AsyncIterator[Event]]
 
 
 class TimedEngine:
@@ -77,25 +82,27 @@ class TimedEngine:
         self._engine.close(cache)
 
 
-class TimedRunner(EngineRunner[TimedEngine]):
+class TimedRunner(EngineRunner[Engine]):
     """Adds up the CPU seconds of whole jobs: forwards, choices and what is around them."""
 
     def __init__(self, engine: Engine, name: str) -> None:
-        super().__init__(TimedEngine(engine), ThreadPoolExecutor(1, thread_name_prefix=name))
-        self.job_s = 0.0
+        self._timed = TimedEngine(engine)
+        self._job_s = 0.0
+        super().__init__(self._timed, ThreadPoolExecutor(1, thread_name_prefix=name))
 
-    async def run(self, job: Callable[[TimedEngine], T]) -> T:
-        def timed(engine: TimedEngine) -> T:
+    async def run(self, job: Callable[[Engine], T]) -> T:
+        def timed(engine: Engine) -> T:
             began = time.thread_time()
             try:
                 return job(engine)
             finally:
-                self.job_s += time.thread_time() - began
+                self._job_s += time.thread_time() - began
 
         return await super().run(timed)
 
-    def read(self) -> tuple[float, float]:
-        return self.engine.forward_s, self.job_s - self.engine.forward_s
+    def read(self) -> NDArray[np.float64]:
+        """CPU seconds of the forwards, and of what was around them."""
+        return np.array([self._timed.forward_s, self._job_s - self._timed.forward_s])
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,38 +142,30 @@ class Stage:
             if over_http:
                 url = (await stack.enter_async_context(device_agent.server.serve(config, agent=agent))).url
                 client = await stack.enter_async_context(Client(url))
-                answer: Callable[[StreamRequest], object] = lambda request: over_client(client, request)  # noqa: E731
+                answer: Answer = partial(over_client, client)
             else:
                 await stack.enter_async_context(agent)
-                answer = lambda request: last_event(agent, request)  # noqa: E731
-            await answer(requests[0])  # type: ignore[misc]
+                answer = agent.stream
+            await last_of(answer(requests[0]))
             before, began = (drafts.read(), passes.read()), time.process_time()
             tokens = 0
             for request in requests:
-                done = await answer(request)  # type: ignore[misc]
-                tokens += len(done.token_ids)
-            total = time.process_time() - began
-            (draft_forward, draft_choice), (full_forward, full_choice) = (
-                tuple(b - a for a, b in zip(old, new, strict=True))
-                for old, new in zip(before, (drafts.read(), passes.read()), strict=True)
-            )
-        rest = total - draft_forward - draft_choice - full_forward - full_choice
-        return Cost(*(1e6 * x / tokens for x in (draft_forward, draft_choice, full_forward, full_choice, rest)))
+                tokens += len((await last_of(answer(request))).token_ids)
+            total_s = time.process_time() - began
+            engines_s = np.concatenate([drafts.read() - before[0], passes.read() - before[1]])
+        return Cost(*(1e6 * float(x) / tokens for x in (*engines_s, total_s - engines_s.sum())))
 
 
-async def over_client(client: Client, request: StreamRequest) -> object:
-    """The last event, over HTTP. The client's own work is in the process's time too, and so in the difference."""
-    last: object = None
-    async for event in client.stream(
-        prompt=request.prompt,
-        max_tokens=request.max_tokens,
-        temperature=request.temperature,
-        top_p=request.top_p,
-        seed=request.seed,
-        mode=request.mode.value,
-    ):
-        last = event
-    return last
+def over_client(client: Client, request: StreamRequest) -> AsyncIterator[Event]:
+    """The same over HTTP. The client's own work is in the process's time too, and so in the difference."""
+    options: Options = {
+        "max_tokens": NUM_TOKENS,
+        "temperature": request.temperature,
+        "top_p": request.top_p,
+        "seed": SEED,
+        "mode": request.mode.value,
+    }
+    return client.stream(request.prompt, **options)
 
 
 def middle(costs: Sequence[Cost]) -> Cost:
@@ -179,7 +178,8 @@ def measure(rounds: int) -> dict[str, dict[str, float]]:
     cells = [(sampling, mode) for sampling in SAMPLINGS for mode in (Mode.CLOUD, Mode.COLLABORATE)]
     figures = {}
     for sampling, mode in track(cells, "one stream", transient=True):
-        requests = [StreamRequest(p, max_tokens=NUM_TOKENS, seed=1, mode=mode, **SAMPLINGS[sampling]) for p in prompts]
+        temperature, top_p = SAMPLINGS[sampling]
+        requests = [StreamRequest(p, NUM_TOKENS, temperature, top_p, seed=SEED, mode=mode) for p in prompts]
         ways = {"memory": (False, False), "grpc": (True, False), "http": (False, True)}
         costs: dict[str, list[Cost]] = {way: [] for way in ways}
         for _ in range(rounds):

@@ -80,9 +80,14 @@ class Bench:
 
 
 async def last_event(agent: DeviceAgent, request: StreamRequest) -> DoneEvent:
+    """The last event of an answer. Raises ``RuntimeError`` where it ends with an error."""
+    return await last_of(agent.stream(request))
+
+
+async def last_of(events: AsyncIterator[Event]) -> DoneEvent:
     """Read a stream to its end. Raises ``RuntimeError`` where it ends with an error."""
     event: Event | None = None
-    async for newest in agent.stream(request):
+    async for newest in events:
         event = newest
     if isinstance(event, ErrorEvent):
         raise RuntimeError(f"the stream ended with an error: {event.error}")
