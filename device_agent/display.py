@@ -101,6 +101,10 @@ class Display:
         self._is_alone = True
         return self._judge(len(self._answer))[1] + self._reveal_more()
 
+    def come_back(self) -> None:
+        """Verdicts come again: stop strings are judged on final text."""
+        self._is_alone = False
+
     def finish(self, max_drafts: int) -> list[Event]:
         """Nothing more will come: commit what is final, keep at most so many of the drafts shown, let go of held-back bytes."""
         keep = max(self._num_final, min(self._num_shown, self._num_final + max_drafts))

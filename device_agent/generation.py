@@ -19,7 +19,7 @@ from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
-from speculation.errors import CapacityError, LinkError, OutriderError
+from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict
@@ -29,6 +29,8 @@ LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
 
 STOP = FinishReason.STOP.value
 HANG_UP_S = 0.5
+RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
+"""How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
 LOST = (LinkError, CapacityError)
 """Errors of the link after which a device can go on alone: the verifier is away, or has no room."""
 
@@ -61,6 +63,7 @@ class Generation:
         self._may_draft = asyncio.Event()
         self._may_send = asyncio.Event()
         self._opened_s = 0.0
+        self._reconnect_s = RECONNECT_S
         self._is_alone = self._mode is Mode.DEVICE
         self._last: DoneEvent | ErrorEvent | None = None
 
@@ -102,16 +105,24 @@ class Generation:
                 await self._collaborate(tasks)
 
     async def _collaborate(self, tasks: asyncio.TaskGroup) -> None:
-        """Draft and converse at once; where the verifier is lost, draft on alone."""
-        drafting = tasks.create_task(self._draft())
-        try:
-            await self._converse(tasks)
-        except LOST as error:
-            if self._assignment.request.reveal is Reveal.FINAL:
-                raise
-            self._go_alone(error)
-            await drafting
-        drafting.cancel()
+        """Draft and converse at once, until one of them has ended the answer."""
+        both = tasks.create_task(self._draft()), tasks.create_task(self._converse_again_and_again(tasks))
+        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+        for task in both:
+            task.cancel()
+
+    async def _converse_again_and_again(self, tasks: asyncio.TaskGroup) -> None:
+        """Where the verifier is lost, the device drafts on alone, and its drafts are audited once a verifier is there again."""
+        while True:
+            try:
+                return await self._converse(tasks)
+            except (*LOST, HandshakeError) as error:
+                is_refused = isinstance(error, HandshakeError) and not self._is_alone
+                if is_refused or self._assignment.request.reveal is Reveal.FINAL:
+                    raise
+                self._go_alone(error)
+            await asyncio.sleep(self._reconnect_s)
+            self._reconnect_s = min(2 * self._reconnect_s, LONGEST_RECONNECT_S)
 
     async def _converse(self, tasks: asyncio.TaskGroup) -> None:
         """One stream with the verifier, until the answer is over. Raises what ends the stream before."""
@@ -173,6 +184,8 @@ class Generation:
 
     def _opened(self, opened: Opened, update: Update) -> None:
         rtt_ms = round((_now_s() - self._opened_s) * 1000, 3)
+        if self._is_alone:
+            self._come_back()
         self._tell_state(LINK, rtt_ms)
         if update.fingerprint_changed or not opened.is_exact:
             self._tell_state(EXACTNESS, rtt_ms)
@@ -191,7 +204,15 @@ class Generation:
             raise LinkError(f"the verifier ended the session: {reason.value}")
         self._end(reason.value)
 
+    def _come_back(self) -> None:
+        self._is_alone = False
+        self._mode = Mode.COLLABORATE
+        self._reconnect_s = RECONNECT_S
+        self._display.come_back()
+
     def _go_alone(self, error: Exception) -> None:
+        if self._is_alone:
+            return
         _log.warning("session %s goes on without a verifier: %s", self._assignment.session_id, error)
         self._is_alone = True
         self._mode = Mode.DEVICE
@@ -203,7 +224,10 @@ class Generation:
         """Draft ahead for as long as this task lives; alone, until the answer is over."""
         await self._drafter.open()
         while not (self._is_alone and (reason := self._end_of_tail())):
-            if self._is_alone or self._has_room():
+            if self._is_unsent():
+                self._session.drafted(self._drafter.context[self._num_told()])
+                self._may_send.set()
+            elif self._is_alone or self._has_room():
                 await self._draft_one()
             else:
                 self._may_draft.clear()
@@ -216,10 +240,15 @@ class Generation:
         if drafted is None or self._is_over or not (self._is_alone or self._has_room()):
             return
         self._drafter.append(drafted.token_id)
-        if not self._is_alone:
-            self._session.drafted(drafted.token_id)
-            self._may_send.set()
         self._show(self._display.drafted(drafted.token_id, drafted.confidence))
+
+    def _num_told(self) -> int:
+        """Tokens that the session knows: final ones, and drafts behind them."""
+        return len(self._session.final) + len(self._session.path)
+
+    def _is_unsent(self) -> bool:
+        """Whether a draft waits to be told to the session: the newest, or one that was made alone and is to be audited."""
+        return not self._is_alone and self._num_told() < len(self._drafter.context) and self._session.room > 0
 
     def _has_room(self) -> bool:
         num_ahead = len(self._drafter.context) - len(self._session.final)
@@ -263,7 +292,9 @@ class Generation:
 
     def _done(self, reason: str) -> DoneEvent:
         token_ids = self._display.token_ids
-        used = self._meter.usage(self._session.usage)
+        # A verifier tells of its own stream; of an answer that took several only the device knows all.
+        told = self._session.usage if self._session.attempt == 1 else None
+        used = self._meter.usage(told)
         return DoneEvent(
             seq=next(self._numbers),
             finish_reason=reason,
@@ -272,7 +303,7 @@ class Generation:
             text=self._display.text,
             verified_count=self._display.num_final,
             usage=usage_json(len(self._assignment.prompt), len(token_ids), used),
-            figures=self._meter.report(len(token_ids), self._session.usage),
+            figures=self._meter.report(len(token_ids), told),
         )
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:

@@ -395,3 +395,11 @@ def test_a_session_that_was_finished_may_be_opened_again():
     device.receive(Opened("s", 8, "x"))
     assert device.finish_reason is None
     assert decoded(device, 5).tokens == (5,)
+
+
+def test_a_cancel_ends_its_own_stream_only():
+    device = session()
+    device.cancel()
+    assert device.room == 0
+    device.open()
+    assert device.room > 0
