@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from device_agent.display import Display
 from device_agent.pair import PairFacts
-from device_agent.request import StreamRequest
+from device_agent.request import Mode, StreamRequest
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 
@@ -27,6 +27,13 @@ class Assignment:
     def limit(self) -> int:
         """The position behind the last token that may be generated."""
         return len(self.prompt) + self.max_tokens
+
+    @property
+    def max_tail(self) -> int:
+        """Tokens that may follow the final ones without a verifier's word."""
+        is_lost = self.request.mode is not Mode.DEVICE
+        offline_tokens = self.request.offline_tokens
+        return offline_tokens if is_lost and offline_tokens is not None else self.max_tokens
 
     def display(self, pair: PairFacts, numbers: Iterator[int]) -> Display:
         """What the client will be shown; ``numbers`` gives out ``seq``."""

@@ -13,8 +13,9 @@ from collections.abc import Callable, Iterator, Sequence
 
 from device_agent.assignment import Assignment
 from device_agent.drafter import Drafter
+from device_agent.ending import cause, done_event
 from device_agent.events import DoneEvent, ErrorEvent, Event, StateEvent, error_object
-from device_agent.figures import Meter, usage_json
+from device_agent.figures import Meter
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
 from speculation.engines.base import Engine
@@ -84,7 +85,7 @@ class Generation:
             if deadline.expired():
                 self._end(FinishReason.DEADLINE.value)
             else:
-                self._fail(_cause(error))
+                self._fail(cause(error))
         return self._last or self._fail(LinkError("the answer broke off"))
 
     async def _generate(self) -> None:
@@ -263,15 +264,9 @@ class Generation:
             return STOP
         if length >= self._assignment.limit or length > self._pair.draft_context_length:
             return FinishReason.LENGTH.value
-        if length - len(self._session.final) >= self._max_tail() or self._display.is_holding:
+        if length - len(self._session.final) >= self._assignment.max_tail or self._display.is_holding:
             return OFFLINE
         return None
-
-    def _max_tail(self) -> int:
-        """Tokens that may follow the final ones without a verifier's word."""
-        offline_tokens = self._assignment.request.offline_tokens
-        is_lost = self._assignment.request.mode is not Mode.DEVICE
-        return offline_tokens if is_lost and offline_tokens is not None else self._assignment.max_tokens
 
     def _tell_state(self, reason: str, rtt_ms: float | None = None) -> None:
         if not self._is_over:
@@ -286,25 +281,10 @@ class Generation:
         """The answer is over; drafts stay only where the device ended alone."""
         if self._is_over:
             return
-        tail = self._max_tail() if self._is_alone else 0
+        tail = self._assignment.max_tail if self._is_alone else 0
         self._show(self._display.finish(tail))
-        self._last = self._done(STOP if self._display.is_stopped else reason)
-
-    def _done(self, reason: str) -> DoneEvent:
-        token_ids = self._display.token_ids
-        # A verifier tells of its own stream; of an answer that took several only the device knows all.
-        told = self._session.usage if self._session.attempt == 1 else None
-        used = self._meter.usage(told)
-        return DoneEvent(
-            seq=next(self._numbers),
-            finish_reason=reason,
-            prompt_token_ids=self._assignment.prompt,
-            token_ids=token_ids,
-            text=self._display.text,
-            verified_count=self._display.num_final,
-            usage=usage_json(len(self._assignment.prompt), len(token_ids), used),
-            figures=self._meter.report(len(token_ids), told),
-        )
+        reason = STOP if self._display.is_stopped else reason
+        self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:
         if not isinstance(error, OutriderError):
@@ -312,13 +292,6 @@ class Generation:
         if self._last is None:
             self._last = ErrorEvent(next(self._numbers), error_object(error))
         return self._last
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The first error behind a group, and of several the one that says something."""
-    while isinstance(error, BaseExceptionGroup):
-        error = next((e for e in error.exceptions if isinstance(e, OutriderError)), error.exceptions[0])
-    return error
 
 
 def _now_s() -> float:

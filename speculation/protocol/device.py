@@ -124,10 +124,7 @@ class DeviceSession:
         return length >= self.limit or (length > self.generation_start and self._final[-1] in self._end_token_ids)
 
     def open(self) -> Open:
-        """Start the next stream. Nodes are numbered from 1 again, and ``flush`` will send the live tree again.
-
-        What ended the stream before, a cancel too, was that stream's.
-        """
+        """Start the next stream, uncancelled. Nodes are numbered from 1 again, and ``flush`` will send the live tree again."""
         self.attempt += 1
         self.finish_reason = self.usage = None
         self._cancelled = False
