@@ -14,12 +14,11 @@ import device_agent.server
 from cloud_verifier.config import VerifierConfig
 from device_agent.build import build_agent
 from device_agent.config import AgentConfig
-from speculation.engines.package import bundled_pair_path, load_pair
+from speculation.engines.package import load_pair
 from speculation.errors import UnknownNameError
 from tests.device_agent.doubles import feed
 from tests.device_agent.replay import Replay
 
-pytestmark = pytest.mark.skipif(not (bundled_pair_path() / "pair.json").is_file(), reason="no bundled pair")
 NUM_TOKENS = 32
 
 
