@@ -159,7 +159,7 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: float, muon_lr: float
     parser.add_argument("--out", type=Path, required=True, help="folder of this run's checkpoints")
     parser.add_argument("--tokens", type=float, default=tokens, help="tokens of the constant phase (default: %(default)g)")
     parser.add_argument("--until-minutes", type=float, default=math.inf, help="end the constant phase after this long")
-    parser.add_argument("--decay-share", type=float, default=0.2, help="decay steps as a share of the steps before")
+    parser.add_argument("--decay-share", type=float, default=0.9, help="decay steps as a share of the steps before")
     parser.add_argument("--batch", type=int, default=8, help=f"windows of {ROWS} tokens a step")
     parser.add_argument("--docs-share", type=float, default=0.7, help="share of the windows that are documentation")
     parser.add_argument("--muon-lr", type=float, default=muon_lr)
