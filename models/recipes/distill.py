@@ -15,8 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from models.recipes.data import Windows
-from models.recipes.loop import ROWS, Run, add_arguments, load
+from models.recipes.loop import Run, add_arguments, load
 from models.recipes.network import SHAPES, Decoder
+from models.recipes.place import Place
 
 PROMPT_ROWS = 48
 SAMPLE_BATCH = 64
@@ -35,8 +36,8 @@ def samples(full: Decoder, windows: Windows, count: int, length: int, path: Path
         return torch.from_numpy(np.load(path).astype(np.int64))
     drawn: list[Tensor] = []
     while len(drawn) * SAMPLE_BATCH < count:
-        prompts = windows.batch(10**9 + len(drawn), SAMPLE_BATCH)[:, :PROMPT_ROWS]
-        drawn.append(full.sample(prompts, length, SAMPLING_TEMPERATURES[len(drawn) % 2]))
+        prompts = windows.batch(10**9 + len(drawn), SAMPLE_BATCH)[:, :PROMPT_ROWS].to(full.cos.device)
+        drawn.append(full.sample(prompts, length, SAMPLING_TEMPERATURES[len(drawn) % 2]).cpu())
         print(f"{min(count, len(drawn) * SAMPLE_BATCH)} of {count} samples", flush=True)
     tokens = torch.cat(drawn)[:count]
     np.save(path, tokens.numpy().astype(np.uint16))
@@ -53,28 +54,28 @@ def main() -> None:
     parser.add_argument("--sample-share", type=float, default=0.4, help="share of the steps that train on samples")
     add_arguments(parser, tokens=10e6, muon_lr=0.02, adam_lr=5e-3)
     arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
-    full, draft = Decoder(SHAPES[arguments.full_shape]), Decoder(SHAPES[arguments.shape])
+    place = Place.of(arguments)
+    full, draft = Decoder(SHAPES[arguments.full_shape]).to(place.device), Decoder(SHAPES[arguments.shape])
     load(arguments.full, full)
-    windows = Windows(arguments.corpus, ROWS, arguments.docs_share, arguments.seed)
-    run = Run(draft, arguments)
+    windows = Windows(arguments.corpus, arguments.rows, arguments.docs_share, arguments.seed)
+    run = Run(draft, arguments, place)
     drawn = samples(full, windows, arguments.samples, arguments.sample_length, arguments.out / "samples.npy")
+    teacher, pupil = place.forward(full), place.forward(draft)
+    sample_rows = arguments.batch * arguments.rows // arguments.sample_length
 
     def batch(step: int) -> Tensor:
         rng = np.random.default_rng((arguments.seed, step, 1))
         if rng.random() >= arguments.sample_share:
             return windows.batch(step, arguments.batch)[:, :-1]
-        rows = rng.integers(0, len(drawn), arguments.batch * ROWS // arguments.sample_length)
-        return drawn[torch.from_numpy(rows)]
+        return drawn[torch.from_numpy(rng.integers(0, len(drawn), sample_rows))]
 
     def loss(step: int) -> Tensor:
-        tokens = batch(step)
+        tokens = batch(step).to(place.device)
         with torch.no_grad():
-            wanted = full(tokens)
-        return divergence(wanted, draft(tokens))
+            wanted = teacher(tokens)
+        return divergence(wanted, pupil(tokens))
 
-    run.go(loss, arguments.batch * ROWS)
+    run.go(loss, arguments.batch * arguments.rows)
 
 
 if __name__ == "__main__":

@@ -13,13 +13,16 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import Tensor
 
 from models.recipes.data import validation_windows
 from models.recipes.network import Decoder
 from models.recipes.optimiser import optimisers
+from models.recipes.place import Place, add_place_arguments
+from speculation.engines.manifest import MANIFEST, WEIGHTS
 
-ROWS = 512
+VALIDATION_ROWS = 512
 CHECKPOINT_STEPS = 200
 
 
@@ -30,6 +33,8 @@ class Progress:
     step: int = 0
     tokens: int = 0
     seconds: float = 0.0
+    began_from: str = ""
+    """Provenance of the released weights that the run went on from; empty for a run from random weights."""
 
 
 class StopRequest:
@@ -44,16 +49,16 @@ class StopRequest:
         self.was_made = True
 
 
-def cross_entropy(model: Decoder, batch: Tensor) -> Tensor:
+def cross_entropy(logits_of: Callable[[Tensor], Tensor], batch: Tensor) -> Tensor:
     """Mean next-token loss in nats of token ids [batch, rows + 1]."""
-    logits = model(batch[:, :-1])
+    logits = logits_of(batch[:, :-1])
     return F.cross_entropy(logits.flatten(0, 1), batch[:, 1:].flatten())
 
 
 @torch.no_grad()
 def validation_loss(model: Decoder, corpus: Path, kind: str, count: int = 32) -> float:
     """Mean loss in nats over held-out windows."""
-    windows = validation_windows(corpus, kind, ROWS, count)
+    windows = validation_windows(corpus, kind, VALIDATION_ROWS, count).to(model.cos.device)
     return float(torch.stack([cross_entropy(model, part) for part in windows.split(8)]).mean())
 
 
@@ -67,11 +72,17 @@ def save(path: Path, model: Decoder, opts: list[torch.optim.Optimizer], progress
 
 def load(path: Path, model: Decoder, opts: list[torch.optim.Optimizer] | None = None) -> Progress:
     """Read a checkpoint into a model and, where given, its optimisers."""
-    state = torch.load(path, weights_only=True)
+    state = torch.load(path, weights_only=True, map_location=model.cos.device)
     model.load_state_dict(state["model"])
     for optimiser, saved in zip(opts or [], state["optimisers"], strict=False):
         optimiser.load_state_dict(saved)
     return Progress(**state["progress"])
+
+
+def start_from(package: Path, model: Decoder) -> Progress:
+    """Read a released package's weights into a model, as the start of a new run."""
+    model.load_state_dict(load_file(package / WEIGHTS))
+    return Progress(began_from=json.loads((package / MANIFEST).read_text("utf-8"))["provenance"])
 
 
 def learning_rate_scale(progress: Progress, warmup_steps: int, decay_from: int | None, decay_steps: int) -> float:
@@ -83,13 +94,18 @@ def learning_rate_scale(progress: Progress, warmup_steps: int, decay_from: int |
 class Run:
     """One training run in a folder: ``latest.pt`` while it runs, ``constant.pt`` before the decay, ``final.pt`` at the end."""
 
-    def __init__(self, model: Decoder, arguments: argparse.Namespace) -> None:
+    def __init__(self, model: Decoder, arguments: argparse.Namespace, place: Place) -> None:
+        model.to(place.device)
         self.model, self.out, self.arguments = model, arguments.out, arguments
-        self.optimisers = optimisers(model, arguments.muon_lr, arguments.adam_lr)
+        self.optimisers = optimisers(model, arguments.muon_lr, arguments.adam_lr, place.precision)
         self._bases = (arguments.muon_lr, arguments.adam_lr)
         self.out.mkdir(parents=True, exist_ok=True)
         latest = self.out / "latest.pt"
-        self.progress = load(latest, model, self.optimisers) if latest.exists() else Progress()
+        self.progress = Progress()
+        if latest.exists():
+            self.progress = load(latest, model, self.optimisers)
+        elif arguments.start_from is not None:
+            self.progress = start_from(arguments.start_from, model)
         self._log = (self.out / "log.jsonl").open("a", buffering=1)
         self._running: float | None = None
         print(f"{model.num_parameters / 1e6:.2f} M parameters, from step {self.progress.step}", flush=True)
@@ -160,10 +176,11 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: float, muon_lr: float
     parser.add_argument("--tokens", type=float, default=tokens, help="tokens of the constant phase (default: %(default)g)")
     parser.add_argument("--until-minutes", type=float, default=math.inf, help="end the constant phase after this long")
     parser.add_argument("--decay-share", type=float, default=0.9, help="decay steps as a share of the steps before")
-    parser.add_argument("--batch", type=int, default=8, help=f"windows of {ROWS} tokens a step")
+    parser.add_argument("--start-from", type=Path, metavar="PACKAGE", help="go on from a released package's weights")
+    parser.add_argument("--rows", type=int, default=256, help="tokens of a window (default: %(default)s)")
+    parser.add_argument("--batch", type=int, default=16, help="windows a step (default: %(default)s)")
     parser.add_argument("--docs-share", type=float, default=0.7, help="share of the windows that are documentation")
     parser.add_argument("--muon-lr", type=float, default=muon_lr)
     parser.add_argument("--adam-lr", type=float, default=adam_lr)
     parser.add_argument("--warmup-steps", type=int, default=50)
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
+    add_place_arguments(parser)

@@ -13,12 +13,12 @@ from torch import Tensor, nn
 _COEFFICIENTS = (3.4445, -4.7750, 2.0315)
 
 
-def orthogonalised(update: Tensor, steps: int = 5) -> Tensor:
-    """The nearest semi-orthogonal matrices, roughly; update: [matrices, rows, columns]."""
+def orthogonalised(update: Tensor, precision: torch.dtype = torch.float32, steps: int = 5) -> Tensor:
+    """The nearest semi-orthogonal matrices, roughly; update: [matrices, rows, columns]; the result is in ``precision``."""
     a, b, c = _COEFFICIENTS
     tall = update.shape[-2] > update.shape[-1]
     x = update.mT if tall else update
-    x = x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)
+    x = (x / (x.norm(dim=(-2, -1), keepdim=True) + 1e-7)).to(precision)
     for _ in range(steps):
         gram = x @ x.mT
         x = a * x + (b * gram + c * gram @ gram) @ x
@@ -29,8 +29,14 @@ class Muon(torch.optim.Optimizer):
     """Nesterov momentum, orthogonalised in batches of equal shape; decoupled weight decay."""
 
     def __init__(
-        self, parameters: Iterable[nn.Parameter], lr: float, momentum: float = 0.95, weight_decay: float = 0.01
+        self,
+        parameters: Iterable[nn.Parameter],
+        lr: float,
+        momentum: float = 0.95,
+        weight_decay: float = 0.01,
+        precision: torch.dtype = torch.float32,
     ) -> None:
+        self._precision = precision
         super().__init__(list(parameters), {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     @torch.no_grad()
@@ -46,14 +52,17 @@ class Muon(torch.optim.Optimizer):
                     buffer.lerp_(parameter.grad, 1 - group["momentum"])
                     updates.append(parameter.grad.lerp(buffer, group["momentum"]))
                 scale = max(1.0, shape[0] / shape[1]) ** 0.5
-                for parameter, update in zip(parameters, orthogonalised(torch.stack(updates)), strict=True):
+                for parameter, update in zip(parameters, orthogonalised(torch.stack(updates), self._precision), strict=True):
                     parameter.mul_(1 - group["lr"] * group["weight_decay"])
                     parameter.add_(update, alpha=-group["lr"] * scale)
 
 
-def optimisers(model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 3e-3) -> list[torch.optim.Optimizer]:
-    """Muon over the layers' matrices; AdamW over embeddings and norms."""
+def optimisers(
+    model: nn.Module, muon_lr: float = 0.02, adam_lr: float = 3e-3, precision: torch.dtype = torch.float32
+) -> list[torch.optim.Optimizer]:
+    """Muon over the layers' matrices, orthogonalised in ``precision``; AdamW over embeddings and norms."""
     named = list(model.named_parameters())
     matrices = [p for n, p in named if p.ndim == 2 and "embed" not in n]
     others = [p for n, p in named if p.ndim != 2 or "embed" in n]
-    return [Muon(matrices, muon_lr), torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.95), weight_decay=0.01)]
+    adam = torch.optim.AdamW(others, adam_lr, betas=(0.9, 0.95), weight_decay=0.01)
+    return [Muon(matrices, muon_lr, precision=precision), adam]

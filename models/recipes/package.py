@@ -41,7 +41,9 @@ def shape_of(weights: dict[str, NDArray[Any]]) -> Shape:
 def training_of(checkpoint: Path) -> str:
     """How long a checkpoint was trained, in a phrase."""
     progress = torch.load(checkpoint, weights_only=True, map_location="cpu")["progress"]
-    return f"trained on {progress['tokens'] / 1e6:.1f} M tokens in {progress['seconds'] / 60:.0f} minutes"
+    trained = f"trained on {progress['tokens'] / 1e6:.1f} M tokens in {progress['seconds'] / 60:.0f} minutes"
+    began_from = progress.get("began_from")
+    return f"{trained} behind an earlier release ({began_from})" if began_from else trained
 
 
 def source(half: str, checkpoint: Path, corpus: Path, provenance: str) -> PackageSource:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import argparse
 
-import torch
+from torch import Tensor
 
 from models.recipes.data import Windows
-from models.recipes.loop import ROWS, Run, add_arguments, cross_entropy
+from models.recipes.loop import Run, add_arguments, cross_entropy
 from models.recipes.network import SHAPES, Decoder
+from models.recipes.place import Place
 
 
 def main() -> None:
@@ -16,12 +17,16 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="full")
     add_arguments(parser, tokens=25e6, muon_lr=0.02, adam_lr=3e-3)
     arguments = parser.parse_args()
-    torch.manual_seed(arguments.seed)
-    torch.set_num_threads(arguments.threads)
+    place = Place.of(arguments)
     model = Decoder(SHAPES[arguments.shape])
-    windows = Windows(arguments.corpus, ROWS, arguments.docs_share, arguments.seed)
-    run = Run(model, arguments)
-    run.go(lambda step: cross_entropy(model, windows.batch(step, arguments.batch)), arguments.batch * ROWS)
+    windows = Windows(arguments.corpus, arguments.rows, arguments.docs_share, arguments.seed)
+    run = Run(model, arguments, place)
+    forward = place.forward(model)
+
+    def loss(step: int) -> Tensor:
+        return cross_entropy(forward, windows.batch(step, arguments.batch).to(place.device))
+
+    run.go(loss, arguments.batch * arguments.rows)
 
 
 if __name__ == "__main__":

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,9 +11,16 @@ from tokenizers import Tokenizer, models
 from speculation.engines.package import load_pair
 
 torch = pytest.importorskip("torch", reason="the training framework is an extra")
+from safetensors.torch import load_file  # noqa: E402
+
 from models.recipes import package as recipe  # noqa: E402
 from models.recipes.corpus import END_OF_TEXT  # noqa: E402
+from models.recipes.loop import cross_entropy, start_from  # noqa: E402
 from models.recipes.network import SHAPES, Decoder  # noqa: E402
+from models.recipes.optimiser import optimisers  # noqa: E402
+from models.recipes.place import Place  # noqa: E402
+
+PAIR = Path(__file__).resolve().parents[2] / "models" / "pydoc"
 
 PROGRESS = {"step": 10, "tokens": 40960, "seconds": 90.0}
 PROMPTS = [{"source": "a.rst#0", "title": "A", "text": "a"}]
@@ -58,3 +66,39 @@ def test_weights_of_no_known_shape_are_refused(arguments):
     torch.save({"model": {"model.embed_tokens.weight": torch.zeros(10, 4)}, "progress": PROGRESS}, arguments.draft)
     with pytest.raises(SystemExit, match="no shape has 0 layers of width 4; known: full, draft"):
         recipe.package(arguments)
+
+
+def test_provenance_tells_what_a_run_went_on_from(tmp_path):
+    torch.save({"progress": PROGRESS | {"began_from": "trained long ago"}}, tmp_path / "full.pt")
+    assert recipe.training_of(tmp_path / "full.pt").endswith("behind an earlier release (trained long ago)")
+
+
+def test_a_run_goes_on_from_a_released_package(tmp_path):
+    model = Decoder(SHAPES["full"])
+    progress = start_from(PAIR / "full", model)
+    released = load_file(PAIR / "full" / "model.safetensors")
+    assert all(torch.equal(values, released[name].float()) for name, values in model.state_dict().items())
+    assert progress.tokens == 0
+    assert "trained on" in progress.began_from
+
+
+def test_a_device_that_is_not_there_is_refused():
+    arguments = argparse.Namespace(seed=0, threads=1, device="cuda:99", precision="fp32", compile=False)
+    with pytest.raises(SystemExit, match="--device cuda:99"):
+        Place.of(arguments)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_step_lowers_the_loss_in_either_precision(precision):
+    place = Place.of(argparse.Namespace(seed=0, threads=1, device="cpu", precision=precision, compile=False))
+    model = Decoder(SHAPES["draft"])
+    (muon, adam), tokens = optimisers(model, precision=place.precision), torch.arange(64).reshape(1, 64)
+    losses = []
+    for _ in range(4):
+        loss = cross_entropy(place.forward(model), tokens)
+        loss.backward()
+        for optimiser in (muon, adam):
+            optimiser.step()
+            optimiser.zero_grad()
+        losses.append(loss.item())
+    assert losses[-1] < losses[0]
