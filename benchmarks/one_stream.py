@@ -12,7 +12,6 @@ import argparse
 import asyncio
 import time
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +36,7 @@ from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Options
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
-from speculation.engines.runner import EngineRunner
+from speculation.engines.runner import EngineRunner, JobThread
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector
@@ -88,9 +87,9 @@ class TimedRunner(EngineRunner[Engine]):
     def __init__(self, engine: Engine, name: str) -> None:
         self._timed = TimedEngine(engine)
         self._job_s = 0.0
-        super().__init__(self._timed, ThreadPoolExecutor(1, thread_name_prefix=name))
+        super().__init__(self._timed, JobThread(name))
 
-    async def run(self, job: Callable[[Engine], T]) -> T:
+    async def run(self, job: Callable[[Engine], T], abandon: asyncio.Event | None = None) -> T:
         def timed(engine: Engine) -> T:
             began = time.thread_time()
             try:
@@ -98,7 +97,7 @@ class TimedRunner(EngineRunner[Engine]):
             finally:
                 self._job_s += time.thread_time() - began
 
-        return await super().run(timed)
+        return await super().run(timed, abandon)
 
     def read(self) -> NDArray[np.float64]:
         """CPU seconds of the forwards, and of what was around them."""

@@ -16,8 +16,9 @@ speculative decoding", arXiv 2408.07978: the choices agree with probability (1 -
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ from numpy.typing import NDArray
 from speculation import noise
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
-from speculation.truncation import MAX_VOCABULARY_SIZE, WEIGHT_SPAN, nucleus, top_by_value
+from speculation.truncation import MAX_VOCABULARY_SIZE, at_least, nucleus, top_by_value
 
 # A lead below this many units of logits may be turned round by an engine that is exact only within tolerance: such engines
 # were seen to differ by 2e-5 between batch shapes.
@@ -33,13 +34,11 @@ NEAR_TIE = 1e-4
 # Lower temperatures count as this one: float32 logits divided by it still lie well within float64.
 MIN_TEMPERATURE = 1e-30
 
-# Rows with more candidates than this on average ask for their noise one by one.
-_POOLED_ON_AVERAGE = 512
-# More tokens than this are screened by their bits; a token so far below the best one (in scores) is deep.
-_SCREENED_FROM = 512
-_DEEP = 6.0
-
-_LOWEST = float(np.finfo(np.float32).min)
+# Of more tokens than this, those that cannot be first or second are sorted out by rough weights before logarithms are taken.
+_SCREENED_FROM = 256
+# Rough weights are off by less than this share; smaller ones than that below are not to be compared at all.
+_ROUGHNESS = 0.1
+_SMALLEST_WEIGHT = 1e-290
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,12 +54,46 @@ class Choices:
 
 
 @dataclass(frozen=True, slots=True)
-class _Candidates:
-    """The tokens of one row that can still win, ids ascending, with their scores."""
+class Ranked:
+    """The choice of every row and the token behind it, with how sure each is.
+
+    ``token_ids`` is int64 [R, 2]: the choice, and the runner-up by (score + noise descending, id ascending), -1 where only one
+    token is left. ``confidences`` is float64 [R, 2]: the softmax of those sums over the tokens left by top-k, top-p and min-p
+    (at temperature 0 of the logits), 0 where there is no runner-up. They are for decisions: good to about 0.001.
+    """
+
+    token_ids: NDArray[np.int64]
+    confidences: NDArray[np.float64]
+
+
+class _Peak(NamedTuple):
+    """The highest logit of a row."""
+
+    token_id: int
+    logit: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """The tokens of one row that top-k, top-p and min-p leave, with their scores. ``token_ids`` ascend; None is all of them."""
 
     row: int
-    token_ids: NDArray[np.int64]
+    token_ids: NDArray[np.int64] | None
     scores: NDArray[np.float64]
+    highest: float
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Contest:
+    """Those of the tokens left that can be first or second, with score + noise; ``others`` is the weight of the rest.
+
+    Weights are exp(score + noise - ``highest``).
+    """
+
+    token_ids: NDArray[np.int64]
+    sums: NDArray[np.float64]
+    others: float
 
 
 def choose(
@@ -71,24 +104,84 @@ def choose(
     A row's position is the one that the chosen token will take. The logits are not changed.
     Raises ``EngineError`` when logits are not finite or not float32 [R, V], ``ValueError`` when the lengths differ.
     """
-    _require_shape(logits, len(positions), len(parameters))
-    num_rows = len(logits)
-    near_ties = np.zeros(num_rows, dtype=np.bool_)
-    if not num_rows:
-        return Choices(np.empty(0, dtype=np.int64), near_ties)
-    token_ids = logits.argmax(axis=1)
-    peaks = _finite_peaks(logits, token_ids)
-    contested: list[_Candidates] = []
-    for row, asked in enumerate(parameters):
+    peaks = _peaks(logits, len(positions), len(parameters))
+    token_ids = np.array([peak.token_id for peak in peaks], dtype=np.int64)
+    near_ties = np.zeros(len(logits), dtype=np.bool_)
+    sampled: list[_Left] = []
+    for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
         if asked.temperature == 0:
-            near_ties[row] = _is_near_tie(logits[row], peaks[row])
-            continue
-        candidates = _candidates(row, logits[row], peaks[row], int(token_ids[row]), int(positions[row]), asked)
-        if len(candidates.token_ids) > 1:
-            contested.append(candidates)
-    if contested:
-        _settle(contested, positions, parameters, token_ids, near_ties)
+            near_ties[row] = peak.logit - _second(logits[row], peak).logit < NEAR_TIE
+        else:
+            sampled.append(_left(row, logits[row], peak.logit, asked))
+    for left, contest in _contests(sampled, positions, parameters):
+        sums = contest.sums
+        winner = int(sums.argmax())
+        token_ids[left.row] = contest.token_ids[winner]
+        near_ties[left.row] = np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE) > 1
     return Choices(token_ids, near_ties)
+
+
+def choose_two(
+    logits: NDArray[np.float32], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
+) -> Ranked:
+    """The choice of every row (the same as ``choose``), its runner-up, and the confidence in both: for who drafts.
+
+    Arguments and errors as for ``choose``.
+    """
+    peaks = _peaks(logits, len(positions), len(parameters))
+    token_ids = np.full((len(logits), 2), -1, dtype=np.int64)
+    confidences = np.zeros((len(logits), 2))
+    sampled: list[_Left] = []
+    for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
+        if asked.temperature == 0:
+            second = _second(logits[row], peak)
+            total = float(np.exp(logits[row] - np.float64(peak.logit)).sum())
+            token_ids[row] = peak.token_id, second.token_id
+            confidences[row] = 1 / total, math.exp(second.logit - peak.logit) / total
+        else:
+            sampled.append(_left(row, logits[row], peak.logit, asked))
+    for left, contest in _contests(sampled, positions, parameters):
+        _rank(left, contest, token_ids[left.row], confidences[left.row])
+    return Ranked(token_ids, confidences)
+
+
+def _rank(left: _Left, contest: _Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
+    """Write a row's first and second with their confidences; the sums are used up."""
+    sums = contest.sums
+    first = int(sums.argmax())
+    weights = np.exp(sums - left.highest)
+    total = float(weights.sum()) + contest.others
+    token_ids[0], confidences[0] = contest.token_ids[first], weights[first] / total
+    if len(sums) > 1:
+        sums[first] = -np.inf
+        second = int(sums.argmax())
+        token_ids[1], confidences[1] = contest.token_ids[second], weights[second] / total
+
+
+def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> list[_Peak]:
+    """Each row's highest logit. Raises as ``choose`` says.
+
+    A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong.
+    """
+    _require_shape(logits, num_positions, num_parameters)
+    peaks = []
+    for number, row in enumerate(logits):
+        best = int(row.argmax())
+        peak, low = row.item(best), row.item(int(row.argmin()))
+        if not (math.isfinite(peak) and math.isfinite(low)):
+            raise EngineError(f"row {number} of the logits is not finite (highest {peak}, lowest {low})")
+        peaks.append(_Peak(best, peak))
+    return peaks
+
+
+def _second(row: NDArray[np.float32], peak: _Peak) -> _Peak:
+    """The highest logit but the highest; token -1 with no chance where there is no other."""
+    if len(row) == 1:
+        return _Peak(-1, -math.inf)
+    others = row.copy()
+    others[peak.token_id] = -np.inf
+    second = int(others.argmax())
+    return _Peak(second, others.item(second))
 
 
 def _require_shape(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> None:
@@ -101,106 +194,76 @@ def _require_shape(logits: NDArray[np.float32], num_positions: int, num_paramete
         )
 
 
-def _finite_peaks(logits: NDArray[np.float32], best: NDArray[np.int64]) -> list[float]:
-    """Each row's highest logit. A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong."""
-    peaks: list[float] = logits[np.arange(len(logits)), best].tolist()
-    lows: list[float] = logits.min(axis=1).tolist()
-    for row, (peak, low) in enumerate(zip(peaks, lows, strict=True)):
-        if not (math.isfinite(peak) and math.isfinite(low)):
-            raise EngineError(f"row {row} of the logits is not finite (highest {peak}, lowest {low})")
-    return peaks
-
-
-def _is_near_tie(row: NDArray[np.float32], peak: float) -> bool:
-    """Whether a greedy choice was close: a second logit within ``NEAR_TIE`` of the highest."""
-    if np.count_nonzero(row >= _just_below(peak - NEAR_TIE)) == 1:
-        return False
-    return bool(np.count_nonzero(peak - row.astype(np.float64) < NEAR_TIE) > 1)
-
-
-def _just_below(bound: float) -> np.float32:
-    """A float32 that is not above ``bound``: comparing float32 logits with it loses none that reaches the bound."""
-    return np.float32(max(bound - abs(bound) * 2.0**-22, _LOWEST))
-
-
-def _candidates(
-    row: int, logits: NDArray[np.float32], peak: float, best: int, position: int, asked: SamplingParameters
-) -> _Candidates:
-    """The tokens left by top-k, top-p and min-p that can still win.
-
-    Each filter keeps the upper end of one order, so tokens too low to win may be dropped before them, as long as top-p's sum
-    misses no weight.
-    """
+def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingParameters) -> _Left:
+    """Top-k, then top-p, then min-p."""
     temperature = max(asked.temperature, MIN_TEMPERATURE)
-    if asked.top_p < 1:
-        token_ids = np.flatnonzero(logits >= _just_below(peak - WEIGHT_SPAN * temperature))
-    else:
-        token_ids = _able_to_win(logits, peak, best, position, asked)
-    values = logits[token_ids]
-    if 0 < asked.top_k < len(token_ids):
-        kept = top_by_value(values, asked.top_k)
-        token_ids, values = token_ids[kept], values[kept]
-    scores = values / np.float64(temperature)
     highest = peak / temperature
-    kept = nucleus(scores, highest, asked.top_p) if asked.top_p < 1 else np.ones(len(scores), dtype=np.bool_)
+    token_ids: NDArray[np.int64] | None = None
+    if 0 < asked.top_k < len(logits):
+        token_ids = top_by_value(logits, asked.top_k)
+        logits = logits[token_ids]
+    scores = logits / np.float64(temperature)
+    if asked.top_p < 1:
+        kept = nucleus(scores, highest, asked.top_p)
+        token_ids, scores = kept if token_ids is None else token_ids[kept], scores[kept]
     if asked.min_p > 0:
-        kept &= scores - highest >= math.log(asked.min_p)
-    return _Candidates(row, token_ids[kept], scores[kept])
+        kept = at_least(scores, highest, asked.min_p)
+        token_ids, scores = kept if token_ids is None else token_ids[kept], scores[kept]
+    return _Left(row, token_ids, scores, highest, temperature)
 
 
-def _able_to_win(
-    logits: NDArray[np.float32], peak: float, best: int, position: int, asked: SamplingParameters
-) -> NDArray[np.int64]:
-    """Ids of tokens whose score with the largest noise there is reaches that of the likeliest token with its own noise.
-
-    (Less ``NEAR_TIE``, so that the runner-up is seen too.) Where many are left and top-k counts none of them, their bits are
-    drawn and those dropped that lie deep and whose noise is small, before logarithms are taken.
-    """
-    temperature = max(asked.temperature, MIN_TEMPERATURE)
-    known = noise.gumbel_of_one(asked.seed, position, best)
-    span = (noise.GUMBEL_MAX - known) * temperature + NEAR_TIE
-    if asked.min_p > 0:
-        span = min(span, (1e-3 - math.log(asked.min_p)) * temperature)
-    can_win: NDArray[np.bool_] = logits >= _just_below(peak - span)
-    if not asked.top_k and np.count_nonzero(can_win) > _SCREENED_FROM:
-        deep_noise = known + _DEEP - NEAR_TIE / temperature
-        drawn = noise.bits_of_row(asked.seed, position, len(logits))
-        can_win &= (drawn >= noise.least_bits(deep_noise)) | (logits >= _just_below(peak - _DEEP * temperature))
-    return np.flatnonzero(can_win)
+def _contests(
+    rows: Sequence[_Left], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
+) -> Iterator[tuple[_Left, _Contest]]:
+    """Give each row its noise: rows with few tokens left share one call, the others are screened one by one."""
+    short = [left for left in rows if len(left.scores) <= _SCREENED_FROM]
+    for left in rows:
+        if len(left.scores) > _SCREENED_FROM:
+            yield left, _screened(left, int(positions[left.row]), parameters[left.row].seed)
+    names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
+    if len(short) == 1:
+        left, token_ids = short[0], names[0]
+        drawn = noise.bits_of_tokens(parameters[left.row].seed, int(positions[left.row]), token_ids)
+        yield left, _Contest(token_ids, left.scores + noise.gumbel_of(drawn), 0.0)
+    elif short:
+        yield from _pooled(short, names, positions, parameters)
 
 
-def _settle(
-    contested: list[_Candidates],
+def _pooled(
+    rows: Sequence[_Left],
+    names: Sequence[NDArray[np.int64]],
     positions: Sequence[int] | NDArray[np.int64],
     parameters: Sequence[SamplingParameters],
-    token_ids: NDArray[np.int64],
-    near_ties: NDArray[np.bool_],
-) -> None:
-    """Write the winners of the sampled rows: noise for all their candidates in one call, then the highest sum of each row."""
-    counts = [len(candidates.token_ids) for candidates in contested]
-    sums = np.concatenate([candidates.scores for candidates in contested]) if len(contested) > 1 else contested[0].scores
-    sums += _noise(contested, counts, positions, parameters)
+) -> Iterator[tuple[_Left, _Contest]]:
+    """Contests of several short rows, whose noise is drawn in one call; ``names`` are their token ids."""
+    seeds = np.array([parameters[left.row].seed for left in rows], dtype=np.uint64)
+    places = np.array([positions[left.row] for left in rows], dtype=np.int64)
+    counts = [len(left.scores) for left in rows]
+    drawn = noise.gumbel(np.repeat(seeds, counts), np.repeat(places, counts), np.concatenate(names))
     end = 0
-    for candidates, count in zip(contested, counts, strict=True):
+    for left, token_ids, count in zip(rows, names, counts, strict=True):
         start, end = end, end + count
-        part = sums[start:end]
-        winner = int(part.argmax())
-        temperature = max(parameters[candidates.row].temperature, MIN_TEMPERATURE)
-        token_ids[candidates.row] = candidates.token_ids[winner]
-        near_ties[candidates.row] = np.count_nonzero((part[winner] - part) * temperature < NEAR_TIE) > 1
+        yield left, _Contest(token_ids, left.scores + drawn[start:end], 0.0)
 
 
-def _noise(
-    contested: list[_Candidates],
-    counts: list[int],
-    positions: Sequence[int] | NDArray[np.int64],
-    parameters: Sequence[SamplingParameters],
-) -> NDArray[np.float64]:
-    """Noise for all candidates, row after row: short rows share one call, long ones are cheaper each in its own."""
-    seeds = np.array([parameters[candidates.row].seed for candidates in contested], dtype=np.uint64)
-    places = np.array([positions[candidates.row] for candidates in contested], dtype=np.int64)
-    if len(contested) == 1 or sum(counts) > _POOLED_ON_AVERAGE * len(contested):
-        parts = [noise.gumbel(seeds[i : i + 1], places[i : i + 1], row.token_ids) for i, row in enumerate(contested)]
-        return np.concatenate(parts) if len(parts) > 1 else parts[0]
-    token_ids = np.concatenate([candidates.token_ids for candidates in contested])
-    return noise.gumbel(np.repeat(seeds, counts), np.repeat(places, counts), token_ids)
+def _screened(left: _Left, position: int, seed: int) -> _Contest:
+    """The tokens whose rough weight comes near the second highest, and those whose noise is too large to be told roughly.
+
+    Whether the winner's lead is a near tie, the runner-up alone decides. Rough weights are exp(score) / -log(u), in single
+    precision where that is enough.
+    """
+    scores, token_ids = left.scores, left.token_ids
+    if token_ids is None:
+        drawn = noise.bits_of_row(seed, position, len(scores))
+    else:
+        drawn = noise.bits_of_tokens(seed, position, token_ids)
+    weights = np.exp(scores - left.highest)
+    weights /= noise.rough_odds(drawn)
+    first = int(weights.argmax())
+    highest, weights[first] = weights[first], 0.0
+    second, weights[first] = weights.max(), highest
+    floor = second * (1 - _ROUGHNESS) if second > _SMALLEST_WEIGHT else 0.0
+    near = ((weights >= floor) | (drawn >= noise.SURE_BITS)).nonzero()[0]
+    sums = scores[near] + noise.gumbel_of(drawn[near])
+    others = float(weights.sum() - weights[near].sum())
+    return _Contest(near if token_ids is None else token_ids[near], sums, max(0.0, others))

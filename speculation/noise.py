@@ -8,7 +8,7 @@ address, so nothing about it ever travels. ``docs/choice-rule.md`` is the rule i
 - uniform: u = (bits + 0.5) / 2**32, exact in float64, never 0 or 1;
 - noise: g = -log(-log(u)) in float64, each logarithm within 4 units in the last place.
 
-A 32-bit u bounds the noise: ``GUMBEL_MIN`` <= g <= ``GUMBEL_MAX``. The choice uses that to skip tokens that cannot win.
+A 32-bit u bounds the noise: ``GUMBEL_MIN`` <= g <= ``GUMBEL_MAX``.
 """
 
 from __future__ import annotations
@@ -29,6 +29,10 @@ MAX_POSITION = 2**63 - 1
 
 GUMBEL_MIN = -math.log(-math.log(0.5 / 2**32))
 GUMBEL_MAX = -math.log(-math.log1p(-0.5 / 2**32))
+
+SURE_ODDS = np.float32(1e-5)
+SURE_BITS = math.ceil(2**32 * (1 - 2e-5))
+"""``rough_odds`` is not to be trusted for these bits and above: float32 cannot tell how near to 1 their ``u`` lies."""
 
 _LANES = 4
 _WORD = 0xFFFFFFFF
@@ -124,7 +128,12 @@ def _bits(seeds: NDArray[np.uint64], positions: NDArray[np.int64], token_ids: ND
 
 
 def bits_of_row(seed: int, position: int, size: int) -> NDArray[np.uint32]:
-    """The raw bits of token ids 0 to ``size`` - 1 at one position: uint32 [size]. Four tokens share a counter."""
+    """The raw bits of token ids 0 to ``size`` - 1 at one position: uint32 [size]. Four tokens share a counter.
+
+    Raises ``ValueError`` for a position below 0.
+    """
+    if position < 0:
+        raise ValueError("positions start at 0")
     seeds, positions = np.array([seed], dtype=np.uint64), np.array([position], dtype=np.int64)
     return _words(seeds, positions, np.arange(-(-size // _LANES))).T.ravel()[:size]
 
@@ -164,8 +173,13 @@ def _words_in_integers(
     ones = int.from_bytes(_ONE_CELL * count, "little")
     counters = (_packed(blocks, ones), _packed(positions & _WORD, ones), _packed(positions >> 32, ones), RULE_WORD * ones)
     keys = _packed(seeds & np.uint64(_WORD), ones), _packed(seeds >> np.uint64(32), ones)
-    cells = b"".join(word.to_bytes(8 * count, "little") for word in _philox_in_integers(counters, keys, ones))
-    return np.frombuffer(cells, dtype="<u8").astype(np.uint32).reshape(_LANES, count)
+    return _in_columns(_philox_in_integers(counters, keys, ones), count).astype(np.uint32)
+
+
+def _in_columns(words: tuple[int, int, int, int], count: int) -> NDArray[np.uint64]:
+    """Words packed into long integers as uint64 [4, count]."""
+    cells = b"".join([word.to_bytes(8 * count, "little") for word in words])
+    return np.frombuffer(cells, dtype="<u8").reshape(_LANES, count)
 
 
 def _packed(column: NDArray[_Number], ones: int) -> int:
@@ -173,6 +187,16 @@ def _packed(column: NDArray[_Number], ones: int) -> int:
     if len(column) == 1:
         return int(column[0]) * ones
     return int.from_bytes(column.astype("<u8").tobytes(), "little")
+
+
+def rough_odds(drawn: NDArray[np.uint32]) -> NDArray[np.float32]:
+    """About exp(-noise) of raw bits: within 1 % above, and never below ``SURE_ODDS`` / 2; in float32, which is fast."""
+    odds = drawn.astype(np.float32)
+    odds += np.float32(0.5)
+    odds *= np.float32(2.0**-32)
+    np.log(odds, out=odds)
+    np.negative(odds, out=odds)
+    return np.maximum(odds, SURE_ODDS, out=odds)
 
 
 def gumbel_of(drawn: NDArray[np.uint32]) -> NDArray[np.float64]:
@@ -189,15 +213,15 @@ def gumbel(seeds: ArrayLike, positions: ArrayLike, token_ids: ArrayLike) -> NDAr
     return gumbel_of(bits(seeds, positions, token_ids))
 
 
-def gumbel_of_one(seed: int, position: int, token_id: int) -> float:
-    """Nearly ``gumbel`` of one address (its logarithms are another library's): for bounds, not for choices."""
-    counter = (token_id // _LANES, position & _WORD, position >> 32, RULE_WORD)
-    words = _philox_in_integers(counter, (seed & _WORD, seed >> 32), 1)
-    return -math.log(-math.log((words[token_id % _LANES] + 0.5) / 2**32))
-
-
-def least_bits(least_noise: float) -> int:
-    """Bits below this certainly give less noise than ``least_noise``."""
-    if least_noise <= GUMBEL_MIN:
-        return 0
-    return max(0, int(math.exp(-math.exp(-least_noise)) * 2.0**32) - 2)
+def bits_of_tokens(seed: int, position: int, token_ids: NDArray[np.int64]) -> NDArray[np.uint32]:
+    """``bits`` of several tokens (at least one) at one position, without its checks but that of the position."""
+    if position < 0:
+        raise ValueError("positions start at 0")
+    if len(token_ids) > _COUNTERS_IN_INTEGERS:
+        return _bits(np.array([seed], dtype=np.uint64), np.array([position], dtype=np.int64), token_ids)
+    count = len(token_ids)
+    ones = int.from_bytes(_ONE_CELL * count, "little")
+    counters = (_packed(token_ids >> 2, ones), (position & _WORD) * ones, (position >> 32) * ones, RULE_WORD * ones)
+    words = _in_columns(_philox_in_integers(counters, ((seed & _WORD) * ones, (seed >> 32) * ones), ones), count)
+    picked: NDArray[np.uint32] = words[token_ids & 3, np.arange(count)].astype(np.uint32)
+    return picked

@@ -7,7 +7,10 @@ pieces never shows in what comes out.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import codecs
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import Protocol
 
 from speculation.errors import InvalidRequestError
 
@@ -18,8 +21,92 @@ REPLACEMENT = "\ufffd"
 _WINDOW_TOKENS = 16
 
 
-class TextStream:
-    """Tokens in, text out; the pieces joined, with ``finish()``, are ``decode`` of all the tokens.
+Decode = Callable[[list[int]], str]
+
+
+class TextStream(Protocol):
+    """Tokens in, text out; the pieces joined, with ``finish()``, are the text of all the tokens."""
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        """Append tokens; the text that they complete."""
+
+    def finish(self) -> str:
+        """What was held back: no more tokens will come."""
+
+    def fork(self) -> TextStream:
+        """A copy that goes its own way (for text of tentative tokens)."""
+
+
+def text_stream(decode: Decode) -> TextStream:
+    """A stream at its beginning: over tokens' bytes where they are known, else by asking ``decode`` again and again."""
+    return ByteStream(decode) if isinstance(decode, TokenBytes) else WindowStream(decode)
+
+
+class TokenBytes:
+    """Decodes by a table: the bytes of each token, joined and read as UTF-8. A token that is not in it has none."""
+
+    __slots__ = ("of",)
+
+    def __init__(self, of: Mapping[int, bytes]) -> None:
+        self.of = of
+
+    def __call__(self, token_ids: Sequence[int]) -> str:
+        return b"".join([self.of.get(token_id, b"") for token_id in token_ids]).decode("utf-8", "replace")
+
+
+def token_bytes(tokenizer_json: str) -> TokenBytes | None:
+    """The table of a ``tokenizer.json`` that decodes byte by byte, without special tokens; None where it decodes otherwise."""
+    tokenizer = json.loads(tokenizer_json)
+    if (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
+        return None
+    spelled = {number: token for token, number in tokenizer["model"]["vocab"].items()}
+    added = tokenizer.get("added_tokens", [])
+    spelled |= {token["id"]: token["content"] for token in added}
+    special = {token["id"] for token in added if token["special"]}
+    bytes_of = _bytes_of_letters()
+    return TokenBytes({number: _spelled_bytes(token, bytes_of) for number, token in spelled.items() if number not in special})
+
+
+def _spelled_bytes(token: str, bytes_of: Mapping[str, int]) -> bytes:
+    """A token with any letter that stands for no byte stands for itself."""
+    if all(letter in bytes_of for letter in token):
+        return bytes([bytes_of[letter] for letter in token])
+    return token.encode()
+
+
+def _bytes_of_letters() -> dict[str, int]:
+    """GPT-2's letters for bytes: printable ones stand for themselves, the others are letters from 256 on."""
+    printable = {*range(0x21, 0x7F), *range(0xA1, 0xAD), *range(0xAE, 0x100)}
+    others = [byte for byte in range(256) if byte not in printable]
+    return {chr(byte): byte for byte in printable} | {chr(256 + number): byte for number, byte in enumerate(others)}
+
+
+class ByteStream:
+    """A ``TextStream`` over the bytes of tokens: what a character still lacks is all that it remembers."""
+
+    __slots__ = ("_pending", "_table")
+
+    def __init__(self, table: TokenBytes, pending: bytes = b"") -> None:
+        self._table = table
+        self._pending = pending
+
+    def push(self, token_ids: Sequence[int]) -> str:
+        of = self._table.of
+        data = self._pending + b"".join([of.get(token_id, b"") for token_id in token_ids])
+        text, num_read = codecs.utf_8_decode(data, "replace", False)
+        self._pending = data[num_read:]
+        return text
+
+    def finish(self) -> str:
+        text, self._pending = self._pending.decode("utf-8", "replace"), b""
+        return text
+
+    def fork(self) -> ByteStream:
+        return ByteStream(self._table, self._pending)
+
+
+class WindowStream:
+    """A ``TextStream`` for any decoder; the pieces joined, with ``finish()``, are ``decode`` of all the tokens.
 
     ``decode`` maps token ids to text as a byte-level tokenizer does: the tokens' bytes are joined, then read as UTF-8, and what
     cannot be read becomes U+FFFD (one for each maximal subpart, as Unicode recommends). A decoder that also drops a space at
@@ -28,14 +115,13 @@ class TextStream:
 
     __slots__ = ("_decode", "_limit", "_num_shown", "_window")
 
-    def __init__(self, decode: Callable[[list[int]], str]) -> None:
+    def __init__(self, decode: Decode) -> None:
         self._decode = decode
         self._window: list[int] = []  # the latest tokens, some already shown
         self._num_shown = 0  # code points of the window's text that were given out
         self._limit = _WINDOW_TOKENS
 
     def push(self, token_ids: Sequence[int]) -> str:
-        """Append tokens; the text that they complete."""
         if not token_ids:
             return ""
         self._window.extend(token_ids)
@@ -49,15 +135,13 @@ class TextStream:
         return piece
 
     def finish(self) -> str:
-        """What was held back: no more tokens will come."""
         text = self._decode(self._window) if self._window else ""
         piece = text[self._num_shown :]
         self._num_shown += len(piece)
         return piece
 
-    def fork(self) -> TextStream:
-        """A copy that goes its own way (for text of tentative tokens)."""
-        copy = TextStream(self._decode)
+    def fork(self) -> WindowStream:
+        copy = WindowStream(self._decode)
         copy._window, copy._num_shown, copy._limit = self._window.copy(), self._num_shown, self._limit
         return copy
 

@@ -1,6 +1,6 @@
-"""Top-k and top-p by partition: which tokens of one row are left. Pure.
+"""Top-k, top-p and min-p by partition: which tokens of one row are left. Pure.
 
-Law: both keep a beginning of one order, (value descending, index ascending), and neither sorts more than a few hundred values.
+Law: all keep a beginning of one order, (score descending, id ascending), and none sorts more than a few hundred values.
 Weights are whole numbers held in float64, so their sums are exact in whatever order they are added: a boundary never depends
 on a library's way of summing. ``docs/choice-rule.md`` is the rule in words.
 """
@@ -8,32 +8,53 @@ on a library's way of summing. ``docs/choice-rule.md`` is the rule in words.
 from __future__ import annotations
 
 import math
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+_Number = TypeVar("_Number", np.float32, np.float64)
+
 # The heaviest token weighs 2**32; 2**21 of them still add up exactly in float64 (2**53).
 WEIGHT_UNIT = 2.0**32
 MAX_VOCABULARY_SIZE = 2**21
-# A token that trails the best score by more than ln(2**33) = 22.874 rounds to no weight at all.
-WEIGHT_SPAN = math.log(2**33) + 1e-3
 
 # So many weights are sorted outright; more are halved by partition first.
 _SORTED_AT_MOST = 1024
+# Of many values, all below the highest ones of enough blocks are left out before the rest is partitioned.
+_BLOCKS_A_VALUE, _SHORTEST_BLOCK = 4, 16
 
 
-def top_by_value(values: NDArray[np.floating], count: int) -> NDArray[np.bool_]:
-    """Which are the first ``count`` by (value descending, index ascending); ``count`` lies between 1 and their number."""
+def top_by_value(values: NDArray[_Number], count: int) -> NDArray[np.int64]:
+    """Indexes, ascending, of the first ``count`` by (value descending, index ascending).
+
+    ``count`` lies between 1 and the number of values.
+    """
+    near = (values >= _reached(values, count)).nonzero()[0]
+    values = values[near]
     boundary = np.partition(values, len(values) - count)[len(values) - count]
-    kept: NDArray[np.bool_] = values >= boundary
+    kept = values >= boundary
     excess = int(np.count_nonzero(kept)) - count
     if excess:
-        kept[np.flatnonzero(values == boundary)[-excess:]] = False
-    return kept
+        kept[(values == boundary).nonzero()[0][-excess:]] = False
+    first: NDArray[np.int64] = near[kept]
+    return first
 
 
-def nucleus(scores: NDArray[np.float64], highest: float, share: float) -> NDArray[np.bool_]:
-    """Which tokens are in the shortest beginning of the order whose weight reaches ``share`` (below 1) of the whole.
+def _reached(values: NDArray[_Number], count: int) -> _Number:
+    """A value that at least ``count`` of them reach: so many blocks have a highest one that does."""
+    num_blocks = _BLOCKS_A_VALUE * count
+    length = len(values) // num_blocks
+    if length < _SHORTEST_BLOCK:
+        least: _Number = values.min()
+        return least
+    highest = values[: length * num_blocks].reshape(length, num_blocks).max(axis=0)
+    bound: _Number = np.partition(highest, num_blocks - count)[num_blocks - count]
+    return bound
+
+
+def nucleus(scores: NDArray[np.float64], highest: float, share: float) -> NDArray[np.int64]:
+    """Indexes, ascending, of the shortest beginning of the order whose weight reaches ``share`` (below 1) of the whole.
 
     ``highest`` is the highest of ``scores`` (ids ascending).
     """
@@ -42,20 +63,18 @@ def nucleus(scores: NDArray[np.float64], highest: float, share: float) -> NDArra
     np.rint(weights, out=weights)
     total = float(weights.sum())
     target = share * total
-    boundary, count = _boundary(_heavy(weights, total, target), target)
-    kept: NDArray[np.bool_] = weights >= boundary
+    # Those lighter than an equal share of the rest do not, all together, outweigh the rest: none is in the beginning.
+    heavy = (weights >= (total - target) / len(weights) * (1 - 1e-9)).nonzero()[0]
+    weights = weights[heavy]
+    boundary, count = _boundary(weights, target)
+    kept = weights >= boundary
     excess = int(np.count_nonzero(kept)) - count
     if excess:
         # Tokens at the boundary that weigh the same still have their order: by score, then by id.
-        level = np.flatnonzero(weights == boundary)
-        kept[level] = top_by_value(scores[level], len(level) - excess)
-    return kept
-
-
-def _heavy(weights: NDArray[np.float64], total: float, target: float) -> NDArray[np.float64]:
-    """The weights that can be in the beginning: all those lighter than an equal share of the rest do not outweigh the rest."""
-    lightest = (total - target) / len(weights) * (1 - 1e-9)
-    return weights[weights >= lightest]
+        level = (weights == boundary).nonzero()[0]
+        kept[level] = False
+        kept[level[top_by_value(scores[heavy[level]], len(level) - excess)]] = True
+    return heavy[kept]
 
 
 def _boundary(weights: NDArray[np.float64], target: float) -> tuple[float, int]:
@@ -71,5 +90,10 @@ def _boundary(weights: NDArray[np.float64], target: float) -> tuple[float, int]:
         else:
             above, count, weights = above + mass, count + len(upper), parted[:middle]
     descending = np.sort(weights)[::-1]
-    last = int(np.searchsorted(np.cumsum(descending) + above, target))
+    last = int((descending.cumsum() + above).searchsorted(target))
     return float(descending[last]), count + last + 1
+
+
+def at_least(scores: NDArray[np.float64], highest: float, share: float) -> NDArray[np.int64]:
+    """Indexes of the tokens at least ``share`` times as likely as the first."""
+    return (scores - highest >= math.log(share)).nonzero()[0]

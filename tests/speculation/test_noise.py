@@ -102,26 +102,33 @@ def test_noise_has_the_mean_and_variance_of_a_gumbel_distribution():
     assert drawn.var() == pytest.approx(np.pi**2 / 6, abs=0.04)
 
 
-@given(SEEDS, POSITIONS, TOKEN_IDS)
-def test_the_bound_of_one_token_is_its_noise(seed, position, token_id):
-    assert noise.gumbel_of_one(seed, position, token_id) == pytest.approx(
-        noise.gumbel([seed], [position], [token_id])[0], rel=1e-12
+@pytest.mark.parametrize("count", [1, 40, 200, 3000])
+@given(seed=SEEDS, position=POSITIONS)
+def test_bits_of_tokens_at_one_position_are_those_of_their_addresses(count, seed, position):
+    token_ids = np.arange(count) * 5 // 4 + 3
+    assert np.array_equal(
+        noise.bits_of_tokens(seed, position, token_ids), noise.bits(np.array([seed], np.uint64), [position], token_ids)
     )
+
+
+def test_rough_odds_are_near_the_noise_where_they_promise_to_be():
+    random = np.random.default_rng(6)
+    ends = np.arange(1000, dtype=np.uint32), np.arange(noise.SURE_BITS - 1000, noise.SURE_BITS, dtype=np.uint32)
+    drawn = np.concatenate([random.integers(0, noise.SURE_BITS, 10**6, dtype=np.uint32), *ends])
+    exact = np.exp(-noise.gumbel_of(drawn))
+    assert np.abs(noise.rough_odds(drawn) / exact - 1).max() < 0.01
+    sure = np.arange(noise.SURE_BITS, 2**32, 7, dtype=np.uint32)
+    assert noise.rough_odds(sure).min() >= noise.SURE_ODDS > 0
 
 
 def test_an_address_out_of_range_is_refused():
     with pytest.raises(ValueError, match="positions start at 0"):
         noise.bits([1], [-1], [0])
+    with pytest.raises(ValueError, match="positions start at 0"):
+        noise.bits_of_row(1, -1, 9)
+    with pytest.raises(ValueError, match="positions start at 0"):
+        noise.bits_of_tokens(1, -1, np.array([0]))
     for token_id in (-1, noise.MAX_TOKEN_ID + 1):
         with pytest.raises(ValueError, match="token ids lie between 0 and 2147483647"):
             noise.bits([1], [0], [token_id])
     assert noise.bits([1], [0], []).shape == (0,)
-
-
-@pytest.mark.parametrize("least", [-5.0, -3.0, 0.0, 4.0, 12.0, 20.0, 30.0])
-def test_fewer_bits_than_the_least_give_less_noise(least):
-    bound = noise.least_bits(least)
-    if bound:
-        assert noise.gumbel_of(np.array([bound - 1], dtype=np.uint32))[0] < least
-    if bound + 4 < 2**32:
-        assert noise.gumbel_of(np.array([bound + 4], dtype=np.uint32))[0] >= least

@@ -1,10 +1,11 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
 
+from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError
-from speculation.text import MAX_STOPS, StopStrings, TextStream
+from speculation.text import MAX_STOPS, StopStrings, TokenBytes, WindowStream, text_stream, token_bytes
 
 # Token 0 has no bytes, 1 to 256 are single bytes, then some longer ones that begin and end inside characters.
 PIECES = [b"", *(bytes([n]) for n in range(256)), b"the ", b" of", "é".encode(), "€".encode()[:2], "€".encode()[2:]]
@@ -13,6 +14,10 @@ PIECES += ["🦊".encode()[:3], "🦊".encode()[2:], "�".encode(), b"\xac\xe2\
 
 def decode(token_ids):
     return b"".join(PIECES[token_id] for token_id in token_ids).decode("utf-8", "replace")
+
+
+TABLE = TokenBytes(dict(enumerate(PIECES)))
+BOTH = pytest.mark.parametrize("decoder", [decode, TABLE], ids=["any decoder", "bytes of tokens"])
 
 
 def byte_level_tokenizer():
@@ -37,10 +42,11 @@ def pieces_of(draw, items):
         start += size
 
 
-@given(st.data(), TOKENS)
+@BOTH
+@given(data=st.data(), token_ids=TOKENS)
 @settings(max_examples=300)
-def test_the_pieces_joined_are_the_text_of_all_tokens(data, token_ids):
-    stream, shown = TextStream(decode), ""
+def test_the_pieces_joined_are_the_text_of_all_tokens(decoder, data, token_ids):
+    stream, shown = text_stream(decoder), ""
     for piece in pieces_of(data.draw, token_ids):
         shown += stream.push(piece)
         assert decode(token_ids).startswith(shown)
@@ -52,7 +58,7 @@ def test_a_real_byte_level_decoder_is_streamed_whole(raw):
     tokenizer = byte_level_tokenizer()
     by_byte = {raw_byte: tokenizer.token_to_id(letter) for raw_byte, letter in byte_letters().items()}
     token_ids = [by_byte[raw_byte] for raw_byte in raw]
-    stream = TextStream(tokenizer.decode)
+    stream = WindowStream(tokenizer.decode)
     text = "".join(stream.push([token_id]) for token_id in token_ids) + stream.finish()
     assert text == tokenizer.decode(token_ids) == raw.decode("utf-8", "replace")
 
@@ -65,8 +71,9 @@ def byte_letters():
     return letters | {raw_byte: chr(256 + number) for number, raw_byte in enumerate(others)}
 
 
-def test_an_incomplete_character_is_held_back():
-    stream = TextStream(decode)
+@BOTH
+def test_an_incomplete_character_is_held_back(decoder):
+    stream = text_stream(decoder)
     euro, fox = [1 + n for n in "€".encode()], [1 + n for n in "🦊".encode()]
     assert [stream.push([token_id]) for token_id in euro] == ["", "", "€"]
     assert [stream.push([token_id]) for token_id in fox] == ["", "", "", "🦊"]
@@ -88,7 +95,7 @@ def test_a_push_decodes_a_few_tokens_however_long_the_text(token_id):
         decoded.append(len(token_ids))
         return decode(token_ids)
 
-    stream = TextStream(counting_decode)
+    stream = WindowStream(counting_decode)
     shown = "".join(stream.push([token_id]) for _ in range(2000)) + stream.finish()
     assert shown == decode([token_id] * 2000)
     assert max(decoded) <= 40
@@ -97,24 +104,70 @@ def test_a_push_decodes_a_few_tokens_however_long_the_text(token_id):
 
 def test_a_space_that_the_decoder_drops_at_the_beginning_is_kept_within():
     words = ["one", "two", "three"] * 40
-    stream = TextStream(lambda token_ids: "".join(f" {words[token_id]}" for token_id in token_ids)[1:])
+    stream = WindowStream(lambda token_ids: "".join(f" {words[token_id]}" for token_id in token_ids)[1:])
     assert "".join(stream.push([number]) for number in range(len(words))) + stream.finish() == " ".join(words)
 
 
-def test_tokens_without_text_change_nothing():
+@BOTH
+def test_tokens_without_text_change_nothing(decoder):
     euro = [1 + number for number in "€".encode()]
     token_ids = [euro[0], *[0] * 50, euro[1], *[0] * 50, euro[2], 1 + ord("x")]
-    stream = TextStream(decode)
+    stream = text_stream(decoder)
     assert "".join(stream.push([token_id]) for token_id in token_ids) == "€x"
 
 
-@given(TOKENS, TOKENS, TOKENS)
-def test_a_fork_leaves_its_parent_as_it_was(first, second, third):
-    stream = TextStream(decode)
+@BOTH
+@given(first=TOKENS, second=TOKENS, third=TOKENS)
+def test_a_fork_leaves_its_parent_as_it_was(decoder, first, second, third):
+    stream = text_stream(decoder)
     start = stream.push(first)
     copy = stream.fork()
     assert start + copy.push(second) + copy.finish() == decode(first + second)
     assert start + stream.push(third) + stream.finish() == decode(first + third)
+
+
+BUNDLED = Tokenizer.from_file(str(load_pair().full.path / "tokenizer.json"))
+BUNDLED_TOKENS = st.lists(st.integers(0, BUNDLED.get_vocab_size() + 3), max_size=60)
+
+
+def table_of(tokenizer):
+    table = token_bytes(tokenizer.to_str())
+    assert table is not None
+    return table
+
+
+BUNDLED_TABLE = table_of(BUNDLED)
+
+
+@given(data=st.data(), token_ids=BUNDLED_TOKENS)
+@settings(max_examples=300)
+def test_the_table_of_the_bundled_tokenizer_decodes_as_it_does(data, token_ids):
+    stream = text_stream(BUNDLED_TABLE)
+    text = "".join(stream.push(piece) for piece in pieces_of(data.draw, token_ids)) + stream.finish()
+    assert text == BUNDLED_TABLE(token_ids) == BUNDLED.decode(token_ids)
+
+
+def test_every_single_token_of_the_bundled_tokenizer_decodes_as_it_does():
+    assert any(token.special for token in BUNDLED.get_added_tokens_decoder().values())
+    for token_id in range(BUNDLED.get_vocab_size()):
+        assert BUNDLED_TABLE([token_id]) == BUNDLED.decode([token_id])
+
+
+@given(st.lists(st.integers(0, 259), max_size=40))
+def test_added_tokens_are_spelled_out_and_special_ones_left_out(token_ids):
+    tokenizer = byte_level_tokenizer()
+    tokenizer.add_tokens(["two words", AddedToken("day€", special=False), "plain"])
+    tokenizer.add_special_tokens(["<end>"])
+    assert tokenizer.get_vocab_size() == 260
+    assert table_of(tokenizer)(token_ids) == tokenizer.decode(token_ids)
+
+
+def test_a_tokenizer_that_decodes_otherwise_has_no_table():
+    tokenizer = byte_level_tokenizer()
+    tokenizer.decoder = decoders.WordPiece()
+    assert token_bytes(tokenizer.to_str()) is None
+    tokenizer.decoder = None
+    assert token_bytes(tokenizer.to_str()) is None
 
 
 SHORT_TEXT = st.text("ab", max_size=30)

@@ -47,17 +47,28 @@ def tokens_left(logits, parameters):
     return scores, order
 
 
+def rated_tokens(logits, position, parameters):
+    """What the tokens left are chosen by, and how many units of logits one unit of it is."""
+    if parameters.temperature == 0:
+        return {token_id: float(logit) for token_id, logit in enumerate(logits)}, 1.0
+    scores, order = tokens_left(logits, parameters)
+    return {t: scores[t] + gumbel(parameters.seed, position, t) for t in order}, parameters.temperature
+
+
 def choose(logits, position, parameters):
     """The token, and by how many units of logits it leads the runner-up (infinity where there is none)."""
-    if parameters.temperature == 0:
-        rated, scale = {token_id: float(logit) for token_id, logit in enumerate(logits)}, 1.0
-    else:
-        scores, order = tokens_left(logits, parameters)
-        rated = {token_id: scores[token_id] + gumbel(parameters.seed, position, token_id) for token_id in order}
-        scale = parameters.temperature
+    rated, scale = rated_tokens(logits, position, parameters)
     ranking = sorted(rated, key=lambda token_id: (-rated[token_id], token_id))
     lead = (rated[ranking[0]] - rated[ranking[1]]) * scale if len(ranking) > 1 else math.inf
     return ranking[0], lead
+
+
+def ranking(logits, position, parameters):
+    """All tokens left, best first, and their softmax over what they are chosen by."""
+    rated, _ = rated_tokens(logits, position, parameters)
+    ranking = sorted(rated, key=lambda token_id: (-rated[token_id], token_id))
+    weights = [math.exp(rated[token_id] - rated[ranking[0]]) for token_id in ranking]
+    return ranking, [weight / sum(weights) for weight in weights]
 
 
 def made_logits(size, number):

@@ -7,8 +7,9 @@ import pytest
 
 from speculation.engines.base import Chunk
 from speculation.engines.random import RandomEngine
-from speculation.engines.runner import EngineRunner
+from speculation.engines.runner import EngineRunner, JobThread
 from speculation.errors import CapacityError
+from speculation.shaping import virtual_time
 
 
 class ChargedEngine(RandomEngine):
@@ -72,3 +73,144 @@ async def test_a_job_whose_caller_gave_up_still_ends_before_the_next():
         release.set()
         runner.shutdown()
     assert order == ["slow", "next"]
+
+
+def on_virtual_clock(test):
+    """Runs a coroutine function as a test whose clock jumps."""
+
+    def run():
+        virtual_time.run(test())
+
+    run.__name__ = test.__name__
+    return run
+
+
+def now_s():
+    return asyncio.get_running_loop().time()
+
+
+@on_virtual_clock
+async def test_emulated_time_is_cut_short_where_its_work_has_become_useless():
+    runner, abandon = EngineRunner(ChargedEngine(16, 8, seed=0)), asyncio.Event()
+    asyncio.get_running_loop().call_later(0.005, abandon.set)
+    assert await runner.run(lambda engine: engine.open(), abandon) is not None
+    assert now_s() == 0.005
+    await runner.run(lambda engine: engine.open())
+    assert now_s() == 0.025
+
+
+@on_virtual_clock
+async def test_an_event_that_is_never_set_cuts_nothing_short_and_one_set_before_cuts_all():
+    runner, abandon = EngineRunner(ChargedEngine(16, 8, seed=0)), asyncio.Event()
+    await runner.run(lambda engine: engine.open(), abandon)
+    assert now_s() == 0.02
+    abandon.set()
+    await runner.run(lambda engine: engine.open(), abandon)
+    assert now_s() == 0.02
+
+
+@on_virtual_clock
+async def test_a_job_that_waits_for_its_turn_does_not_begin_in_the_emulated_time_of_another():
+    runner, abandon, began = EngineRunner(ChargedEngine(16, 8, seed=0)), asyncio.Event(), []
+    asyncio.get_running_loop().call_later(0.03, abandon.set)
+    jobs = [runner.run(lambda _: began.append(now_s()), abandon) for _ in range(3)]
+    await asyncio.gather(*jobs)
+    assert began == [0.0, 0.02, 0.03]
+    assert now_s() == 0.03
+
+
+@on_virtual_clock
+async def test_nobody_pays_for_the_emulated_time_of_a_caller_who_gave_up():
+    runner = EngineRunner(ChargedEngine(16, 8, seed=0))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.004):
+            await runner.run(lambda engine: engine.open())
+    await runner.run(lambda engine: engine.open())
+    assert now_s() == 0.024
+
+
+class OnceChargedEngine(RandomEngine):
+    """Charges an emulated hour for what was opened since the last look."""
+
+    charge_s = 0.0
+
+    def open(self):
+        self.charge_s += 3600
+        return super().open()
+
+    def take_charge_s(self):
+        charge_s, self.charge_s = self.charge_s, 0.0
+        return charge_s
+
+
+async def test_a_job_on_a_thread_does_not_pay_for_one_whose_caller_gave_up():
+    runner = EngineRunner.on_own_thread(OnceChargedEngine(16, 8, seed=0), "test")
+    started, release = threading.Event(), threading.Event()
+    complaints = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+
+    def slow(engine):
+        started.set()
+        release.wait(5)
+        return engine.open()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(runner.run(slow))
+            await asyncio.to_thread(started.wait, 5)
+            waiting.cancel()
+        release.set()
+        async with asyncio.timeout(5):
+            await runner.run(lambda _: None)
+    finally:
+        release.set()
+        runner.shutdown()
+    assert waiting.cancelled()
+    assert complaints == []
+
+
+async def test_a_thread_tells_errors_and_goes_on():
+    thread = JobThread("test")
+    try:
+        with pytest.raises(ZeroDivisionError):
+            await thread.submit(lambda: 1 // 0)
+        assert await thread.submit(lambda: 7) == 7
+    finally:
+        thread.shutdown()
+
+
+async def test_a_thread_that_was_shut_down_has_done_its_jobs_and_refuses_more():
+    thread, done = JobThread("test"), []
+    futures = [thread.submit(lambda n=n: done.append(n)) for n in range(3)]
+    thread.shutdown()
+    thread.shutdown()
+    assert done == [0, 1, 2]
+    await asyncio.gather(*futures)
+    with pytest.raises(RuntimeError, match="shut down"):
+        thread.submit(lambda: None)
+
+
+def test_a_thread_outlives_a_loop_that_was_closed_under_its_job():
+    thread, release = JobThread("test"), threading.Event()
+
+    async def leave():
+        thread.submit(lambda: release.wait(5))
+
+    async def ask():
+        return await thread.submit(lambda: 7)
+
+    try:
+        asyncio.run(leave())
+        release.set()
+        assert asyncio.run(ask()) == 7
+    finally:
+        release.set()
+        thread.shutdown()
+
+
+def test_a_thread_ends_with_its_owner():
+    thread = JobThread("test")
+    worker = thread._thread
+    del thread
+    worker.join(5)
+    assert not worker.is_alive()
