@@ -5,18 +5,21 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from cloud_verifier.companion import Wish
 from cloud_verifier.outbox import Outbox
 from cloud_verifier.passes import Entry
+from cloud_verifier.patience import Waiting
 from speculation.engines.base import CacheId
 from speculation.errors import DeadlineError, LinkError, MalformedMessageError, OutriderError
-from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Finished, FinishReason, Open
+from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Finished, FinishReason, Open, Verdict
 from speculation.protocol.verifier import Plan, VerifierSession
 
 
 class LiveSession:
     """The verifier's end of one stream. ``receive``, ``next`` and ``close`` are for the stream; the rest is the pass loop's.
 
-    ``on_end`` is called once, when the session needs its cache no more; ``on_room`` when a full outbox is being read again.
+    ``on_end`` is called once, when the session needs its cache no more; ``on_change`` when it may be ready for a pass that it
+    was not ready for before: a draft came, or a full outbox is being read again.
     """
 
     def __init__(
@@ -26,18 +29,25 @@ class LiveSession:
         vocabulary_size: int,
         outbox_messages: int,
         on_end: Callable[[LiveSession], None],
-        on_room: Callable[[], None],
+        on_change: Callable[[], None],
     ) -> None:
         self.session_id = message.session_id
         self.attempt = message.attempt
         self.parameters = message.parameters
         self.state = VerifierSession(message, credit)
-        self.outbox = Outbox(outbox_messages, on_room)
+        self.outbox = Outbox(outbox_messages, on_change)
         self.cache: CacheId | None = None
         self.cached = 0
         self.served = 0
+        self._own_drafts: tuple[int, ...] = ()
+        self._end_token_ids = frozenset(message.end_token_ids)
+        self._credit = credit
+        self._waiting_since_s: float | None = None
+        self._has_drafted = False
+        self._was_in_vain = False
         self._vocabulary_size = vocabulary_size
         self._on_end = on_end
+        self._on_change = on_change
         self._deadline = self._start_deadline(message.deadline_ms)
 
     # For the stream.
@@ -56,6 +66,7 @@ class LiveSession:
             return
         if self.state.finished is not None:
             self.finish(self.state.finished)
+        self._on_change()
 
     async def next(self) -> CloudMessage | None:
         """The next message for the device, None at an orderly end. Raises the error that ended the session."""
@@ -90,6 +101,36 @@ class LiveSession:
         """Final tokens that the cache lacks; at least the last one."""
         return len(self.state.final) - self.cached
 
+    def plan(self, max_rows: int) -> Plan:
+        """What the next pass may check: the device's drafts, else the verifier's own, which have no node numbers."""
+        plan = self.state.plan(max_rows)
+        if plan.token_ids or not self._own_drafts:
+            return plan
+        return Plan((), self._own_drafts, plan.start)
+
+    def waiting(self, plan: Plan, max_rows: int) -> Waiting:
+        """What there is to wait for, while ``plan`` is the longest that can be run now."""
+        state, count = self.state, len(plan.nodes)
+        room = min(max_rows, state.limit - plan.start - 1)
+        may_grow = count < room and not state.drafts_end and (not count or state.live_nodes < self._credit)
+        is_silent = self._was_in_vain and not self._has_drafted
+        return Waiting(self._waiting_since_s, count, may_grow, state.passed, is_silent)
+
+    def give_up_waiting(self) -> None:
+        """The patience is over: a device that never sent a node is not waited for again until it does."""
+        self._was_in_vain = True
+
+    def wish(self) -> Wish | None:
+        """What could be drafted for this session here; None where drafts wait, nothing fits or the prompt still runs."""
+        room = self.state.limit - len(self.state.final) - 1
+        if self._waiting_since_s is None or self._own_drafts or room < 1 or self.state.has_drafts:
+            return None
+        return Wish(self, self.state.final, self.parameters, room, self._end_token_ids)
+
+    def take_drafts(self, token_ids: tuple[int, ...]) -> None:
+        """Drafts of the verifier's own, for the next pass of this session."""
+        self._own_drafts = token_ids
+
     def enter(self, plan: Plan, rows: int) -> tuple[Entry, Plan]:
         """This session's ``rows`` rows of a pass: uncached final tokens, then as much of the plan as fits behind them."""
         final = self.state.final
@@ -98,22 +139,38 @@ class LiveSession:
             token_ids = final[self.cached : self.cached + rows]
             return Entry(self.cache, self.cached, token_ids, 0, len(final), (), self.parameters), plan
         if room < len(plan.token_ids):
-            plan = self.state.plan(room)
+            plan = Plan(plan.nodes[:room], plan.token_ids[:room], plan.start)
         token_ids = [*final[self.cached :], *plan.token_ids]
         num_logits = len(plan.token_ids) + 1
         return Entry(self.cache, self.cached, token_ids, num_logits, len(final), plan.token_ids, self.parameters), plan
 
-    def settle(self, entry: Entry, plan: Plan) -> None:
+    def settle(self, entry: Entry, plan: Plan, now_s: float) -> None:
         """Take over what a pass chose, and tell the device."""
         self.cache = entry.cache
         if not entry.num_logits:
             self.cached += len(entry.token_ids)
             return
         self.cached = entry.position + entry.num_agreed
-        verdict, finished = self.state.commit(plan, entry.choices, entry.near_ties)
+        self._waiting_since_s = now_s
+        if self._own_drafts:
+            self._own_drafts = ()
+        if len(plan.nodes) == len(plan.token_ids):
+            self._tell(*self.state.commit(plan, entry.choices, entry.near_ties))
+        else:
+            self._commit_own(entry)
+
+    def _tell(self, verdict: Verdict, finished: Finished | None) -> None:
         self.outbox.put(verdict)
         if finished is not None:
             self.finish(finished)
+
+    def _commit_own(self, entry: Entry) -> None:
+        """A verdict for each token: the device never had these drafts, so no node could name them."""
+        for index, choice in enumerate(entry.choices[: entry.num_agreed + 1]):
+            if self.state.finished is None:
+                plan = Plan((), (), len(self.state.final))
+                near_ties = 0 if index else entry.near_ties
+                self._tell(*self.state.commit(plan, (choice,), near_ties, passes=int(index == 0)))
 
     def _start_deadline(self, deadline_ms: int | None) -> asyncio.TimerHandle | None:
         if deadline_ms is None:
@@ -123,6 +180,7 @@ class LiveSession:
 
     def _refuse_unknown_tokens(self, message: DeviceMessage) -> None:
         if isinstance(message, Draft):
+            self._has_drafted = self._has_drafted or bool(message.nodes)
             for node in message.nodes:
                 if node.token_id >= self._vocabulary_size:
                     raise MalformedMessageError(

@@ -7,13 +7,14 @@ import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
+from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.servicer import VerificationServicer
@@ -56,14 +57,21 @@ async def serve(
     """
     if full_model is None:
         full_model = await asyncio.to_thread(build_engine, config)
-    runner = engine_runner or EngineRunner.on_own_thread(full_model.engine, "full-model")
-    verifier = Verifier(runner, full_model.identity, full_model.self_test, config)
-    try:
+    with ExitStack() as stack:
+        runner = engine_runner or _own_thread(full_model.engine, "full-model", stack)
+        companion = None
+        if full_model.draft is not None and config.draft_length:
+            draft_runner = _own_thread(full_model.draft, "draft-model", stack)
+            companion = Companion(draft_runner, config.draft_length, config.max_rows)
+        verifier = Verifier(runner, full_model.identity, full_model.self_test, config, companion)
         async with _passes(verifier), _listen(verifier, config) as running:
             yield running
-    finally:
-        if engine_runner is None:
-            runner.shutdown()
+
+
+def _own_thread(engine: Engine, name: str, stack: ExitStack) -> EngineRunner[Engine]:
+    runner = EngineRunner.on_own_thread(engine, name)
+    stack.callback(runner.shutdown)
+    return runner
 
 
 async def run(
@@ -155,6 +163,8 @@ def _options(config: VerifierConfig) -> list[tuple[str, int]]:
         ("grpc.keepalive_permit_without_calls", 1),
         ("grpc.http2.min_recv_ping_interval_without_data_ms", PING_INTERVAL_MS),
         ("grpc.so_reuseport", 0),
+        # Its probes are pings that a phone has to answer.
+        ("grpc.http2.bdp_probe", 0),
     ]
 
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from dataclasses import dataclass
 
 from cloud_verifier.admission import check_handshake, check_request
 from cloud_verifier.batching import allot
+from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
 from cloud_verifier.passes import Entry, Pass
+from cloud_verifier.patience import Policy, ready_s
 from speculation.engines.base import CacheId, Engine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest
@@ -20,11 +23,17 @@ from speculation.protocol.verifier import Plan
 
 @dataclass(slots=True)
 class VerifierStatistics:
-    """Counted since the start. ``rows`` are tokens fed to the full model, prompts included."""
+    """Counted since the start. ``rows`` are tokens fed to the full model, prompts included.
+
+    ``own_proposed`` are tokens that the verifier's own draft model drafted and a pass checked, ``own_accepted`` those that
+    agreed; no session's usage holds them.
+    """
 
     sessions: int = 0
     passes: int = 0
     rows: int = 0
+    own_proposed: int = 0
+    own_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,13 +46,19 @@ class _Share:
 
 
 class Verifier:
-    """Decodes every session in every pass, with whatever drafts have arrived. ``run`` must be running for anything to happen.
+    """Decodes every session that is ready in every pass, with whatever drafts have arrived. ``run`` must be running for that.
 
-    The engine is touched by passes alone; sessions, plans and verdicts by the event loop alone. So neither needs a lock.
+    With patience 0 every session is ready. The engine is touched by passes alone; sessions, plans and verdicts by the event
+    loop alone. So neither needs a lock. ``companion`` drafts for sessions without drafts.
     """
 
     def __init__(
-        self, runner: EngineRunner[Engine], identity: PairIdentity, self_test: SelfTest, config: VerifierConfig
+        self,
+        runner: EngineRunner[Engine],
+        identity: PairIdentity,
+        self_test: SelfTest,
+        config: VerifierConfig,
+        companion: Companion | None = None,
     ) -> None:
         self.statistics = VerifierStatistics()
         self.identity = identity
@@ -51,7 +66,9 @@ class Verifier:
         self._runner = runner
         self._self_test = self_test
         self._config = config
+        self._companion = companion
         self._capacity = min(config.max_sessions, self.description.num_slots)
+        self._policy = Policy(config.patience, config.gather, self._capacity, config.retry_after_s)
         self._sessions: dict[str, LiveSession] = {}
         self._closing: list[CacheId] = []
         self._work = asyncio.Event()
@@ -92,11 +109,14 @@ class Verifier:
             while True:
                 # One turn of the loop, so that what has arrived is in the next pass even where the engine computes inline.
                 await asyncio.sleep(0)
-                if not await self._run_pass():
-                    if self._is_stopping:
-                        return
-                    self._work.clear()
-                    await self._work.wait()
+                if self._companion is not None:
+                    await self._draft(self._companion)
+                wake_s = await self._run_pass()
+                if wake_s is None:
+                    continue
+                if self._is_stopping:
+                    return
+                await self._sleep(wake_s)
         finally:
             for live in list(self._sessions.values()):
                 live.end(EngineError("the verifier stopped"))
@@ -104,6 +124,7 @@ class Verifier:
     async def drain(self, grace_s: float) -> None:
         """Refuse new sessions, let those that run finish within ``grace_s``, then end the rest with ``Finished(SHUTDOWN)``."""
         self._is_draining = True
+        self._work.set()  # nobody is waited for any more
         try:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
@@ -116,33 +137,75 @@ class Verifier:
         self._is_stopping = self._is_draining = True
         self._work.set()
 
-    async def _run_pass(self) -> bool:
-        """One pass over all sessions that can run; False where there was nothing to do."""
-        runnable = [live for live in self._sessions.values() if not live.outbox.is_full]
+    async def _run_pass(self) -> float | None:
+        """One pass over all sessions that are ready. Where there was nothing to do: when there will be, at the latest."""
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        ready, wake_s = self._ready(began_s)
         closing, self._closing = self._closing, []
-        if not runnable and not closing:
-            return False
-        if runnable:
+        if not ready and not closing:
+            return wake_s
+        if ready:
             self.statistics.passes += 1
-        shares = self._share_out(runnable)
+        shares = self._share_out(ready)
         await self._runner.run(Pass(closing, [share.entry for share in shares]).run)
+        now_s = loop.time()
+        if shares:
+            self._policy.passed(now_s - began_s)
         for share in shares:
-            self._settle(share)
-        return True
+            self._settle(share, now_s)
+        return None
 
-    def _share_out(self, runnable: list[LiveSession]) -> list[_Share]:
-        plans = [live.state.plan(self._config.max_rows) for live in runnable]
-        wanted = [live.num_uncached + len(plan.token_ids) for live, plan in zip(runnable, plans, strict=True)]
-        allotted = allot(wanted, [live.served for live in runnable], self._config.max_rows)
+    def _ready(self, now_s: float) -> tuple[list[tuple[LiveSession, Plan]], float]:
+        """Who may run now, with the drafts at hand; and when somebody else will, at the latest (infinite: only if woken)."""
+        max_rows = self._config.max_rows
+        planned = [(live, live.plan(max_rows)) for live in self._sessions.values() if not live.outbox.is_full]
+        patience_s = 0.0 if self._is_draining else self._policy.patience_s(self.num_sessions, now_s)
+        if not patience_s:
+            return planned, math.inf
+        ready, wake_s = [], math.inf
+        for live, plan in planned:
+            waiting = live.waiting(plan, max_rows)
+            at_s = ready_s(waiting, patience_s, self._policy.gather)
+            if at_s > now_s:
+                wake_s = min(wake_s, at_s)
+                continue
+            if at_s > 0:
+                live.give_up_waiting()
+            ready.append((live, plan))
+        return ready, wake_s
+
+    async def _sleep(self, until_s: float) -> None:
+        """Until something changes, and no longer than ``until_s``."""
+        self._work.clear()
+        alarm = asyncio.get_running_loop().call_at(until_s, self._work.set) if until_s < math.inf else None
+        try:
+            await self._work.wait()
+        finally:
+            if alarm is not None:
+                alarm.cancel()
+
+    async def _draft(self, companion: Companion) -> None:
+        """Let the companion draft for whoever would run without drafts."""
+        ready, _ = self._ready(asyncio.get_running_loop().time())
+        wishes = [(live, wish) for live, _ in ready if (wish := live.wish()) is not None]
+        if wishes or companion.must_close:
+            drafts = await companion.draft([wish for _, wish in wishes])
+            for (live, _), token_ids in zip(wishes, drafts, strict=True):
+                live.take_drafts(token_ids)
+
+    def _share_out(self, ready: list[tuple[LiveSession, Plan]]) -> list[_Share]:
+        wanted = [live.num_uncached + len(plan.token_ids) for live, plan in ready]
+        allotted = allot(wanted, [live.served for live, _ in ready], self._config.max_rows)
         shares = []
-        for live, plan, rows in zip(runnable, plans, allotted, strict=True):
+        for (live, plan), rows in zip(ready, allotted, strict=True):
             if rows:
                 shares.append(_Share(live, *live.enter(plan, rows)))
                 live.served = self.statistics.passes
                 self.statistics.rows += rows
         return shares
 
-    def _settle(self, share: _Share) -> None:
+    def _settle(self, share: _Share, now_s: float) -> None:
         live, entry = share.live, share.entry
         if live.outbox.is_ended:
             if live.cache is None and entry.cache is not None:
@@ -151,7 +214,10 @@ class Verifier:
             live.cache = entry.cache
             live.end(entry.error)
         else:
-            live.settle(entry, share.plan)
+            if not share.plan.nodes:
+                self.statistics.own_proposed += len(share.plan.token_ids)
+                self.statistics.own_accepted += entry.num_agreed
+            live.settle(entry, share.plan, now_s)
 
     def _new_session(self, message: Open) -> LiveSession:
         config = self._config
@@ -175,6 +241,8 @@ class Verifier:
             del self._sessions[live.session_id]
         if live.cache is not None:
             self._close_later(live.cache)
+        if self._companion is not None:
+            self._companion.forget(live)
         if not self._sessions:
             self._idle.set()
 
@@ -184,4 +252,5 @@ class Verifier:
 
     def _check_capacity(self, num_others: int) -> None:
         if num_others >= self._capacity:
+            self._policy.refused(asyncio.get_running_loop().time())
             raise CapacityError(f"all {self._capacity} sessions of this verifier are taken", self._config.retry_after_s)

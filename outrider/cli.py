@@ -106,13 +106,21 @@ def verifier(
     cloud: CloudOption = None,
     pair: PairOption = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the full model.")] = None,
+    patience: Annotated[
+        str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
+    ] = None,
+    gather: Annotated[int | None, typer.Option(metavar="N", help="Drafts of a session that are enough not to wait.")] = None,
+    draft_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
+    ] = None,
     insecure: InsecureOption = None,
     config: ConfigOption = None,
 ) -> None:
     """Serve the full model. Settings: defaults < --config FILE < OUTRIDER_VERIFIER_* < flags."""
     from cloud_verifier import server
 
-    flags = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant, "insecure": insecure}
+    flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant}
+    flags |= {"patience": patience, "gather": gather, "draft_length": draft_length, "insecure": insecure}
     settings = cloud_verifier.config.load_config(config, flags)
     logging.basicConfig(format=LOG_FORMAT)
     _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")))

@@ -91,6 +91,11 @@ class VerifierSession:
         return next(self._tree.likeliest(), None) is not None
 
     @property
+    def drafts_end(self) -> bool:
+        """Whether the likeliest chain holds an end token: a draft behind it would be of no use."""
+        return any(node.token_id in self._end_token_ids for node in self._tree.likeliest())
+
+    @property
     def passed(self) -> bool:
         """Whether the device said since the last verdict that nothing more will come."""
         return self._passed
@@ -147,12 +152,13 @@ class VerifierSession:
         return Plan(tuple(n.number for n in chain), tuple(n.token_id for n in chain), len(self._final))
 
     def commit(
-        self, plan: Plan, choices: Sequence[int], near_ties: int = 0, advice: int = 0
+        self, plan: Plan, choices: Sequence[int], near_ties: int = 0, advice: int = 0, passes: int = 1
     ) -> tuple[Verdict, Finished | None]:
         """Make final what a pass over ``plan`` chose: ``choices`` are the full model's own, one a row.
 
-        The longest run of drafts that equals them, then the choice behind it; an end token and the limit cut both. Raises
-        ``ValueError`` when the plan is not of this moment, rows are missing, or the session is finished.
+        The longest run of drafts that equals them, then the choice behind it; an end token and the limit cut both.
+        ``passes`` is 0 where an earlier verdict told of the same pass. Raises ``ValueError`` when the plan is not of this
+        moment, rows are missing, or the session is finished.
         """
         self._require_current(plan, choices)
         tokens = self._cut([int(c) for c in choices[: run_length(plan.token_ids, choices) + 1]])
@@ -163,7 +169,7 @@ class VerifierSession:
         kind = self._kind(count, choice)
         if choice is not None:
             self._advance(choice)
-        self._passes += 1
+        self._passes += passes
         self._near_ties += near_ties
         self._passed = False
         self._finish_at_end()

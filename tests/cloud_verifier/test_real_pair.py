@@ -11,8 +11,8 @@ from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.links.grpc import GrpcConnector
 from speculation.parameters import SamplingParameters
-from speculation.protocol.device import DeviceSession
-from tests.cloud_verifier.doubles import ScriptedDevice, plain_decoding, settings
+from tests.cloud_verifier.doubles import plain_decoding, settings
+from tests.cloud_verifier.sessions import device
 
 LIMIT_S = 60
 MAX_TOKENS = 32
@@ -41,9 +41,8 @@ async def test_concurrent_sessions_give_the_text_of_plain_decoding(pair, full_mo
         async with asyncio.TaskGroup() as group:
             tasks = []
             for n, (prompt, parameters) in enumerate(cases):
-                session = DeviceSession(f"session-{n}", pair.identity, prompt, parameters, MAX_TOKENS, ends)
-                padded = [*truths[n], *[0] * MAX_TOKENS]
-                tasks.append(group.create_task(ScriptedDevice(session, padded, 0.3 * n, n).run(connector)))
+                drafting = device(n, truths[n], prompt, parameters, 0.3 * n, MAX_TOKENS, ends, pair.identity)
+                tasks.append(group.create_task(drafting.run(connector)))
         await connector.aclose()
     assert [task.result() for task in tasks] == truths
 

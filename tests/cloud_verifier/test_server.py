@@ -12,40 +12,36 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from cloud_verifier import server, servicer
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.server import serve
-from speculation.engines.random import RandomEngine
 from speculation.errors import (
     CapacityError,
     ConfigurationError,
-    CreditExceededError,
     DeadlineError,
     EngineError,
     HandshakeError,
     LinkError,
-    MalformedMessageError,
     SessionSupersededError,
 )
 from speculation.links.grpc import GrpcConnector
-from speculation.parameters import SamplingParameters
-from speculation.protocol.device import DeviceSession
-from speculation.protocol.messages import Cancel, Draft, FinishReason, Node, Opened, PairIdentity
+from speculation.protocol.messages import Cancel, FinishReason, PairIdentity
 from speculation.wire import codec
 from tests.cloud_verifier import doubles
 from tests.cloud_verifier.doubles import (
-    CONTEXT,
-    IDENTITY,
-    SAMPLED,
-    SEED,
-    VOCABULARY,
-    ScriptedDevice,
     collect,
     finished_of,
     open_message,
-    plain_decoding,
     settings,
     wait_until,
 )
-
-LIMIT_S = 20
+from tests.cloud_verifier.sessions import (
+    BREAKING,
+    CREDIT,
+    LIMIT_S,
+    check_breaking_ends_its_stream_only,
+    check_texts,
+    held,
+    opened,
+    refusal,
+)
 
 
 @asynccontextmanager
@@ -61,58 +57,16 @@ async def serving(**changes):
             await connector.aclose()
 
 
-async def opened(connector, **changes):
-    link = await connector.connect()
-    await link.send(open_message(**changes))
-    assert isinstance(await link.receive(), Opened)
-    return link
-
-
-async def refusal(connector, **changes):
-    link = await connector.connect()
-    await link.send(open_message(**changes))
-    await link.receive()
-
-
-async def held(engine, connector, **changes):
-    """A session whose first pass is held."""
-    engine.gate.clear()
-    link = await opened(connector, **changes)
-    await wait_until(engine.entered.is_set)
-    return link
-
-
 async def test_concurrent_sessions_over_grpc_give_the_text_of_plain_decoding():
-    table = RandomEngine(VOCABULARY, CONTEXT, SEED)
-    cases = [([1 + n, 2, 3], SamplingParameters() if n % 2 else SAMPLED) for n in range(6)]
-    truths = [plain_decoding(table, prompt, parameters, 40) for prompt, parameters in cases]
-    async with serving() as (engine, _, connector), asyncio.TaskGroup() as group:
-        tasks = []
-        for n, (prompt, parameters) in enumerate(cases):
-            session = DeviceSession(f"session-{n}", IDENTITY, prompt, parameters, 40)
-            tasks.append(group.create_task(ScriptedDevice(session, truths[n], 0.7, n).run(connector)))
-        assert [await task for task in tasks] == truths
+    async with serving() as (engine, _, connector):
+        await check_texts(connector, 0.7)
         await wait_until(lambda: not engine.open_caches)
 
 
-@pytest.mark.parametrize(
-    ("message", "error"),
-    [
-        (Draft((Node(3, 0, 5, 3),), 3), MalformedMessageError),
-        (Draft((Node(1, 0, 5, 400),), 3), MalformedMessageError),
-        (Draft(tuple(Node(n, n - 1, 1, 3) for n in range(1, 42)), 3), CreditExceededError),
-        (open_message(), MalformedMessageError),
-    ],
-)
+@pytest.mark.parametrize(("message", "error"), BREAKING)
 async def test_a_message_that_breaks_the_protocol_ends_its_stream_only(message, error):
-    async with serving(credit=40) as (engine, _, connector):
-        broken = await held(engine, connector, session_id="broken")
-        other = await opened(connector, session_id="other")
-        await broken.send(message)
-        with pytest.raises(error):
-            await collect(broken)
-        engine.gate.set()
-        assert finished_of(await collect(other)).reason is FinishReason.LENGTH
+    async with serving(credit=CREDIT) as (engine, _, connector):
+        await check_breaking_ends_its_stream_only(engine, connector, message, error)
 
 
 async def test_bytes_that_are_no_message_end_their_stream_only():

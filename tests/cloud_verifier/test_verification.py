@@ -6,11 +6,9 @@ from contextlib import asynccontextmanager
 import pytest
 
 from cloud_verifier.verification import Verifier
-from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import (
     CapacityError,
-    CreditExceededError,
     DeadlineError,
     EngineError,
     HandshakeError,
@@ -21,36 +19,39 @@ from speculation.errors import (
 )
 from speculation.links.memory import MemoryConnector
 from speculation.parameters import SamplingParameters
-from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import (
     Cancel,
     Draft,
     Finished,
     FinishReason,
     Node,
-    Opened,
     PairIdentity,
     Verdict,
     VerdictKind,
 )
 from tests.cloud_verifier import doubles
 from tests.cloud_verifier.doubles import (
-    CONTEXT,
     IDENTITY,
     SAMPLED,
-    SEED,
     SELF_TEST,
     VOCABULARY,
-    ScriptedDevice,
     collect,
     finished_of,
-    open_message,
-    plain_decoding,
     settings,
     wait_until,
 )
-
-LIMIT_S = 20
+from tests.cloud_verifier.sessions import (
+    BREAKING,
+    CREDIT,
+    LIMIT_S,
+    check_breaking_ends_its_stream_only,
+    check_texts,
+    device,
+    held,
+    opened,
+    refusal,
+    truth_of,
+)
 
 
 @asynccontextmanager
@@ -72,46 +73,18 @@ async def running(engine=None, **changes):
         runner.shutdown()
 
 
-def table():
-    return RandomEngine(VOCABULARY, CONTEXT, SEED)
-
-
-async def opened(connector, **changes):
-    link = await connector.connect()
-    await link.send(open_message(**changes))
-    assert isinstance(await link.receive(), Opened)
-    return link
-
-
-async def refusal(connector, **changes):
-    link = await connector.connect()
-    await link.send(open_message(**changes))
-    await link.receive()
-
-
-def device(number, truth, prompt, parameters, accuracy, max_tokens=40, end_token_ids=()):
-    session = DeviceSession(f"session-{number}", IDENTITY, prompt, parameters, max_tokens, end_token_ids)
-    return ScriptedDevice(session, [*truth, *[0] * max_tokens], accuracy, number)
-
-
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 1.0])
 @pytest.mark.parametrize("max_rows", [3, 16, 256])
 async def test_every_text_is_that_of_plain_decoding_whatever_is_drafted(accuracy, max_rows):
-    cases = [([1 + n, 2, 3] * (1 + 7 * n), SamplingParameters() if n % 2 else SAMPLED) for n in range(6)]
-    truths = [plain_decoding(table(), prompt, parameters, 40) for prompt, parameters in cases]
-    async with running(max_rows=max_rows) as (engine, _, connector), asyncio.TaskGroup() as group:
-        tasks = [
-            group.create_task(device(n, truth, prompt, parameters, accuracy).run(connector))
-            for n, (truth, (prompt, parameters)) in enumerate(zip(truths, cases, strict=True))
-        ]
-        assert [await task for task in tasks] == truths
+    async with running(max_rows=max_rows) as (engine, _, connector):
+        await check_texts(connector, accuracy, longest=36)
         assert all(sum(rows) <= max_rows for rows in engine.passes)
         await wait_until(lambda: not engine.open_caches)
 
 
 async def test_good_drafts_save_passes():
     prompt = [1, 2, 3]
-    truth = plain_decoding(table(), prompt, SAMPLED, 60)
+    truth = truth_of(prompt, SAMPLED, 60)
     async with running() as (_, _, connector):
         good = device(1, truth, prompt, SAMPLED, 1.0, 60)
         bad = device(2, truth, prompt, SAMPLED, 0.0, 60)
@@ -123,8 +96,8 @@ async def test_good_drafts_save_passes():
 
 async def test_an_end_token_ends_the_session():
     prompt = [1, 2, 3]
-    end = plain_decoding(table(), prompt, SAMPLED, 40)[20]
-    truth = plain_decoding(table(), prompt, SAMPLED, 40, [end])
+    end = truth_of(prompt, SAMPLED, 40)[20]
+    truth = truth_of(prompt, SAMPLED, 40, [end])
     async with running() as (_, _, connector):
         ending = device(1, truth, prompt, SAMPLED, 0.9, 40, [end])
         assert await ending.run(connector) == truth
@@ -141,11 +114,9 @@ async def test_a_session_without_drafts_is_decoded_at_once():
 
 
 async def test_drafts_that_wait_are_verified_in_one_pass():
-    truth = plain_decoding(table(), [1, 2, 3], SamplingParameters(), 8)
+    truth = truth_of([1, 2, 3], SamplingParameters(), 8)
     async with running() as (engine, _, connector):
-        engine.gate.clear()
-        link = await opened(connector)
-        await wait_until(engine.entered.is_set)
+        link = await held(engine, connector)
         nodes = tuple(Node(n, n - 1, truth[2 + n], 3) for n in range(1, 8))
         await link.send(Draft(nodes, 3))
         engine.gate.set()
@@ -203,25 +174,14 @@ async def test_what_cannot_be_served_is_refused_in_words(changes, error, words):
 @pytest.mark.parametrize(
     ("message", "error"),
     [
-        (Draft((Node(1, 0, 5, 400),), 3), MalformedMessageError),
-        (Draft((Node(3, 0, 5, 3),), 3), MalformedMessageError),
+        *BREAKING,
         (Draft((), 200), MalformedMessageError),
         (Draft((Node(1, 0, VOCABULARY, 3),), 3), MalformedMessageError),
-        (open_message(), MalformedMessageError),
-        (Draft(tuple(Node(n, n - 1, 1, 3) for n in range(1, 42)), 3), CreditExceededError),
     ],
 )
 async def test_a_message_that_breaks_the_protocol_ends_its_stream_only(message, error):
-    async with running(credit=40) as (engine, _, connector):
-        engine.gate.clear()
-        broken = await opened(connector, session_id="broken")
-        other = await opened(connector, session_id="other")
-        await wait_until(engine.entered.is_set)
-        await broken.send(message)
-        with pytest.raises(error):
-            await collect(broken)
-        engine.gate.set()
-        assert finished_of(await collect(other)).reason is FinishReason.LENGTH
+    async with running(credit=CREDIT) as (engine, _, connector):
+        await check_breaking_ends_its_stream_only(engine, connector, message, error)
 
 
 async def test_the_first_message_must_be_open():
@@ -234,9 +194,7 @@ async def test_the_first_message_must_be_open():
 
 async def test_a_cancel_ends_the_session_and_frees_its_cache_before_the_next_pass():
     async with running() as (engine, _, connector):
-        engine.gate.clear()
-        link = await opened(connector, max_tokens=400)
-        await wait_until(engine.entered.is_set)
+        link = await held(engine, connector, max_tokens=400)
         await link.send(Cancel())
         assert finished_of(await collect(link)).reason is FinishReason.CANCELLED
         engine.gate.set()
@@ -264,7 +222,7 @@ async def test_beyond_its_capacity_a_verifier_says_when_to_come_back():
 
 
 async def test_a_later_attempt_takes_over_even_from_a_full_verifier():
-    truth = plain_decoding(table(), [1, 2, 3], SamplingParameters(), 8)
+    truth = truth_of([1, 2, 3], SamplingParameters(), 8)
     async with running(max_sessions=1) as (engine, _, connector):
         engine.gate.clear()
         older = await opened(connector)
