@@ -6,18 +6,19 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections import deque
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator
 from types import TracebackType
 from typing import Any, Self
 
 from device_agent.assignment import Assignment
 from device_agent.config import AgentConfig
-from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, error_object
+from device_agent.drafting.drafting import Drafting
+from device_agent.events import Event, SessionEvent
 from device_agent.figures import Meter
 from device_agent.generation import Generation
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, StreamRequest
+from device_agent.stream import Stream
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError, LinkError
@@ -29,49 +30,6 @@ SEED_BITS = 53
 
 SHORT_PROMPT_BYTES = 4096
 """Up to here the tokenizer takes about a millisecond, less than a turn on another thread may cost."""
-
-
-class Stream:
-    """The events of one answer, in order; made by ``DeviceAgent.start``. Close it, or read it to its end."""
-
-    def __init__(self) -> None:
-        self._events: deque[Event] = deque()
-        self._arrived = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
-        self._has_last = False
-        self._is_read = False
-
-    def put(self, events: Sequence[Event]) -> None:
-        """Called by the answer's task."""
-        self._events.extend(events)
-        self._has_last = isinstance(events[-1], DoneEvent | ErrorEvent)
-        self._arrived.set()
-
-    def ended(self, seq: int) -> None:
-        """The answer's task is over; where it was cut off, the last event says so."""
-        if not self._has_last:
-            self.put([ErrorEvent(seq, error_object(LinkError("the agent stopped the stream")))])
-
-    def run_by(self, task: asyncio.Task[None]) -> None:
-        self._task = task
-
-    async def take(self) -> list[Event]:
-        """All events that are there, at least one; an empty list behind the last. Nothing is lost where it is cancelled."""
-        if self._is_read:
-            return []
-        while not self._events:
-            self._arrived.clear()
-            await self._arrived.wait()
-        events = list(self._events)
-        self._events.clear()
-        self._is_read = self._has_last
-        return events
-
-    async def aclose(self) -> None:
-        """Nobody reads on: an answer that still runs is cancelled, and has ended when this returns. Safe to call twice."""
-        if self._task is not None and not self._has_last:
-            self._task.cancel()
-            await asyncio.wait([self._task])
 
 
 class DeviceAgent:
@@ -90,6 +48,7 @@ class DeviceAgent:
         self.pair = pair
         self.config = config
         self._runner = runner
+        self._drafting = Drafting(runner, config)
         self._connector = connector
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
@@ -155,7 +114,7 @@ class DeviceAgent:
         began_s = asyncio.get_running_loop().time()
         if self.num_streams >= self.config.max_streams:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
-        stream = Stream()
+        stream = Stream(self.config.max_stream_events)
         self._open.add(stream)
         try:
             assignment = await self._assign(request)
@@ -171,14 +130,14 @@ class DeviceAgent:
         if self._tasks is None:
             raise ConfigurationError("the agent is not running: use it inside its 'async with'")
         numbers = itertools.count()
-        stream.put([self._session_event(assignment, next(numbers))])
-        generation = Generation(assignment, self.pair, self._runner, self._connector, meter, numbers, stream.put)
+        stream.begin(self._session_event(assignment, next(numbers)))
+        generation = Generation(assignment, self.pair, self._drafting, self._connector, meter, numbers, stream.put)
         task = self._tasks.create_task(self._write(generation, stream))
         stream.run_by(task)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: self._open.discard(stream))
-        task.add_done_callback(lambda _: stream.ended(next(numbers)))
+        task.add_done_callback(lambda _: stream.ended())
 
     async def _write(self, generation: Generation, stream: Stream) -> None:
         last = await generation.run()
@@ -197,7 +156,6 @@ class DeviceAgent:
             prompt=prompt,
             parameters=request.parameters(seed),
             max_tokens=self._max_tokens(request, len(prompt)),
-            depth=self.config.draft_depth,
         )
 
     async def _encode(self, prompt: str) -> tuple[int, ...]:

@@ -6,12 +6,11 @@ the token that completes it. So the text behind a token depends on the tokens be
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
-from speculation.text import TextStream
+from speculation.text import Decode, TextStream, text_stream
 
-Decode = Callable[[list[int]], str]
+__all__ = ["Answer", "Decode"]
 
 
 @dataclass(slots=True)
@@ -28,7 +27,7 @@ class Answer:
     """Tokens with their pieces of text. ``decode`` is called with a few tokens of context, never with all of them."""
 
     def __init__(self, decode: Decode) -> None:
-        self._empty = TextStream(decode)
+        self._empty = text_stream(decode)
         self._tokens: list[_Token] = []
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""The agent over HTTP: ``POST /v1/stream`` as server-sent events, ``GET /health``. Every refusal is an OpenAI error object."""
+"""The agent over HTTP: ``/v1/stream`` as server-sent events that can be read on, ``/health``. Refusals are OpenAI's objects."""
 
 from __future__ import annotations
 
@@ -17,14 +17,18 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from device_agent import schema
-from device_agent.agent import DeviceAgent, Stream
+from device_agent.agent import DeviceAgent
 from device_agent.events import Event, error_fields, error_object
 from device_agent.guard import LoopbackGuard
+from device_agent.kept import KeptStreams
 from device_agent.request import StreamRequest
+from device_agent.stream import STARTING_AFTER, Reader, Stream
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError, status_of
 from speculation.settings import is_loopback
 
 KEEP_ALIVE_S = 15.0
+LAST_EVENT_ID = "last-event-id"
+MAX_SEQ_DIGITS = 18
 _CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
@@ -35,6 +39,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     """The application around an agent that is running."""
     app = FastAPI(title="Outrider device agent", docs_url=None, redoc_url=None)
     app.state.agent = agent
+    app.state.kept = KeptStreams(agent.config.resume_window_s, agent.config.max_kept_streams)
     if is_loopback(agent.config.host):
         app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
     app.add_exception_handler(OutriderError, _refuse)
@@ -42,6 +47,8 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.add_exception_handler(Exception, _fail)
     app.add_api_route("/health", _health, methods=["GET"], summary="Whether the agent works, and with what")
     app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
+    path = "/v1/stream/{session_id}"
+    app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
     return app
 
 
@@ -53,8 +60,33 @@ async def _health(request: Request) -> JSONResponse:
 async def _stream(request: Request) -> Response:
     """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON."""
     agent: DeviceAgent = request.app.state.agent
+    kept: KeptStreams = request.app.state.kept
     body = await _read(request, agent.config.max_body_bytes)
-    return EventStreamResponse(await agent.start(StreamRequest.from_json(parse(body))))
+    stream = await agent.start(StreamRequest.from_json(parse(body)))
+    kept.keep(stream)
+    return EventStreamResponse(stream, stream.reader, agent.config.resume_grace_s)
+
+
+async def _resume(request: Request) -> Response:
+    """Read an answer on, behind ``starting_after`` or ``Last-Event-ID``. Who reads it now gets no more. 204: all was read."""
+    kept: KeptStreams = request.app.state.kept
+    stream = kept.find(request.path_params["session_id"])
+    reader = stream.read_after(_last_read(request, stream))
+    if not reader.has_more:
+        return Response(status_code=204, headers=_HEADERS)
+    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s)
+
+
+def _last_read(request: Request, stream: Stream) -> int:
+    """The last event that the client has, -1 where it names none. The header goes first: a browser that connects again
+    repeats the query that it began with.
+    """
+    given = request.headers.get(LAST_EVENT_ID, request.query_params.get(STARTING_AFTER))
+    if given is None:
+        return -1
+    if not (given.isascii() and given.isdecimal() and len(given) <= MAX_SEQ_DIGITS):
+        raise stream.refusal(repr(given[:40]))
+    return int(given)
 
 
 async def _read(request: Request, limit_bytes: int) -> bytes:
@@ -87,27 +119,29 @@ def _refuse_constant(name: str) -> NoReturn:
 
 
 class EventStreamResponse(StreamingResponse):
-    """A stream as server-sent events. When the client goes away, the answer is cancelled before this ends."""
+    """What a reader of a stream takes, as server-sent events. A client that goes away has ``grace_s`` to come back."""
 
     media_type = "text/event-stream"
 
-    def __init__(self, stream: Stream) -> None:
-        super().__init__(_chunks(stream), headers=_HEADERS)
+    def __init__(self, stream: Stream, reader: Reader, grace_s: float) -> None:
+        super().__init__(_chunks(reader), headers=_HEADERS)
         self._stream = stream
+        self._reader = reader
+        self._grace_s = grace_s
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
             await super().__call__(scope, receive, send)
         finally:
-            await self._stream.aclose()
+            await self._stream.leave(self._reader, self._grace_s)
 
 
-async def _chunks(stream: Stream) -> AsyncIterator[bytes]:
+async def _chunks(reader: Reader) -> AsyncIterator[bytes]:
     """Everything that is there goes out in one piece; a comment goes out where nothing is for long."""
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
-                events = await stream.take()
+                events = await reader.take()
         except TimeoutError:
             yield b": keep-alive\n\n"
             continue

@@ -14,14 +14,13 @@ from speculation.protocol.device import DeviceSession
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What is to be generated. ``depth`` bounds the drafts ahead of the final tokens."""
+    """What is to be generated."""
 
     session_id: str
     request: StreamRequest
     prompt: tuple[int, ...]
     parameters: SamplingParameters
     max_tokens: int
-    depth: int
 
     @property
     def limit(self) -> int:

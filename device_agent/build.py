@@ -20,6 +20,7 @@ from speculation.shaping.engine import PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import UNSHAPED
+from speculation.text import token_bytes
 
 RANDOM = "random"
 
@@ -37,15 +38,16 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
 
 
 def draft_engine(draft: Package, config: AgentConfig) -> Engine:
-    """The draft's engine with a cache for each stream; ``random`` knows the vocabulary and nothing else.
+    """The draft's engine with a cache for each branch of each stream; ``random`` knows the vocabulary and nothing else.
 
     Raises ``UnknownNameError`` for a variant that is neither a graph of the package nor ``random``.
     """
     if config.variant not in (known := (*draft.variants, RANDOM)):
         raise UnknownNameError(f"variant of {draft.name}", config.variant, known, "variant")
+    num_slots = config.max_streams * config.policy().width
     if config.variant == RANDOM:
-        return RandomEngine(draft.architecture.vocabulary_size, draft.context_length, seed=0, num_slots=config.max_streams)
-    return OnnxEngine(draft, config.variant, config.max_streams, config.threads)
+        return RandomEngine(draft.architecture.vocabulary_size, draft.context_length, seed=0, num_slots=num_slots)
+    return OnnxEngine(draft, config.variant, num_slots, config.threads)
 
 
 def connector_of(config: AgentConfig) -> Connector | None:
@@ -75,7 +77,7 @@ def facts_of(pair: Pair, engine: Engine) -> PairFacts:
         full=pair.full.name,
         identity=pair.identity,
         encode=encode,
-        decode=decode,
+        decode=token_bytes(tokenizer.to_str()) or decode,
         end_token_ids=pair.full.end_token_ids,
         context_length=pair.full.context_length,
         draft_context_length=engine.description.context_length,

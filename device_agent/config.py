@@ -8,6 +8,8 @@ from typing import Any, Self
 
 from pydantic import Field, model_validator
 
+from device_agent.drafting.policies import ADAPTIVE, make_policy
+from device_agent.drafting.policy import Policy
 from speculation.errors import ConfigurationError
 from speculation.settings import Settings, load_settings, require_loopback
 from speculation.shaping import profiles
@@ -23,8 +25,13 @@ class AgentConfig(Settings):
     ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair; ``variant`` is a
     graph of the draft package, or ``random`` for a draft that knows nothing. ``phone`` and ``network`` name profiles;
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
-    whose time and bytes the phone is charged, such as ``0.9B:int4``. ``draft_depth`` bounds the drafts ahead of the final
-    tokens. ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
+    whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
+    ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends,
+    ``draft_length`` is that of ``fixed-length``, ``draft_floor`` the chance at which ``confidence-gate`` stops.
+    ``draft_price`` is what a second of drafting is worth in seconds of waiting, for ``adaptive``.
+    ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
+    ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
+    An answer whose reader is gone goes on for ``resume_grace_s``; one that ended is kept for ``resume_window_s``.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a profile that does not exist.
     """
 
@@ -37,13 +44,23 @@ class AgentConfig(Settings):
     pair: Path | None = None
     variant: str = "q4"
     threads: int = Field(1, ge=1)
+    drafting: str = ADAPTIVE
     draft_depth: int = Field(32, ge=1)
+    draft_length: int = Field(4, ge=1)
+    draft_width: int = Field(2, ge=1, le=8)
+    draft_floor: float = Field(0.1, ge=0, le=1)
+    draft_price: float = Field(0.05, ge=0)
+    draft_gather: bool = True
     phone: str = UNSHAPED
     network: str = UNSHAPED
     network_seed: int = Field(0, ge=0)
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_DRAFT_MODEL
     max_streams: int = Field(4, ge=1)
+    resume_grace_s: float = Field(5.0, ge=0)
+    resume_window_s: float = Field(60.0, ge=0)
+    max_kept_streams: int = Field(16, ge=0)
+    max_stream_events: int = Field(32768, ge=16)
     max_prompt_bytes: int = Field(64 * 1024, ge=1)
     default_max_tokens: int = Field(128, ge=1)
     retry_after_s: float = Field(1.0, ge=0)
@@ -59,6 +76,10 @@ class AgentConfig(Settings):
         """Room for the prompt as JSON may spell it (six bytes for one), and for the other keys."""
         return 6 * self.max_prompt_bytes + 16 * 1024
 
+    def policy(self) -> Policy:
+        """The drafting policy that is named, new. Raises ``UnknownNameError``."""
+        return make_policy(self.drafting, self.draft_length, self.draft_width, self.draft_floor, self.draft_price)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
@@ -66,6 +87,7 @@ class AgentConfig(Settings):
         profiles.network(self.network)
         profiles.cloud(self.cloud)
         parse_model(self.emulate)
+        self.policy()
         if self.verifier is not None:
             _check_target(self.verifier)
         return self

@@ -4,23 +4,26 @@ The law, property-tested in ``tests/device_agent/test_display.py``: a client tha
 final text; the commit offset never goes back; nothing final is withdrawn; ``seq`` has no gap. A ``speculative`` event carries
 one token, so that a ``revoke`` never has to split a text. Order within one step: revoke, commit, correct, speculative.
 
+Which drafts are shown is the business of ``stability.py``; ``all`` is its lowest bar.
+
 Stop strings are judged on final text. Final tokens whose text may yet turn out to begin a stop string stay uncommitted: with
 reveal ``all`` they are shown as tentative, with ``final`` not at all.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 from device_agent.answer import Answer, Decode
 from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, Event, RevokeEvent, SpeculativeEvent
 from device_agent.request import Reveal
+from device_agent.stability import Stability, running
 from speculation.text import StopStrings
 
 CONTRADICTED = "contradicted"
 ENDED = "ended"
 STOPPED = "stop"
+UNSTABLE = "unstable"
 
 
 class Display:
@@ -44,7 +47,7 @@ class Display:
         self._start = start
         self._numbers = numbers
         self._reveal = reveal
-        self._min_stability = min_stability
+        self._stability = Stability(min_stability if reveal is Reveal.STABLE else 0.0)
         self._stops = StopStrings(stops) if stops else None
         self._answer = Answer(decode)
         self._confidences: list[float] = []
@@ -59,6 +62,11 @@ class Display:
     def num_final(self) -> int:
         """Generated tokens that are final, and part of the answer."""
         return self._num_final
+
+    @property
+    def num_drafts(self) -> int:
+        """Tokens behind the final ones, shown or held."""
+        return len(self._confidences)
 
     @property
     def token_ids(self) -> tuple[int, ...]:
@@ -82,11 +90,22 @@ class Display:
         self._confidences.append(confidence)
         return self._judge(len(self._answer))[1] + self._reveal_more() if self._is_alone else self._reveal_more()
 
+    def reassessed(self, confidences: Sequence[float]) -> list[Event]:
+        """What is now thought of the drafts that are not final, each given those before it; what became too unlikely is
+        hidden, and shown again once it is likely enough.
+
+        Raises ``ValueError`` unless there is one for each of ``num_drafts``.
+        """
+        if len(confidences) != len(self._confidences):
+            raise ValueError(f"{len(confidences)} confidences for {len(self._confidences)} drafts")
+        self._confidences = list(confidences)
+        return [] if self.is_stopped else self._reveal_more()
+
     def finalised(self, token_ids: Sequence[int]) -> list[Event]:
         """The next tokens became final, whatever was drafted in their places."""
         if self.is_stopped:
             return []
-        agreed = self._agreement(token_ids)
+        agreed = self._compare(token_ids)
         events = [] if agreed == len(token_ids) else self._withdraw(self._num_final + agreed, CONTRADICTED)
         for token_id in token_ids[agreed:]:
             self._answer.append(token_id)
@@ -114,23 +133,28 @@ class Display:
         events += self._settle(self._num_final)
         return events if self.is_stopped else events + self._add_held_back()
 
-    def _agreement(self, token_ids: Sequence[int]) -> int:
-        """How many of the newly final tokens were drafted in their places."""
-        limit = min(len(token_ids), len(self._answer) - self._num_final)
+    def _compare(self, token_ids: Sequence[int]) -> int:
+        """How many of the newly final tokens were drafted in their places; what shows is judged by it."""
+        limit = min(len(token_ids), self.num_drafts)
         agreed = 0
         while agreed < limit and self._answer.token_id(self._num_final + agreed) == token_ids[agreed]:
             agreed += 1
+        num_revoked = max(0, self._num_shown - self._num_final - agreed)
+        self._stability.compared(agreed, agreed < limit, num_revoked)
         return agreed
 
     def _withdraw(self, count: int, reason: str) -> list[Event]:
         """Keep the first ``count`` tokens of the answer; tell of those that had been shown."""
-        self._answer.cut(count)
-        del self._confidences[max(0, count - self._num_final) :]
+        self._keep(count)
         lost = self._num_shown - count
         if lost <= 0:
             return []
         self._num_shown = count
         return [RevokeEvent(next(self._numbers), self._start + count, lost, reason)]
+
+    def _keep(self, count: int) -> None:
+        self._answer.cut(count)
+        del self._confidences[max(0, count - self._num_final) :]
 
     def _settle(self, count: int) -> list[Event]:
         """Commit final tokens up to ``count``: those shown by a commit, the others by putting them there."""
@@ -151,14 +175,12 @@ class Display:
     def _reveal_more(self) -> list[Event]:
         if self._reveal is Reveal.FINAL:
             return []
-        events: list[Event] = []
-        stability = math.prod(self._confidences[: max(0, self._num_shown - self._num_final)])
-        for index in range(self._num_shown, len(self._answer)):
-            if index >= self._num_final:
-                stability *= self._confidences[index - self._num_final]
-            if self._reveal is Reveal.STABLE and stability < self._min_stability:
-                break
-            events.append(self._speculative(index, stability))
+        reach = self._num_final + self._stability.reach(self._confidences, self._num_shown - self._num_final)
+        events = self._hide(reach, UNSTABLE)
+        stabilities = list(running(self._confidences))
+        for index in range(self._num_shown, reach):
+            is_final = index < self._num_final
+            events.append(self._speculative(index, 1.0 if is_final else stabilities[index - self._num_final]))
             self._num_shown = index + 1
         return events
 
@@ -189,20 +211,20 @@ class Display:
         self.is_stopped = True
         kept = self._answer.tokens_reaching(code_points, self._num_committed)
         is_split = self._answer.code_points(kept) > code_points
-        events = self._hide(kept - 1 if is_split else kept)
-        self._answer.cut(kept)
+        events = self._hide(kept - 1 if is_split else kept, STOPPED)
+        self._keep(kept)
         if is_split:
             self._answer.shorten(code_points)
         self._num_final = min(self._num_final, kept)
         return events
 
-    def _hide(self, count: int) -> list[Event]:
-        """Withdraw what is shown from token ``count`` on, because of a stop string; the tokens stay."""
+    def _hide(self, count: int, reason: str) -> list[Event]:
+        """Withdraw what is shown from token ``count`` on; the tokens stay."""
         lost = self._num_shown - count
         if lost <= 0:
             return []
         self._num_shown = count
-        return [RevokeEvent(next(self._numbers), self._start + count, lost, STOPPED)]
+        return [RevokeEvent(next(self._numbers), self._start + count, lost, reason)]
 
     def _add_held_back(self) -> list[Event]:
         """Incomplete characters leave as replacement characters, in a last event without tokens."""

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from device_agent.events import CorrectEvent, Event, Json, RevokeEvent, SpeculativeEvent
+from device_agent.reading import Reader
 from speculation.links.base import LinkStatistics
 from speculation.protocol.messages import Usage, Verdict, VerdictKind
 
@@ -26,6 +27,7 @@ class Meter:
         self._num_speculative = 0
         self._num_revoked = 0
         self._num_revokes = 0
+        self._reader = Reader()
         self._num_final = 0
         self._passes = self._accepted = self._corrections = 0
         self._num_agreed = self._num_contradicted = 0
@@ -35,6 +37,7 @@ class Meter:
 
     def showed(self, events: Sequence[Event], now_s: float) -> None:
         """Events that go to the client now."""
+        self._reader.follow(events, now_s)
         for event in events:
             if isinstance(event, SpeculativeEvent | CorrectEvent) and self._first_visible_s is None:
                 self._first_visible_s = now_s
@@ -77,6 +80,9 @@ class Meter:
             "acceptance": (_ratio(self._num_agreed, self._num_agreed + self._num_contradicted), "share"),
             "revoked_share": (_ratio(self._num_revoked, self._num_speculative), "share"),
             "revoke_depth": (_ratio(self._num_revoked, self._num_revokes), "tokens"),
+            "normalised_erasure": (_ratio(self._num_revoked, num_tokens), "tokens/token"),
+            "revoked_after_read": (_ratio(self._reader.num_revoked_after_read, self._num_revoked), "share"),
+            "messages_up": (sum(link.sent_messages for link in self.links), "messages"),
             "bytes_up": (sum(link.sent_bytes for link in self.links), "bytes"),
             "bytes_down": (sum(link.received_bytes for link in self.links), "bytes"),
             "draft_steps": (self.draft_steps, "steps"),

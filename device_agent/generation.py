@@ -12,18 +12,18 @@ import logging
 from collections.abc import Callable, Iterator, Sequence
 
 from device_agent.assignment import Assignment
-from device_agent.drafter import Drafter
+from device_agent.drafting.branches import Branch
+from device_agent.drafting.drafting import Drafting
 from device_agent.ending import cause, done_event
 from device_agent.events import DoneEvent, ErrorEvent, Event, StateEvent, error_object
 from device_agent.figures import Meter
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
-from speculation.engines.base import Engine
-from speculation.engines.runner import EngineRunner
+from device_agent.sending import Sender
 from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
-from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict
+from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
 
 LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
 """Reasons of a ``state`` event."""
@@ -45,7 +45,7 @@ class Generation:
         self,
         assignment: Assignment,
         pair: PairFacts,
-        runner: EngineRunner[Engine],
+        drafting: Drafting,
         connector: Connector | None,
         meter: Meter,
         numbers: Iterator[int],
@@ -60,9 +60,9 @@ class Generation:
         self._mode = assignment.request.mode
         self._display = assignment.display(pair, numbers)
         self._session = assignment.session(pair)
-        self._drafter = Drafter(runner, assignment.prompt, assignment.parameters)
+        self._drafter = drafting.drafter(self._session, pair)
+        self._sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()
-        self._may_send = asyncio.Event()
         self._opened_s = 0.0
         self._reconnect_s = RECONNECT_S
         self._is_alone = self._mode is Mode.DEVICE
@@ -135,24 +135,12 @@ class Generation:
         try:
             self._opened_s = _now_s()
             await link.send(self._session.open())
-            sending = tasks.create_task(self._send(link))
+            sending = tasks.create_task(self._sender.run(link))
             await self._listen(link)
         finally:
             if sending is not None:
                 sending.cancel()
             await self._hang_up(link)
-
-    async def _send(self, link: Link) -> None:
-        """Hand over drafts as they come. A stream that breaks is told by the listener, who learns why."""
-        with contextlib.suppress(OutriderError):
-            while True:
-                draft = self._session.flush()
-                if draft is None:
-                    self._may_send.clear()
-                    await self._may_send.wait()
-                else:
-                    self._meter.proposed += len(draft.nodes)
-                    await link.send(draft)
 
     async def _listen(self, link: Link) -> None:
         while not self._is_over:
@@ -161,7 +149,7 @@ class Generation:
                 raise LinkError("the verifier closed the stream before the answer was over")
             self._receive(message)
             self._may_draft.set()
-            self._may_send.set()
+            self._sender.wake()
 
     async def _hang_up(self, link: Link) -> None:
         """Close the stream; where the session still runs, tell the verifier that nobody waits for it."""
@@ -184,7 +172,9 @@ class Generation:
                 self._finished(message.reason)
 
     def _opened(self, opened: Opened, update: Update) -> None:
-        rtt_ms = round((_now_s() - self._opened_s) * 1000, 3)
+        rtt_s = _now_s() - self._opened_s
+        self._drafter.schedule.opened(rtt_s)
+        rtt_ms = round(rtt_s * 1000, 3)
         if self._is_alone:
             self._come_back()
         self._tell_state(LINK, rtt_ms)
@@ -192,12 +182,25 @@ class Generation:
             self._tell_state(EXACTNESS, rtt_ms)
 
     def _settled(self, verdict: Verdict, update: Update) -> None:
-        agreement = self._drafter.settle(update.start, update.tokens)
-        self._meter.compared(agreement.num_agreed, agreement.is_contradicted)
-        self._meter.verdict(verdict, len(update.tokens), _now_s())
-        self._show(self._display.finalised(update.tokens))
+        now_s = _now_s()
+        settled = self._drafter.settle(update.start, update.tokens)
+        self._meter.compared(len(settled.agreed), settled.contradicted is not None)
+        self._meter.verdict(verdict, len(update.tokens), now_s)
+        is_overtaken = self._session.live_nodes == self._session.unsent_nodes
+        self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken)
+        self._sender.settled()
+        events = self._display.finalised(update.tokens)
+        if not update.kept:  # another branch may hold what follows
+            events += self._drafted(self._drafter.branches.main)
+        if self._assignment.request.reveal is Reveal.STABLE and not self._display.is_stopped:
+            events += self._display.reassessed(self._drafter.chances())
+        self._show(events)
         if self._display.is_stopped:
             self._end(STOP)
+
+    def _drafted(self, branches: Sequence[Branch]) -> list[Event]:
+        """What the main branch grew by, as its reader is told."""
+        return [event for branch in branches for event in self._display.drafted(branch.token_id, branch.chance)]
 
     def _finished(self, reason: FinishReason) -> None:
         """The verifier ended the session. Where that is none of the request's doing, the device treats it as lost."""
@@ -223,50 +226,34 @@ class Generation:
 
     async def _draft(self) -> None:
         """Draft ahead for as long as this task lives; alone, until the answer is over."""
-        await self._drafter.open()
         while not (self._is_alone and (reason := self._end_of_tail())):
-            if self._is_unsent():
-                self._session.drafted(self._drafter.context[self._num_told()])
-                self._may_send.set()
-            elif self._is_alone or self._has_room():
-                await self._draft_one()
-            else:
-                self._may_draft.clear()
+            self._may_draft.clear()
+            was_alone = self._is_alone
+            grown = await self._drafter.step(self._tail_room() if was_alone else None)
+            self._sender.wake()
+            if self._is_over:
+                return
+            self._meter.draft_steps += len(grown)
+            self._show(self._drafted(grown))
+            if self._drafter.is_paused:
                 await self._may_draft.wait()
         self._end(reason)
 
-    async def _draft_one(self) -> None:
-        drafted = await self._drafter.draft()
-        self._meter.draft_steps += 1
-        if drafted is None or self._is_over or not (self._is_alone or self._has_room()):
-            return
-        self._drafter.append(drafted.token_id)
-        self._show(self._display.drafted(drafted.token_id, drafted.confidence))
-
-    def _num_told(self) -> int:
-        """Tokens that the session knows: final ones, and drafts behind them."""
-        return len(self._session.final) + len(self._session.path)
-
-    def _is_unsent(self) -> bool:
-        """Whether a draft waits to be told to the session: the newest, or one that was made alone and is to be audited."""
-        return not self._is_alone and self._num_told() < len(self._drafter.context) and self._session.room > 0
-
-    def _has_room(self) -> bool:
-        num_ahead = len(self._drafter.context) - len(self._session.final)
-        fits = len(self._drafter.context) <= self._pair.draft_context_length
-        return fits and num_ahead < self._assignment.depth and self._session.room > 0
+    def _tail_room(self) -> int:
+        """Tokens that a device which writes alone may still add."""
+        return self._assignment.max_tail - len(self._drafter.branches.main)
 
     def _end_of_tail(self) -> str | None:
         """Why a device that writes alone is at its end; None where it is not."""
-        context = self._drafter.context
-        length = len(context)
-        if self._display.is_stopped or (length > len(self._assignment.prompt) and context[-1] in self._pair.end_token_ids):
-            return STOP
-        if length >= self._assignment.limit or length > self._pair.draft_context_length:
-            return FinishReason.LENGTH.value
-        if length - len(self._session.final) >= self._assignment.max_tail or self._display.is_holding:
+        drafter = self._drafter
+        num_generated = drafter.length - len(self._assignment.prompt)
+        if self._display.is_holding:  # what is not shown cannot be the end of the text
             return OFFLINE
-        return None
+        if self._display.is_stopped or (num_generated and drafter.last_token_id in self._pair.end_token_ids):
+            return STOP
+        if drafter.length >= self._assignment.limit or drafter.length > self._pair.draft_context_length:
+            return FinishReason.LENGTH.value
+        return OFFLINE if self._tail_room() <= 0 else None
 
     def _tell_state(self, reason: str, rtt_ms: float | None = None) -> None:
         if not self._is_over:

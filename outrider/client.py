@@ -6,20 +6,24 @@
         async for event in client.stream("The module provides", max_tokens=64, temperature=0.8, seed=7):
             ...
 
-Every failure is an error of the tree in ``speculation.errors``; a stream that ends without ``DoneEvent`` is one too.
+Every failure is an error of the tree in ``speculation.errors``; a stream that ends without ``DoneEvent`` is one too. Where the
+connection breaks in the middle of an answer, the client reads on behind the last event that it has.
 """
 
 from __future__ import annotations
 
+import asyncio
 import dataclasses
 import json
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager, aclosing
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack
+from urllib.parse import quote
 
 import httpx
-from httpx_sse import ServerSentEvent, SSEError, aconnect_sse
+from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
 from device_agent.events import (
     CommitEvent,
@@ -58,6 +62,10 @@ __all__ = [
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
+RECONNECT_S = 0.1
+MAX_RECONNECTS = 5
+"""How often, without one more event, a broken stream is taken up again; the wait before doubles each time. All waits together
+are shorter than the grace that an agent gives by default."""
 REFUSALS = frozenset({"invalid_request_error", "permission_error"})
 _KINDS: dict[str, type[Event]] = {
     kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
@@ -114,28 +122,91 @@ class Client:
         return _object(response.text)
 
     async def stream(self, prompt: str, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
-        """The events of one answer; the last is ``DoneEvent``. Leaving early (close the generator) cancels the answer.
+        """The events of one answer; the last is ``DoneEvent``. Leaving early (close the generator) cancels the answer, once
+        the agent's grace is over.
 
         Raises ``InvalidRequestError`` for a request that the agent refuses, ``LinkError`` when the agent cannot be reached
         or goes away, and whatever else of the tree the agent ends the stream with.
         """
-        body = {"prompt": prompt, **options}
-        try:
-            async with aconnect_sse(self._http, "POST", "/v1/stream", json=body) as source:
-                await _require_success(source.response)
-                async for message in source.aiter_sse():
-                    event = _event(message)
-                    if event is not None:
+        async with aclosing(self._follow(_Place(), {"prompt": prompt, **options})) as events:
+            async for event in events:
+                yield event
+
+    async def resume(self, session_id: str, starting_after: int | None = None) -> AsyncGenerator[Event, None]:
+        """The events of an answer behind the one with this ``seq`` (None: all of them), as ``stream`` gives them.
+
+        Nothing where the last event is left behind. Who reads the answer now gets no more. Raises what ``stream`` raises,
+        ``SessionNotFoundError`` for an answer that the agent does not keep (any more).
+        """
+        async with aclosing(self._follow(_Place(session_id, starting_after), None)) as events:
+            async for event in events:
+                yield event
+
+    async def _follow(self, place: _Place, body: Mapping[str, Any] | None) -> AsyncGenerator[Event, None]:
+        """Events until the last, over as many connections as it takes. ``body`` begins the answer; None reads it on."""
+        while True:
+            try:
+                async with aclosing(self._events(self._connect(place, body), place)) as events:
+                    async for event in events:
                         yield event
-                    if isinstance(event, DoneEvent):
-                        return
-        except (httpx.HTTPError, httpx.InvalidURL, SSEError) as error:
-            raise self._unreachable(error) from error
-        raise LinkError(f"the agent at {self.url} ended the stream before the answer was done")
+                return
+            except (httpx.HTTPError, httpx.InvalidURL, SSEError) as error:
+                if not (isinstance(error, httpx.TransportError) and place.may_go_on):
+                    raise self._unreachable(error) from error
+            body = None
+            await asyncio.sleep(place.next_wait_s())
+
+    def _connect(self, place: _Place, body: Mapping[str, Any] | None) -> AbstractAsyncContextManager[EventSource]:
+        if body is not None:
+            return aconnect_sse(self._http, "POST", "/v1/stream", json=body)
+        query = {} if place.seq is None else {"starting_after": place.seq}
+        return aconnect_sse(self._http, "GET", f"/v1/stream/{quote(place.session_id or '', safe='')}", params=query)
+
+    async def _events(self, connection: AbstractAsyncContextManager[EventSource], place: _Place) -> AsyncGenerator[Event, None]:
+        """The events of one connection. Raises ``LinkError`` where it is closed in order before the last of them."""
+        async with connection as source:
+            await _require_success(source.response)
+            if source.response.status_code == httpx.codes.NO_CONTENT:
+                return
+            async for message in source.aiter_sse():
+                event = _event(message)
+                place.moved(message, event)
+                if event is not None:
+                    yield event
+                if isinstance(event, DoneEvent):
+                    return
+        raise LinkError(f"the agent at {self.url} ended the stream before the answer was done; does another client read it?")
 
     def _unreachable(self, error: Exception) -> LinkError:
         reason = str(error) or type(error).__name__
         return LinkError(f"no answer from an agent at {self.url} ({reason}); start one with: outrider agent")
+
+
+@dataclasses.dataclass
+class _Place:
+    """How far an answer was read: up to and with event ``seq``."""
+
+    session_id: str | None = None
+    seq: int | None = None
+    num_failures: int = 0
+
+    @property
+    def may_go_on(self) -> bool:
+        return self.session_id is not None and self.num_failures < MAX_RECONNECTS
+
+    def next_wait_s(self) -> float:
+        self.num_failures += 1
+        return float(RECONNECT_S * 2 ** (self.num_failures - 1))
+
+    def moved(self, message: ServerSentEvent, event: Event | None) -> None:
+        """An event was read, if only one that this client does not know."""
+        self.num_failures = 0
+        if isinstance(event, SessionEvent):
+            self.session_id = event.session_id
+        if event is not None:
+            self.seq = event.seq
+        elif message.id.isdecimal():
+            self.seq = int(message.id)
 
 
 def _require_url(url: str) -> None:

@@ -20,10 +20,12 @@ FIGURES = {
     "passes_per_token": "full-model passes a token",
     "acceptance": "acceptance",
     "revoked_share": "revoked share",
+    "normalised_erasure": "erased tokens a final token",
+    "revoked_after_read": "revoked after it was read",
     "bytes_up": "bytes up",
     "bytes_down": "bytes down",
 }
-_DECIMALS = {"ms": 0, "bytes": 0, "tokens/s": 1, "share": 2, "passes/token": 2}
+_DECIMALS = {"ms": 0, "bytes": 0, "tokens/s": 1, "share": 2, "passes/token": 2, "tokens/token": 2}
 _SUFFIXES = {"ms": " ms"}
 NOTHING = "-"
 

@@ -21,22 +21,39 @@ def stream_schema() -> dict[str, Any]:
 
 
 def stream_operation() -> dict[str, Any]:
-    """The OpenAPI description of the route, beyond what its function tells."""
+    """The OpenAPI description of ``POST /v1/stream``, beyond what its function tells."""
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _bare(request_schema())}}},
-        "responses": {
-            "200": {
-                "description": "Server-sent events; the data of each is one of these",
-                "content": {"text/event-stream": {"schema": _inlined()}},
-            }
-        }
-        | {status: {"description": text, "content": _ERROR_CONTENT} for status, text in _REFUSALS.items()},
+        "responses": _responses("400", "403", "413", "429"),
     }
+
+
+def resume_operation() -> dict[str, Any]:
+    """The OpenAPI description of ``GET /v1/stream/{session_id}``, beyond what its function tells."""
+    seq = {"type": "integer", "minimum": 0}
+    return {
+        "parameters": [
+            {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string"}},
+            {"name": "starting_after", "in": "query", "description": "seq of the last event that was read", "schema": seq},
+            {"name": "Last-Event-ID", "in": "header", "description": "The same; goes first", "schema": seq},
+        ],
+        "responses": _responses("400", "403", "404") | {"204": {"description": "The last event was read already"}},
+    }
+
+
+def _responses(*refusals: str) -> dict[str, Any]:
+    events = {
+        "description": "Server-sent events; the data of each is one of these",
+        "content": {"text/event-stream": {"schema": _inlined()}},
+    }
+    refused = {status: {"description": _REFUSALS[status], "content": _ERROR_CONTENT} for status in refusals}
+    return {"200": events} | refused
 
 
 _REFUSALS = {
     "400": "The request cannot be served as it is",
     "403": "Not from this machine",
+    "404": "No such session is kept",
     "413": "The body is too long",
     "429": "Too many answers are being written; see Retry-After",
 }

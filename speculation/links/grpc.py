@@ -24,6 +24,8 @@ _OPTIONS = [
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
     ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
     ("grpc.http2.max_pings_without_data", 0),
+    # Its probes are pings, and each costs more than three drafted tokens.
+    ("grpc.http2.bdp_probe", 0),
     # Else a channel made anew would inherit the back-off of one that failed before.
     ("grpc.use_local_subchannel_pool", 1),
     ("grpc.initial_reconnect_backoff_ms", 100),

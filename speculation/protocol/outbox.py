@@ -37,13 +37,13 @@ class Outbox:
 
     def take(self, credit: int) -> tuple[Node, ...]:
         """Number the next nodes, as many as the credit allows; what died unsent is left out."""
-        nodes: list[Node] = []
+        nodes: list[TreeNode] = []
         room = min(credit - self.num_sent, MAX_DRAFT_NODES)
         while self._unsent and len(nodes) < room:
             node = self._unsent.popleft()
             if node.state is NodeState.PENDING:
-                nodes.append(self._number(node))
-        return tuple(nodes)
+                nodes.append(node)
+        return tuple([self._number(node) for node in _by_branch(nodes)])
 
     def find(self, number: int) -> TreeNode | None:
         """The node sent under a number; None where it is settled. Raises ``LookupError`` where it was never sent."""
@@ -58,3 +58,20 @@ class Outbox:
         if node.parent is None:
             return Node(node.number, 0, node.token_id, node.position, node.rank)
         return Node(node.number, node.parent.number, node.token_id, 0, node.rank)
+
+
+def _by_branch(nodes: list[TreeNode]) -> list[TreeNode]:
+    """The same nodes, each branch in one piece: so it is packed as a chain. Parents stay before children."""
+    if len(nodes) < 3:
+        return nodes
+    children: dict[TreeNode | None, list[TreeNode]] = {}
+    for node in nodes:
+        children.setdefault(node.parent, []).append(node)
+    here = set(nodes)
+    ordered: list[TreeNode] = []
+    waiting = [node for node in reversed(nodes) if node.parent not in here]
+    while waiting:
+        node = waiting.pop()
+        ordered.append(node)
+        waiting.extend(reversed(children.get(node, ())))
+    return ordered

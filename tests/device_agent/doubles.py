@@ -58,7 +58,7 @@ class FullEngine(RandomEngine):
 class DraftEngine(FullEngine):
     """The full model's table with other logits in a share of the rows; takes emulated time, and fails when told to."""
 
-    def __init__(self, accuracy: float = 0.8, num_slots: int = 4, step_s: float = 0.0, token_s: float = 0.0) -> None:
+    def __init__(self, accuracy: float = 0.8, num_slots: int = 8, step_s: float = 0.0, token_s: float = 0.0) -> None:
         super().__init__(num_slots)
         self.open_caches: set[int] = set()
         self.num_fed = 0
@@ -76,15 +76,22 @@ class DraftEngine(FullEngine):
         super().close(cache)
         self.open_caches.remove(cache)
 
+    def fork(self, cache, length=None):
+        copy = super().fork(cache, length)
+        self.open_caches.add(copy)
+        return copy
+
     def extend(self, chunks: Sequence[Chunk]) -> np.ndarray:
         if self.failure is not None:
             raise self.failure
-        (chunk,) = chunks
-        self.num_fed += len(chunk.token_ids)
-        self._charge_s += self._step_s + self._token_s * len(chunk.token_ids)
-        logits = super().extend(chunks)
-        digest = int(abs(float(logits[0, 0])) * 1e6) % 1000
-        return logits if digest < 1000 * self._accuracy else logits[:, ::-1].copy()
+        num_fed = sum(len(chunk.token_ids) for chunk in chunks)
+        self.num_fed += num_fed
+        self._charge_s += self._step_s + self._token_s * num_fed
+        return np.array([self._heard(row) for row in super().extend(chunks)])
+
+    def _heard(self, row: np.ndarray) -> np.ndarray:
+        digest = int(abs(float(row[0])) * 1e6) % 1000
+        return row if digest < 1000 * self._accuracy else row[::-1]
 
     def take_charge_s(self) -> float:
         charge_s, self._charge_s = self._charge_s, 0.0

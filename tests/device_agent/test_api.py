@@ -194,7 +194,7 @@ async def test_only_this_machine_and_allowed_names_may_talk_to_loopback(headers,
 
 async def test_beyond_max_streams_a_request_is_told_when_to_come_again():
     draft = DraftEngine(step_s=0.05)
-    async with serving(None, draft, max_streams=1, retry_after_s=1.5) as (client, agent):
+    async with serving(None, draft, max_streams=1, retry_after_s=1.5, resume_grace_s=0) as (client, agent):
         async with aconnect_sse(client, "POST", "/v1/stream", json=BODY | {"mode": "device"}) as source:
             assert source.response.status_code == 200
             response = await client.post("/v1/stream", json=BODY)
@@ -206,11 +206,11 @@ async def test_beyond_max_streams_a_request_is_told_when_to_come_again():
         assert (await follow(client, mode="device", max_tokens=2)).last["event"] == "done"
 
 
-async def test_a_client_that_disconnects_cancels_the_session_and_frees_the_cache():
+async def test_without_a_grace_a_client_that_disconnects_cancels_the_session_and_frees_the_cache():
     draft = DraftEngine(step_s=0.02)
     async with verifier(SlowEngine(0.02)) as made:
         connector = WatchedConnector(MemoryConnector(made))
-        async with serving(connector, draft) as (client, agent):
+        async with serving(connector, draft, resume_grace_s=0) as (client, agent):
             body = BODY | {"max_tokens": 200}
             async with aconnect_sse(client, "POST", "/v1/stream", json=body) as source:
                 async for message in source.aiter_sse():
@@ -283,6 +283,9 @@ async def test_the_openapi_document_describes_the_route(client):
     assert set(body["properties"]) == set(schema.request_schema()["properties"])
     events = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
     jsonschema.Draft202012Validator.check_schema(events)
+    resumption = document["paths"]["/v1/stream/{session_id}"]["get"]
+    assert {parameter["name"] for parameter in resumption["parameters"]} == {"session_id", "starting_after", "Last-Event-ID"}
+    assert set(resumption["responses"]) == {"200", "204", "400", "403", "404"}
 
 
 async def test_models_are_computed_off_the_loop():

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from device_agent.display import Display
@@ -41,10 +42,13 @@ steps = st.lists(
         st.tuples(st.just("right"), st.integers(1, 5)),
         st.tuples(st.just("wrong"), st.lists(tokens, min_size=1, max_size=4)),
         st.tuples(st.just("final"), st.integers(1, 5)),
+        st.tuples(st.just("reassessed"), st.lists(st.floats(0, 1), min_size=1, max_size=4)),
     ),
     max_size=40,
 )
 reveals = st.sampled_from(list(Reveal))
+bars = st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0])
+confidences = st.sampled_from([0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 1.0])
 stops = st.lists(st.sampled_from(["ab", "bab", "b", "a ba", "éa", "X", "€xa", " "]), max_size=3)
 
 
@@ -61,6 +65,10 @@ class Screen:
 
     def final(self, token_ids):
         self.follow(self.display.finalised(token_ids))
+
+    def reassessed(self, confidences):
+        whole = itertools.islice(itertools.cycle(confidences), self.display.num_drafts)
+        return self.follow(self.display.reassessed(list(whole)))
 
     def finish(self, max_drafts=0):
         self.follow(self.display.finish(max_drafts))
@@ -89,6 +97,8 @@ def play(screen, truth, script):
         elif kind == "wrong":
             screen.drafted(what)
             path += len(what)
+        elif kind == "reassessed":
+            screen.reassessed(what)
         else:
             newly = truth[final : final + what]
             if newly:
@@ -103,6 +113,46 @@ def play(screen, truth, script):
 @given(final_text, steps, reveals)
 def test_following_the_events_gives_exactly_the_final_text(truth, script, reveal):
     screen = Screen(reveal)
+    play(screen, truth, script)
+    screen.finish()
+    assert screen.replay.token_ids == truth
+    assert screen.replay.text == decode(truth)
+
+
+class Watched(Screen):
+    """A screen that knows how sure the draft is of everything, and checks each step against the bars."""
+
+    def __init__(self, min_stability, confidences):
+        super().__init__(Reveal.STABLE, min_stability)
+        self.min_stability = min_stability
+        self.confidences = confidences
+        self.is_over = False
+
+    def drafted(self, token_ids):
+        for token_id in token_ids:
+            super().drafted([token_id], next(self.confidences))
+
+    def finish(self, max_drafts=0):
+        self.is_over = True
+        super().finish(max_drafts)
+
+    def follow(self, events):
+        super().follow(events)
+        assert all(event.stability >= round(self.min_stability, 4) for event in events if event.name == "speculative")
+        held = self.display._confidences
+        num_shown = max(0, len(self.replay.shown) - self.display.num_final)
+        assert num_shown == 0 or math.prod(held[:num_shown]) >= self.min_stability**1.5
+        if num_shown < len(held) and not self.is_over:
+            assert math.prod(held[: num_shown + 1]) < self.min_stability**0.25
+        return events
+
+
+@given(final_text, steps, bars, st.lists(confidences, min_size=1))
+def test_stable_keeps_the_law_and_never_shows_what_is_below_its_bars(truth, script, min_stability, sureness):
+    """Nothing is shown at less than ``min_stability``, nothing stays below the lower bar, and what the raised bar lets pass is
+    always shown.
+    """
+    screen = Watched(min_stability, itertools.cycle(sureness))
     play(screen, truth, script)
     screen.finish()
     assert screen.replay.token_ids == truth
@@ -145,9 +195,11 @@ def test_only_final_tokens_are_shown_with_reveal_final(truth, script):
 
 
 @given(st.text(max_size=12))
+@example("\ufffd")
 def test_incomplete_characters_are_never_shown(text):
     display = Display(1, lambda token_ids: bytes(token_ids).decode(errors="replace"), itertools.count())
     events = [event for byte in text.encode() for event in display.drafted(byte, 1.0)]
+    events += display.finish(max_drafts=99)
     assert "".join(event.text for event in events) == text
     assert all("\ufffd" not in event.text for event in events) or "\ufffd" in text
 
@@ -218,6 +270,58 @@ def test_stable_shows_drafts_while_their_running_product_is_high_enough():
     assert screen.replay.token_ids == [0]
     screen.final([0])
     assert screen.replay.token_ids == [0, 1]
+
+
+def test_after_a_revoke_the_bar_is_raised_until_four_drafts_in_a_row_agreed():
+    """Held drafts prove it too: raised, the bar of 0.5 is 0.84."""
+    screen = Screen(Reveal.STABLE, min_stability=0.5)
+    screen.drafted([0, 1], confidence=0.8)
+    screen.final([0, 9])
+    assert screen.replay.names[-3:] == ["revoke", "commit", "correct"]
+    screen.drafted([0], confidence=0.8)
+    assert screen.display.is_holding
+    screen.drafted([0, 0, 0, 0], confidence=0.8)
+    screen.final([0, 0, 0])
+    assert screen.display.is_holding
+    screen.final([0])
+    assert not screen.display.is_holding
+
+
+def test_a_held_draft_that_is_wrong_raises_no_bar():
+    screen = Screen(Reveal.STABLE, min_stability=0.5)
+    screen.drafted([0, 1], confidence=0.6)
+    screen.final([0, 9])
+    screen.drafted([0], confidence=0.6)
+    assert not screen.display.is_holding
+
+
+def test_while_the_bar_is_raised_a_held_draft_that_is_wrong_begins_the_count_again():
+    screen = Screen(Reveal.STABLE, min_stability=0.5)
+    screen.drafted([1], confidence=0.8)
+    screen.final([9])
+    screen.drafted([0, 0, 0, 1], confidence=0.8)
+    screen.final([0, 0, 0, 9])
+    screen.drafted([0, 0], confidence=0.8)
+    screen.final([0])
+    assert screen.display.is_holding
+
+
+def test_what_is_shown_stays_until_it_is_clearly_worse_and_comes_back_when_it_is_likely_again():
+    """With 0.5, half is enough to be shown and 0.354 to stay."""
+    screen = Screen(Reveal.STABLE, min_stability=0.5)
+    screen.drafted([0, 1], confidence=0.8)
+    assert screen.reassessed([0.8, 0.45]) == []
+    (revoke,) = screen.reassessed([0.8, 0.4])
+    assert (revoke.position, revoke.count, revoke.reason) == (PROMPT_LENGTH + 1, 1, "unstable")
+    assert screen.reassessed([0.8, 0.6]) == []
+    assert [event.name for event in screen.reassessed([0.8, 0.7])] == ["speculative"]
+
+
+def test_a_draft_without_a_new_confidence_is_refused():
+    screen = Screen()
+    screen.drafted([0, 1])
+    with pytest.raises(ValueError, match="1 confidences for 2 drafts"):
+        screen.display.reassessed([0.5])
 
 
 def test_stability_counts_from_the_end_of_the_final_tokens():

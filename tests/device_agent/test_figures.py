@@ -31,6 +31,9 @@ def test_figures_of_a_small_answer():
             "acceptance": 0.5,
             "revoked_share": 0.5,
             "revoke_depth": 1,
+            "normalised_erasure": round(1 / 3, 4),
+            "revoked_after_read": 1,
+            "messages_up": 3,
             "bytes_up": 100,
             "bytes_down": 40,
             "draft_steps": 4,
@@ -45,7 +48,12 @@ def test_every_figure_says_whether_it_is_emulated(is_emulated, basis):
 
 def test_what_has_no_meaning_is_null():
     report = values(Meter(0.0, False).report(0, None))
-    assert {name for name, value in report.items() if value is not None} == {"bytes_up", "bytes_down", "draft_steps"}
+    assert {name for name, value in report.items() if value is not None} == {
+        "messages_up",
+        "bytes_up",
+        "bytes_down",
+        "draft_steps",
+    }
 
 
 def test_the_verifiers_own_count_goes_first():
@@ -61,3 +69,12 @@ def test_acceptance_counts_drafts_up_to_the_first_that_is_wrong():
     meter.compared(1, False)
     meter.compared(0, False)
     assert values(meter.report(3, None))["acceptance"] == 0.75
+
+
+def test_what_a_person_saw_and_lost():
+    """Four of five tentative tokens are withdrawn, for an answer of two; after half a second 11.9 code points were read."""
+    meter = Meter(0.0, False)
+    meter.showed([SpeculativeEvent(n, n, (1,), "12345", 0.9) for n in range(5)], 1.0)
+    meter.showed([RevokeEvent(6, 1, 4, "contradicted"), CorrectEvent(7, 1, (2,), "x", CommitOffset(2, 6))], 1.5)
+    report = values(meter.report(2, None))
+    assert (report["revoked_share"], report["normalised_erasure"], report["revoked_after_read"]) == (0.8, 2.0, 0.5)

@@ -128,7 +128,7 @@ def test_open_goes_out_before_the_devices_own_prefill():
 def test_the_drafter_does_not_wait_for_verdicts_but_keeps_its_depth():
     async def work():
         draft = DraftEngine(1.0, step_s=0.001)
-        async with agent(draft, SlowEngine(1.0), draft_depth=12) as running:
+        async with agent(draft, SlowEngine(1.0), draft_depth=12, drafting="ahead") as running:
             stream = await running.start(request())
             await asyncio.sleep(0.9)
             events = await stream.take()

@@ -1,0 +1,206 @@
+"""The device's own writing for one stream: the policy says what grows, the draft model says how, the session is told."""
+
+from __future__ import annotations
+
+import asyncio
+import math
+from collections.abc import Sequence
+
+from device_agent.drafting.branches import Branch, Branches, Proposal, Settled
+from device_agent.drafting.caches import Caches
+from device_agent.drafting.calibration import Calibration
+from device_agent.drafting.gathering import Schedule
+from device_agent.drafting.linear import Ahead
+from device_agent.drafting.policy import Pace, Policy, View
+from device_agent.drafting.step import DraftSteps, Step
+from speculation.parameters import SamplingParameters
+from speculation.protocol.device import DeviceSession
+
+LEAVES_A_BRANCH = 4
+"""Leaves kept for every branch that a step may extend; the least likely beyond are forgotten."""
+
+LONGEST_GATHER = 32
+"""Nodes that are sent at once, however long the next pass is away."""
+
+_ALONE: Policy = Ahead()
+
+
+class Drafter:
+    """Drafts for one session. ``step`` is called by one task; ``settle`` in between, also while a step runs.
+
+    ``depth`` bounds the drafts ahead of the final log while a verifier is there, ``context_length`` all of it.
+    ``is_gathering``: drafts are held back until the next pass can use them.
+    """
+
+    def __init__(
+        self,
+        steps: DraftSteps,
+        session: DeviceSession,
+        policy: Policy,
+        calibration: Calibration,
+        end_token_ids: Sequence[int],
+        depth: int,
+        context_length: int,
+        is_gathering: bool = True,
+    ) -> None:
+        self.pace = Pace()
+        self.schedule = Schedule()
+        self._is_gathering = is_gathering
+        self._leave_s: float | None = None
+        self.branches = Branches(session.final[-1], len(session.final) - 1)
+        self.is_paused = False
+        self._steps = steps
+        self._session = session
+        self._policy = policy
+        self._calibration = calibration
+        self._end_token_ids = frozenset(end_token_ids)
+        self._depth = depth
+        # A token is chosen behind a full context, and none behind the limit.
+        self._last_position = min(session.limit - 1, context_length)
+        self._width = policy.width if steps.can_fork else 1
+        self._caches = Caches(self._width)
+        self._grown = 0
+        self._running: Step | None = None
+        self._leaves: Sequence[Branch] = ()
+
+    @property
+    def length(self) -> int:
+        """Tokens that stand: final ones, then the main branch."""
+        return len(self._session.final) + len(self.branches.main)
+
+    @property
+    def last_token_id(self) -> int:
+        return self.branches.tip.token_id
+
+    @property
+    def parameters(self) -> SamplingParameters:
+        return self._session.parameters
+
+    def send_s(self, now_s: float) -> float:
+        """The moment from which on what is drafted should go out; infinite where something more must come first."""
+        if self.is_paused:
+            return now_s
+        count = self._session.unsent_nodes
+        if not count or count < self._policy.gather:
+            return math.inf
+        if not self._is_gathering or count >= LONGEST_GATHER:
+            return now_s
+        if self._leave_s is None:
+            self._leave_s = self.schedule.leave_s(now_s)
+        return self._leave_s
+
+    def sent(self, now_s: float) -> None:
+        """What was drafted went out."""
+        self._leave_s = None
+        self.schedule.sent(now_s)
+
+    @property
+    def says_pass(self) -> bool:
+        """Whether the verifier is to be told that nothing more will come before its next verdict."""
+        return self.is_paused and self._policy.says_pass
+
+    def chances(self) -> list[float]:
+        """Of each draft on the main branch, given the one before it, by what is known of the draft model now."""
+        return [self._chance(branch.confidence, branch.rank) for branch in self.branches.main]
+
+    async def close(self) -> None:
+        """Give the caches back, once no step is running."""
+        await self._steps.close(self._caches.slots)
+
+    async def step(self, tail_room: int | None = None) -> list[Branch]:
+        """One draft step; returns what the main branch grew by. With nothing to extend it pauses at once: ``is_paused``.
+
+        ``tail_room``: tokens that a device without a verifier may still write; None while there is one.
+        Raises ``CapacityError`` when the engine has no cache left, ``EngineError``.
+        """
+        leaves = self._select(tail_room)
+        self.is_paused = not leaves
+        if not leaves:
+            return []
+        proposals = await self._extend(leaves, tail_room)
+        length = len(self.branches.main)
+        for leaf, chain in zip(leaves, proposals, strict=False):
+            if leaf.is_alive:
+                self._grow(leaf, chain)
+        self.branches.prune(LEAVES_A_BRANCH * (self._width + 1))
+        return self.branches.main[length:]
+
+    def settle(self, start: int, token_ids: Sequence[int]) -> Settled:
+        """Tokens became final from position ``start`` on; the session has taken them already."""
+        settled = self.branches.settle(token_ids)
+        self._caches.settle(start, token_ids)
+        self._learn(settled)
+        self._grown = 0
+        self._leave_s = None
+        if self._running is not None and not any(leaf.is_alive for leaf in self._leaves):
+            self._running.give_up()
+        return settled
+
+    def _select(self, tail_room: int | None) -> Sequence[Branch]:
+        policy = self._policy if tail_room is None else _ALONE
+        room = self._session.room if tail_room is None else tail_room
+        if room <= 0:
+            return []
+        depth = self._depth if tail_room is None else self._last_position + 1
+        pass_s = self.schedule.pass_s
+        view = View(self.branches, depth, self._grown, self._end_token_ids, self._last_position, self.pace, pass_s)
+        return policy.select(view)[: min(self._width, room)]
+
+    async def _extend(self, leaves: Sequence[Branch], tail_room: int | None) -> list[list[Proposal]]:
+        paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]
+        feeds = self._caches.feeds(self._session.final, paths)
+        for leaf in leaves:
+            self.branches.begin(leaf)
+        self._leaves = leaves
+        self._running = step = Step(feeds, self.parameters, self._max_steps(leaves, tail_room), self._end_token_ids)
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        try:
+            proposals = await self._steps.run(step)
+        finally:
+            self._running = None
+        if not step.is_given_up:
+            self.pace.stepped((loop.time() - began_s) / max(map(len, proposals)))
+        for feed, chain in zip(feeds, proposals, strict=False):
+            self._caches.fed_more(feed.slot, [proposal.token_id for proposal in chain[:-1]], self._session.final)
+        return proposals
+
+    def _max_steps(self, leaves: Sequence[Branch], tail_room: int | None) -> int:
+        """Steps in a row for a stream of one branch: as far as depth, room and the text's end allow."""
+        if self._width > 1:
+            return 1
+        (leaf,) = leaves
+        room = tail_room
+        if room is None:
+            room = min(self._session.room, self._depth - (leaf.position - self.branches.root.position))
+        return max(1, min(self._steps.burst, room, self._last_position - leaf.position))
+
+    def _grow(self, leaf: Branch, chain: Sequence[Proposal]) -> None:
+        for proposal in chain:
+            chances = (self._chance(proposal.confidence, 0), self._chance(proposal.second_confidence, 1))
+            branches = self.branches.extend(leaf, proposal, chances, self._width > 1)
+            leaf = branches[0]
+            self._tell(leaf)
+            self._grown += 1
+
+    def _tell(self, branch: Branch) -> int:
+        """The session's name of a branch's node; the way to it is told first where it was not."""
+        if branch is self.branches.root or branch.parent is None:
+            return 0
+        if not branch.handle:
+            branch.handle = self._session.drafted(branch.token_id, branch.rank, self._tell(branch.parent))
+        return branch.handle
+
+    def _chance(self, confidence: float, rank: int) -> float:
+        return self._calibration.chance(confidence, rank, self.parameters.temperature == 0)
+
+    def _learn(self, settled: Settled) -> None:
+        is_greedy = self.parameters.temperature == 0
+        compared = [(branch, True) for branch in settled.agreed]
+        if settled.contradicted is not None:
+            compared.append((settled.contradicted, False))
+        for branch, is_right in compared:
+            self._calibration.observe(branch.confidence, 0, is_greedy, is_right)
+        for branch, is_right in settled.compared_seconds:
+            self._calibration.observe(branch.confidence, 1, is_greedy, is_right)
+        self.pace.compared(len(settled.agreed), settled.contradicted is not None)

@@ -1,0 +1,36 @@
+"""What all streams of one agent share when they draft: the draft model, the policy, and what was learned of the draft."""
+
+from __future__ import annotations
+
+from device_agent.config import AgentConfig
+from device_agent.drafting.calibration import Calibration
+from device_agent.drafting.drafter import Drafter
+from device_agent.drafting.step import DraftSteps
+from device_agent.pair import PairFacts
+from speculation.engines.base import Engine
+from speculation.engines.runner import EngineRunner
+from speculation.protocol.device import DeviceSession
+
+
+class Drafting:
+    """Makes a drafter for each stream. It owns the draft model's runner from here on."""
+
+    def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:
+        self.calibration = Calibration()
+        self._steps = DraftSteps(runner)
+        self._policy = config.policy()
+        self._depth = config.draft_depth
+        self._is_gathering = config.draft_gather
+
+    def drafter(self, session: DeviceSession, pair: PairFacts) -> Drafter:
+        """A drafter for a session that has just begun."""
+        return Drafter(
+            self._steps,
+            session,
+            self._policy,
+            self.calibration,
+            pair.end_token_ids,
+            self._depth,
+            pair.draft_context_length,
+            self._is_gathering,
+        )

@@ -1,0 +1,74 @@
+"""When drafts are sent: as late as the verifier's next pass can still use them. Pure; times are arguments, in seconds.
+
+A pass begins when the one before ends, and a draft that arrives while a pass runs waits for the next. So drafts are held back
+until they must leave to be there when the next pass begins, and share one message: the same tokens a second for a fraction of
+the bytes. Where nothing is known yet, or the estimate is off, a draft leaves a little early, or catches the pass after.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+
+MARGIN_SHARE = 0.05
+"""Drafts leave so much of a pass earlier than the estimate says, and by as much as verdicts come unevenly."""
+
+WINDOW = 8
+"""Verdicts whose intervals count."""
+
+FORGETTING = 0.01
+"""Share of what a late draft added to the estimate that every verdict takes off again."""
+
+
+class Schedule:
+    """The verifier's passes as one stream sees them: verdicts come a pass apart, and each left half a round trip ago."""
+
+    def __init__(self) -> None:
+        self._verdict_s: float | None = None
+        self._sent_s: float | None = None
+        self._intervals_s: deque[float] = deque(maxlen=WINDOW)
+        self._round_trip_s: float | None = None
+        self._delay_s = 0.0
+
+    @property
+    def pass_s(self) -> float | None:
+        """The shortest of the last times between verdicts: a pass with nothing in its way."""
+        return min(self._intervals_s, default=None)
+
+    def opened(self, round_trip_s: float) -> None:
+        """A new stream: nothing of an older one holds."""
+        self._verdict_s = self._sent_s = None
+        self._intervals_s.clear()
+        self._round_trip_s, self._delay_s = round_trip_s, 0.0
+
+    def sent(self, now_s: float) -> None:
+        """Drafts left the device."""
+        self._sent_s = now_s
+
+    def verdict(self, now_s: float, is_bare: bool, is_overtaken: bool) -> None:
+        """A verdict came. ``is_bare``: its pass had no drafts of this stream; ``is_overtaken``: nothing sent still stands.
+
+        Drafts that left in time for that pass, by the estimate, and were not there took longer than the estimate.
+        """
+        if self._verdict_s is not None:
+            self._intervals_s.append(now_s - self._verdict_s)
+        self._verdict_s = now_s
+        self._delay_s *= 1 - FORGETTING
+        if is_bare and self._sent_s is not None and self.pass_s is not None and self._round_trip_s is not None:
+            took_s = now_s - self.pass_s - self._sent_s
+            if took_s >= self._round_trip_s + self._delay_s:
+                self._delay_s = took_s - self._round_trip_s
+        if is_overtaken or is_bare:
+            self._sent_s = None
+
+    def leave_s(self, now_s: float) -> float:
+        """The moment at which drafts should leave to be there for the next pass that can still be reached.
+
+        Close to the last moment there is no waiting at all: what is drafted then may just be in time.
+        """
+        pass_s = self.pass_s
+        if not pass_s or self._round_trip_s is None or self._verdict_s is None:
+            return now_s
+        early_s = pass_s * MARGIN_SHARE + (max(self._intervals_s) - min(self._intervals_s)) / 2
+        last_s = self._verdict_s + pass_s - self._round_trip_s - self._delay_s
+        last_s += max(0, -int((last_s - now_s) // pass_s)) * pass_s
+        return max(now_s, last_s - early_s)

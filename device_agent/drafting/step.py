@@ -1,0 +1,192 @@
+"""Draft steps: all streams that want to grow share one batched forward of the draft model.
+
+Who comes while a step runs joins the next. Where a step is shorter than its hand-over between threads, a stream that follows a
+single branch takes several steps at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from device_agent.drafting.branches import Proposal
+from device_agent.drafting.caches import Feed, Slot
+from speculation.choice import choose_two
+from speculation.engines.base import CacheId, Charging, Chunk, Engine, Forkable
+from speculation.engines.runner import EngineRunner
+from speculation.errors import EngineError, OutriderError
+from speculation.parameters import SamplingParameters
+
+BURST_S = 1e-3
+"""A job of several steps lasts about so long: a reader sees nothing of it, and a verdict wastes no more."""
+
+LONGEST_BURST = 8
+
+
+@dataclass(slots=True, eq=False)
+class Step:
+    """One stream's part of a draft step: paths to extend, and afterwards what the draft proposes behind each.
+
+    A single path may go on behind its first choice for up to ``max_steps``; ``end_token_ids`` stop it. Filled in by the step:
+    ``proposals`` (one list a feed, one proposal or several in a row), or ``error``.
+    """
+
+    feeds: Sequence[Feed]
+    parameters: SamplingParameters
+    max_steps: int = 1
+    end_token_ids: frozenset[int] = frozenset()
+    proposals: list[list[Proposal]] = field(default_factory=list)
+    error: BaseException | None = None
+    is_given_up: bool = False
+    batch: _Batch | None = None
+
+    def give_up(self) -> None:
+        """Its outcome is useless now: where nobody else shares the step, its emulated time ends here."""
+        self.is_given_up = True
+        if self.batch is not None:
+            self.batch.steps_given_up()
+
+
+class DraftSteps:
+    """The draft model's one queue. ``runner`` owns the engine; nothing else may use it."""
+
+    def __init__(self, runner: EngineRunner[Engine]) -> None:
+        engine = runner.engine
+        self.can_fork = isinstance(engine, Forkable)
+        self._runner = runner
+        self._is_emulated = isinstance(engine, Charging)
+        self._turn = asyncio.Lock()
+        self._waiting: list[Step] = []
+        self._step_s = 0.0
+
+    @property
+    def burst(self) -> int:
+        """Steps that one job may take for a single branch."""
+        if self._is_emulated:
+            return 1
+        return max(1, int(min(LONGEST_BURST, BURST_S / max(self._step_s, 1e-9))))
+
+    async def run(self, step: Step) -> list[list[Proposal]]:
+        """The step's proposals. Raises what the engine raises; ``CapacityError`` when it has no cache left."""
+        self._waiting.append(step)
+        async with self._turn:
+            if step.batch is None:
+                await self._run_waiting()
+            elif not step.batch.is_done:
+                # Who led the batch was cancelled: its job runs to its end all the same, and jobs run in order.
+                await self._runner.run(_nothing)
+        if step.error is not None:
+            raise step.error
+        return step.proposals
+
+    async def close(self, slots: Sequence[Slot]) -> None:
+        """Give a stream's caches back, once no step of it runs."""
+        await self._runner.run(lambda engine: _close(engine, slots))
+
+    async def _run_waiting(self) -> None:
+        batch, self._waiting = _Batch(self._waiting), []
+        loop = asyncio.get_running_loop()
+        began_s = loop.time()
+        num_turns = await self._runner.run(batch.run, batch.is_useless)
+        batch.is_done = True
+        if num_turns and not batch.is_prefill:
+            self._step_s = (loop.time() - began_s) / num_turns
+
+
+class _Batch:
+    """Steps that run as one job. ``run`` is for the engine's thread."""
+
+    def __init__(self, steps: Sequence[Step]) -> None:
+        self.steps = steps
+        self.is_useless = asyncio.Event()
+        self.is_done = False
+        self.is_prefill = any(len(feed.token_ids) > LONGEST_BURST for step in steps for feed in step.feeds)
+        for step in steps:
+            step.batch = self
+
+    def steps_given_up(self) -> None:
+        if all(step.is_given_up for step in self.steps):
+            self.is_useless.set()
+
+    def run(self, engine: Engine) -> int:
+        """Returns how many forwards it took. Never raises: a failure stands in the steps."""
+        try:
+            return self._run(engine)
+        except Exception as error:  # whatever a runtime throws, every stream of the step is told
+            for step in self.steps:
+                step.error = step.error or error
+            return 0
+
+    def _run(self, engine: Engine) -> int:
+        lanes = [lane for step in self.steps for lane in _lanes(engine, step)]
+        num_turns = 0
+        while lanes:
+            chunks = [Chunk(lane.cache, lane.new, 1) for lane in lanes]
+            positions = [lane.position for lane in lanes]
+            ranked = choose_two(engine.extend(chunks), positions, [lane.step.parameters for lane in lanes])
+            num_turns += 1
+            pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
+            lanes = [lane for lane, (ids, shares) in zip(lanes, pairs, strict=True) if lane.take(ids, shares)]
+        return num_turns
+
+
+@dataclass(slots=True)
+class _Lane:
+    """One cache in a job: what is fed next, and where the proposals go."""
+
+    step: Step
+    cache: CacheId
+    new: Sequence[int]
+    position: int
+    proposals: list[Proposal]
+
+    def take(self, ids: Sequence[int], shares: Sequence[float]) -> bool:
+        """Note what the draft proposes; whether the lane goes on behind it."""
+        first, second = ids
+        self.proposals.append(Proposal(first, shares[0], None if second < 0 else second, shares[1]))
+        self.new, self.position = [first], self.position + 1
+        return len(self.proposals) < self.step.max_steps and first not in self.step.end_token_ids
+
+
+def _lanes(engine: Engine, step: Step) -> list[_Lane]:
+    """The step's caches, brought to where their feeds begin. A step that gets none fails alone."""
+    lanes = []
+    try:
+        for feed in step.feeds:
+            cache = _place(engine, feed)
+            step.proposals.append([])
+            lanes.append(_Lane(step, cache, feed.token_ids, feed.length + len(feed.token_ids), step.proposals[-1]))
+    except OutriderError as error:
+        step.error = error
+        return []
+    return lanes
+
+
+def _place(engine: Engine, feed: Feed) -> CacheId:
+    slot = feed.slot
+    if feed.source is not None:
+        _close(engine, [slot])
+        slot.cache = _copy(engine, feed.source, feed.length)
+    elif slot.cache is None:
+        slot.cache = engine.open()
+    elif engine.length(slot.cache) > feed.length:
+        engine.truncate(slot.cache, feed.length)
+    return slot.cache
+
+
+def _copy(engine: Engine, source: Slot, length: int) -> CacheId:
+    if source.cache is None or not isinstance(engine, Forkable):
+        raise EngineError("a branch was to grow from a cache that cannot be copied")
+    return engine.fork(source.cache, length)
+
+
+def _close(engine: Engine, slots: Sequence[Slot]) -> None:
+    for slot in slots:
+        cache, slot.cache = slot.cache, None
+        if cache is not None:
+            engine.close(cache)
+
+
+def _nothing(_: Engine) -> None:
+    """A job that only waits for its turn."""

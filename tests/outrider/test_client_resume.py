@@ -1,0 +1,144 @@
+"""The client behind a way that breaks: a real agent, and between the two a proxy that cuts connections."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+
+import pytest
+
+from device_agent.server import serve
+from outrider import client as client_module
+from outrider.client import Client, DoneEvent
+from speculation.errors import InvalidRequestError, LinkError, SessionNotFoundError
+from speculation.links.memory import MemoryConnector
+from tests.device_agent.doubles import (
+    PROMPT,
+    DraftEngine,
+    FullEngine,
+    SlowEngine,
+    agent_of,
+    config,
+    decode,
+    plain_decoding,
+    verifier,
+    wait_until,
+)
+
+OPTIONS = {"max_tokens": 12, "seed": 3}
+
+
+@pytest.fixture(autouse=True)
+def no_waits(monkeypatch):
+    monkeypatch.setattr(client_module, "RECONNECT_S", 0.0)
+
+
+class CuttingProxy:
+    """Passes bytes on, and cuts each connection after the next of ``limits`` bytes of its answer, while there are any."""
+
+    def __init__(self, port: int) -> None:
+        self.limits: list[int] = []
+        self.num_cut = self.num_open = 0
+        self._port = port
+
+    async def pass_on(self, reader, writer):
+        limit = self.limits.pop(0) if self.limits else None
+        self.num_open += 1
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        async with asyncio.TaskGroup() as tasks:
+            both = tasks.create_task(self._copy(reader, far_writer)), tasks.create_task(self._copy(far_reader, writer, limit))
+            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            writer.transport.abort()
+            far_writer.transport.abort()
+        self.num_open -= 1
+
+    async def _copy(self, reader, writer, limit=None):
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65536 if limit is None else min(limit, 65536)):
+                writer.write(data)
+                await writer.drain()
+                if limit is not None and (limit := limit - len(data)) <= 0:
+                    self.num_cut += 1
+                    return
+
+
+@contextlib.asynccontextmanager
+async def breaking(**changes):
+    """A client, and the proxy that stands between it and an agent."""
+    async with verifier(SlowEngine(0.001)) as made, asyncio.timeout(60):
+        agent = agent_of(MemoryConnector(made), DraftEngine(0.6, step_s=0.0005), **changes)
+        async with serve(config(**changes), agent=agent) as running:
+            proxy = CuttingProxy(running.port)
+            server = await asyncio.start_server(proxy.pass_on, "127.0.0.1", 0)
+            async with server:
+                async with Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
+                    yield client, proxy
+                await wait_until(lambda: proxy.num_open == 0)
+
+
+async def all_of(events):
+    return [event async for event in events]
+
+
+@pytest.mark.parametrize("piece", [150, 400, 401, 402, 403, 1000, 2000])
+async def test_an_answer_that_is_cut_all_the_time_arrives_whole_and_once(piece):
+    """A piece may hold no whole event, or only headers; the one after it holds the largest event there is."""
+    async with breaking() as (client, proxy):
+        proxy.limits = [1000, *[piece, 4000] * 40]
+        events = await all_of(client.stream(PROMPT, max_tokens=60, seed=3))
+        assert proxy.num_cut >= 3
+        proxy.limits = []
+        assert events == await all_of(client.resume(events[0].session_id))
+        assert [event.seq for event in events] == list(range(len(events)))
+        assert events[-1].text == decode(plain_decoding(FullEngine(), 60))
+
+
+async def test_an_answer_is_read_on_from_any_event():
+    async with breaking() as (client, _):
+        events = await all_of(client.stream(PROMPT, **OPTIONS))
+        for event in events:
+            assert await all_of(client.resume(events[0].session_id, event.seq)) == events[event.seq + 1 :]
+
+
+async def test_a_client_gives_up_when_no_connection_brings_anything():
+    async with breaking() as (client, proxy):
+        proxy.limits = [1000, *[1] * 100]
+        with pytest.raises(LinkError, match="no answer from an agent"):
+            await all_of(client.stream(PROMPT, **OPTIONS))
+        assert proxy.num_cut == 1 + client_module.MAX_RECONNECTS
+
+
+async def test_before_the_session_is_known_nothing_is_tried_again():
+    """It might begin a second answer."""
+    async with breaking() as (client, proxy):
+        proxy.limits = [1] * 100
+        with pytest.raises(LinkError):
+            await all_of(client.stream(PROMPT, **OPTIONS))
+        assert proxy.num_cut == 1
+
+
+async def test_an_answer_that_is_not_kept_any_more_is_told_so():
+    async with breaking(max_kept_streams=0) as (client, _):
+        events = await all_of(client.stream(PROMPT, **OPTIONS))
+        for session_id in (events[0].session_id, "nobody?"):
+            with pytest.raises(SessionNotFoundError, match="is kept"):
+                await all_of(client.resume(session_id))
+
+
+async def test_a_place_that_is_none_is_refused():
+    async with breaking() as (client, _):
+        events = await all_of(client.stream(PROMPT, **OPTIONS))
+        with pytest.raises(InvalidRequestError, match="from 0 to") as caught:
+            await all_of(client.resume(events[0].session_id, 10_000))
+        assert caught.value.parameter == "starting_after"
+
+
+async def test_a_client_whose_answer_another_one_took_over_does_not_take_it_back():
+    async with breaking() as (client, _):
+        older = client.stream(PROMPT, mode="device", max_tokens=200)
+        first = await anext(older)
+        async with asyncio.TaskGroup() as tasks:
+            taking_over = tasks.create_task(all_of(client.resume(first.session_id)))
+            with pytest.raises(LinkError, match="does another client read it"):
+                await all_of(older)
+        assert isinstance(taking_over.result()[-1], DoneEvent)
