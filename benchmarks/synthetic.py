@@ -18,6 +18,7 @@ import dataclasses
 import hashlib
 import itertools
 import math
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -39,6 +40,7 @@ LEAD = 1e-3
 """Units of logits by which one choice leads the next at least: more than a near-tie."""
 
 LEAST, PEAK = 1e-30, 8.0
+_EIGHT_WORDS = struct.Struct("<8Q")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +110,39 @@ class _SyntheticEngine(RandomEngine):
         return charge_s
 
 
+class Paths:
+    """The same draws without engines, behind a prompt: for the first-order model. A path is named by its address."""
+
+    def __init__(self, acceptance: Acceptance, seed: int, prompt: Sequence[int]) -> None:
+        self._acceptance = acceptance
+        engine = _SyntheticEngine(acceptance, seed, len(prompt), 0.0)
+        cache = engine.open()
+        engine.extend([Chunk(cache, prompt, 0)])
+        self._start = engine.address(cache)
+        self._guesses: dict[bytes, Guess] = {}
+
+    def start(self) -> bytes:
+        return self._start
+
+    def chances(self, path: bytes) -> tuple[float, float]:
+        said = self._guess(path)
+        return said.first, said.second
+
+    def taken(self, path: bytes) -> int:
+        return rank(self._guess(path), truth_draw(path))
+
+    def follow(self, path: bytes, rank: int) -> bytes:
+        """As ``RandomEngine`` addresses a path that is one token longer."""
+        token_id = self._guess(path).choices[rank]
+        return hashlib.blake2b(path + token_id.to_bytes(8, "little"), digest_size=16).digest()
+
+    def _guess(self, path: bytes) -> Guess:
+        said = self._guesses.get(path)
+        if said is None:
+            said = self._guesses[path] = guess(path, self._acceptance)
+        return said
+
+
 class DraftEngine(_SyntheticEngine):
     """The draft: knows its guesses and nothing of what the full model takes."""
 
@@ -116,7 +151,8 @@ class DraftEngine(_SyntheticEngine):
         first = max(said.first, 2 / VOCABULARY)
         second = max(min(said.second, first * math.exp(-LEAD)), LEAST)
         rest = max((1 - first - second) / (VOCABULARY - 2), LEAST / VOCABULARY)
-        row = np.full(VOCABULARY, math.log(rest), np.float32)
+        row = np.empty(VOCABULARY, np.float32)
+        row.fill(math.log(rest))
         row[said.choices[FIRST]], row[said.choices[SECOND]] = math.log(first), math.log(second)
         return row
 
@@ -162,8 +198,8 @@ def _uniforms(address: bytes, purpose: bytes) -> Iterator[float]:
     """Endless numbers in (0, 1), the same for the same address and purpose."""
     for block in itertools.count():
         drawn = hashlib.blake2b(address, person=purpose, salt=block.to_bytes(8, "little")).digest()
-        for start in range(0, len(drawn), 8):
-            yield ((int.from_bytes(drawn[start : start + 8], "little") >> 12) + 0.5) * 2.0**-52
+        for bits in _EIGHT_WORDS.unpack(drawn):
+            yield ((bits >> 12) + 0.5) * 2.0**-52
 
 
 def _beta(uniforms: Iterator[float], alpha: float, beta: float) -> float:

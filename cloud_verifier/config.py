@@ -54,7 +54,7 @@ class VerifierConfig(Settings):
     threads: int = Field(1, ge=1)
     num_slots: int = Field(16, ge=1)
     max_sessions: int = Field(16, ge=1)
-    credit: int = Field(64, ge=INITIAL_CREDIT)
+    credit: int = Field(256, ge=INITIAL_CREDIT)
     max_rows: int = Field(256, ge=1)
     outbox_messages: int = Field(64, ge=1)
     max_message_bytes: int = Field(256 * 1024, ge=1024)

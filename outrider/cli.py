@@ -139,6 +139,11 @@ def agent(
     emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
     pair: PairOption = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the draft model, or random.")] = None,
+    drafting: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
+    ] = None,
+    draft_length: Annotated[int | None, typer.Option(metavar="N", help="Drafts before fixed-length stops and waits.")] = None,
+    draft_width: Annotated[int | None, typer.Option(metavar="N", help="Branches that one draft step extends.")] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,
@@ -150,6 +155,7 @@ def agent(
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure}
+    flags |= {"drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags["allowed_hosts"] = allowed_host or None
     settings = device_agent.config.load_config(config, flags)
     logging.basicConfig(format=LOG_FORMAT)

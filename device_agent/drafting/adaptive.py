@@ -7,12 +7,16 @@ energy and heat. A leaf that is reached with chance ``c`` is worth ``c`` passes,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.policy import View
 from device_agent.drafting.second_branch import likeliest
+
+EVEN = 0.5
+"""Even odds."""
 
 LEAF_SHARE = 0.1
 """What a further leaf of a step costs, as a share of the first."""
@@ -29,10 +33,23 @@ class Adaptive:
 
     def select(self, view: View) -> Sequence[Branch]:
         leaves = likeliest(view, self.width)
-        if view.pass_s is None or view.pace.step_s is None or not self.price:
-            return leaves
-        floor = self.price * view.pace.step_s / max(view.pass_s, 1e-9)
+        floor = self._floor(view)
         chances = [view.branches.chance_of(leaf) for leaf in leaves]
         if sum(chances) < floor:
             return []
         return [leaf for leaf, chance in zip(leaves, chances, strict=True) if chance >= LEAF_SHARE * floor]
+
+    def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
+        """As far as the likeliest of them stays more likely right than wrong, by the acceptance that was measured."""
+        chance = view.branches.chance_of(leaves[0])
+        if view.acceptance is None or chance <= EVEN:
+            return 1
+        if view.acceptance >= 1:
+            return view.depth
+        return 1 + int(math.log(EVEN / chance) / math.log(max(view.acceptance, EVEN)))
+
+    def _floor(self, view: View) -> float:
+        """The chance from which on a step pays. At the log's end it always does: else nothing would be measured again."""
+        if view.pass_s is None or view.step_s is None:
+            return 0.0
+        return min(1.0, self.price * view.step_s / max(view.pass_s, 1e-9))

@@ -49,7 +49,10 @@ class Caches:
         """What to do so that a different cache ends with each path (tokens behind the final log; none twice)."""
         self._turn += 1
         contents = [(slot, len(slot), list(slot.tail)) for slot in self.slots]
-        return [self._feed(final, path, contents) for path in paths]
+        # Who only goes on in its own cache first, so that nobody takes that cache from it.
+        order = sorted(range(len(paths)), key=lambda i: not _goes_on(final, paths[i], contents))
+        feeds = {i: self._feed(final, paths[i], contents) for i in order}
+        return [feeds[i] for i in range(len(paths))]
 
     def settle(self, num_final: int, token_ids: Sequence[int]) -> None:
         """Tokens became final behind ``num_final`` others."""
@@ -100,6 +103,11 @@ class Caches:
         free = [slot for slot in self.slots if slot.last_used != self._turn]
         others = [slot for slot in free if slot is not best]
         return min(others, key=lambda slot: slot.last_used) if others else best
+
+
+def _goes_on(final: Sequence[int], path: Sequence[int], contents: Sequence[tuple[Slot, int, list[int]]]) -> bool:
+    """Whether some cache holds a beginning of the path and nothing else."""
+    return any(_common(length, tail, final, path) == length for _, length, tail in contents if length)
 
 
 def _common(length: int, tail: Sequence[int], final: Sequence[int], path: Sequence[int]) -> int:

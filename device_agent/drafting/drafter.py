@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 from collections.abc import Sequence
 
@@ -113,11 +112,12 @@ class Drafter:
         ``tail_room``: tokens that a device without a verifier may still write; None while there is one.
         Raises ``CapacityError`` when the engine has no cache left, ``EngineError``.
         """
-        leaves = self._select(tail_room)
+        view = self._view(tail_room)
+        leaves = self._select(view)
         self.is_paused = not leaves
         if not leaves:
             return []
-        proposals = await self._extend(leaves, tail_room)
+        proposals = await self._extend(leaves, view)
         length = len(self.branches.main)
         for leaf, chain in zip(leaves, proposals, strict=False):
             if leaf.is_alive:
@@ -130,50 +130,60 @@ class Drafter:
         settled = self.branches.settle(token_ids)
         self._caches.settle(start, token_ids)
         self._learn(settled)
-        self._grown = 0
+        if not self.branches.main:
+            self._grown = 0
         self._leave_s = None
         if self._running is not None and not any(leaf.is_alive for leaf in self._leaves):
             self._running.give_up()
         return settled
 
-    def _select(self, tail_room: int | None) -> Sequence[Branch]:
-        policy = self._policy if tail_room is None else _ALONE
-        room = self._session.room if tail_room is None else tail_room
-        if room <= 0:
-            return []
-        depth = self._depth if tail_room is None else self._last_position + 1
-        pass_s = self.schedule.pass_s
-        view = View(self.branches, depth, self._grown, self._end_token_ids, self._last_position, self.pace, pass_s)
-        return policy.select(view)[: min(self._width, room)]
+    def _view(self, tail_room: int | None) -> View:
+        """What the policy sees; a device without a verifier is bound by its tail alone."""
+        return View(
+            self.branches,
+            depth=self._depth if tail_room is None else self._last_position + 1,
+            room=self._session.room if tail_room is None else tail_room,
+            is_alone=tail_room is not None,
+            grown=self._grown,
+            end_token_ids=self._end_token_ids,
+            last_position=self._last_position,
+            acceptance=self.pace.acceptance,
+            step_s=self._steps.step_s,
+            pass_s=self.schedule.pass_s,
+        )
 
-    async def _extend(self, leaves: Sequence[Branch], tail_room: int | None) -> list[list[Proposal]]:
+    def _policy_for(self, view: View) -> Policy:
+        return _ALONE if view.is_alone else self._policy
+
+    def _select(self, view: View) -> Sequence[Branch]:
+        if view.room <= 0:
+            return []
+        return self._policy_for(view).select(view)[: min(self._width, view.room)]
+
+    async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]
         feeds = self._caches.feeds(self._session.final, paths)
         for leaf in leaves:
             self.branches.begin(leaf)
         self._leaves = leaves
-        self._running = step = Step(feeds, self.parameters, self._max_steps(leaves, tail_room), self._end_token_ids)
-        loop = asyncio.get_running_loop()
-        began_s = loop.time()
+        self._running = step = Step(feeds, self.parameters, self._max_steps(leaves, view), self._end_token_ids)
         try:
             proposals = await self._steps.run(step)
         finally:
             self._running = None
-        if not step.is_given_up:
-            self.pace.stepped((loop.time() - began_s) / max(map(len, proposals)))
         for feed, chain in zip(feeds, proposals, strict=False):
             self._caches.fed_more(feed.slot, [proposal.token_id for proposal in chain[:-1]], self._session.final)
         return proposals
 
-    def _max_steps(self, leaves: Sequence[Branch], tail_room: int | None) -> int:
-        """Steps in a row for a stream of one branch: as far as depth, room and the text's end allow."""
-        if self._width > 1:
+    def _max_steps(self, leaves: Sequence[Branch], view: View) -> int:
+        """Steps in a row that every leaf may take: what the policy wants, as far as depth, room and the text's end allow."""
+        burst = self._steps.burst
+        if burst == 1:
             return 1
-        (leaf,) = leaves
-        room = tail_room
-        if room is None:
-            room = min(self._session.room, self._depth - (leaf.position - self.branches.root.position))
-        return max(1, min(self._steps.burst, room, self._last_position - leaf.position))
+        deepest = max(leaf.position for leaf in leaves)
+        ahead = deepest - self.branches.root.position
+        wanted = self._policy_for(view).in_a_row(view, leaves)
+        return max(1, min(burst, wanted, view.room // len(leaves), view.depth - ahead, self._last_position - deepest))
 
     def _grow(self, leaf: Branch, chain: Sequence[Proposal]) -> None:
         for proposal in chain:

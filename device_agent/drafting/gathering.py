@@ -8,6 +8,7 @@ the bytes. Where nothing is known yet, or the estimate is off, a draft leaves a 
 from __future__ import annotations
 
 from collections import deque
+from statistics import median_low
 
 MARGIN_SHARE = 0.05
 """Drafts leave so much of a pass earlier than the estimate says, and by as much as verdicts come unevenly."""
@@ -31,8 +32,8 @@ class Schedule:
 
     @property
     def pass_s(self) -> float | None:
-        """The shortest of the last times between verdicts: a pass with nothing in its way."""
-        return min(self._intervals_s, default=None)
+        """The middle one of the last times between verdicts: neither one that waited nor two that came together count."""
+        return median_low(self._intervals_s) if self._intervals_s else None
 
     def opened(self, round_trip_s: float) -> None:
         """A new stream: nothing of an older one holds."""

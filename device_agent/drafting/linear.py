@@ -20,6 +20,9 @@ class Ahead:
     def select(self, view: View) -> Sequence[Branch]:
         return view.tip()
 
+    def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
+        return view.depth
+
 
 @dataclass(frozen=True, slots=True)
 class FixedLength:
@@ -39,6 +42,9 @@ class FixedLength:
     def select(self, view: View) -> Sequence[Branch]:
         return view.tip() if view.grown < self.length else []
 
+    def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
+        return self.length - view.grown
+
 
 @dataclass(frozen=True, slots=True)
 class ConfidenceGate:
@@ -52,3 +58,6 @@ class ConfidenceGate:
     def select(self, view: View) -> Sequence[Branch]:
         tip = view.tip()
         return tip if tip and view.branches.chance_of(tip[0]) >= self.floor else []
+
+    def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
+        return 1

@@ -6,7 +6,7 @@ A policy sees the device's own tree, its confidences, and times that it measured
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Protocol
 
 from device_agent.drafting.branches import Branch, Branches
@@ -17,13 +17,9 @@ SMOOTHING = 0.1
 
 @dataclass(slots=True)
 class Pace:
-    """What one stream measured of itself; None until something was measured. Times in seconds of the loop's clock."""
+    """How often one stream's drafts agreed, lately; None until one was compared."""
 
-    step_s: float | None = None
     acceptance: float | None = None
-
-    def stepped(self, seconds: float) -> None:
-        self.step_s = _smoothed(self.step_s, seconds)
 
     def compared(self, num_agreed: int, is_contradicted: bool) -> None:
         """Drafts that met final tokens: so many agreed, and the one behind them perhaps did not."""
@@ -35,17 +31,24 @@ class Pace:
 
 @dataclass(frozen=True, slots=True)
 class View:
-    """What a policy decides from. ``grown``: drafts made since the last verdict. ``depth`` bounds the drafts on a path."""
+    """What a policy decides from.
+
+    ``depth`` bounds the drafts on a path, ``room`` the nodes that may still be drafted. ``grown``: drafts made since nothing
+    was in flight. ``last_position`` is that of the last token that may be generated: nothing grows behind it. Measured, and
+    None until something was: ``acceptance``; ``step_s``, what a draft step takes; ``pass_s``, what a pass of the full model
+    takes, as the verdicts show it.
+    """
 
     branches: Branches
     depth: int
+    room: int = 2**31
+    is_alone: bool = False
     grown: int = 0
     end_token_ids: frozenset[int] = frozenset()
     last_position: int = 2**31
-    """Of the last token that may be generated: nothing grows behind it."""
-    pace: Pace = field(default_factory=Pace)
+    acceptance: float | None = None
+    step_s: float | None = None
     pass_s: float | None = None
-    """What a pass of the full model takes, as the verdicts show it; None before two of them."""
 
     def may_grow(self, branch: Branch) -> bool:
         """Whether a token may follow: no end of the text, and no deeper than allowed."""
@@ -76,6 +79,9 @@ class Policy(Protocol):
 
     def select(self, view: View) -> Sequence[Branch]:
         """The leaves to extend in one step, at most ``width``; none: wait for a verdict."""
+
+    def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
+        """How many steps those leaves may take before the policy is asked again, where steps are very short."""
 
 
 def _smoothed(old: float | None, new: float) -> float:

@@ -25,6 +25,9 @@ class SecondBranch:
     def select(self, view: View) -> Sequence[Branch]:
         return likeliest(view, self.width)
 
+    def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
+        return view.depth if self.width == 1 else 1
+
 
 def likeliest(view: View, width: int) -> list[Branch]:
     """At most ``width`` leaves that may grow, the likeliest to be reached first."""

@@ -38,6 +38,7 @@ class Step:
     end_token_ids: frozenset[int] = frozenset()
     proposals: list[list[Proposal]] = field(default_factory=list)
     error: BaseException | None = None
+    is_done: bool = False
     is_given_up: bool = False
     batch: _Batch | None = None
 
@@ -58,27 +59,42 @@ class DraftSteps:
         self._is_emulated = isinstance(engine, Charging)
         self._turn = asyncio.Lock()
         self._waiting: list[Step] = []
-        self._step_s = 0.0
+        self._step_s: float | None = None
 
     @property
     def burst(self) -> int:
         """Steps that one job may take for a single branch."""
-        if self._is_emulated:
+        if self._is_emulated or self._step_s is None:
             return 1
         return max(1, int(min(LONGEST_BURST, BURST_S / max(self._step_s, 1e-9))))
+
+    @property
+    def step_s(self) -> float | None:
+        """What a step takes, prefills left out; None before the first."""
+        return self._step_s
 
     async def run(self, step: Step) -> list[list[Proposal]]:
         """The step's proposals. Raises what the engine raises; ``CapacityError`` when it has no cache left."""
         self._waiting.append(step)
-        async with self._turn:
-            if step.batch is None:
-                await self._run_waiting()
-            elif not step.batch.is_done:
-                # Who led the batch was cancelled: its job runs to its end all the same, and jobs run in order.
-                await self._runner.run(_nothing)
+        try:
+            async with self._turn:
+                if step.batch is not None and not step.is_done:
+                    await self._outlive_leader(step)
+                if not step.is_done:
+                    await self._run_waiting()
+        finally:
+            if step in self._waiting:  # nobody waits for it any more
+                self._waiting.remove(step)
         if step.error is not None:
             raise step.error
         return step.proposals
+
+    async def _outlive_leader(self, step: Step) -> None:
+        """Who led the batch was cancelled. Its job, if it was handed over, runs to its end, and jobs run in order."""
+        await self._runner.run(_nothing)
+        if not step.is_done:
+            step.batch = None
+            self._waiting.append(step)
 
     async def close(self, slots: Sequence[Slot]) -> None:
         """Give a stream's caches back, once no step of it runs."""
@@ -89,7 +105,6 @@ class DraftSteps:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         num_turns = await self._runner.run(batch.run, batch.is_useless)
-        batch.is_done = True
         if num_turns and not batch.is_prefill:
             self._step_s = (loop.time() - began_s) / num_turns
 
@@ -100,10 +115,10 @@ class _Batch:
     def __init__(self, steps: Sequence[Step]) -> None:
         self.steps = steps
         self.is_useless = asyncio.Event()
-        self.is_done = False
         self.is_prefill = any(len(feed.token_ids) > LONGEST_BURST for step in steps for feed in step.feeds)
         for step in steps:
             step.batch = self
+        self.steps_given_up()
 
     def steps_given_up(self) -> None:
         if all(step.is_given_up for step in self.steps):
@@ -117,6 +132,9 @@ class _Batch:
             for step in self.steps:
                 step.error = step.error or error
             return 0
+        finally:
+            for step in self.steps:
+                step.is_done = True
 
     def _run(self, engine: Engine) -> int:
         lanes = [lane for step in self.steps for lane in _lanes(engine, step)]

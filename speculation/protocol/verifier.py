@@ -182,7 +182,8 @@ class VerifierSession:
         if draft.nodes and draft.nodes[0].number > self._next_number:
             raise MalformedMessageError(f"node {self._next_number} must come next, not {draft.nodes[0].number}")
         self._forget_below(draft.known)
-        self._passed = self._passed or draft.passes
+        # One that was said before the device knew of the last verdict was answered by that.
+        self._passed = self._passed or (draft.passes and draft.known == len(self._final))
         for node in draft.nodes:
             if node.number == self._next_number:  # lower numbers were taken before: a repetition says nothing new
                 self._next_number += 1

@@ -7,7 +7,7 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from benchmarks import first_order, grid, synthetic
+from benchmarks import grid_production, synthetic
 from benchmarks.first_order import Times
 from benchmarks.synthetic import FIRST, SECOND, Acceptance, DraftEngine, FullEngine
 from benchmarks.virtual import last_event
@@ -148,7 +148,7 @@ def test_a_device_alone_never_draws_the_truth(monkeypatch):
 
     async def write():
         async with DeviceAgent(synthetic.facts(CONTEXT), EngineRunner(draft()), None, AgentConfig()) as agent:
-            return await last_event(agent, StreamRequest(grid.PROMPT, max_tokens=40, mode=Mode.DEVICE))
+            return await last_event(agent, StreamRequest(grid_production.PROMPT, max_tokens=40, mode=Mode.DEVICE))
 
     assert len(virtual_time.run(write()).token_ids) == 40
     with pytest.raises(AssertionError, match="truth"):
@@ -161,14 +161,14 @@ def told_until_the_end():
     async def write():
         engine = FullEngine(KNOB, 0, CONTEXT, TIMES.pass_ms / 1000)
         verifier = Verifier(EngineRunner(engine), synthetic.IDENTITY, SelfTest(True, "f" * 16, 0.0, ()), VerifierConfig())
-        radio = ShapedConnector(MemoryConnector(verifier), grid.delay_line(TIMES.round_trip_ms))
+        radio = ShapedConnector(MemoryConnector(verifier), grid_production.delay_line(TIMES.round_trip_ms))
         watched = WatchedConnector(radio)
         runner = EngineRunner(DraftEngine(KNOB, 0, CONTEXT, TIMES.draft_ms / 1000))
         learned = {}
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(verifier.run())
             async with radio, DeviceAgent(synthetic.facts(CONTEXT), runner, watched, AgentConfig()) as agent:
-                async for event in agent.stream(StreamRequest(grid.PROMPT, max_tokens=100)):
+                async for event in agent.stream(StreamRequest(grid_production.PROMPT, max_tokens=100)):
                     if offset := getattr(event, "commit_offset", None):
                         learned.setdefault(offset.tokens, asyncio.get_running_loop().time())
                 last = event
@@ -187,7 +187,7 @@ def test_what_a_device_sends_does_not_depend_on_truth_that_it_was_not_told(monke
     """Two worlds that differ in what the full model takes at one place: the device acts alike until that verdict is there."""
     sent, learned, token_ids = told_until_the_end()
     told_s = min(at_s for count, at_s in learned.items() if count > index)
-    _, address = row_and_address(full(), [*synthetic.encode(grid.PROMPT), *token_ids[:index]])
+    _, address = row_and_address(full(), [*synthetic.encode(grid_production.PROMPT), *token_ids[:index]])
     drawn = synthetic.truth_draw
     said = synthetic.guess(address, KNOB)
     other = 0.0 if synthetic.rank(said, drawn(address)) == SECOND else said.first
@@ -202,32 +202,5 @@ def test_what_a_device_sends_does_not_depend_on_truth_that_it_was_not_told(monke
 def test_collaboration_writes_the_full_models_own_text():
     _, _, token_ids = told_until_the_end()
     engine = full()
-    row = rows(engine, [*synthetic.encode(grid.PROMPT), *token_ids])
+    row = rows(engine, [*synthetic.encode(grid_production.PROMPT), *token_ids])
     assert row.argmax(axis=1).tolist()[:-1] == list(token_ids)
-
-
-def test_the_first_order_model_by_hand():
-    """Draft 10, pass 30, round trip 40: drafts are there at 30, 40, 50 and so on, passes end at 50, 80, 110.
-
-    All right: the pass from 20 has no draft and makes one token final; that from 50 runs drafts 1 and 2 and makes three; that
-    from 80 runs 4 and 5 and makes three more.
-    """
-    times = Times(10.0, 30.0, 40.0)
-    figures = first_order.ahead([True] * 400, times, 7)
-    assert figures.passes_per_token == pytest.approx(3 / 7)
-    assert figures.tokens_per_s == pytest.approx(7000 / 110)
-    none = first_order.ahead([False] * 400, times, 50)
-    assert none.passes_per_token == 1
-    assert none.tokens_per_s == pytest.approx(50_000 / (20 + 50 * 30))
-    stop_and_wait = first_order.sync([True, False] * 200, times, 100, 2)
-    assert stop_and_wait.tokens_per_s == pytest.approx(2000 / 90)
-    assert stop_and_wait.passes_per_token == pytest.approx(0.5)
-
-
-def test_the_reference_cell_comes_out_of_the_model_and_of_the_code():
-    """The model's figure for it is 30.4 tokens a second, where cloud alone gives 16.7."""
-    rates = [first_order.ahead(grid.true_hits(0.8, seed, 600), TIMES, 600).tokens_per_s for seed in range(12)]
-    assert mean(rates) == pytest.approx(30.4, rel=0.04)
-    ours = grid.row(TIMES, 0.8, grid.Runs(300, 1))
-    assert ours.of_model > 0.95
-    assert ours.of_cloud > 1.5
