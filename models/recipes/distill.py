@@ -18,6 +18,7 @@ from models.recipes.data import Windows
 from models.recipes.loop import Run, add_arguments, load
 from models.recipes.network import SHAPES, Decoder
 from models.recipes.place import Place
+from models.recipes.quantised import QuantisedForward
 
 PROMPT_ROWS = 48
 SAMPLE_BATCH = 64
@@ -52,6 +53,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=1024, help="continuations drawn from the full model")
     parser.add_argument("--sample-length", type=int, default=256)
     parser.add_argument("--sample-share", type=float, default=0.4, help="share of the steps that train on samples")
+    parser.add_argument("--quantised", action="store_true", help="train the draft as its 4-bit graph computes")
     add_arguments(parser, tokens=10e6, muon_lr=0.02, adam_lr=5e-3)
     arguments = parser.parse_args()
     place = Place.of(arguments)
@@ -60,7 +62,7 @@ def main() -> None:
     windows = Windows(arguments.corpus, arguments.rows, arguments.docs_share, arguments.seed)
     run = Run(draft, arguments, place)
     drawn = samples(full, windows, arguments.samples, arguments.sample_length, arguments.out / "samples.npy")
-    teacher, pupil = place.forward(full), place.forward(draft)
+    teacher, pupil = place.forward(full), place.forward(QuantisedForward(draft) if arguments.quantised else draft)
     sample_rows = arguments.batch * arguments.rows // arguments.sample_length
 
     def batch(step: int) -> Tensor:

@@ -19,6 +19,8 @@ from models.recipes.loop import cross_entropy, start_from  # noqa: E402
 from models.recipes.network import SHAPES, Decoder  # noqa: E402
 from models.recipes.optimiser import optimisers  # noqa: E402
 from models.recipes.place import Place  # noqa: E402
+from models.recipes.quantised import QuantisedForward, rounded  # noqa: E402
+from speculation.engines.quantise import from_int4_blocks, to_int4_blocks  # noqa: E402
 
 PAIR = Path(__file__).resolve().parents[2] / "models" / "pydoc"
 
@@ -102,3 +104,16 @@ def test_a_step_lowers_the_loss_in_either_precision(precision):
             optimiser.zero_grad()
         losses.append(loss.item())
     assert losses[-1] < losses[0]
+
+
+def test_the_quantised_forward_rounds_as_the_graph_is_quantised():
+    weight = np.random.default_rng(0).standard_normal((24, 96)).astype(np.float32)
+    weight[3, :32] = 0
+    wanted = from_int4_blocks(*to_int4_blocks(weight), in_size=96)
+    np.testing.assert_allclose(rounded(torch.from_numpy(weight)).numpy(), wanted, atol=1e-6)
+
+
+def test_the_quantised_forward_trains_the_weights_behind_it():
+    decoder = Decoder(SHAPES["draft"])
+    QuantisedForward(decoder)(torch.arange(8).reshape(1, 8)).square().sum().backward()
+    assert all(p.grad is not None for p in decoder.parameters())

@@ -1,0 +1,86 @@
+"""Drafts that are held back: never for longer than the next pass allows, and without making a pass more."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from benchmarks.grid_production import delay_line
+from device_agent.drafting.gathering import MARGIN_SHARE, WINDOW, Schedule
+from speculation.links.memory import MemoryConnector
+from speculation.shaping import virtual_time
+from speculation.shaping.link import ShapedConnector
+from tests.device_agent.doubles import DraftEngine, SlowEngine, agent_of, answer, verifier
+
+PASS_S, ROUND_TRIP_S = 0.06, 0.02
+moments = st.floats(0, 10, allow_nan=False)
+
+
+def steady(round_trip_s: float = ROUND_TRIP_S, num_verdicts: int = WINDOW + 1) -> Schedule:
+    """Verdicts every ``PASS_S``, the last at ``num_verdicts`` passes."""
+    schedule = Schedule()
+    schedule.opened(round_trip_s)
+    for count in range(1, num_verdicts + 1):
+        schedule.verdict(count * PASS_S, is_bare=False, is_overtaken=False)
+    return schedule
+
+
+@pytest.mark.parametrize("num_verdicts", [0, 1])
+def test_with_nothing_known_drafts_leave_at_once(num_verdicts):
+    assert steady(num_verdicts=num_verdicts).leave_s(5.0) == 5.0
+    assert Schedule().leave_s(5.0) == 5.0
+
+
+@given(moments, st.floats(0, 0.5))
+def test_drafts_leave_before_the_last_moment_and_wait_less_than_a_pass(after_s, round_trip_s):
+    schedule = steady(round_trip_s)
+    now_s = (WINDOW + 1) * PASS_S + after_s
+    leave_s = schedule.leave_s(now_s)
+    assert now_s <= leave_s <= now_s + PASS_S
+    # There in time: the moment plus half a round trip is no later than the beginning of some pass that is still to come.
+    begins_s = (WINDOW + 1) * PASS_S - round_trip_s / 2
+    passes = (leave_s + round_trip_s / 2 - begins_s) / PASS_S
+    assume(abs(passes - round(passes)) > 1e-6)
+    early = 1 - passes % 1
+    assert leave_s == now_s or early >= MARGIN_SHARE - 1e-6
+
+
+def test_verdicts_that_come_unevenly_make_drafts_leave_earlier():
+    even, uneven = steady(), steady()
+    last_s = (WINDOW + 1) * PASS_S
+    even.verdict(last_s + PASS_S, is_bare=False, is_overtaken=False)
+    uneven.verdict(last_s + PASS_S + 0.01, is_bare=False, is_overtaken=False)
+    now_s = last_s + PASS_S + 0.01
+    assert uneven.leave_s(now_s) - now_s < even.leave_s(now_s) - (last_s + PASS_S) + 0.01
+
+
+def test_a_draft_that_came_late_moves_the_estimate_which_forgets_it_again():
+    schedule = steady()
+    last_s = (WINDOW + 1) * PASS_S
+    before_s = schedule.leave_s(last_s)
+    schedule.sent(before_s)
+    # Sent in time for the pass that this verdict ends, and not in it.
+    schedule.verdict(last_s + 2 * PASS_S, is_bare=True, is_overtaken=False)
+    now_s = last_s + 2 * PASS_S
+    assert schedule.leave_s(now_s) - now_s < before_s - last_s
+    for count in range(1, 2000):
+        schedule.verdict(now_s + count * PASS_S, is_bare=False, is_overtaken=False)
+    now_s += 1999 * PASS_S
+    assert schedule.leave_s(now_s) - now_s == pytest.approx(before_s - last_s, abs=1e-6)
+
+
+@pytest.mark.parametrize("round_trip_ms", [20, 60, 150])
+@pytest.mark.parametrize("drafting", ["ahead", "second-branch"])
+def test_on_a_steady_network_it_costs_no_pass_and_saves_messages(round_trip_ms, drafting):
+    async def work(draft_gather):
+        async with verifier(SlowEngine(PASS_S)) as made:
+            line = ShapedConnector(MemoryConnector(made), delay_line(round_trip_ms))
+            draft = DraftEngine(0.8, step_s=0.009)
+            async with agent_of(line, draft, drafting=drafting, draft_gather=draft_gather) as running:
+                return (await answer(running, max_tokens=120)).last
+
+    held, sent = virtual_time.run(work(True)), virtual_time.run(work(False))
+    assert held["token_ids"] == sent["token_ids"]
+    assert held["usage"]["passes"] <= 1.02 * sent["usage"]["passes"]
+    assert held["figures"]["messages_up"]["value"] < 0.5 * sent["figures"]["messages_up"]["value"]
