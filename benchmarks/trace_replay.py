@@ -26,6 +26,7 @@ from benchmarks.grid_production import delay_line
 from benchmarks.synthetic import FIRST_LETTER, IDENTITY, decode
 from benchmarks.trace_file import FIRST, SECOND, Proposals, Recording, Trace
 from benchmarks.virtual import last_event
+from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
@@ -245,10 +246,17 @@ def _two(values: Sequence[T]) -> tuple[T, T]:
 
 @asynccontextmanager
 async def stack(
-    replay: Replay, draft: ReplayDraft, full: ReplayFull, round_trip_ms: float, config: AgentConfig | None = None
+    replay: Replay,
+    draft: ReplayDraft,
+    full: ReplayFull,
+    round_trip_ms: float,
+    config: AgentConfig | None = None,
+    verifier_config: VerifierConfig | None = None,
+    companion: Companion | None = None,
 ) -> AsyncIterator[DeviceAgent]:
     """The production agent and verifier on a replay, with a delay line between them; the connection is warm."""
-    verifier = Verifier(EngineRunner(full), IDENTITY, SelfTest(True, "f" * 16, 0.0, ()), VerifierConfig())
+    proved = SelfTest(True, "f" * 16, 0.0, ())
+    verifier = Verifier(EngineRunner(full), IDENTITY, proved, verifier_config or VerifierConfig(), companion)
     connector = ShapedConnector(MemoryConnector(verifier), delay_line(round_trip_ms))
     agent = DeviceAgent(replay.facts, EngineRunner(draft), connector, config or AgentConfig())
     async with asyncio.TaskGroup() as tasks:

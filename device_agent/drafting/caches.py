@@ -29,12 +29,16 @@ class Slot:
 
 @dataclass(frozen=True, slots=True)
 class Feed:
-    """Bring ``slot`` to ``length`` tokens (cut back, or a copy of ``source``'s first ones), then feed ``token_ids``."""
+    """Bring ``slot`` to ``length`` tokens (cut back, or a copy of ``source``'s first ones), then feed ``token_ids``.
+
+    ``turn``: the feeds of one step are brought there in this order, as copies build on each other; all are fed afterwards.
+    """
 
     slot: Slot
     length: int
     token_ids: Sequence[int]
     source: Slot | None = None
+    turn: int = 0
 
 
 class Caches:
@@ -51,7 +55,7 @@ class Caches:
         contents = [(slot, len(slot), list(slot.tail)) for slot in self.slots]
         # Who only goes on in its own cache first, so that nobody takes that cache from it.
         order = sorted(range(len(paths)), key=lambda i: not _goes_on(final, paths[i], contents))
-        feeds = {i: self._feed(final, paths[i], contents) for i in order}
+        feeds = {i: self._feed(turn, final, paths[i], contents) for turn, i in enumerate(order)}
         return [feeds[i] for i in range(len(paths))]
 
     def settle(self, num_final: int, token_ids: Sequence[int]) -> None:
@@ -76,7 +80,7 @@ class Caches:
             else:
                 slot.tail.append(token_id)
 
-    def _feed(self, final: Sequence[int], path: Sequence[int], contents: list[tuple[Slot, int, list[int]]]) -> Feed:
+    def _feed(self, turn: int, final: Sequence[int], path: Sequence[int], contents: list[tuple[Slot, int, list[int]]]) -> Feed:
         best, length, common = max(
             ((slot, length, _common(length, tail, final, path)) for slot, length, tail in contents),
             key=lambda entry: (entry[2], -entry[1]),
@@ -90,7 +94,7 @@ class Caches:
         target.was_cut = False
         target.last_used = self._turn
         token_ids = [*final[common:], *path] if common < len(final) else list(path[common - len(final) :])
-        return Feed(target, common, token_ids, source)
+        return Feed(target, common, token_ids, source, turn)
 
     def _target(self, best: Slot, would_lose: bool) -> Slot:
         """The slot that gets the path: the best one, or one to copy into where the best is taken or holds more."""

@@ -171,14 +171,19 @@ def _lanes(engine: Engine, step: Step) -> list[_Lane]:
     """The step's caches, brought to where their feeds begin. A step that gets none fails alone."""
     lanes = []
     try:
+        caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=_turn)}
         for feed in step.feeds:
-            cache = _place(engine, feed)
             step.proposals.append([])
-            lanes.append(_Lane(step, cache, feed.token_ids, feed.length + len(feed.token_ids), step.proposals[-1]))
+            position = feed.length + len(feed.token_ids)
+            lanes.append(_Lane(step, caches[feed.turn], feed.token_ids, position, step.proposals[-1]))
     except OutriderError as error:
         step.error = error
         return []
     return lanes
+
+
+def _turn(feed: Feed) -> int:
+    return feed.turn
 
 
 def _place(engine: Engine, feed: Feed) -> CacheId:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import random
+
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speculation.shaping import virtual_time
-from tests.device_agent.drafting.doubles import VOCABULARY, Watched, Writer, fresh_chain, steps_on
+from tests.device_agent.drafting.doubles import VOCABULARY, Watched, Writer, fresh, fresh_chain, steps_on
 
 tokens = st.integers(0, VOCABULARY - 1)
 paths = st.lists(tokens, max_size=5).map(tuple)
@@ -146,3 +149,22 @@ def test_a_single_cache_is_cut_back_to_what_it_shares():
         assert list(engine.contents.values()) == [[0, 1, 2, 1]]
 
     virtual_time.run(work())
+
+
+@pytest.mark.parametrize("limit", [2, 3, 4])
+def test_paths_that_share_much_are_each_fed_behind_their_own_beginning(limit):
+    """Two tokens only, so that copies are made of copies within one step; random, seeded."""
+
+    async def work(seed):
+        rng = random.Random(seed)
+        writer = Writer(steps_on(Watched()), [0, 1], limit)
+        for _ in range(12):
+            wanted = {tuple(rng.choices((0, 1), k=rng.randrange(5))) for _ in range(limit)}
+            paths = rng.sample(sorted(wanted), len(wanted))
+            chains = await writer.extend(*paths)
+            assert chains == [[fresh((*writer.final, *path))] for path in paths]
+            if rng.random() < 0.3:
+                writer.settle(rng.choices((0, 1), k=rng.randrange(1, 3)))
+
+    for seed in range(60):
+        virtual_time.run(work(seed))
