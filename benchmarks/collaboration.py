@@ -1,28 +1,21 @@
 """Do the drafts do work? The real pair at the demo's default emulation, with the real draft and a random one, and cloud alone.
 
-Emulated rows run the production code under the virtual clock and are exact; unshaped rows run over real gRPC and HTTP on
-loopback in wall time and are noisy: medians over the same prompts.
+The production code under the virtual clock, so times are exact. What it costs unshaped, in wall time: ``wall_clock.py``.
 """
 
 from __future__ import annotations
 
 import argparse
-import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import mean, median
+from statistics import mean
 
 from rich.progress import Progress
 
-import cloud_verifier.server
-import device_agent.build
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.virtual import Bench, Setting, last_event
-from cloud_verifier.config import VerifierConfig
-from device_agent.config import AgentConfig
+from benchmarks.virtual import Bench, Setting
 from device_agent.events import DoneEvent
 from device_agent.request import Mode, StreamRequest
-from speculation.shaping.profiles import UNSHAPED
 
 NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 2
 TEMPERATURES = (0.0, 0.8)
@@ -73,19 +66,18 @@ def values(answers: Sequence[DoneEvent], name: str) -> list[float]:
     return [answer.figures[name]["value"] or 0.0 for answer in answers]
 
 
-def row(temperature: float, draft: str, ours: Sequence[DoneEvent], cloud: Sequence[DoneEvent], is_exact: bool) -> Row:
-    """Passes over all tokens, shares as means over answers; rates as the mean of exact times, the median of noisy ones."""
-    middle = mean if is_exact else median
+def row(temperature: float, draft: str, ours: Sequence[DoneEvent], cloud: Sequence[DoneEvent]) -> Row:
+    """Passes over all tokens; rates and shares as means over answers."""
     tokens = sum(a.verified_count for a in ours)
     return Row(
         temperature,
         draft,
-        middle(values(ours, "tokens_per_s")),
-        middle(values(cloud, "tokens_per_s")),
+        mean(values(ours, "tokens_per_s")),
+        mean(values(cloud, "tokens_per_s")),
         sum(a.usage["passes"] for a in ours) / tokens,
         mean(values(ours, "acceptance")),
         mean(values(ours, "revoked_share")),
-        middle(values(ours, "first_visible_ms")),
+        mean(values(ours, "first_visible_ms")),
         [a.token_ids for a in ours] == [a.token_ids for a in cloud],
     )
 
@@ -100,31 +92,8 @@ def emulated(prompts_count: int, progress: Progress) -> list[Row]:
         progress.advance(task)
         for draft, variant in VARIANTS.items():
             ours = bench.run(Setting(variant=variant), requests(prompts, temperature, Mode.COLLABORATE))
-            rows.append(row(temperature, draft, ours, cloud, is_exact=True))
+            rows.append(row(temperature, draft, ours, cloud))
             progress.advance(task)
-    return rows
-
-
-async def unshaped(prompts: Sequence[str], progress: Progress) -> list[Row]:
-    """In wall time over real gRPC, nothing emulated; cloud and collaborative answers take turns."""
-    rows = []
-    task = progress.add_task("unshaped", total=len(TEMPERATURES) * len(VARIANTS) * len(prompts))
-    async with cloud_verifier.server.serve(VerifierConfig(port=0, cloud=UNSHAPED)) as verifier:
-        for draft, variant in VARIANTS.items():
-            agent = device_agent.build.build_agent(AgentConfig(verifier=verifier.target, variant=variant))
-            async with agent:
-                await last_event(agent, StreamRequest(prompts[0], max_tokens=4))
-                for temperature in TEMPERATURES:
-                    cloud, ours = [], []
-                    for alone, both in zip(
-                        requests(prompts, temperature, Mode.CLOUD),
-                        requests(prompts, temperature, Mode.COLLABORATE),
-                        strict=True,
-                    ):
-                        cloud.append(await last_event(agent, alone))
-                        ours.append(await last_event(agent, both))
-                        progress.advance(task)
-                    rows.append(row(temperature, draft, ours, cloud, is_exact=False))
     return rows
 
 
@@ -134,20 +103,9 @@ def main() -> None:
     arguments = parser.parse_args()
     count = NUM_PROMPTS_QUICK if arguments.quick else NUM_PROMPTS
     with Progress(transient=True) as progress:
-        shaped = emulated(count, progress)
-        prompts = Bench(Setting()).prompts(count)
-        measured = asyncio.run(unshaped(prompts, progress))
-    titles = (
-        "Emulated: a 0.9B draft on the default phone, 60 ms round trip, a 70B full model (virtual clock, exact)",
-        "Measured: the bundled pair itself, unshaped, on loopback (wall clock, medians)",
-    )
-    grids = [Grid(title, COLUMNS, [r.cells() for r in rows]) for title, rows in zip(titles, (shaped, measured), strict=True)]
-    publish(
-        arguments,
-        "collaboration",
-        grids,
-        {"emulated": [as_json(r) for r in shaped], "measured": [as_json(r) for r in measured]},
-    )
+        rows = emulated(count, progress)
+    title = "Emulated: a 0.9B draft on the default phone, 60 ms round trip, a 70B full model (virtual clock, exact)"
+    publish(arguments, "collaboration", [Grid(title, COLUMNS, [r.cells() for r in rows])], [as_json(r) for r in rows])
 
 
 def as_json(r: Row) -> dict[str, object]:
