@@ -63,6 +63,7 @@ class DeviceAgent:
 
     async def __aenter__(self) -> Self:
         self._cleanup.callback(self._runner.shutdown)
+        self._cleanup.push_async_callback(self._drafting.aclose)
         if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
             await self._cleanup.enter_async_context(self._connector)
         elif self._connector is not None:

@@ -49,7 +49,7 @@ class AgentConfig(Settings):
     draft_length: int = Field(4, ge=1)
     draft_width: int = Field(2, ge=1, le=8)
     draft_floor: float = Field(0.1, ge=0, le=1)
-    draft_price: float = Field(0.05, ge=0)
+    draft_price: float = Field(0.01, ge=0)
     draft_gather: bool = True
     phone: str = UNSHAPED
     network: str = UNSHAPED

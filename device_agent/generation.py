@@ -122,6 +122,8 @@ class Generation:
                 if is_refused or self._assignment.request.reveal is Reveal.FINAL:
                     raise
                 self._go_alone(error)
+            if self._is_over:
+                return None
             await asyncio.sleep(self._reconnect_s)
             self._reconnect_s = min(2 * self._reconnect_s, LONGEST_RECONNECT_S)
 
@@ -222,6 +224,8 @@ class Generation:
         self._mode = Mode.DEVICE
         self._tell_state(BUSY if isinstance(error, CapacityError) else OFFLINE)
         self._show(self._display.go_alone())
+        if self._display.is_stopped:  # the end is here: a verifier that comes back later could not take it back
+            self._end(STOP)
         self._may_draft.set()
 
     async def _draft(self) -> None:

@@ -1,8 +1,18 @@
 """Length and width from what was measured: a step is taken while what it may save is worth what it costs. Pure.
 
-A draft that turns out right saves its reader up to a pass of the full model; a draft step costs the phone its time, and with it
-energy and heat. A leaf that is reached with chance ``c`` is worth ``c`` passes, so it grows while ``c * pass_s`` is at least
-``price * step_s``. Where memory bandwidth bounds a step, its first leaf pays for reading the weights and the others for little.
+The cost model: an answer costs its time, and ``price`` seconds for each second of drafting. Let ``J`` be what a token costs on
+average. A draft that turns out right makes a pass give one token more, so it saves ``J``; a leaf that is reached with chance
+``c`` saves ``c J`` (the marginal rule of renewal-reward processes: go on while a gain is worth the average). A step over leaves
+``i`` takes ``step_s`` times ``1 + LEAF_SHARE (n - 1)``, so it pays where
+
+    sum(c_i) J  >=  price step_s (1 + LEAF_SHARE (n - 1)).
+
+Where memory bandwidth bounds a step, its first leaf pays for reading the weights and the others for little. A leaf more is
+worth its share of the step while it lifts the chances that a second of drafting brings: ``c_i >= LEAF_SHARE sum(c_j)`` over
+those before it. A leaf left out is there again in the next step. The cost is that of finding the likeliest leaves.
+
+``J`` is a share of a pass: a pass without drafts, less the better they are. Where it is nearly a pass, most drafts come too
+late to save it, so one share serves both.
 """
 
 from __future__ import annotations
@@ -21,6 +31,9 @@ EVEN = 0.5
 LEAF_SHARE = 0.1
 """What a further leaf of a step costs, as a share of the first."""
 
+SAVED_PASSES = 0.3
+"""What a draft that turns out right saves, in passes. Chosen with ``benchmarks/adaptive.py``: scores are flat around it."""
+
 
 @dataclass(frozen=True, slots=True)
 class Adaptive:
@@ -32,12 +45,16 @@ class Adaptive:
     says_pass: bool = False
 
     def select(self, view: View) -> Sequence[Branch]:
-        leaves = likeliest(view, self.width)
-        floor = self._floor(view)
-        chances = [view.branches.chance_of(leaf) for leaf in leaves]
-        if sum(chances) < floor:
-            return []
-        return [leaf for leaf, chance in zip(leaves, chances, strict=True) if chance >= LEAF_SHARE * floor]
+        chosen: list[Branch] = []
+        total = 0.0
+        for leaf in likeliest(view, self.width):
+            chance = view.branches.chance_of(leaf)
+            if chosen and chance < LEAF_SHARE * total:
+                break
+            chosen.append(leaf)
+            total += chance
+        takes_steps = 1 + LEAF_SHARE * (len(chosen) - 1)
+        return chosen if total >= takes_steps * self._floor(view) else []
 
     def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
         """As far as the likeliest of them stays more likely right than wrong, by the acceptance that was measured."""
@@ -52,4 +69,4 @@ class Adaptive:
         """The chance from which on a step pays. At the log's end it always does: else nothing would be measured again."""
         if view.pass_s is None or view.step_s is None:
             return 0.0
-        return min(1.0, self.price * view.step_s / max(view.pass_s, 1e-9))
+        return min(1.0, self.price * view.step_s / max(SAVED_PASSES * view.pass_s, 1e-9))

@@ -21,6 +21,7 @@ class Slot:
     num_final: int = 0
     tail: list[int] = field(default_factory=list)
     was_cut: bool = False
+    is_given_back: bool = False
     last_used: int = 0
 
     def __len__(self) -> int:

@@ -34,3 +34,7 @@ class Drafting:
             pair.draft_context_length,
             self._is_gathering,
         )
+
+    async def aclose(self) -> None:
+        """Give back the caches of streams that were cut off while they did so themselves."""
+        await self._steps.close_rest()

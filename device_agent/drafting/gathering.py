@@ -66,10 +66,11 @@ class Schedule:
 
         Close to the last moment there is no waiting at all: what is drafted then may just be in time.
         """
-        pass_s = self.pass_s
+        # The shortest interval: who leaves too early has lost nothing.
+        pass_s = min(self._intervals_s, default=0.0)
         if not pass_s or self._round_trip_s is None or self._verdict_s is None:
             return now_s
-        early_s = pass_s * MARGIN_SHARE + (max(self._intervals_s) - min(self._intervals_s)) / 2
+        early_s = pass_s * MARGIN_SHARE + max(self._intervals_s) - min(self._intervals_s)
         last_s = self._verdict_s + pass_s - self._round_trip_s - self._delay_s
         last_s += max(0, -int((last_s - now_s) // pass_s)) * pass_s
         return max(now_s, last_s - early_s)

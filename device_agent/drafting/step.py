@@ -7,8 +7,10 @@ single branch takes several steps at once.
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Feed, Slot
@@ -59,6 +61,7 @@ class DraftSteps:
         self._is_emulated = isinstance(engine, Charging)
         self._turn = asyncio.Lock()
         self._waiting: list[Step] = []
+        self._closing: deque[Slot] = deque()
         self._step_s: float | None = None
 
     @property
@@ -97,14 +100,29 @@ class DraftSteps:
             self._waiting.append(step)
 
     async def close(self, slots: Sequence[Slot]) -> None:
-        """Give a stream's caches back, once no step of it runs."""
-        await self._runner.run(lambda engine: _close(engine, slots))
+        """Give a stream's caches back, once no step of it runs. Where this is cancelled, the next job does it."""
+        for slot in slots:
+            slot.is_given_back = True
+        self._closing.extend(slots)
+        await self.close_rest()
+
+    async def close_rest(self) -> None:
+        """Give back what is still to be given back."""
+        await self._runner.run(self._give_back)
+
+    def _give_back(self, engine: Engine) -> None:
+        while self._closing:
+            _close(engine, [self._closing.popleft()])
+
+    def _job(self, batch: _Batch, engine: Engine) -> int:
+        self._give_back(engine)
+        return batch.run(engine)
 
     async def _run_waiting(self) -> None:
         batch, self._waiting = _Batch(self._waiting), []
         loop = asyncio.get_running_loop()
         began_s = loop.time()
-        num_turns = await self._runner.run(batch.run, batch.is_useless)
+        num_turns = await self._runner.run(partial(self._job, batch), batch.is_useless)
         if num_turns and not batch.is_prefill:
             self._step_s = (loop.time() - began_s) / num_turns
 
@@ -169,6 +187,8 @@ class _Lane:
 
 def _lanes(engine: Engine, step: Step) -> list[_Lane]:
     """The step's caches, brought to where their feeds begin. A step that gets none fails alone."""
+    if any(feed.slot.is_given_back for feed in step.feeds):
+        return []  # its stream is gone
     lanes = []
     try:
         caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=_turn)}

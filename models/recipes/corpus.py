@@ -112,11 +112,14 @@ def prompts(tokenizer: Tokenizer, documents: list[Document], count: int) -> list
     return found[:count]
 
 
-def build(documentation_root: Path, library_root: Path, out: Path) -> None:
-    """Write ``tokenizer.json``, ``prompts.json``, one token array a split and kind, and ``corpus.json``."""
+def build(documentation_root: Path, library_root: Path, out: Path, tokenizer_file: Path | None = None) -> None:
+    """Write ``tokenizer.json``, ``prompts.json``, one token array a split and kind, and ``corpus.json``.
+
+    ``tokenizer_file``: that of a release to go on from, used as it is; None trains one.
+    """
     documents = [*documentation(documentation_root), *standard_library(library_root)]
     out.mkdir(parents=True, exist_ok=True)
-    tokenizer = train_tokenizer(documents)
+    tokenizer = train_tokenizer(documents) if tokenizer_file is None else Tokenizer.from_file(str(tokenizer_file))
     tokenizer.save(str(out / "tokenizer.json"))
     end = tokenizer.token_to_id(END_OF_TEXT)
     digest, facts = hashlib.sha256(), {}
@@ -146,10 +149,13 @@ def main() -> None:
     parser.add_argument("--documentation", type=Path, default=DOCUMENTATION)
     parser.add_argument("--library", type=Path, default=Path(sysconfig.get_path("stdlib")))
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument(
+        "--tokenizer", type=Path, metavar="FILE", help="tokenizer.json of the release that training goes on from"
+    )
     arguments = parser.parse_args()
     if not arguments.documentation.is_dir():
         parser.error(f"{arguments.documentation} is not there: install Debian's python3.11-doc, or name the folder")
-    build(arguments.documentation, arguments.library, arguments.out)
+    build(arguments.documentation, arguments.library, arguments.out, arguments.tokenizer)
 
 
 if __name__ == "__main__":

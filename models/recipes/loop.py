@@ -20,7 +20,7 @@ from models.recipes.data import validation_windows
 from models.recipes.network import Decoder
 from models.recipes.optimiser import optimisers
 from models.recipes.place import Place, add_place_arguments
-from speculation.engines.manifest import MANIFEST, WEIGHTS
+from speculation.engines.manifest import MANIFEST, TOKENIZER, WEIGHTS
 
 VALIDATION_ROWS = 512
 CHECKPOINT_STEPS = 200
@@ -79,8 +79,14 @@ def load(path: Path, model: Decoder, opts: list[torch.optim.Optimizer] | None = 
     return Progress(**state["progress"])
 
 
-def start_from(package: Path, model: Decoder) -> Progress:
-    """Read a released package's weights into a model, as the start of a new run."""
+def start_from(package: Path, corpus: Path, model: Decoder) -> Progress:
+    """Read a released package's weights into a model, as the start of a new run.
+
+    Raises ``SystemExit`` where the corpus has another tokenizer: what the weights know of tokens would be of the wrong ones.
+    """
+    released, here = (json.loads((folder / TOKENIZER).read_text("utf-8")) for folder in (package, corpus))
+    if released["model"] != here["model"]:
+        raise SystemExit(f"{corpus} has another tokenizer than {package}: make it with --tokenizer {package / TOKENIZER}")
     model.load_state_dict(load_file(package / WEIGHTS))
     return Progress(began_from=json.loads((package / MANIFEST).read_text("utf-8"))["provenance"])
 
@@ -105,7 +111,7 @@ class Run:
         if latest.exists():
             self.progress = load(latest, model, self.optimisers)
         elif arguments.start_from is not None:
-            self.progress = start_from(arguments.start_from, model)
+            self.progress = start_from(arguments.start_from, arguments.corpus, model)
         self._log = (self.out / "log.jsonl").open("a", buffering=1)
         self._running: float | None = None
         print(f"{model.num_parameters / 1e6:.2f} M parameters, from step {self.progress.step}", flush=True)

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from speculation.errors import HandshakeError, LinkError
 from speculation.links.memory import MemoryConnector
+from speculation.parameters import SamplingParameters
 from speculation.shaping import virtual_time
 from tests.device_agent.doubles import (
     DraftEngine,
@@ -18,6 +19,7 @@ from tests.device_agent.doubles import (
     WatchedLink,
     agent_of,
     answer,
+    decode,
     plain_decoding,
     request,
     verifier,
@@ -144,3 +146,31 @@ def test_passes_of_every_stream_are_counted():
     replay = run(lambda made: [(made, 6), (made, None)], draft=DraftEngine(0.0, step_s=SLOW_STEP_S))
     assert_whole(replay)
     assert replay.last["figures"]["passes_per_token"]["value"] == 1
+
+
+@pytest.mark.parametrize("limit", [3, 5, 8])
+def test_a_sampled_text_goes_on_as_it_began(limit):
+    """The noise of a position is the same on every stream, however much of the text was final when the stream began."""
+    sampled = SamplingParameters(temperature=0.8, top_p=0.9, seed=5)
+    replay = run(lambda made: [(made, limit), (made, None)], temperature=0.8, top_p=0.9, seed=5)
+    truth = plain_decoding(FullEngine(), parameters=sampled)
+    assert truth != plain_decoding(FullEngine())
+    assert list(replay.last["token_ids"]) == truth
+    assert replay.last["verified_count"] == len(truth)
+
+
+def test_a_stop_string_that_was_only_drafted_ends_the_answer_at_once():
+    """The link breaks at 6.5 s, three drafts in; a verifier is back at 7.5 s, before the draft step under way ends at 8 s."""
+
+    async def work():
+        slow = DraftEngine(1.0, step_s=2.0)
+        async with (
+            verifier(SlowEngine(6.5)) as made,
+            agent_of(Turns((made, 2), (made, None)), slow, drafting="ahead") as running,
+        ):
+            return (await answer(running, stop=(decode(truth[2:3]),))).last
+
+    truth = plain_decoding(FullEngine())
+    done = virtual_time.run(work())
+    assert (done["finish_reason"], list(done["token_ids"])) == ("stop", truth[:2])
+    assert done["verified_count"] == 1

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.verification import Verifier
 from speculation.engines.runner import EngineRunner
@@ -15,8 +16,8 @@ from speculation.engines.self_test import SelfTest
 from speculation.errors import LinkError
 from speculation.links.base import Link
 from speculation.links.memory import MemoryConnector
-from speculation.protocol.messages import PairIdentity
 from tests.faults.hostile_link import Habits, HostileLink, Witness
+from tests.faults.models import Models
 from tests.faults.tables import Tracked
 
 EXACT = SelfTest(True, "f" * 16, 0.0, ())
@@ -33,10 +34,10 @@ class Death:
 
 @dataclass
 class Host:
-    """A verifier that runs, its engine, and the streams that lead to it."""
+    """A verifier that runs, its engines, and the streams that lead to it."""
 
     verifier: Verifier
-    engine: Tracked
+    engines: Sequence[Tracked]
     passes: asyncio.Task[None]
     links: list[HostileLink]
 
@@ -46,8 +47,7 @@ class Fleet:
 
     def __init__(
         self,
-        make_engine: Callable[[], Tracked],
-        identity: PairIdentity,
+        models: Models,
         configs: Sequence[VerifierConfig],
         deaths: Sequence[Death],
         habits: Habits,
@@ -55,8 +55,7 @@ class Fleet:
         witness: Witness,
         tasks: asyncio.TaskGroup,
     ) -> None:
-        self._make_engine = make_engine
-        self._identity = identity
+        self._models = models
         self._deaths = deque(deaths)
         self._habits = habits
         self._seed = seed
@@ -96,12 +95,19 @@ class Fleet:
             host.verifier.stop()
             await host.passes
             assert host.verifier.num_sessions == 0, "a verifier still holds a session"
-            assert not host.engine.open_caches, "a verifier still holds a cache"
+            assert not any(engine.open_caches for engine in host.engines), "a verifier still holds a cache"
+            self._count(host.verifier)
 
     def _start(self, config: VerifierConfig) -> Host:
-        engine = self._make_engine()
-        verifier = Verifier(EngineRunner(engine), self._identity, EXACT, config)
-        return Host(verifier, engine, self._tasks.create_task(verifier.run()), [])
+        engines, companion = [self._models.full()], None
+        if config.draft_length:
+            engines.append(self._models.companion())
+            companion = Companion(EngineRunner(engines[1]), config.draft_length, config.max_rows)
+        verifier = Verifier(EngineRunner(engines[0]), self._models.facts.identity, EXACT, config, companion)
+        return Host(verifier, engines, self._tasks.create_task(verifier.run()), [])
+
+    def _count(self, verifier: Verifier) -> None:
+        self._witness.tally["accepted drafts of the verifier's own"] += verifier.statistics.own_accepted
 
     def _heard(self, host: Host) -> None:
         self._num_heard += 1
@@ -119,6 +125,8 @@ class Fleet:
         for link in host.links:
             link.lose_verifier()
         host.passes.cancel()
-        host.engine.drop()
+        for engine in host.engines:
+            engine.drop()
+        self._count(host.verifier)
         place = self._hosts.index(host)
         self._hosts[place] = self._start(self._configs[place])

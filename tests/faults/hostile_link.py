@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from speculation.errors import LinkError, OutriderError, SessionSupersededError
 from speculation.links.base import Link
-from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Open, Opened, Verdict, VerdictKind
+from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Node, Open, Opened, Verdict, VerdictKind
 
 EPSILON_S = 1e-9
 """Between messages of one stream, so that timers of the same moment keep their order."""
@@ -88,6 +88,7 @@ class HostileLink:
         self._doom = doom(habits, rng)
         self._session_id, self._attempt = "", 0
         self._sent: list[Draft] = []
+        self._nodes: dict[int, Node] = {}
         self._up: asyncio.Queue[tuple[float, DeviceMessage | None]] = asyncio.Queue()
         self._inbox: deque[CloudMessage | OutriderError | None] = deque()
         self._arrived = asyncio.Event()
@@ -162,12 +163,19 @@ class HostileLink:
         elif isinstance(message, Draft):
             tally["draft to an old stream"] += self._is_old()
             tally["draft repeated"] += message in self._sent
+            self._note_nodes(message)
             self._sent.append(message)
             if self._rng.random() < self._habits.repeat:
                 self._up.put_nowait((_now_s(), self._rng.choice(self._sent)))
         await self._inner.send(message)
         if len(self._pumps) == 1:  # only now is anything to be heard
             self._pumps.append(self._tasks.create_task(self._pump_down()))
+
+    def _note_nodes(self, draft: Draft) -> None:
+        new = [node for node in draft.nodes if node.number not in self._nodes]
+        self._nodes |= {node.number: node for node in new}
+        self._witness.tally["second choice sent"] += sum(node.rank > 0 for node in new)
+        self._witness.tally["told not to wait"] += draft.passes
 
     def _is_old(self) -> bool:
         return self._witness.attempts.get(self._session_id, 0) > self._attempt
@@ -219,7 +227,15 @@ class HostileLink:
             tally["opened"] += 1
         elif isinstance(item, Verdict):
             tally["accepted drafts"] += item.count
+            tally["second branch followed"] += self._is_behind_second(item)
             tally["corrections"] += item.kind is VerdictKind.REVOKE_AND_CORRECT
+
+    def _is_behind_second(self, verdict: Verdict) -> bool:
+        """Whether drafts were accepted behind a second choice, which the pass before had chosen."""
+        number = verdict.last_node
+        for _ in range(verdict.count):
+            number = self._nodes[number].parent
+        return number > 0 and self._nodes[number].rank > 0
 
     def _put(self, item: CloudMessage | OutriderError | None) -> None:
         self._inbox.append(item)

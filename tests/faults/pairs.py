@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,11 +18,22 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import load_pair
 from tests.acceptance.plain_loop import PlainLlama, plain_choice
 from tests.faults import tables
-from tests.faults.scene import Models
+from tests.faults.models import Models
 from tests.faults.tables import DraftTable, FullTable, Tracked
 
 NUM_SLOTS = 16
 NUM_PROMPTS = 12
+
+
+@dataclass(frozen=True, slots=True)
+class Times:
+    """Of a draft step, a pass, and a step of the draft that a verifier keeps; and whether the device's are charged."""
+
+    step_s: float
+    pass_s: float
+    companion_s: float
+    is_charged: bool
+
 
 PlainCache = dict[int, tuple[list[NDArray[np.float32]], list[NDArray[np.float32]]]]
 
@@ -30,7 +42,7 @@ class TablePair:
     """Seeded tables; steps and passes take a drawn time, texts of some scenes end with a token, of others by the limit."""
 
     def models(self, seed: int, rng: random.Random, num_streams: int) -> Models:
-        step_s, pass_s = _times_s(rng)
+        times = _times(rng)
         end_token_ids = rng.choice(((), (tables.END_TOKEN,)))
 
         def plain(request: StreamRequest) -> Sequence[int]:
@@ -39,8 +51,9 @@ class TablePair:
 
         return Models(
             facts=tables.facts(end_token_ids),
-            draft=lambda: Tracked(DraftTable(seed, NUM_SLOTS), step_s),
-            full=lambda: Tracked(FullTable(seed, NUM_SLOTS), pass_s),
+            draft=lambda: Tracked(DraftTable(seed, NUM_SLOTS), times.step_s, times.is_charged),
+            full=lambda: Tracked(FullTable(seed, NUM_SLOTS), times.pass_s),
+            companion=lambda: Tracked(DraftTable(seed, NUM_SLOTS), times.companion_s),
             plain=plain,
         )
 
@@ -58,16 +71,18 @@ class RealPair:
         self._pair = load_pair()
         self._full = OnnxEngine(self._pair.full, "fp32", NUM_SLOTS)
         self._drafts = {name: OnnxEngine(self._pair.draft, name, NUM_SLOTS) for name in self._pair.draft.variants}
+        self._companion = OnnxEngine(self._pair.draft, min(self._drafts), NUM_SLOTS)
         self._plain = PlainLlama(self._pair.full.path)
         self._prefills: dict[tuple[int, ...], PlainCache] = {}
 
     def models(self, seed: int, rng: random.Random, num_streams: int) -> Models:
-        step_s, pass_s = _times_s(rng)
+        times = _times(rng)
         share, draft = rng.choice((0.0, 0.0, 0.3, 1.0)), self._drafts[rng.choice(sorted(self._drafts))]
         return Models(
             facts=facts_of(self._pair, draft),
-            draft=lambda: Spoiled(draft, step_s, seed, share),
-            full=lambda: Tracked(self._full, pass_s),
+            draft=lambda: Spoiled(draft, times, seed, share),
+            full=lambda: Tracked(self._full, times.pass_s),
+            companion=lambda: Tracked(self._companion, times.companion_s),
             plain=self._plain_text,
         )
 
@@ -104,8 +119,8 @@ class RealPair:
 class Spoiled(Tracked):
     """A draft whose logits are turned round at a share of all positions, drawn by the seed."""
 
-    def __init__(self, engine: Engine, step_s: float, seed: int, share: float) -> None:
-        super().__init__(engine, step_s)
+    def __init__(self, engine: Engine, times: Times, seed: int, share: float) -> None:
+        super().__init__(engine, times.step_s, times.is_charged)
         self._is_spoiled = np.random.RandomState(seed).random_sample(engine.description.context_length + 1) < share
 
     def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
@@ -116,10 +131,11 @@ class Spoiled(Tracked):
         return np.where(spoiled[:, None], logits[:, ::-1], logits)
 
 
-def _times_s(rng: random.Random) -> tuple[float, float]:
-    """Of a draft step, and of a pass, which may take half as long or much longer."""
-    step_s = rng.choice((0.2, 0.5, 1.0))
-    return step_s, step_s * rng.choice((0.5, 1.5, 3.0, 6.0))
+def _times(rng: random.Random) -> Times:
+    """A pass takes half as long as a draft step, or much longer. A device may be so fast that several steps are one job."""
+    is_fast = rng.random() < 0.1
+    step_s = 1e-4 if is_fast else rng.choice((0.2, 0.5, 1.0))
+    return Times(step_s, step_s * rng.choice((0.5, 1.5, 3.0, 6.0)), step_s * rng.choice((0.05, 0.5)), not is_fast)
 
 
 def sampling_of(request: StreamRequest) -> dict[str, Any]:

@@ -8,8 +8,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
+from tests.faults.models import Pair
 from tests.faults.pairs import RealPair, TablePair
-from tests.faults.scene import Answer, Pair, play
+from tests.faults.scene import Answer, Ending, play
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,7 +38,7 @@ class Run:
 
     @property
     def num_whole(self) -> int:
-        return sum(answer.is_whole for answer in self.answers)
+        return self._num(Ending.WHOLE)
 
     @property
     def answers_per_s(self) -> float:
@@ -49,11 +50,13 @@ class Run:
         return {
             "scenes": self.num_scenes,
             "answers": len(self.answers),
-            "compared whole": self.num_whole,
-            "ended alone: the verified part compared": len(self.answers) - self.num_whole,
+            **{ending.value: self._num(ending) for ending in Ending},
             "tokens": sum(answer.num_tokens for answer in self.answers),
             **{name: self.tally[name] for name in sorted(self.tally)},
         }
+
+    def _num(self, ending: Ending) -> int:
+        return sum(answer.ending is ending for answer in self.answers)
 
 
 def run(plan: Plan, num_whole: int | None = None, seeds: Iterable[int] | None = None) -> Run:

@@ -8,76 +8,41 @@ decoding.
 from __future__ import annotations
 
 import asyncio
-import random
+import enum
 from collections import Counter
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
-from cloud_verifier.config import VerifierConfig
 from device_agent.agent import DeviceAgent
-from device_agent.config import AgentConfig
-from device_agent.pair import PairFacts
-from device_agent.request import Reveal, StreamRequest
-from speculation.engines.runner import EngineRunner
 from speculation.shaping import virtual_time
 from tests.device_agent.replay import Replay
-from tests.faults.fleet import Death, Fleet
-from tests.faults.hostile_link import Habits, Witness
-from tests.faults.tables import Tracked
+from tests.faults.client import read
+from tests.faults.fate import Asked, fate
+from tests.faults.fleet import Fleet
+from tests.faults.hostile_link import Witness
+from tests.faults.models import Pair
+from tests.faults.tables import runner_of
 
 LONGEST_S = 3600.0
 """By then, on the virtual clock, an answer that has not ended never will."""
 
-SAMPLINGS: tuple[dict[str, Any], ...] = (
-    {},
-    {},
-    {"temperature": 1.0},
-    {"temperature": 0.8, "top_k": 8},
-    {"temperature": 1.2, "top_p": 0.9},
-    {"temperature": 0.7, "top_p": 0.95, "top_k": 20},
-)
 
+class Ending(enum.Enum):
+    """How an answer ended, and so what of it is compared."""
 
-@dataclass(frozen=True, slots=True)
-class Models:
-    """A pair, and what plain decoding of its full model writes for a request."""
-
-    facts: PairFacts
-    draft: Callable[[], Tracked]
-    full: Callable[[], Tracked]
-    plain: Callable[[StreamRequest], Sequence[int]]
-
-
-class Pair(Protocol):
-    """Where scenes take their models and prompts from."""
-
-    def models(self, seed: int, rng: random.Random, num_streams: int) -> Models: ...
-
-    def prompt(self, rng: random.Random) -> str: ...
-
-    def max_tokens(self, rng: random.Random) -> int: ...
+    WHOLE = "compared whole"
+    ALONE = "ended alone: the verified part compared"
+    DEADLINE = "ended by a deadline: a beginning compared"
+    ABANDONED = "ended without a reader: a beginning compared"
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """How one answer ended; ``is_whole``: it is all that plain decoding writes, and all of it is verified."""
+    """How one answer ended, compared already."""
 
     num_tokens: int
     finish_reason: str
-    is_whole: bool
-    ended_alone: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Fate:
-    """Everything that a seed decides before the first token."""
-
-    requests: list[tuple[float, StreamRequest]]
-    agent: AgentConfig
-    verifiers: list[VerifierConfig]
-    deaths: list[Death]
-    habits: Habits
+    ending: Ending
 
 
 class SceneError(AssertionError):
@@ -89,29 +54,6 @@ class SceneError(AssertionError):
         what = str(error).strip().partition("\n")[0]
         self.seed, self.reason = seed, f"{type(error).__name__}: {what}" if what else type(error).__name__
         super().__init__(f"seed {seed}: {self.reason}\nagain: {command} {seed}")
-
-
-def fate(pair: Pair, rng: random.Random) -> Fate:
-    num_streams = rng.choice((1, 1, 2, 3, 4))
-    verifier = {
-        "credit": rng.choice((32, 33, 64, 200)),
-        "max_rows": rng.choice((3, 8, 32, 256)),
-        "outbox_messages": rng.choice((1, 2, 64)),
-        "max_sessions": rng.choice((num_streams, 16, 16, 16)),
-    }
-    return Fate(
-        requests=[(rng.choice((0.0, rng.uniform(0, 3))), _request(pair, rng)) for _ in range(num_streams)],
-        agent=AgentConfig(draft_depth=rng.choice((1, 2, 4, 8, 8, 64)), max_streams=num_streams),
-        verifiers=[VerifierConfig(**verifier)] * rng.choice((1, 1, 2)),
-        deaths=[_death(rng) for _ in range(rng.choice((0, 0, 0, 1, 2)))],
-        habits=Habits(
-            mean_delay_s=rng.choice((0.001, 0.05, 0.3, 1.0)),
-            cut=rng.choice((0.0, 0.4, 0.8)),
-            refuse=rng.choice((0.0, 0.0, 0.2)),
-            repeat=rng.choice((0.0, 0.1, 0.4)),
-            latest_s=rng.choice((1.0, 3.0, 6.0)),
-        ),
-    )
 
 
 def play(seed: int, pair: Pair, command: str, tally: Counter[str]) -> list[Answer]:
@@ -140,59 +82,78 @@ class _Watch:
         elif event["event"] == "speculative":
             self.num_alone += self.is_alone
 
+    @property
+    def committed(self) -> list[int]:
+        return self.replay.token_ids[: self.replay.tokens_committed]
+
 
 class _Scene:
     def __init__(self, seed: int, pair: Pair, tally: Counter[str]) -> None:
         self._seed = seed
-        rng = random.Random(f"{seed} scene")
-        self._fate = fate(pair, rng)
-        self._models = pair.models(seed, rng, len(self._fate.requests))
+        self._fate = fate(seed, pair)
         self._tally = tally
-        self._draft = self._models.draft()
+        self._draft = self._fate.models.draft()
 
     async def answers(self) -> list[Answer]:
-        drawn, models = self._fate, self._models
+        drawn, models, draft = self._fate, self._fate.models, self._draft
         async with asyncio.timeout(LONGEST_S), asyncio.TaskGroup() as tasks:
-            identity, witness = models.facts.identity, Witness(self._tally, {})
-            fleet = Fleet(models.full, identity, drawn.verifiers, drawn.deaths, drawn.habits, self._seed, witness, tasks)
-            async with DeviceAgent(models.facts, EngineRunner(self._draft), fleet, drawn.agent) as agent:
-                answers = await asyncio.gather(*(self._answer(agent, *one) for one in drawn.requests))
+            witness = Witness(self._tally, {})
+            fleet = Fleet(models, drawn.verifiers, drawn.deaths, drawn.habits, self._seed, witness, tasks)
+            async with DeviceAgent(models.facts, runner_of(draft), fleet, drawn.agent) as agent:
+                answers = await asyncio.gather(*(self._answer(agent, asked) for asked in drawn.asked))
                 assert agent.num_streams == 0, "the agent still holds a stream"
-            assert not self._draft.open_caches, "the agent still holds a cache"
+            assert not draft.open_caches, "the agent still holds a cache"
             await fleet.settle()
+        self._tally["draft caches copied"] += draft.num_forks
         return answers
 
-    async def _answer(self, agent: DeviceAgent, after_s: float, request: StreamRequest) -> Answer:
-        await asyncio.sleep(after_s)
+    async def _answer(self, agent: DeviceAgent, asked: Asked) -> Answer:
+        await asyncio.sleep(asked.after_s)
         watch = _Watch(self._tally)
-        async for event in agent.stream(request):
-            watch.sees(event.to_json())
+        async for event in read(agent, asked.request, asked.breaks, self._tally):
+            watch.sees(event)
         last = watch.replay.last
         assert last is not None, "the stream ended without a last event"
-        assert last["event"] == "done", f"the answer ended with an error: {last['error']['message']}"
-        token_ids, truth = list(last["token_ids"]), list(self._models.plain(request))
+        if last["event"] == "error":
+            return _abandoned(asked, watch, last, agent.config.resume_grace_s)
+        return self._done(asked, watch, last)
+
+    def _done(self, asked: Asked, watch: _Watch, last: dict[str, Any]) -> Answer:
+        truth, reason = asked.truth, last["finish_reason"]
+        token_ids, text = list(last["token_ids"]), last["text"]
         verified = token_ids[: last["verified_count"]]
-        assert verified == truth[: len(verified)], f"what is verified is not the full model's: {_difference(verified, truth)}"
-        if not watch.is_alone:
-            assert verified == token_ids == truth, f"the text is not the full model's: {_difference(verified, truth)}"
-        return Answer(len(token_ids), last["finish_reason"], verified == truth, watch.is_alone)
+        _check_beginning(verified, truth.uncut)
+        assert not any(stop in text for stop in asked.request.stop), "the text holds a stop string"
+        if watch.is_alone:
+            ending = Ending.ALONE
+        elif reason == "deadline":
+            assert asked.request.deadline_ms is not None, "there was no deadline"
+            assert verified == token_ids, "tokens that are not verified were left behind by a deadline"
+            ending = Ending.DEADLINE
+        else:
+            difference = _difference(verified, truth.token_ids)
+            assert verified == token_ids == truth.token_ids, f"the text is not the full model's: {difference}"
+            assert text == truth.text, f"the text is {text!r}, not {truth.text!r}"
+            assert reason == truth.finish_reason, f"the answer ended by {reason}, not by {truth.finish_reason}"
+            self._tally["ended by a stop string"] += truth.is_cut
+            ending = Ending.WHOLE
+        return Answer(len(token_ids), reason, ending)
+
+
+def _abandoned(asked: Asked, watch: _Watch, last: dict[str, Any], grace_s: float) -> Answer:
+    """Its reader came back too late: it was cancelled."""
+    error = last["error"]
+    is_late = any(broken.away_s > grace_s and not broken.is_taken_over for broken in asked.breaks)
+    assert (is_late, error["code"]) == (True, "link"), f"the answer ended with an error: {error['message']}"
+    _check_beginning(watch.committed, asked.truth.uncut)
+    return Answer(len(watch.committed), "error", Ending.ABANDONED)
+
+
+def _check_beginning(verified: list[int], truth: list[int]) -> None:
+    is_right = verified == truth[: len(verified)]
+    assert is_right, f"what is verified is not the full model's: {_difference(verified, truth)}"
 
 
 def _difference(ours: list[int], truth: list[int]) -> str:
     at = next((i for i, (a, b) in enumerate(zip(ours, truth, strict=False)) if a != b), min(len(ours), len(truth)))
     return f"at token {at} {ours[at : at + 3]} in place of {truth[at : at + 3]}"
-
-
-def _request(pair: Pair, rng: random.Random) -> StreamRequest:
-    return StreamRequest(
-        pair.prompt(rng),
-        max_tokens=pair.max_tokens(rng),
-        seed=rng.getrandbits(53),
-        reveal=rng.choice((Reveal.ALL, Reveal.ALL, Reveal.STABLE)),
-        min_stability=rng.choice((0.0, 0.0, 0.0, 0.0, 0.5)),
-        **rng.choice(SAMPLINGS),
-    )
-
-
-def _death(rng: random.Random) -> Death:
-    return Death(1 + int(rng.expovariate(1 / 12)), rng.choice((0.0, 0.0, rng.uniform(2, 8))))

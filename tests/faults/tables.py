@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import asyncio
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +12,7 @@ from numpy.typing import NDArray
 from device_agent.pair import PairFacts
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.random import MAX_LOGIT, RandomEngine
+from speculation.engines.runner import EngineRunner
 from speculation.protocol.messages import PairIdentity
 from tests.acceptance.plain_loop import plain_choice
 
@@ -34,7 +37,8 @@ class FullTable(RandomEngine):
 
 
 class DraftTable(FullTable):
-    """Has the full model's row behind a share of all prefixes, another row behind the rest.
+    """Has the full model's row behind a share of all prefixes; behind the rest that row with its best two tokens exchanged,
+    so that the second choice is often right, or another row.
 
     The share is the session's own: a hash of its first token. One session in seven is always right, one in seven never.
     """
@@ -44,18 +48,29 @@ class DraftTable(FullTable):
         digests = self._prefix(chunk.cache)
         share = 1.4 * _number(digests[0], 8) / 2**32 - 0.2
         behind = digests[len(digests) - len(rows) :]
-        is_right = [_number(digest, 4) / 2**32 < share for digest in behind]
-        return [row if right else self._row(digest[::-1]) for row, right, digest in zip(rows, is_right, behind, strict=True)]
+        return [self._seen(row, digest, share) for row, digest in zip(rows, behind, strict=True)]
+
+    def _seen(self, row: NDArray[np.float32], digest: bytes, share: float) -> NDArray[np.float32]:
+        drawn = _number(digest, 4) / 2**32
+        if drawn < share:
+            return row
+        return _exchanged(row) if drawn < (1 + share) / 2 else self._row(digest[::-1])
 
 
 class Tracked:
-    """An engine that takes emulated time, and whose open caches are known; ``drop`` frees them as a machine does that dies."""
+    """An engine that takes time, and whose open caches are known; ``drop`` frees them as a machine does that dies.
 
-    def __init__(self, engine: Engine, step_s: float, token_s: float = 0.0) -> None:
+    The time is charged, as shaping does it. Without ``is_charged`` it is nobody's but the engine's, which is how an engine
+    looks that no profile shapes: ``runner_of`` spends it.
+    """
+
+    def __init__(self, engine: Engine, step_s: float, is_charged: bool = True) -> None:
         self.open_caches: set[CacheId] = set()
+        self.num_forks = 0
         self._engine = engine
-        self._step_s, self._token_s = step_s, token_s
-        self._charge_s = 0.0
+        self._step_s = step_s
+        self._took_s = 0.0
+        self.take_charge_s = self.take_time_s if is_charged else None
 
     @property
     def description(self) -> EngineDescription:
@@ -69,13 +84,14 @@ class Tracked:
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
         child = self._engine.fork(cache, length)  # type: ignore[attr-defined]
         self.open_caches.add(child)
+        self.num_forks += 1
         return child
 
     def length(self, cache: CacheId) -> int:
         return self._engine.length(cache)
 
     def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
-        self._charge_s += self._step_s + self._token_s * sum(len(chunk.token_ids) for chunk in chunks)
+        self._took_s += self._step_s
         return self._engine.extend(chunks)
 
     def truncate(self, cache: CacheId, length: int) -> None:
@@ -89,9 +105,22 @@ class Tracked:
         for cache in list(self.open_caches):
             self.close(cache)
 
-    def take_charge_s(self) -> float:
-        charge_s, self._charge_s = self._charge_s, 0.0
-        return charge_s
+    def take_time_s(self) -> float:
+        took_s, self._took_s = self._took_s, 0.0
+        return took_s
+
+
+class _Paced(EngineRunner[Tracked]):
+    """Runs jobs inline that take their time and charge none."""
+
+    async def run(self, job: Callable[[Tracked], Any], abandon: asyncio.Event | None = None) -> Any:
+        result = await super().run(job, abandon)
+        await asyncio.sleep(self.engine.take_time_s())
+        return result
+
+
+def runner_of(engine: Tracked) -> EngineRunner[Tracked]:
+    return EngineRunner(engine) if engine.take_charge_s else _Paced(engine)
 
 
 def plain_table(model_seed: int, prompt: Sequence[int], max_tokens: int, end_token_ids: Sequence[int], **sampling) -> list[int]:
@@ -122,3 +151,10 @@ def facts(end_token_ids: tuple[int, ...]) -> PairFacts:
 def _number(digest: bytes, start: int) -> int:
     """Four bytes of a prefix's address, as a number below 2**32."""
     return int.from_bytes(digest[start : start + 4], "little")
+
+
+def _exchanged(row: NDArray[np.float32]) -> NDArray[np.float32]:
+    second, first = np.argpartition(row, -2)[-2:]
+    exchanged = row.copy()
+    exchanged[[first, second]] = row[[second, first]]
+    return exchanged

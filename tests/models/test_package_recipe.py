@@ -77,7 +77,7 @@ def test_provenance_tells_what_a_run_went_on_from(tmp_path):
 
 def test_a_run_goes_on_from_a_released_package(tmp_path):
     model = Decoder(SHAPES["full"])
-    progress = start_from(PAIR / "full", model)
+    progress = start_from(PAIR / "full", PAIR / "draft", model)
     released = load_file(PAIR / "full" / "model.safetensors")
     assert all(torch.equal(values, released[name].float()) for name, values in model.state_dict().items())
     assert progress.tokens == 0
@@ -117,3 +117,8 @@ def test_the_quantised_forward_trains_the_weights_behind_it():
     decoder = Decoder(SHAPES["draft"])
     QuantisedForward(decoder)(torch.arange(8).reshape(1, 8)).square().sum().backward()
     assert all(p.grad is not None for p in decoder.parameters())
+
+
+def test_weights_are_not_taken_over_to_another_tokenizer(arguments):
+    with pytest.raises(SystemExit, match="--tokenizer"):
+        start_from(PAIR / "full", arguments.corpus, Decoder(SHAPES["full"]))

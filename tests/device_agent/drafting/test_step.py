@@ -229,8 +229,9 @@ def test_an_engine_that_cannot_fork_is_known_as_such():
 def test_closing_gives_all_caches_back_also_twice_and_where_none_was_opened():
     async def work():
         engine = Watched()
-        writer = Writer(steps_on(engine), [0, 1], 3)
-        await writer.close()
+        steps = steps_on(engine)
+        await Writer(steps, [0, 1], 3).close()
+        writer = Writer(steps, [0, 1], 3)
         await writer.extend([2], [1])
         assert len(engine.contents) == 2
         await writer.close()

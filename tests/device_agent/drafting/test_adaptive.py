@@ -1,0 +1,132 @@
+"""When a step pays and which leaves it takes, over trees made by hand; what the rule knows and what it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from device_agent.config import AgentConfig
+from device_agent.drafting import adaptive
+from device_agent.drafting.adaptive import LEAF_SHARE, SAVED_PASSES, Adaptive
+from device_agent.drafting.branches import Branches, Proposal
+from device_agent.drafting.policy import View
+
+STEP_S, PASS_S = 0.01, 0.1
+
+
+def chain(*chances):
+    """One branch; the chances of its tokens."""
+    branches = Branches(0, 0)
+    for chance in chances:
+        branches.extend(branches.tip, Proposal(1, chance), (chance, 0.0), with_second=False)
+    return branches
+
+
+def fork(first, second):
+    """Two leaves behind the log's end."""
+    branches = Branches(0, 0)
+    branches.extend(branches.root, Proposal(1, first, 2, second), (first, second), with_second=True)
+    return branches
+
+
+def seen(branches, step_s=STEP_S, pass_s=PASS_S, acceptance=None):
+    return View(branches, depth=32, acceptance=acceptance, step_s=step_s, pass_s=pass_s)
+
+
+def breaking_even(chance, step_s=STEP_S, pass_s=PASS_S):
+    """The price at which a step for a leaf of this chance costs just what it may save."""
+    return chance * SAVED_PASSES * pass_s / step_s
+
+
+@pytest.mark.parametrize("chance", [0.05, 0.3, 0.9])
+@pytest.mark.parametrize(("step_s", "pass_s"), [(0.009, 0.06), (0.018, 0.03)])
+def test_a_step_is_taken_while_what_it_may_save_is_worth_what_it_costs(chance, step_s, pass_s):
+    price = breaking_even(chance, step_s, pass_s)
+    view = seen(chain(chance), step_s, pass_s)
+    assert Adaptive(4, 0.99 * price).select(view) == [view.branches.tip]
+    assert Adaptive(4, 1.01 * price).select(view) == []
+
+
+def test_the_chance_is_that_of_the_whole_path():
+    price = breaking_even(0.5)
+    assert Adaptive(1, price).select(seen(chain(0.8, 0.8)))
+    assert not Adaptive(1, price).select(seen(chain(0.8, 0.8, 0.7)))
+
+
+def test_leaves_pay_together_and_each_further_one_costs_its_share():
+    branches = fork(0.4, 0.3)
+    price = breaking_even((0.4 + 0.3) / (1 + LEAF_SHARE))
+    assert len(Adaptive(2, 0.99 * price).select(seen(branches))) == 2
+    assert Adaptive(2, 1.01 * price).select(seen(branches)) == []
+    assert Adaptive(1, 0.99 * price).select(seen(branches)) == []
+
+
+def test_a_leaf_that_would_slow_the_step_more_than_it_is_worth_is_left_out():
+    likely, unlikely = fork(0.8, 1.1 * LEAF_SHARE * 0.8), fork(0.8, 0.9 * LEAF_SHARE * 0.8)
+    assert len(Adaptive(4, 0.0).select(seen(likely))) == 2
+    assert Adaptive(4, 0.0).select(seen(unlikely)) == [unlikely.tip]
+
+
+def test_a_price_of_nothing_always_drafts():
+    assert Adaptive(2, 0.0).select(seen(chain(*[0.1] * 5)))
+
+
+@pytest.mark.parametrize("price", [0.05, 1e6])
+def test_at_the_logs_end_it_drafts_at_any_price(price):
+    """Else nothing would be measured again: no time and no chance that could bring it back."""
+    branches = Branches(0, 0)
+    assert Adaptive(4, price).select(seen(branches, step_s=9.0, pass_s=1e-3)) == [branches.root]
+
+
+@pytest.mark.parametrize(("step_s", "pass_s"), [(None, PASS_S), (STEP_S, None), (None, None)])
+def test_before_anything_is_measured_it_drafts(step_s, pass_s):
+    assert Adaptive(4, 1e6).select(seen(chain(0.01), step_s, pass_s))
+
+
+def test_verdicts_that_come_at_once_are_no_pass_of_no_time():
+    assert Adaptive(4, 0.05).select(seen(Branches(0, 0), pass_s=0.0))
+
+
+def test_a_user_who_sets_nothing_gets_every_draft_that_is_not_nearly_hopeless():
+    """On a phone that takes 9 ms a step, beside passes of 60 ms: rate first."""
+    policy = AgentConfig(port=0).policy()
+    assert isinstance(policy, Adaptive)
+    assert policy.select(seen(chain(0.02), 0.009, 0.06))
+    assert not policy.select(seen(chain(0.001), 0.009, 0.06))
+
+
+def test_the_same_view_gives_the_same_answer_and_is_left_as_it_was():
+    view = seen(fork(0.6, 0.3))
+    leaves = view.branches.leaves
+    policy = Adaptive(2, 0.3)
+    assert policy.select(view) == policy.select(view) != []
+    assert view.branches.leaves == leaves
+
+
+def test_it_asks_for_the_chance_of_no_more_leaves_than_it_may_take(monkeypatch):
+    branches = Branches(0, 0)
+    for _ in range(20):
+        branches.extend(branches.tip, Proposal(1, 0.6, 2, 0.4), (0.6, 0.4), with_second=True)
+    asked = []
+    chance_of = Branches.chance_of
+    monkeypatch.setattr(Branches, "chance_of", lambda self, leaf: asked.append(leaf) or chance_of(self, leaf))
+    Adaptive(3, 0.1).select(seen(branches))
+    assert len(branches.leaves) == 21
+    assert len(asked) <= 3
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "chance", "steps"), [(None, 1.0, 1), (0.8, 1.0, 4), (0.8, 0.6, 1), (0.3, 1.0, 2), (0.8, 0.4, 1)]
+)
+def test_short_steps_are_taken_in_a_row_while_the_path_stays_likely(acceptance, chance, steps):
+    view = seen(chain(chance), acceptance=acceptance)
+    assert Adaptive(2, 0.1).in_a_row(view, [view.branches.tip]) == steps
+
+
+def test_a_draft_that_never_fails_is_asked_again_only_where_its_depth_ends():
+    view = seen(chain(0.9), acceptance=1.0)
+    assert Adaptive(2, 0.1).in_a_row(view, [view.branches.tip]) == view.depth
+
+
+def test_what_a_right_draft_saves_is_less_than_a_pass():
+    """More would be more than the whole of what a token costs without drafts."""
+    assert 0 < adaptive.SAVED_PASSES < 1
