@@ -11,13 +11,17 @@ from collections import deque
 from statistics import median_low
 
 MARGIN_SHARE = 0.05
-"""Drafts leave so much of a pass earlier than the estimate says, and by as much as verdicts come unevenly."""
+"""Drafts leave so much of a pass earlier than the estimate says, and by half of what verdicts come unevenly."""
 
 WINDOW = 8
 """Verdicts whose intervals count."""
 
 FORGETTING = 0.01
 """Share of what a late draft added to the estimate that every verdict takes off again."""
+
+
+SHORTEST_PASS_S = 0.01
+"""Below, nothing is held back: an event loop's timers are a millisecond coarse."""
 
 
 class Schedule:
@@ -68,9 +72,9 @@ class Schedule:
         """
         # The shortest interval: who leaves too early has lost nothing.
         pass_s = min(self._intervals_s, default=0.0)
-        if not pass_s or self._round_trip_s is None or self._verdict_s is None:
+        if pass_s < SHORTEST_PASS_S or self._round_trip_s is None or self._verdict_s is None:
             return now_s
-        early_s = pass_s * MARGIN_SHARE + max(self._intervals_s) - min(self._intervals_s)
+        early_s = pass_s * MARGIN_SHARE + (max(self._intervals_s) - min(self._intervals_s)) / 2
         last_s = self._verdict_s + pass_s - self._round_trip_s - self._delay_s
         last_s += max(0, -int((last_s - now_s) // pass_s)) * pass_s
         return max(now_s, last_s - early_s)

@@ -1,0 +1,65 @@
+"""Is ``adaptive`` as good as the best fixed length and width of each cell, where rows, drafts and bytes cost something?
+
+The cost model, which is also printed: a pass takes a base and a price for each row (1 ms on 60, 0.5 ms on 30); a draft step
+takes its time, of which a row is a tenth; the phone takes 5 W while it drafts and 3.5 uJ for each byte sent. The score is one
+time a token: seconds, plus joules at a price, plus bytes at a price. Two levels: 4 ms a joule and 1 us a byte, where drafting
+is nearly free; 60 ms a joule and 10 us a byte, where it is dear.
+
+Depth, width and the floor of the confidence gate are searched exhaustively in each cell. ``adaptive`` is told the price of a
+second of drafting (the joule's price times 5 W) and nothing else: not the byte's, not the row's, not what the world is. Then
+each policy alone at one reference cell. Everything is emulated, so the tables are the same on any machine.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from functools import partial
+from typing import TypeVar
+
+from rich.progress import Progress
+
+from benchmarks.adaptive_ablation import ablated, cases
+from benchmarks.adaptive_cells import Runs, few_worlds, measure, shifting_worlds, steady_worlds
+from benchmarks.adaptive_tables import grids
+from benchmarks.report import add_arguments, publish
+
+QUICK = Runs(num_tokens=60, num_tokens_of_shift=100, depths=(2, 8, 32))
+ABLATED, ABLATED_QUICK = (1000, 16), (60, 1)
+"""Tokens of the synthetic pair, and traces of the real one."""
+
+Item = TypeVar("Item")
+Outcome = TypeVar("Outcome")
+
+
+@contextmanager
+def workers(num_processes: int) -> Iterator[Callable[[Callable[[Item], Outcome], Sequence[Item], str], list[Outcome]]]:
+    """A map over several processes, in order, with a bar that tells how far it is."""
+    # Spawned: the bar has a thread, and a fork would copy its locks.
+    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
+    with Progress(transient=True) as progress, pool:
+
+        def each(job: Callable[[Item], Outcome], items: Sequence[Item], title: str) -> list[Outcome]:
+            return list(progress.track(pool.map(job, items), total=len(items), description=title))
+
+        yield each
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    runs, worlds = (QUICK, few_worlds()) if arguments.quick else (Runs(), [*shifting_worlds(), *steady_worlds()])
+    alone = cases(*(ABLATED_QUICK if arguments.quick else ABLATED))
+    with workers(2) as each:
+        spent = each(ablated, alone, "policies")
+        rows = each(partial(measure, runs=runs), worlds, "cells")
+    figures = {"cells": [row.to_json() for row in rows], "ablation": [found.to_json() for found in spent]}
+    publish(arguments, "adaptive", grids(rows, spent), figures)
+
+
+if __name__ == "__main__":
+    main()
