@@ -46,7 +46,7 @@ class Plan:
     first_seed: int = 1
     first_length: int = 31
     second_length: int = 12
-    least_second: float = 0.01
+    least_second: float = 0.05
 
 
 class ForkableEngine(Engine, Forkable, Protocol):

@@ -152,7 +152,7 @@ def test_the_pair_is_replayed(row):
     assert 0 < found.made_up_share < 1
     assert row.made_up_share == 0
     assert all(request.mode is Mode.COLLABORATE for job in thrift_runs.measuring(found.cell, TINY) for request in job.requests)
-    assert {p.figures.passes_per_token > 0.3 for p in (*found.ours, *found.theirs)} == {True}
+    assert all(0 < p.figures.passes_per_token <= 1 for p in (*found.ours, *found.theirs))
 
 
 def test_tables_say_where_the_bound_is_missed():
