@@ -152,6 +152,8 @@ def test_the_pair_is_replayed(row):
     assert 0 < found.made_up_share < 1
     assert row.made_up_share == 0
     assert all(request.mode is Mode.COLLABORATE for job in thrift_runs.measuring(found.cell, TINY) for request in job.requests)
+    # Two drafts and a choice a pass at most: no text can make stop-and-wait need fewer.
+    assert all(p.figures.passes_per_token > 0.3 for p in found.theirs)
     assert all(0 < p.figures.passes_per_token <= 1 for p in (*found.ours, *found.theirs))
 
 
