@@ -37,7 +37,8 @@ def main() -> None:
     if not full.exists():
         run("train", *common, "--out", full.parent, "--tokens", arguments.full_tokens)
     if full.exists() and not draft.exists():
-        run("distill", *common, "--full", full, "--out", draft.parent, "--tokens", arguments.draft_tokens)
+        distillation = ("--full", full, "--out", draft.parent, "--tokens", arguments.draft_tokens, "--quantised")
+        run("distill", *common, *distillation)
     if not draft.exists():
         raise SystemExit("stopped before the end; the same command goes on from the last checkpoint")
     run("package", "--full", full, "--draft", draft, "--corpus", corpus, "--out", arguments.out, "--version", arguments.version)

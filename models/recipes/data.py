@@ -6,7 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
+
+HEADINGS = ("##", "###")
+"""Tokens that a section of the documentation begins with, as ``markup.py`` writes them."""
 
 
 class Windows:
@@ -15,6 +19,8 @@ class Windows:
     def __init__(self, corpus: Path, rows: int, docs_share: float, seed: int) -> None:
         self._docs, self._code = (np.load(corpus / f"train-{kind}.npy") for kind in ("docs", "code"))
         self._rows, self._docs_share, self._seed = rows, docs_share, seed
+        tokenizer = Tokenizer.from_file(str(corpus / "tokenizer.json"))
+        self._headings = np.flatnonzero(np.isin(self._docs, [tokenizer.token_to_id(mark) for mark in HEADINGS]))
 
     def batch(self, step: int, size: int) -> Tensor:
         """Token ids [size, rows + 1] of one step."""
@@ -25,6 +31,12 @@ class Windows:
             start = int(rng.integers(0, len(tokens) - self._rows - 1))
             chosen.append(tokens[start : start + self._rows + 1])
         return torch.from_numpy(np.stack(chosen).astype(np.int64))
+
+    def openings(self, step: int, size: int, rows: int) -> Tensor:
+        """Token ids [size, rows] of sections' first tokens, drawn from the documentation."""
+        rng = np.random.default_rng((self._seed, step, 2))
+        starts = rng.choice(self._headings[self._headings < len(self._docs) - rows], size)
+        return torch.from_numpy(np.stack([self._docs[s : s + rows] for s in starts]).astype(np.int64))
 
 
 def validation_windows(corpus: Path, kind: str, rows: int, count: int) -> Tensor:

@@ -5,6 +5,7 @@ Weights are named as Hugging Face's ``LlamaForCausalLM`` names them, so that ``m
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -71,6 +72,21 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat((first * cos - second * sin, second * cos + first * sin), dim=-1)
 
 
+@dataclass(slots=True)
+class Past:
+    """Keys and values of earlier rows: [batch, key-value heads, capacity, head size] each, ``length`` rows of them filled."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+    def append(self, keys: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+        """All keys and values up to and with these new rows."""
+        start, self.length = self.length, self.length + keys.shape[2]
+        self.keys[:, :, start : self.length], self.values[:, :, start : self.length] = keys, values
+        return self.keys[:, :, : self.length], self.values[:, :, : self.length]
+
+
 class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -80,18 +96,15 @@ class Attention(nn.Module):
         self.v_proj = nn.Linear(shape.hidden_size, self.kv_heads * self.size, bias=False)
         self.o_proj = nn.Linear(self.heads * self.size, shape.hidden_size, bias=False)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: list[Tensor] | None = None) -> Tensor:
-        """With ``past`` (keys, values of earlier rows; grown in place) the rows of x go on behind them, one at a time."""
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Past | None = None) -> Tensor:
+        """With ``past`` (grown in place) the rows of x go on behind it: all at once where it is empty, else one at a time."""
         batch, rows, _ = x.shape
         q = rotate(self.q_proj(x).view(batch, rows, self.heads, self.size).transpose(1, 2), cos, sin)
         k = rotate(self.k_proj(x).view(batch, rows, self.kv_heads, self.size).transpose(1, 2), cos, sin)
         v = self.v_proj(x).view(batch, rows, self.kv_heads, self.size).transpose(1, 2)
         if past is not None:
-            past[:] = [torch.cat(pair, dim=2) for pair in zip(past, (k, v), strict=True)] if past else [k, v]
-            k, v = past
-        k = k.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        v = v.repeat_interleave(self.heads // self.kv_heads, dim=1)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1)
+            k, v = past.append(k, v)
+        out = F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1, enable_gqa=True)
         return self.o_proj(out.transpose(1, 2).reshape(batch, rows, -1))
 
 
@@ -114,7 +127,7 @@ class Layer(nn.Module):
         self.post_attention_layernorm = RMSNorm(shape.hidden_size, shape.rms_norm_eps)
         self.mlp = FeedForward(shape)
 
-    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, cos: Tensor, sin: Tensor, past: Past | None = None) -> Tensor:
         x = x + self.self_attn(self.input_layernorm(x), cos, sin, past)
         return x + self.mlp(self.post_attention_layernorm(x))
 
@@ -148,8 +161,9 @@ class Decoder(nn.Module):
         if isinstance(module, FeedForward):
             nn.init.zeros_(module.down_proj.weight)
 
-    def hidden(self, token_ids: Tensor, start: int = 0, past: list[list[Tensor]] | None = None) -> Tensor:
-        """Last hidden states [batch, rows, hidden] of token ids [batch, rows]; ``past`` holds one list a layer."""
+    def hidden(self, token_ids: Tensor, past: Sequence[Past] | None = None) -> Tensor:
+        """Last hidden states [batch, rows, hidden] of token ids [batch, rows] behind what ``past`` holds, one a layer."""
+        start = past[0].length if past else 0
         end = start + token_ids.shape[1]
         cos, sin = self.cos[start:end], self.sin[start:end]
         x = self.model["embed_tokens"](token_ids)
@@ -157,24 +171,19 @@ class Decoder(nn.Module):
             x = layer(x, cos, sin, None if past is None else past[number])
         return self.model["norm"](x)
 
-    @torch.no_grad()
-    def sample(self, prompts: Tensor, length: int, temperature: float) -> Tensor:
-        """Prompts [batch, rows] continued to ``length`` tokens; temperature 0 is argmax."""
-        past: list[list[Tensor]] = [[] for _ in self.model["layers"]]
-        tokens, new = prompts, prompts
-        while tokens.shape[1] < length:
-            last = self.hidden(new, tokens.shape[1] - new.shape[1], past)[:, -1]
-            logits = F.linear(last, self.model["embed_tokens"].weight)
-            if temperature == 0:
-                new = logits.argmax(-1, keepdim=True)
-            else:
-                new = torch.multinomial(torch.softmax(logits / temperature, -1), 1)
-            tokens = torch.cat((tokens, new), dim=1)
-        return tokens
+    def logits(self, hidden: Tensor) -> Tensor:
+        """Logits [..., vocabulary] of last hidden states [..., hidden]."""
+        return F.linear(hidden, self.model["embed_tokens"].weight)
+
+    def no_past(self, batch: int, capacity: int) -> list[Past]:
+        """Room for the keys and values of ``capacity`` rows, one a layer."""
+        shape = self.shape
+        size = (batch, shape.num_key_value_heads, capacity, shape.head_dim)
+        return [Past(*(torch.empty(size, device=self.cos.device) for _ in range(2))) for _ in self.model["layers"]]
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Logits [batch, rows, vocabulary]."""
-        return F.linear(self.hidden(token_ids), self.model["embed_tokens"].weight)
+        return self.logits(self.hidden(token_ids))
 
     @property
     def num_parameters(self) -> int:

@@ -1,0 +1,108 @@
+"""What the draft is distilled from: the full model's own samples, and its distribution at each of their tokens."""
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, models
+
+torch = pytest.importorskip("torch", reason="the training framework is an extra")
+
+from models.recipes.data import Windows  # noqa: E402
+from models.recipes.network import Decoder, Shape  # noqa: E402
+from models.recipes.samples import BATCH, NUM_KEPT, PROMPT_ROWS, continued, draw  # noqa: E402
+from models.recipes.targets import Targets, divergence, total_variation  # noqa: E402
+
+SMALL = Shape(32, 32, 2, 4, 2, vocab_size=128)
+LENGTH = PROMPT_ROWS + 4
+HEADING, OTHER_HEADING = 5, 6
+
+
+@pytest.fixture
+def decoder():
+    torch.manual_seed(0)
+    decoder = Decoder(SMALL)
+    for parameter in decoder.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    return decoder
+
+
+@pytest.fixture
+def windows(tmp_path):
+    vocabulary = {"a": 0, "##": HEADING, "###": OTHER_HEADING}
+    Tokenizer(models.WordLevel(vocabulary, unk_token="a")).save(str(tmp_path / "tokenizer.json"))
+    tokens = np.random.default_rng(0).integers(7, 128, 4000).astype(np.uint16)
+    tokens[::100] = HEADING
+    tokens[50::100] = OTHER_HEADING
+    for kind in ("docs", "code"):
+        np.save(tmp_path / f"train-{kind}.npy", tokens)
+    return Windows(tmp_path, LENGTH, 0.5, seed=0)
+
+
+def logits(*shape):
+    return torch.from_numpy(np.random.default_rng(len(shape)).standard_normal(shape)).float()
+
+
+def test_a_continuation_is_what_the_whole_forward_says(decoder):
+    prompts = torch.arange(30).reshape(3, 10)
+    tokens, targets = continued(decoder, prompts, 16, 0.0)
+    with torch.no_grad():
+        whole = Targets.of(decoder(tokens[:, :-1])[:, 9:], NUM_KEPT)
+    assert torch.equal(tokens[:, :10], prompts)
+    assert torch.equal(tokens[:, 10:], whole.token_ids[..., 0])
+    torch.testing.assert_close(targets.log_probs, whole.log_probs, atol=1e-4, rtol=0)
+
+
+def test_sampled_continuations_differ_and_greedy_ones_do_not(decoder):
+    prompts = torch.zeros(2, 4, dtype=torch.int64)
+    greedy, _ = continued(decoder, prompts, 24, 0.0)
+    sampled, _ = continued(decoder, prompts, 24, 2.0)
+    assert torch.equal(greedy[0], greedy[1])
+    assert not torch.equal(sampled[0], sampled[1])
+
+
+def test_what_was_drawn_is_not_drawn_again(decoder, windows, tmp_path, capsys):
+    first = draw(decoder, windows, BATCH + 1, LENGTH, tmp_path / "samples")
+    assert "512 of 512 samples" in capsys.readouterr().out
+    again = draw(decoder, windows, BATCH + 1, LENGTH, tmp_path / "samples")
+    assert capsys.readouterr().out == ""
+    assert len(again) == 2 * BATCH
+    np.testing.assert_array_equal(again.token_ids, first.token_ids)
+
+
+def test_half_of_the_prompts_open_sections(decoder, windows, tmp_path):
+    drawn = draw(decoder, windows, BATCH, LENGTH, tmp_path / "samples")
+    assert np.isin(drawn.token_ids[: BATCH // 2, 0], (HEADING, OTHER_HEADING)).all()
+
+
+def test_a_batch_of_samples_has_a_target_for_every_token_behind_the_prompt(decoder, windows, tmp_path):
+    drawn = draw(decoder, windows, BATCH, LENGTH, tmp_path / "samples")
+    tokens, targets = drawn.batch([3, 1])
+    assert tokens.shape == (2, LENGTH - 1)
+    assert targets.token_ids.shape == targets.log_probs.shape == (2, LENGTH - PROMPT_ROWS, NUM_KEPT)
+    np.testing.assert_array_equal(targets.token_ids[:, :, 0], drawn.token_ids[[3, 1], PROMPT_ROWS:])  # the first part is greedy
+
+
+def test_with_all_tokens_kept_the_divergence_is_that_of_whole_distributions():
+    full, draft = logits(5, 128), logits(5, 128, 1)[..., 0]
+    wanted = torch.nn.functional.kl_div(draft.log_softmax(-1), full.log_softmax(-1), log_target=True, reduction="batchmean")
+    torch.testing.assert_close(divergence(Targets.of(full, 128), draft), wanted, atol=1e-4, rtol=1e-4)
+
+
+def test_tokens_left_out_count_as_one():
+    full, draft = logits(5, 128), logits(5, 128, 1)[..., 0]
+    p, q = full.softmax(-1), draft.softmax(-1)
+    ids = p.topk(10, dim=-1).indices
+    p, q = (torch.cat((x.gather(-1, ids), 1 - x.gather(-1, ids).sum(-1, keepdim=True)), -1) for x in (p, q))
+    torch.testing.assert_close(divergence(Targets.of(full, 10), draft), (p * (p / q).log()).sum(-1).mean())
+
+
+def test_the_total_variation_is_half_the_absolute_difference():
+    full, draft = logits(5, 128), logits(5, 128, 1)[..., 0]
+    wanted = ((full / 0.8).softmax(-1) - (draft / 0.8).softmax(-1)).abs().sum(-1).mean() / 2
+    torch.testing.assert_close(total_variation(Targets.of(full, 128), draft, 0.8), wanted)
+
+
+def test_a_draft_that_is_the_full_model_has_nothing_to_learn():
+    full = logits(4, 128)
+    targets = Targets.of(full, NUM_KEPT)
+    assert divergence(targets, full) == pytest.approx(0, abs=1e-6)
+    assert total_variation(Targets.of(full, 128), full, 0.8) == pytest.approx(0, abs=1e-6)
