@@ -22,7 +22,7 @@ from rich.progress import Progress
 from benchmarks import trace_file
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_production import Setup, adaptive, branches, cloud_alone, inside_the_cloud, stop_and_wait
-from benchmarks.report import Grid, add_arguments, publish
+from benchmarks.report import Grid, add_arguments, publish_blocks
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull, StepCost, stack
 from benchmarks.virtual import last_event
 from cloud_verifier.companion import Companion
@@ -146,6 +146,21 @@ def all_cells() -> list[Cell]:
     return [Cell(Times(*timing), temperature) for temperature, *timing in timings]
 
 
+def ratios(rows: Sequence[Row], num_traces: int) -> Grid:
+    """The grid at a glance, the round trips beside each other: adaptive over cloud alone, and over stop-and-wait."""
+    trips = sorted({row.cell.times.round_trip_ms for row in rows})
+    by_machine: dict[tuple[str, ...], dict[float, str]] = {}
+    for row in rows:
+        reached = by_machine.setdefault(tuple(row.cells()[:3]), {})
+        reached[row.cell.times.round_trip_ms] = f"{row.over_cloud:.2f} ({row.over_waiting:.1f})"
+    title = (
+        f"Emulated, the bundled pair's traces ({num_traces} a temperature): tokens a second over cloud alone"
+        " (over the best stop-and-wait), by round trip"
+    )
+    columns = (*COLUMNS[:3], *(f"{trip:g} ms" for trip in trips))
+    return Grid(title, columns, [[*machine, *(reached.get(t, "") for t in trips)] for machine, reached in by_machine.items()])
+
+
 def measured(cells: Sequence[Cell], num_traces: int, num_processes: int) -> list[Row]:
     """Every cell, in order, with a bar that tells how far it is."""
     job = partial(measure, num_traces=num_traces)
@@ -175,7 +190,11 @@ def main() -> None:
         ("over cloud alone", "temperature", "draft, ms", "pass, ms", "round trip, ms"),
         [[f"{worst.over_cloud:.2f}", *worst.cells()[:4]]],
     )
-    publish(arguments, "pair-grid", [summary, Grid(title, COLUMNS, [r.cells() for r in rows])], [asdict(r) for r in rows])
+    blocks = {
+        "pair-grid": [summary, Grid(title, COLUMNS, [r.cells() for r in rows])],
+        "pair-ratios": [ratios(rows, num_traces)],
+    }
+    publish_blocks(arguments, blocks, [asdict(r) for r in rows])
 
 
 if __name__ == "__main__":

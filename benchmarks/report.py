@@ -7,9 +7,10 @@ page is typed by hand.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -44,22 +45,42 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quick", action="store_true", help="fewer runs: to see that it works, not to quote")
 
 
-def fill(page: Path, block: str, text: str) -> None:
-    """Replace the content of one block of a page. Raises ``ValueError`` when the page has no such block."""
-    begin, end = f"<!-- figures:{block}:begin -->", f"<!-- figures:{block}:end -->"
+def fill(page: Path, texts: Mapping[str, str]) -> None:
+    """Replace the content of those blocks that the page has. Raises ``ValueError`` when it has none of them."""
     content = page.read_text("utf-8")
-    pattern = re.compile(re.escape(begin) + ".*?" + re.escape(end), re.DOTALL)
-    if not pattern.search(content):
-        raise ValueError(f"{page} has no block {begin}")
-    page.write_text(pattern.sub(lambda _: f"{begin}\n{text.strip()}\n{end}", content), "utf-8")
+    found = {name: text for name, text in texts.items() if _begin(name) in content}
+    if not found:
+        raise ValueError(f"{page} has no block {' or '.join(map(_begin, texts))}")
+    for name, text in found.items():
+        content = _filled(content, name, text)
+    page.write_text(content, "utf-8")
+
+
+def _filled(content: str, name: str, text: str) -> str:
+    begin, end = _begin(name), f"<!-- figures:{name}:end -->"
+    filled, count = re.subn(
+        f"{re.escape(begin)}.*?{re.escape(end)}", lambda _: f"{begin}\n{text.strip()}\n{end}", content, flags=re.DOTALL
+    )
+    if not count:
+        raise ValueError(f"the block {begin} has no {end}")
+    return filled
+
+
+def _begin(name: str) -> str:
+    return f"<!-- figures:{name}:begin -->"
 
 
 def publish(arguments: argparse.Namespace, block: str, grids: Sequence[Grid], figures: object) -> None:
-    """Print the grids; write JSON and fill the page where asked to."""
+    """Print the grids; write JSON and fill the page's block where asked to."""
+    publish_blocks(arguments, {block: grids}, figures)
+
+
+def publish_blocks(arguments: argparse.Namespace, blocks: Mapping[str, Sequence[Grid]], figures: object) -> None:
+    """As ``publish``, with several blocks: a page may have any of them."""
     console = Console()
-    for grid in grids:
+    for grid in itertools.chain.from_iterable(blocks.values()):
         console.print(grid.to_rich())
     if arguments.json:
         arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
     if arguments.fill:
-        fill(arguments.fill, block, "\n".join(grid.to_markdown() for grid in grids))
+        fill(arguments.fill, {name: "\n".join(grid.to_markdown() for grid in grids) for name, grids in blocks.items()})

@@ -37,7 +37,7 @@ def main() -> None:
     page = "\n".join(as_markdown(*sample) for sample in samples())
     print(page)
     if arguments.fill:
-        fill(arguments.fill, "samples", page)
+        fill(arguments.fill, {"samples": page})
 
 
 if __name__ == "__main__":

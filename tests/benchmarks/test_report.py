@@ -10,7 +10,7 @@ def test_only_the_named_block_is_replaced(tmp_path):
     page.write_text(
         "a\n<!-- figures:x:begin -->\nold\n<!-- figures:x:end -->\nb\n<!-- figures:y:begin --><!-- figures:y:end -->\n"
     )
-    fill(page, "x", Grid("t", ["c"], [["1"]]).to_markdown())
+    fill(page, {"x": Grid("t", ["c"], [["1"]]).to_markdown()})
     text = page.read_text()
     assert "old" not in text
     assert "| 1 |" in text
@@ -22,4 +22,18 @@ def test_a_page_without_the_block_is_an_error(tmp_path):
     page = tmp_path / "page.md"
     page.write_text("nothing\n")
     with pytest.raises(ValueError, match="figures:x"):
-        fill(page, "x", "text")
+        fill(page, {"x": "text"})
+
+
+def test_of_several_blocks_a_page_gets_those_that_it_has(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures:b:begin -->old<!-- figures:b:end -->", "utf-8")
+    fill(page, {"a": "first", "b": "second"})
+    assert page.read_text("utf-8") == "<!-- figures:b:begin -->\nsecond\n<!-- figures:b:end -->"
+
+
+def test_a_block_without_an_end_is_refused(tmp_path):
+    page = tmp_path / "page.md"
+    page.write_text("<!-- figures:x:begin -->", "utf-8")
+    with pytest.raises(ValueError, match="has no <!-- figures:x:end -->"):
+        fill(page, {"x": "text"})
