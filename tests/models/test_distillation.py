@@ -6,6 +6,7 @@ from tokenizers import Tokenizer, models
 
 torch = pytest.importorskip("torch", reason="the training framework is an extra")
 
+from models.recipes.average import averaged  # noqa: E402
 from models.recipes.data import Windows  # noqa: E402
 from models.recipes.network import Decoder, Shape  # noqa: E402
 from models.recipes.samples import BATCH, NUM_KEPT, PROMPT_ROWS, continued, draw  # noqa: E402
@@ -106,3 +107,13 @@ def test_a_draft_that_is_the_full_model_has_nothing_to_learn():
     targets = Targets.of(full, NUM_KEPT)
     assert divergence(targets, full) == pytest.approx(0, abs=1e-6)
     assert total_variation(Targets.of(full, 128), full, 0.8) == pytest.approx(0, abs=1e-6)
+
+
+def test_an_average_lies_between_both_models_weights():
+    old, new = {"w": torch.tensor([0.0, 2.0], dtype=torch.float16)}, {"w": torch.tensor([1.0, 2.0])}
+    torch.testing.assert_close(averaged(old, new, 0.4), {"w": torch.tensor([0.4, 2.0])})
+
+
+def test_weights_of_different_models_are_not_averaged():
+    with pytest.raises(SystemExit, match="different shapes"):
+        averaged({"w": torch.zeros(2)}, {"w": torch.zeros(3)}, 0.5)
