@@ -10,12 +10,16 @@ import argparse
 import itertools
 import json
 import re
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
+
+FILE_WIDTH = 200
+"""Columns of what is printed into a file or a pipe, so that no figure is cut."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ def publish(arguments: argparse.Namespace, block: str, grids: Sequence[Grid], fi
 
 def publish_blocks(arguments: argparse.Namespace, blocks: Mapping[str, Sequence[Grid]], figures: object) -> None:
     """As ``publish``, with several blocks: a page may have any of them."""
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     for grid in itertools.chain.from_iterable(blocks.values()):
         console.print(grid.to_rich())
     if arguments.json:
