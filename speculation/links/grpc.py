@@ -28,8 +28,8 @@ _OPTIONS = [
     ("grpc.http2.bdp_probe", 0),
     # Else a channel made anew would inherit the back-off of one that failed before.
     ("grpc.use_local_subchannel_pool", 1),
+    # ``grpc.min_reconnect_backoff_ms`` is left alone: it is the time that one attempt to connect may take.
     ("grpc.initial_reconnect_backoff_ms", 100),
-    ("grpc.min_reconnect_backoff_ms", 100),
     ("grpc.max_reconnect_backoff_ms", 1000),
 ]
 

@@ -1,7 +1,9 @@
 """What only a network can do to a link."""
 
 import asyncio
+import contextlib
 import socket
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -27,6 +29,43 @@ async def test_a_verifier_that_is_not_there_is_known_at_once():
             with pytest.raises(LinkError, match=r"there is no verifier at 127\.0\.0\.1"):
                 await connector.connect()
     await connector.aclose()
+
+
+@asynccontextmanager
+async def far_away(target, one_way_s):
+    """A way to ``target`` on which every byte takes that long."""
+    loop, writers = asyncio.get_running_loop(), []
+
+    async def pump(reader, writer):
+        writers.append(writer)
+        while data := await reader.read(65536):
+            loop.call_later(one_way_s, writer.write, data)
+
+    async def serve(reader, writer):
+        upstream_reader, upstream_writer = await asyncio.open_connection(*target.rsplit(":", 1))
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    async with server:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    for writer in writers:
+        writer.close()
+        with contextlib.suppress(ConnectionError):
+            await writer.wait_closed()
+
+
+async def test_a_verifier_that_is_far_away_is_one_that_is_there():
+    async with (
+        asyncio.timeout(LIMIT_S),
+        listening(Script([OPENED])) as near,
+        far_away(near, one_way_s=0.25) as target,
+    ):
+        connector = GrpcConnector(target, connect_timeout_s=LIMIT_S)
+        link = await connector.connect()
+        await link.send(OPEN)
+        assert await link.receive() == OPENED
+        await connector.aclose()
 
 
 async def test_a_port_that_never_answers_ends_with_the_time_limit():
