@@ -63,9 +63,10 @@ async def counting_proxy(target: str, count: UplinkBytes) -> AsyncIterator[str]:
             connections.add(task)
         upstream_reader, upstream_writer = await asyncio.open_connection(host, int(port))
         try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(pump(reader, upstream_writer, True))
-                tasks.create_task(pump(upstream_reader, writer, False))
+            with suppress(asyncio.CancelledError):  # the block below is left: nobody else ends this task
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(pump(reader, upstream_writer, True))
+                    tasks.create_task(pump(upstream_reader, writer, False))
         finally:
             upstream_writer.close()
             writer.close()
@@ -75,7 +76,7 @@ async def counting_proxy(target: str, count: UplinkBytes) -> AsyncIterator[str]:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
     for connection in connections:
         connection.cancel()
-    await asyncio.gather(*connections, return_exceptions=True)
+    await asyncio.gather(*connections)
 
 
 @dataclass(frozen=True, slots=True)

@@ -224,7 +224,9 @@ class Verifier:
         live = LiveSession(
             message, config.credit, self.description.vocabulary_size, config.outbox_messages, self._release, self._work.set
         )
-        live.outbox.put(Opened(message.session_id, config.credit, self._self_test.fingerprint, self._self_test.is_exact))
+        proof = self._self_test
+        opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
+        live.outbox.put(opened)
         return live
 
     def _admit(self, live: LiveSession) -> None:

@@ -43,6 +43,34 @@ async def follows_another_branch(bench: Bench) -> None:
         bench.expect_text(await stream.rest(), len(bench.text))
 
 
+@CASES.add("where Opened says so, packed drafts are read as what they stand for: the same text in fewer passes")
+async def reads_packed_drafts(bench: Bench) -> None:
+    fork = 4
+    async with bench.stream() as stream:
+        if not (await stream.opening()).reads_packed:
+            return
+        nodes = list(chain(1, bench.text[:fork], bench.start))
+        nodes.append(Node(fork + 1, fork, bench.wrong(bench.text[fork])))
+        nodes.append(Node(fork + 2, fork, bench.text[fork], rank=1))
+        nodes += [Node(number, number - 1, bench.text[number - 2]) for number in range(fork + 3, INITIAL_CREDIT)]
+        await stream.send(Draft(tuple(nodes), bench.start, is_packed=True))
+        bench.expect_text(await stream.rest(), len(bench.text))
+        passes = len(stream.verdicts)
+    if passes >= len(bench.text):
+        raise OvertakenError(f"expected fewer than {len(bench.text)} passes with right drafts; got {passes}")
+
+
+@CASES.add("where Opened says so, a packed draft that hangs nowhere is INVALID_ARGUMENT")
+async def refuses_a_packed_draft_that_hangs_nowhere(bench: Bench) -> None:
+    async with bench.stream(max_tokens=bench.longest) as stream:
+        if not (await stream.opening()).reads_packed:
+            return
+        draft = codec.VerifyRequest()
+        draft.draft.packed.extend([bench.start, 1, 3, 4 * 7])
+        await stream.send(draft.SerializeToString())
+        await stream.expect_refusal("INVALID_ARGUMENT")
+
+
 @CASES.add("repeated drafts are skipped: the same text, each node counted once")
 async def ignores_repeated_drafts(bench: Bench) -> None:
     async with bench.stream() as stream:

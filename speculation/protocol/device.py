@@ -166,7 +166,7 @@ class DeviceSession:
         ``passes`` says that nothing more will come before the next verdict.
         """
         nodes = self._outbox.take(self._credit)
-        return Draft(nodes, len(self._final), passes) if nodes or passes else None
+        return Draft.of(nodes, len(self._final), passes, self._packs) if nodes or passes else None
 
     def cancel(self) -> Cancel:
         """Ask for the end; verdicts already under way may still arrive before ``Finished``."""
@@ -187,7 +187,7 @@ class DeviceSession:
 
     def _start_stream(self) -> None:
         self._outbox = Outbox(self._by_handle.values())  # in order of drafting
-        self._is_open = False
+        self._is_open = self._packs = False
         self._credit = INITIAL_CREDIT
         self._advice = 0
 
@@ -223,7 +223,7 @@ class DeviceSession:
         changed = self.fingerprint not in ("", opened.fingerprint)
         self.fingerprint = opened.fingerprint
         self._credit = max(opened.credit, self._credit) if self._is_open else opened.credit
-        self._is_open = True
+        self._is_open, self._packs = True, opened.reads_packed
         return Update(len(self._final), opened=opened, fingerprint_changed=changed)
 
     def _receive_verdict(self, verdict: Verdict) -> Update:

@@ -10,6 +10,7 @@ the session's to judge.
 from __future__ import annotations
 
 import enum
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from speculation.errors import MalformedMessageError
@@ -21,6 +22,8 @@ INITIAL_CREDIT = 32
 """Live nodes that a device may have before it knows the ceiling; every verifier bears at least so many."""
 MAX_DRAFT_NODES = 4096
 """Nodes in one ``Draft``; more is malformed, so that a small message cannot cost much memory."""
+MAX_PACKED_RANK = 3
+"""A packed draft has two bits for a rank."""
 
 
 def _require(holds: bool, what: str) -> None:
@@ -101,12 +104,14 @@ class Node:
 class Draft:
     """New nodes in order of their numbers; ``known`` is the length of the final log that the device has.
 
-    ``passes``: nothing more will come before the next verdict, go on without waiting.
+    ``passes``: nothing more will come before the next verdict, go on without waiting. ``is_packed``: in the shorter form on
+    the wire, for a verifier that reads it.
     """
 
     nodes: tuple[Node, ...]
     known: int
     passes: bool = False
+    is_packed: bool = False
 
     def __post_init__(self) -> None:
         _require(self.known >= 0, "known is negative")
@@ -114,6 +119,19 @@ class Draft:
         first = self.nodes[0].number if self.nodes else 0
         numbers = [node.number for node in self.nodes]
         _require(numbers == list(range(first, first + len(numbers))), "nodes of a draft are numbered without gaps")
+        _require(not self.is_packed or _may_be_packed(self.nodes, self.known), "a draft that cannot be packed")
+
+    @classmethod
+    def of(cls, nodes: tuple[Node, ...], known: int, passes: bool, packs: bool) -> Draft:
+        """In the shorter form where the verifier reads it (``packs``) and it can tell these nodes."""
+        return cls(nodes, known, passes, packs and _may_be_packed(nodes, known))
+
+
+def _may_be_packed(nodes: Sequence[Node], known: int) -> bool:
+    """There are nodes, roots stand at the end of the log, and ranks are small."""
+    return bool(nodes) and all(
+        node.rank <= MAX_PACKED_RANK and (node.parent != 0 or node.root_position == known) for node in nodes
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +144,7 @@ class Opened:
     """The session runs. ``credit`` is the ceiling of live nodes; ``fingerprint`` names the verifier's exact arithmetic.
 
     ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix needed no prefill.
+    ``reads_packed``: drafts may come packed.
     """
 
     session_id: str
@@ -133,6 +152,7 @@ class Opened:
     fingerprint: str
     is_exact: bool = True
     cached: int = 0
+    reads_packed: bool = False
 
     def __post_init__(self) -> None:
         _require(self.credit >= 1, "credit is at least 1")

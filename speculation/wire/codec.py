@@ -28,6 +28,7 @@ from speculation.protocol.messages import (
     Verdict,
     VerdictKind,
 )
+from speculation.wire import packed
 from speculation.wire.v1 import verification_pb2 as pb
 
 SERVICE = "speculation.wire.v1.VerificationService"
@@ -123,27 +124,19 @@ def _response(message: CloudMessage) -> pb.VerifyResponse:
 
 
 def _fill_draft(wire: pb.Draft, draft: Draft) -> None:
-    wire.known = draft.known
     wire.passes = draft.passes
+    if draft.is_packed:
+        wire.packed.extend(packed.pack(draft))
+        return
+    wire.known = draft.known
     if draft.nodes:
         wire.first_number = draft.nodes[0].number
-    for branch in _branches(draft.nodes):
+    for branch in packed.branches(draft.nodes):
         first = branch[0]
         added = wire.branches.add(parent=first.parent, rank=first.rank)
         if first.parent == 0:
             added.root_position = first.root_position
         added.token_ids.extend([node.token_id for node in branch])
-
-
-def _branches(nodes: tuple[Node, ...]) -> list[list[Node]]:
-    """Cut nodes into chains: each node but a chain's first hangs off the one before with rank 0."""
-    branches: list[list[Node]] = []
-    for node in nodes:
-        if branches and node.parent == node.number - 1 and node.parent and node.rank == 0:
-            branches[-1].append(node)
-        else:
-            branches.append([node])
-    return branches
 
 
 def _fill_open(wire: pb.Open, message: Open) -> None:
@@ -194,6 +187,7 @@ def _wire_opened(opened: Opened) -> pb.Opened:
         fingerprint=opened.fingerprint,
         is_exact=opened.is_exact,
         cached=opened.cached,
+        reads_packed=opened.reads_packed,
     )
 
 
@@ -222,6 +216,10 @@ def _from_response(response: pb.VerifyResponse) -> CloudMessage:
 
 
 def _draft(wire: pb.Draft) -> Draft:
+    if wire.packed:
+        if wire.known or wire.first_number or wire.branches:
+            raise MalformedMessageError("a draft is packed, or it is not")
+        return packed.unpack(wire.packed, wire.passes)
     nodes: list[Node] = []
     for branch in wire.branches:
         token_ids = branch.token_ids
@@ -275,7 +273,7 @@ def _verdict(wire: pb.Verdict) -> Verdict:
 
 
 def _opened(wire: pb.Opened) -> Opened:
-    return Opened(wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached)
+    return Opened(wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached, wire.reads_packed)
 
 
 def _finished(wire: pb.Finished) -> Finished:

@@ -17,10 +17,11 @@ from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
 from outrider import cli, conformance
 from outrider.conformance_bench import Subject
-from speculation.errors import HandshakeError, LinkError
+from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.protocol import verifier as protocol
-from speculation.protocol.messages import Cancel, Finished, FinishReason, Opened
+from speculation.protocol.messages import Cancel, Draft, Finished, FinishReason, Opened
 from speculation.protocol.verifier import Plan, VerifierSession
+from speculation.wire import packed
 from tests.cloud_verifier import doubles
 from tests.speculation.engines.tiny import tiny_pair
 from tests.speculation.links.endpoint import Script, listening
@@ -106,6 +107,13 @@ def hear_no_cancel(self, message, receive=LiveSession.receive):
         receive(self, message)
 
 
+def unpack_what_hangs_nowhere(numbers, passes, unpack=packed.unpack):
+    try:
+        return unpack(numbers, passes)
+    except MalformedMessageError:
+        return Draft((), 0, passes)
+
+
 def wait_for_drafts(wanted, served, max_rows):
     """No rows for a session with nothing but its prompt, or its last token."""
     return [rows if rows > len(SUBJECT.prompt) else 0 for rows in allot(wanted, served, max_rows)]
@@ -125,6 +133,8 @@ BROKEN = [
         take_in_any_order,
         ["ignores-repeated-drafts", "refuses-a-gap-in-numbers", FROM_THE_FUTURE[0]],
     ),
+    (packed, "unpack", lambda numbers, passes: Draft((), numbers[0], passes), ["reads-packed-drafts"]),
+    (packed, "unpack", unpack_what_hangs_nowhere, ["refuses-a-packed-draft-that-hangs-nowhere"]),
     (VerifierSession, "_place", hang_what_is_unknown, FROM_THE_FUTURE[1:]),
     (VerifierSession, "_remember", remember_all, ["refuses-more-than-its-credit"]),
     (VerifierSession, "_forget_below", lambda *_: None, ["gives-credit-back"]),

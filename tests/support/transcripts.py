@@ -30,10 +30,10 @@ MAX_ROWS = 64
 class Recorder:
     """One device, a verifier for each stream, and what they did in the order in which they did it."""
 
-    def __init__(self, about: str, credit: int = 64, **session: Any) -> None:
+    def __init__(self, about: str, credit: int = 64, reads_packed: bool = False, **session: Any) -> None:
         given = {"max_tokens": 16, "end_token_ids": (0,), "parameters": SamplingParameters()} | session
         self.device = DeviceSession("session-1", IDENTITY, PROMPT, **given)
-        self.about, self.credit = about, credit
+        self.about, self.credit, self.reads_packed = about, credit, reads_packed
         self.steps: list[dict[str, Any]] = []
         self._given = given
         self._verifiers: dict[int, VerifierSession] = {}
@@ -74,7 +74,7 @@ class Recorder:
         try:
             if isinstance(message, Open):
                 verifier = self._verifiers[stream] = VerifierSession(message, self.credit)
-                sends.append(Opened(message.session_id, self.credit, FINGERPRINT))
+                sends.append(Opened(message.session_id, self.credit, FINGERPRINT, reads_packed=self.reads_packed))
             else:
                 verifier = self._verifiers[stream]
                 verifier.receive(message)
@@ -223,6 +223,21 @@ def cancelled() -> Recorder:
     return record
 
 
+def packed() -> Recorder:
+    """A verifier that reads packed drafts: branches, second choices, and a parent far back."""
+    record = opened(
+        Recorder("The verifier reads packed drafts: chains, second branches, a branch far back.", reads_packed=True)
+    )
+    record.arrive(record.draft((21, 0, None), (22, 0, None), (99, 0, None)))
+    record.arrive(record.draft((98, 0, None), (23, 1, 2), (24, 0, 5)))
+    record.deliver(*record.run_pass(21, 22, 23, 7, 7))
+    record.arrive(record.draft((70025, 0, None), (31, 1, 0)))
+    record.deliver(*record.run_pass(24, 70025, 26))
+    record.arrive(record.draft((0, 0, None), passes=True))
+    record.deliver(*record.run_pass(0))
+    return record
+
+
 def credit_exceeded() -> Recorder:
     """One node over the ceiling."""
     record = opened(Recorder("One live node over the ceiling, which no device may send: the stream ends.", credit=32))
@@ -238,6 +253,7 @@ SESSIONS = {
     "late": late,
     "resume": resume,
     "cancel": cancelled,
+    "packed": packed,
     "credit_exceeded": credit_exceeded,
 }
 

@@ -106,16 +106,18 @@ class SamplingParameters(_message.Message):
     def __init__(self, temperature: _Optional[float] = ..., top_k: _Optional[int] = ..., top_p: _Optional[float] = ..., min_p: _Optional[float] = ..., seed: _Optional[int] = ...) -> None: ...
 
 class Draft(_message.Message):
-    __slots__ = ("known", "first_number", "branches", "passes")
+    __slots__ = ("known", "first_number", "branches", "passes", "packed")
     KNOWN_FIELD_NUMBER: _ClassVar[int]
     FIRST_NUMBER_FIELD_NUMBER: _ClassVar[int]
     BRANCHES_FIELD_NUMBER: _ClassVar[int]
     PASSES_FIELD_NUMBER: _ClassVar[int]
+    PACKED_FIELD_NUMBER: _ClassVar[int]
     known: int
     first_number: int
     branches: _containers.RepeatedCompositeFieldContainer[Branch]
     passes: bool
-    def __init__(self, known: _Optional[int] = ..., first_number: _Optional[int] = ..., branches: _Optional[_Iterable[_Union[Branch, _Mapping]]] = ..., passes: _Optional[bool] = ...) -> None: ...
+    packed: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, known: _Optional[int] = ..., first_number: _Optional[int] = ..., branches: _Optional[_Iterable[_Union[Branch, _Mapping]]] = ..., passes: _Optional[bool] = ..., packed: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class Branch(_message.Message):
     __slots__ = ("parent", "root_position", "rank", "token_ids")
@@ -134,18 +136,20 @@ class Cancel(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached")
+    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     IS_EXACT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
+    READS_PACKED_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     credit: int
     fingerprint: str
     is_exact: bool
     cached: int
-    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ...) -> None: ...
+    reads_packed: bool
+    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("start", "count", "last_node", "choice", "kind", "advice")

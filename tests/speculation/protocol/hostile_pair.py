@@ -72,6 +72,7 @@ class Stream:
     """One stream and its verifier; both queues hold bytes in order."""
 
     credit: int
+    reads_packed: bool
     up: deque[bytes] = field(default_factory=deque)
     down: deque[bytes] = field(default_factory=deque)
     sent: list[bytes] = field(default_factory=list)
@@ -173,7 +174,8 @@ class HostilePair:
         self.reopen(argument)
 
     def reopen(self, argument: int) -> None:
-        self.streams.append(Stream(self._credits[argument % len(self._credits)]))
+        credit = self._credits[argument % len(self._credits)]
+        self.streams.append(Stream(credit, reads_packed=len(self.streams) % 2 == 0))
         message = self.device.open()
         assert list(message.prefix) == list(self.device.final)
         self.current.send_up(codec.encode_request(message))
@@ -206,7 +208,8 @@ class HostilePair:
         if isinstance(message, Open):
             stream.verifier = VerifierSession(message, stream.credit)
             self.verifiers.append(stream.verifier)
-            stream.down.append(codec.encode_response(Opened("s", stream.credit, "fingerprint")))
+            opened = Opened("s", stream.credit, "fingerprint", reads_packed=stream.reads_packed)
+            stream.down.append(codec.encode_response(opened))
             self._tell_finished(stream, stream.verifier.finished)
             return
         if stream.verifier is not None:

@@ -271,6 +271,28 @@ def test_room_shrinks_with_every_live_node_and_comes_back_with_verdicts():
     assert device.room == 3
 
 
+def test_drafts_are_packed_once_the_streams_verifier_says_that_it_reads_them():
+    device = session(credit=None)
+    draft(device, 5)
+    assert not device.flush().is_packed
+    device.receive(Opened("s", 40, "x", reads_packed=True))
+    draft(device, 6)
+    assert device.flush() == Draft((Node(2, 1, 6),), 2, is_packed=True)
+    assert device.flush(passes=True) == Draft((), 2, passes=True)
+    device.open()
+    assert not device.flush().is_packed
+    device.receive(Opened("s", 40, "x"))
+    draft(device, 7)
+    assert not device.flush().is_packed
+
+
+def test_a_draft_that_cannot_be_packed_is_sent_as_it_was():
+    device = session(credit=None)
+    device.receive(Opened("s", 40, "x", reads_packed=True))
+    device.drafted(5, rank=4)
+    assert device.flush() == Draft((Node(1, 0, 5, 2, 4),), 2)
+
+
 def test_before_opened_a_device_has_the_initial_credit():
     device = session(credit=None)
     draft(device, *range(INITIAL_CREDIT))

@@ -11,6 +11,7 @@ from speculation.errors import MalformedMessageError
 from speculation.parameters import MAX_SEED, SamplingParameters
 from speculation.protocol.messages import (
     MAX_DRAFT_NODES,
+    MAX_PACKED_RANK,
     MAX_TOKEN_ID,
     Cancel,
     Draft,
@@ -67,6 +68,18 @@ def drafts(draw) -> Draft:
 
 
 @st.composite
+def packed_drafts(draw) -> Draft:
+    """Nodes that the shorter form can tell."""
+    known, first = draw(UINT32), draw(st.integers(1, 2**30))
+    nodes = []
+    for number in range(first, first + draw(st.integers(1, 12))):
+        parent = draw(st.sampled_from([0, number - 1, number - 1]) | st.integers(0, number - 1))
+        rank = draw(st.just(0) | st.integers(0, MAX_PACKED_RANK))
+        nodes.append(Node(number, parent, draw(TOKEN_ID), 0 if parent else known, rank))
+    return Draft(tuple(nodes), known, draw(st.booleans()), is_packed=True)
+
+
+@st.composite
 def verdicts(draw) -> Verdict:
     count = draw(st.just(0) | st.integers(1, 2**32 - 1))
     choice = draw(TOKEN_ID if count == 0 else st.none() | TOKEN_ID)
@@ -74,10 +87,10 @@ def verdicts(draw) -> Verdict:
     return Verdict(draw(UINT32), count, last_node, choice, draw(st.sampled_from(VerdictKind)), draw(UINT32))
 
 
-openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32)
+openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32, st.booleans())
 usages = st.builds(Usage, **dict.fromkeys(Usage.__dataclass_fields__, UINT32))
 finisheds = st.builds(Finished, st.sampled_from(FinishReason), usages)
-device_messages = opens() | drafts() | st.just(Cancel())
+device_messages = opens() | drafts() | packed_drafts() | st.just(Cancel())
 cloud_messages = openeds | verdicts() | finisheds
 
 
@@ -127,6 +140,7 @@ def test_damaged_bytes_are_a_message_or_malformed(message, data):
 
 wire_branches = st.builds(pb.Branch, parent=UINT32, root_position=UINT32, rank=UINT32, token_ids=st.lists(UINT32, max_size=4))
 wire_drafts = st.builds(pb.Draft, known=UINT32, first_number=UINT32, branches=st.lists(wire_branches, max_size=3))
+wire_packed_drafts = st.builds(pb.Draft, packed=st.lists(st.integers(0, 9) | UINT32, max_size=9), passes=st.booleans())
 wire_parameters = st.builds(
     pb.SamplingParameters, temperature=st.floats(), top_k=UINT32, top_p=st.floats(), min_p=st.floats(), seed=st.just(MAX_SEED)
 )
@@ -146,7 +160,7 @@ wire_verdicts = st.builds(
 )
 wire_finisheds = st.builds(pb.Finished, reason=st.integers(-1, 7))
 wire_openeds = st.builds(pb.Opened, session_id=TEXT, credit=UINT32)
-requests = st.builds(pb.VerifyRequest, draft=wire_drafts) | st.builds(pb.VerifyRequest, open=wire_opens)
+requests = st.builds(pb.VerifyRequest, draft=wire_drafts | wire_packed_drafts) | st.builds(pb.VerifyRequest, open=wire_opens)
 responses = (
     st.builds(pb.VerifyResponse, verdict=wire_verdicts)
     | st.builds(pb.VerifyResponse, opened=wire_openeds)
@@ -170,6 +184,14 @@ def test_any_field_values_are_a_message_or_malformed(wire):
         pb.VerifyRequest(draft=pb.Draft(branches=[pb.Branch(token_ids=[1])])),
         pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[pb.Branch(parent=1, token_ids=[1])])),
         pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[pb.Branch(token_ids=[2**31])])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 10, 0])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 4])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 0, 11, 0])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0, 13])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0], known=9)),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0], branches=[pb.Branch(token_ids=[1])])),
         pb.VerifyResponse(),
         pb.VerifyResponse(opened=pb.Opened()),
         pb.VerifyResponse(verdict=pb.Verdict(choice=1)),
@@ -210,6 +232,14 @@ def test_a_small_message_cannot_make_many_nodes():
         codec.decode(wire)
 
 
+def test_a_packed_draft_cannot_make_many_nodes_either():
+    wire = pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0, *[10] * (MAX_DRAFT_NODES - 1)]))
+    assert len(codec.decode(wire).nodes) == MAX_DRAFT_NODES
+    wire.draft.packed.append(10)
+    with pytest.raises(MalformedMessageError, match="at most"):
+        codec.decode(wire)
+
+
 @pytest.mark.parametrize("length", [1, 2, 4, 8, 16, 32])
 def test_a_chain_costs_two_bytes_a_token_and_a_few(length):
     assert codec.encoded_size(chain(length)) <= 2 * length + 16
@@ -221,9 +251,25 @@ def test_forks_cost_one_branch_each():
     assert [list(branch.token_ids) for branch in wire.draft.branches] == [[5, 6], [7, 8], [9]]
 
 
+def test_a_packed_draft_costs_two_bytes_a_token_one_a_branch_and_eight():
+    nodes = (
+        Node(301, 300, 1005, 0),
+        Node(302, 301, 1006),
+        Node(303, 301, 1007, 0, 1),
+        Node(304, 0, 1008, 700),
+        Node(305, 302, 1),
+    )
+    packed, plain = Draft(nodes, 700, is_packed=True), Draft(nodes, 700)
+    assert codec.encoded_size(packed) == 8 + 4 + 4 * 2 + 1
+    assert codec.encoded_size(plain) > 2 * codec.encoded_size(packed)
+    assert list(codec.encode(packed).draft.packed) == [700, 301, 2011, 4, 2012, 2015, 9, 2017, 0, 3, 12]
+
+
 def test_the_bytes_of_version_1_do_not_change():
     draft = Draft((Node(7, 6, 300), Node(8, 7, 301), Node(9, 0, 302, 40, 1)), 40, True)
     assert codec.encode_request(draft).hex() == "121a082810071a0808062204ac02ad021a08102818012202ae022001"
+    packed = Draft((Node(7, 6, 300), Node(8, 7, 301), Node(9, 0, 302, 40, 1)), 40, True, is_packed=True)
+    assert codec.encode_request(packed).hex() == "120e20012a0a2807d90404da04dd0401"
     verdict = Verdict(40, 2, 8, 302, VerdictKind.REVOKE_AND_CORRECT, 16)
     assert codec.encode_response(verdict).hex() == "120d08281002180820ae0228023010"
 
