@@ -19,9 +19,11 @@ WINDOW = 8
 FORGETTING = 0.01
 """Share of what a late draft added to the estimate that every verdict takes off again."""
 
-
 SHORTEST_PASS_S = 0.01
 """Below, nothing is held back: an event loop's timers are a millisecond coarse."""
+
+SAME_S = 1e-6
+"""Moments that differ by less are the same: they are sums of floats, and what is only just in time must not be held back."""
 
 
 class Schedule:
@@ -76,5 +78,5 @@ class Schedule:
             return now_s
         early_s = pass_s * MARGIN_SHARE + (max(self._intervals_s) - min(self._intervals_s)) / 2
         last_s = self._verdict_s + pass_s - self._round_trip_s - self._delay_s
-        last_s += max(0, -int((last_s - now_s) // pass_s)) * pass_s
+        last_s += max(0, -int((last_s - now_s + SAME_S) // pass_s)) * pass_s
         return max(now_s, last_s - early_s)

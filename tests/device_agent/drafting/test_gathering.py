@@ -46,6 +46,14 @@ def test_drafts_leave_before_the_last_moment_and_wait_less_than_a_pass(after_s, 
     assert leave_s == now_s or early >= MARGIN_SHARE - 1e-6
 
 
+def test_a_draft_that_is_only_just_in_time_is_not_held_back_for_the_next_pass():
+    """Moments are sums of floats, so an exact tie may come out on either side."""
+    schedule = steady(ROUND_TRIP_S)
+    last_s = (WINDOW + 2) * PASS_S - ROUND_TRIP_S
+    for now_s in (last_s, last_s + 1e-9, last_s - 1e-9):
+        assert schedule.leave_s(now_s) == now_s
+
+
 def test_verdicts_that_come_unevenly_make_drafts_leave_earlier():
     even, uneven = steady(), steady()
     last_s = (WINDOW + 1) * PASS_S
