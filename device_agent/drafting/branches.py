@@ -2,6 +2,9 @@
 
 The root is the log's last token. A branch is *extended* once the draft has proposed what follows it; a leaf is a live branch
 that is not. Second choices stay on the device until one of them is extended: alone they would tell the verifier nothing.
+
+Of a choice and its runner-up the likelier one comes first, by what verdicts taught: it is what a reader is shown and what a
+pass checks. That is nearly always the draft's own order.
 """
 
 from __future__ import annotations
@@ -12,6 +15,9 @@ from dataclasses import dataclass, field
 
 LEAST_CHANCE = 1e-6
 """Chances below are taken as this much, so that their logarithm is finite."""
+
+LEAD = 0.1
+"""A runner-up whose chance is so much higher than the choice's goes first: less is within what a few comparisons may be off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,20 +35,21 @@ class Proposal:
 class Branch:
     """One token at an absolute ``position``, behind ``parent``. ``handle`` is the session's name of the node, 0 while not told.
 
-    ``chance``: that the full model takes the token, given that it took the parent. ``log_chance`` adds up from a fixed past, so
-    only differences mean something.
+    ``rank`` is its place among its siblings by likelihood; ``is_second``: it was the draft's runner-up. ``chance``: that the
+    full model takes the token, given that it took the parent. ``log_chance`` adds up from a fixed past, so only differences
+    mean something. ``proposal`` is what the draft said of the next position, None until the branch is extended.
     """
 
     token_id: int
     rank: int
     position: int
     parent: Branch | None
-    confidence: float = 1.0
+    is_second: bool = False
     chance: float = 1.0
     log_chance: float = 0.0
     handle: int = 0
     is_growing: bool = False
-    is_extended: bool = False
+    proposal: Proposal | None = None
     is_alive: bool = True
     children: list[Branch] = field(default_factory=list)
 
@@ -52,16 +59,16 @@ class Settled:
     """How final tokens compare with what was drafted in their places.
 
     ``agreed`` are the branches of the main one that the log took, ``contradicted`` the one behind them that it did not.
-    ``compared_seconds`` are the second choices at those positions, and whether the log took them.
+    ``compared`` are all that the draft said along the log, on whatever branch, each with the token that the log took.
     """
 
     agreed: Sequence[Branch]
     contradicted: Branch | None
-    compared_seconds: Sequence[tuple[Branch, bool]]
+    compared: Sequence[tuple[Proposal, int]]
 
 
 class Branches:
-    """The tree. ``main`` is the chain of first choices behind the log's end: what a reader is shown."""
+    """The tree. ``main`` is the chain of likeliest choices behind the log's end: what a reader is shown."""
 
     def __init__(self, last_token_id: int, position: int) -> None:
         self.root = Branch(last_token_id, 0, position, None)
@@ -97,21 +104,20 @@ class Branches:
         self._leaves.pop(leaf, None)
 
     def extend(self, leaf: Branch, proposal: Proposal, chances: tuple[float, float], with_second: bool) -> list[Branch]:
-        """Hang the draft's choice, and its runner-up where wanted, behind a live leaf; returns the new branches.
+        """Hang the draft's choice, and its runner-up where wanted, behind a live leaf; returns the new branches, by rank.
 
         ``chances`` are those of the two, given the leaf.
         """
         self._leaves.pop(leaf, None)
-        leaf.is_extended, leaf.is_growing = True, False
-        first = self._hang(leaf, proposal.token_id, 0, proposal.confidence, chances[0])
-        if leaf is self.tip:
-            self.main.append(first)
-        if not with_second or proposal.second is None:
-            return [first]
-        return [first, self._hang(leaf, proposal.second, 1, proposal.second_confidence, chances[1])]
+        leaf.proposal, leaf.is_growing = proposal, False
+        is_main = leaf is self.tip
+        grown = self._hang_choices(leaf, proposal, chances, with_second)
+        if is_main:
+            self.main.append(grown[0])
+        return grown
 
     def prune(self, limit: int) -> None:
-        """Forget the least likely leaves beyond ``limit``; first choices of the main branch stay."""
+        """Forget the least likely leaves beyond ``limit``; those of rank 0 stay."""
         if len(self._leaves) <= limit:
             return
         by_chance = sorted(self._leaves, key=lambda leaf: -leaf.log_chance)
@@ -127,29 +133,38 @@ class Branches:
         while count < len(token_ids) and count < len(main) and main[count].token_id == token_ids[count]:
             count += 1
         contradicted = main[count] if count < len(token_ids) and count < len(main) else None
-        seconds = self._compared_seconds(token_ids, count)
-        settled = Settled(main[:count], contradicted, seconds)
+        settled = Settled(main[:count], contradicted, self._compared(token_ids))
         for token_id in token_ids:
             self._advance(token_id)
-        self.main = main[count:] if count == len(token_ids) else self._first_choices()
+        self.main = main[count:] if count == len(token_ids) else self._likeliest_choices()
         return settled
 
-    def _hang(self, parent: Branch, token_id: int, rank: int, confidence: float, chance: float) -> Branch:
+    def _hang_choices(
+        self, parent: Branch, proposal: Proposal, chances: tuple[float, float], with_second: bool
+    ) -> list[Branch]:
+        if not with_second or proposal.second is None:
+            return [self._hang(parent, proposal.token_id, 0, False, chances[0])]
+        told = [(proposal.token_id, False, chances[0]), (proposal.second, True, chances[1])]
+        if chances[1] > chances[0] + LEAD:
+            told.reverse()
+        ranked = enumerate(told)
+        return [self._hang(parent, token_id, rank, is_second, chance) for rank, (token_id, is_second, chance) in ranked]
+
+    def _hang(self, parent: Branch, token_id: int, rank: int, is_second: bool, chance: float) -> Branch:
         log_chance = parent.log_chance + math.log(max(chance, LEAST_CHANCE))
-        branch = Branch(token_id, rank, parent.position + 1, parent, confidence, chance, log_chance)
+        branch = Branch(token_id, rank, parent.position + 1, parent, is_second, chance, log_chance)
         parent.children.append(branch)
         self._leaves[branch] = None
         return branch
 
-    def _compared_seconds(self, token_ids: Sequence[int], count: int) -> list[tuple[Branch, bool]]:
+    def _compared(self, token_ids: Sequence[int]) -> list[tuple[Proposal, int]]:
         compared = []
-        parent = self.root
-        for index, token_id in enumerate(token_ids[: count + 1]):
-            for child in parent.children:
-                if child.rank == 1:
-                    compared.append((child, child.token_id == token_id))
-            if index < count:
-                parent = self.main[index]
+        node: Branch | None = self.root
+        for token_id in token_ids:
+            if node is None or node.proposal is None:
+                break
+            compared.append((node.proposal, token_id))
+            node = next((child for child in node.children if child.token_id == token_id), None)
         return compared
 
     def _advance(self, token_id: int) -> None:
@@ -165,7 +180,7 @@ class Branches:
         if survivor is None:
             survivor = Branch(token_id, 0, old.position + 1, None, log_chance=old.log_chance)
             self._leaves[survivor] = None
-        elif not survivor.is_extended and not survivor.is_growing:
+        elif survivor.proposal is None and not survivor.is_growing:
             # A pruned or an unsent second choice: it can grow again now that it is the log's end.
             self._leaves.setdefault(survivor)
         survivor.parent = None
@@ -178,7 +193,7 @@ class Branches:
             self._leaves.pop(node, None)
             dead.extend(node.children)
 
-    def _first_choices(self) -> list[Branch]:
+    def _likeliest_choices(self) -> list[Branch]:
         chain = []
         node = self.root
         while node.children:

@@ -3,13 +3,21 @@
 Per confidence bin, the posterior mean of a Bernoulli rate whose Beta prior stands at the confidence itself: a draft that nobody
 has checked is taken at its word, and every comparison moves its bin. First and second choices have tables of their own, and so
 have greedy and sampled requests. (Reliability by binning: Zadrozny and Elkan 2001; the prior keeps thin bins sane.)
+
+A second choice matters only where the first is wrong, so its table asks how often it is right *then*, by its share of what the
+first leaves. A choice that is the largest cannot say that another is likelier; this can show it.
 """
 
 from __future__ import annotations
 
+from device_agent.drafting.branches import Proposal
+
 NUM_BINS = 20
 PRIOR_STRENGTH = 16.0
 """Comparisons that the draft's own word is worth in each bin."""
+
+NUM_BINS_OF_SECONDS, PRIOR_STRENGTH_OF_SECONDS = 10, 8.0
+"""Only misses teach of second choices: half as many bins, and half as much to outweigh, let them learn as quickly."""
 
 MEMORY = 4000.0
 """Comparisons a bin remembers; older ones fade, so that another kind of text is learned too."""
@@ -18,13 +26,14 @@ MEMORY = 4000.0
 class Table:
     """One choice's reliability."""
 
-    def __init__(self) -> None:
-        self._hits = [0.0] * NUM_BINS
-        self._tries = [0.0] * NUM_BINS
-        self._said = [0.0] * NUM_BINS
+    def __init__(self, num_bins: int = NUM_BINS, prior_strength: float = PRIOR_STRENGTH) -> None:
+        self._prior_strength = prior_strength
+        self._hits = [0.0] * num_bins
+        self._tries = [0.0] * num_bins
+        self._said = [0.0] * num_bins
 
     def observe(self, confidence: float, is_right: bool) -> None:
-        index = _bin(confidence)
+        index = self._bin(confidence)
         if self._tries[index] >= MEMORY:
             for counts in (self._hits, self._tries, self._said):
                 counts[index] /= 2
@@ -34,25 +43,38 @@ class Table:
 
     def chance(self, confidence: float) -> float:
         """The confidence, moved by what its bin is off on average."""
-        index = _bin(confidence)
+        index = self._bin(confidence)
         tries = self._tries[index]
-        off = (self._hits[index] - self._said[index]) / (tries + PRIOR_STRENGTH)
+        off = (self._hits[index] - self._said[index]) / (tries + self._prior_strength)
         return min(1.0, max(0.0, confidence + off))
+
+    def _bin(self, confidence: float) -> int:
+        return min(len(self._hits) - 1, int(confidence * len(self._hits)))
 
 
 class Calibration:
     """Tables for a device's draft, shared by its streams."""
 
     def __init__(self) -> None:
-        self._tables = {(rank, is_greedy): Table() for rank in (0, 1) for is_greedy in (False, True)}
+        self._firsts = {is_greedy: Table() for is_greedy in (False, True)}
+        self._seconds = {is_greedy: Table(NUM_BINS_OF_SECONDS, PRIOR_STRENGTH_OF_SECONDS) for is_greedy in (False, True)}
 
-    def chance(self, confidence: float, rank: int, is_greedy: bool) -> float:
-        """That the full model takes the draft's choice of this rank."""
-        return self._tables[rank, is_greedy].chance(confidence)
+    def chances(self, proposal: Proposal, is_greedy: bool) -> tuple[float, float]:
+        """That the full model takes the draft's choice, and that it takes the runner-up."""
+        first = self._firsts[is_greedy].chance(proposal.confidence)
+        if proposal.second is None:
+            return first, 0.0
+        return first, (1 - first) * self._seconds[is_greedy].chance(_share_of_rest(proposal))
 
-    def observe(self, confidence: float, rank: int, is_greedy: bool, is_right: bool) -> None:
-        self._tables[rank, is_greedy].observe(confidence, is_right)
+    def observe(self, proposal: Proposal, token_id: int, is_greedy: bool) -> None:
+        """The full model took a token where the draft proposed this."""
+        is_right = token_id == proposal.token_id
+        self._firsts[is_greedy].observe(proposal.confidence, is_right)
+        if not is_right and proposal.second is not None:
+            self._seconds[is_greedy].observe(_share_of_rest(proposal), token_id == proposal.second)
 
 
-def _bin(confidence: float) -> int:
-    return min(NUM_BINS - 1, int(confidence * NUM_BINS))
+def _share_of_rest(proposal: Proposal) -> float:
+    """The runner-up's confidence as a share of what the choice leaves."""
+    rest = 1 - proposal.confidence
+    return min(1.0, proposal.second_confidence / rest) if rest > 0 else 0.0

@@ -100,7 +100,7 @@ class Drafter:
 
     def chances(self) -> list[float]:
         """Of each draft on the main branch, given the one before it, by what is known of the draft model now."""
-        return [self._chance(branch.confidence, branch.rank) for branch in self.branches.main]
+        return [self._chance(branch) for branch in self.branches.main]
 
     async def close(self) -> None:
         """Give the caches back, once no step is running."""
@@ -187,11 +187,11 @@ class Drafter:
 
     def _grow(self, leaf: Branch, chain: Sequence[Proposal]) -> None:
         for proposal in chain:
-            chances = (self._chance(proposal.confidence, 0), self._chance(proposal.second_confidence, 1))
-            branches = self.branches.extend(leaf, proposal, chances, self._width > 1)
-            leaf = branches[0]
-            self._tell(leaf)
+            grown = self.branches.extend(leaf, proposal, self._chances(proposal), self._width > 1)
+            self._tell(grown[0])
             self._grown += 1
+            # A chain goes on behind the draft's own choice.
+            leaf = grown[-1] if grown[0].is_second else grown[0]
 
     def _tell(self, branch: Branch) -> int:
         """The session's name of a branch's node; the way to it is told first where it was not."""
@@ -201,16 +201,17 @@ class Drafter:
             branch.handle = self._session.drafted(branch.token_id, branch.rank, self._tell(branch.parent))
         return branch.handle
 
-    def _chance(self, confidence: float, rank: int) -> float:
-        return self._calibration.chance(confidence, rank, self.parameters.temperature == 0)
+    def _chance(self, branch: Branch) -> float:
+        """Of a draft, given the one before it, by what is known of the draft model now."""
+        if branch.parent is None or branch.parent.proposal is None:
+            return branch.chance
+        return self._chances(branch.parent.proposal)[branch.is_second]
+
+    def _chances(self, proposal: Proposal) -> tuple[float, float]:
+        return self._calibration.chances(proposal, self.parameters.temperature == 0)
 
     def _learn(self, settled: Settled) -> None:
         is_greedy = self.parameters.temperature == 0
-        compared = [(branch, True) for branch in settled.agreed]
-        if settled.contradicted is not None:
-            compared.append((settled.contradicted, False))
-        for branch, is_right in compared:
-            self._calibration.observe(branch.confidence, 0, is_greedy, is_right)
-        for branch, is_right in settled.compared_seconds:
-            self._calibration.observe(branch.confidence, 1, is_greedy, is_right)
+        for proposal, token_id in settled.compared:
+            self._calibration.observe(proposal, token_id, is_greedy)
         self.pace.compared(len(settled.agreed), settled.contradicted is not None)

@@ -81,8 +81,7 @@ class Stream:
         for branch in self.tree():
             path = tuple(node.token_id for node in branches.path(branch))
             told = fresh((*final, *path), vocabulary_size, self.session.parameters)
-            assert bool(branch.children) == branch.is_extended
-            for child in branch.children:
-                wanted = (told.token_id, told.confidence), (told.second, told.second_confidence)
-                assert (child.token_id, child.confidence) == wanted[child.rank]
+            assert branch.proposal == (told if branch.children else None)
+            assert all(child.token_id == (told.token_id, told.second)[child.is_second] for child in branch.children)
+            assert [child.rank for child in branch.children] == list(range(len(branch.children)))
         assert self.session.path == tuple(self.main)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import pytest
@@ -9,7 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from device_agent.drafting.branches import LEAST_CHANCE, Branch, Branches, Proposal
+from device_agent.drafting.branches import LEAD, LEAST_CHANCE, Branch, Branches, Proposal
 from tests.device_agent.drafting.tree_model import Path, TreeModel
 
 VOCABULARY = 3
@@ -25,6 +26,7 @@ class TreeOfDrafts(RuleBasedStateMachine):
         self.model = TreeModel(tuple(prompt))
         self.branches = Branches(prompt[-1], len(prompt) - 1)
         self.known: dict[Path, Branch] = {self.model.final: self.branches.root}
+        self.said: dict[Path, Proposal] = {}
 
     @rule(data=st.data(), first=tokens, offset=st.integers(1, VOCABULARY - 1), pair=st.tuples(chances, chances))
     @precondition(lambda self: self.model.leaves() | self.grown())
@@ -32,13 +34,16 @@ class TreeOfDrafts(RuleBasedStateMachine):
         path = data.draw(st.sampled_from(sorted(self.model.leaves() | self.grown())))
         second = data.draw(st.sampled_from([None, (first + offset) % VOCABULARY]))
         with_second = data.draw(st.booleans())
-        made = self.branches.extend(self.known[path], Proposal(first, 0.5, second, 0.25), pair, with_second)
-        told = [first] if second is None or not with_second else [first, second]
-        self.model.extend(path, told, [max(chance, LEAST_CHANCE) for chance in pair])
+        proposal = Proposal(first, 0.5, second, 0.25)
+        made = self.branches.extend(self.known[path], proposal, pair, with_second)
+        told = [(first, False, pair[0])]
+        if second is not None and with_second:
+            told.insert(0 if pair[1] > pair[0] + LEAD else 1, (second, True, pair[1]))
+        self.model.extend(path, [t for t, _, _ in told], [max(chance, LEAST_CHANCE) for _, _, chance in told])
+        self.said[path] = proposal
         self.known |= {(*path, branch.token_id): branch for branch in made}
-        assert [(branch.token_id, branch.rank, branch.confidence) for branch in made] == [
-            (token_id, rank, (0.5, 0.25)[rank]) for rank, token_id in enumerate(told)
-        ]
+        assert [(branch.token_id, branch.is_second, branch.chance) for branch in made] == told
+        assert [branch.rank for branch in made] == list(range(len(told)))
 
     def grown(self) -> set[Path]:
         return {path for path in self.model.growing if self.model.is_alive(path)}
@@ -55,11 +60,13 @@ class TreeOfDrafts(RuleBasedStateMachine):
         path = data.draw(st.sampled_from(sorted(self.model.alive())))
         length = data.draw(st.integers(len(self.model.final), len(path)))
         token_ids = [*path[len(self.model.final) : length], *more]
-        agreed, contradicted, seconds = self.model.settle(token_ids)
+        on_the_way = [(*self.model.final, *token_ids[:count]) for count in range(len(token_ids))]
+        told = list(itertools.takewhile(lambda way: way in self.said, on_the_way))
+        agreed, contradicted = self.model.settle(token_ids)
         settled = self.branches.settle(token_ids)
         assert list(settled.agreed) == [self.known[path] for path in agreed]
         assert settled.contradicted is (None if contradicted is None else self.known[contradicted])
-        assert list(settled.compared_seconds) == [(self.known[path], is_right) for path, is_right in seconds]
+        assert settled.compared == [(self.said[way], self.model.final[len(way)]) for way in told]
         self.known.setdefault(self.model.final, self.branches.root)
 
     @rule(limit=st.integers(0, 4))
@@ -116,6 +123,20 @@ def test_a_forgotten_second_choice_may_grow_once_it_is_the_logs_end():
     assert branches.root is second
 
 
+def test_a_runner_up_that_is_clearly_likelier_goes_first_and_is_what_a_reader_sees():
+    branches = Branches(0, 0)
+    first, second = branches.extend(branches.root, Proposal(1, 0.4, 2, 0.3), (0.3, 0.3 + 2 * LEAD), with_second=True)
+    assert [(branch.token_id, branch.rank, branch.is_second) for branch in (first, second)] == [(2, 0, True), (1, 1, False)]
+    assert branches.main == [first]
+    assert list(branches.settle([2]).agreed) == [first]
+
+
+def test_a_runner_up_that_is_hardly_likelier_stays_behind():
+    branches = Branches(0, 0)
+    first, _ = branches.extend(branches.root, Proposal(1, 0.4, 2, 0.3), (0.3, 0.3 + LEAD / 2), with_second=True)
+    assert first.token_id == 1
+
+
 def test_a_first_choice_off_the_main_branch_is_never_forgotten():
     branches = Branches(0, 0)
     _, second = branches.extend(branches.root, Proposal(1, 0.9, 2, 0.1), (0.9, 0.1), with_second=True)
@@ -130,7 +151,7 @@ def test_where_the_log_takes_a_second_choice_what_hangs_behind_it_becomes_the_ma
     (behind,) = branches.extend(second, Proposal(3, 0.5), (0.5, 0.0), with_second=False)
     settled = branches.settle([2])
     assert (list(settled.agreed), settled.contradicted) == ([], first)
-    assert settled.compared_seconds == [(second, True)]
+    assert settled.compared == [(Proposal(1, 0.9, 2, 0.1), 2)]
     assert (branches.root, branches.main, branches.leaves) == (second, [behind], [behind])
     assert not first.is_alive
 

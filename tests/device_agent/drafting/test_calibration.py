@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_agent.drafting.branches import Proposal
 from device_agent.drafting.calibration import MEMORY, NUM_BINS, PRIOR_STRENGTH, Calibration, Table
 
 confidences = st.floats(0, 1)
@@ -13,9 +14,9 @@ confidences = st.floats(0, 1)
 
 def test_a_draft_that_nobody_has_checked_is_taken_at_its_word():
     calibration = Calibration()
-    for confidence in (0.0, 0.02, 0.5, 0.999, 1.0):
-        for rank in (0, 1):
-            assert calibration.chance(confidence, rank, is_greedy=True) == confidence
+    for first, second in ((0.02, 0.01), (0.5, 0.5), (0.5, 0.1), (0.999, 0.0005), (1.0, 0.0)):
+        assert calibration.chances(Proposal(1, first, 2, second), is_greedy=True) == pytest.approx((first, second))
+    assert calibration.chances(Proposal(1, 0.7), is_greedy=True) == (0.7, 0.0)
 
 
 @pytest.mark.parametrize(
@@ -64,13 +65,35 @@ def test_what_was_learned_of_another_kind_of_text_fades():
     assert table.chance(0.9) < 0.1
 
 
-def test_ranks_and_ways_of_choosing_are_learned_apart():
-    calibration = Calibration()
+def test_ways_of_choosing_are_learned_apart():
+    calibration, said = Calibration(), Proposal(1, 0.5, 2, 0.25)
     for _ in range(100):
-        calibration.observe(0.5, 0, True, True)
-        calibration.observe(0.5, 1, True, False)
-        calibration.observe(0.5, 0, False, False)
-    assert calibration.chance(0.5, 0, is_greedy=True) > 0.9
-    assert calibration.chance(0.5, 1, is_greedy=True) < 0.1
-    assert calibration.chance(0.5, 0, is_greedy=False) < 0.1
-    assert calibration.chance(0.5, 1, is_greedy=False) == 0.5
+        calibration.observe(said, 1, is_greedy=True)
+        calibration.observe(said, 3, is_greedy=False)
+    right, wrong = (calibration.chances(said, is_greedy) for is_greedy in (True, False))
+    assert right[0] > 0.9
+    assert max(wrong) < 0.1
+
+
+def test_where_the_first_choice_is_right_nothing_is_learned_of_the_second():
+    calibration, said = Calibration(), Proposal(1, 0.5, 2, 0.25)
+    for _ in range(1000):
+        calibration.observe(said, 1, is_greedy=True)
+    first, second = calibration.chances(said, is_greedy=True)
+    assert second == pytest.approx((1 - first) / 2)
+
+
+def test_a_runner_up_that_is_often_right_is_found_the_likelier_one():
+    """The draft says of both the same; the second is right in five of ten, the first in two."""
+    calibration, said = Calibration(), Proposal(1, 0.2, 2, 0.1999)
+    for token_id in [1, 2, 2, 3, 2, 3, 1, 2, 3, 2] * 20:
+        calibration.observe(said, token_id, is_greedy=True)
+    assert calibration.chances(said, is_greedy=True) == pytest.approx((0.2, 0.5), abs=0.03)
+
+
+@given(st.lists(st.tuples(confidences, confidences, st.integers(1, 3)), max_size=100), confidences, confidences)
+def test_the_two_chances_are_never_more_than_1_together(observed, first, share):
+    calibration = Calibration()
+    for confidence, rest, token_id in observed:
+        calibration.observe(Proposal(1, confidence, 2, (1 - confidence) * rest), token_id, is_greedy=True)
+    assert 0 <= sum(calibration.chances(Proposal(1, first, 2, (1 - first) * share), is_greedy=True)) <= 1 + 1e-9

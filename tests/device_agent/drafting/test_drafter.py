@@ -173,11 +173,13 @@ def test_a_step_whose_every_leaf_a_verdict_killed_is_given_up_at_once():
 def test_what_final_tokens_say_of_the_draft_is_learned():
     stream = Stream(Watched(), SecondBranch(2))
     virtual_time.run(stream.draft())
-    first, second = stream.drafter.branches.root.children
-    stream.settle([second.token_id])
-    calibration = stream.drafter._calibration
-    assert calibration.chance(first.confidence, 0, is_greedy=True) < first.confidence
-    assert calibration.chance(second.confidence, 1, is_greedy=True) > second.confidence
+    root = stream.drafter.branches.root
+    before = [branch.chance for branch in root.children]
+    stream.settle([root.children[1].token_id])
+    assert root.proposal is not None
+    after = stream.drafter._calibration.chances(root.proposal, is_greedy=True)
+    assert after[0] < before[0]
+    assert after[1] > before[1]
     assert stream.drafter.pace.acceptance == 0
 
 

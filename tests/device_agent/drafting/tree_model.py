@@ -54,13 +54,12 @@ class TreeModel:
             self.ranks[(*path, token_id)] = rank
             self.chances[(*path, token_id)] = chance
 
-    def settle(self, token_ids: Sequence[int]) -> tuple[list[Path], Path | None, list[tuple[Path, bool]]]:
-        """The log grows. Returns what agreed, what was contradicted, and the seconds at those places."""
+    def settle(self, token_ids: Sequence[int]) -> tuple[list[Path], Path | None]:
+        """The log grows. Returns what agreed, and what was contradicted."""
         after = (*self.final, *token_ids)
         main = self.main()
         agreed = [path for path in main if path == after[: len(path)]]
         compared = [path for path in main if len(path) <= len(after) and path[:-1] == after[: len(path) - 1]]
         contradicted = [path for path in compared if path not in agreed]
-        seconds = [second for path in compared if (second := self.child(path[:-1], 1)) is not None]
         self.final = after
-        return agreed, (contradicted or [None])[0], [(path, path == after[: len(path)]) for path in seconds]
+        return agreed, (contradicted or [None])[0]
