@@ -30,9 +30,10 @@ fmt: $(VENV)/.stamp-check ## format, mend what the linter can, list the modules 
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python docs/modules.py
 
-bench: $(VENV)/.stamp-run ## print every table that the documentation shows
+bench: $(VENV)/.stamp-run ## print every table that the documentation shows (ARGS=--quick: only see that it works)
 	@for file in $$(grep -l '__main__' benchmarks/*.py); do \
-	  name=$$(basename "$$file" .py); echo "== $$name"; $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; done
+	  name=$$(basename "$$file" .py); echo "== $$name"; began=$$(date +%s); \
+	  $(BIN)/python -m "benchmarks.$$name" $(ARGS) || exit 1; echo "== $$name took $$(($$(date +%s) - began)) s"; done
 
 load: $(VENV)/.stamp-load ## stream from a running agent (AGENT=URL USERS=N SECONDS=N)
 	@$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary -H $(or $(AGENT),http://127.0.0.1:8080) \

@@ -189,6 +189,8 @@ def main() -> None:
     arguments = parser.parse_args()
     figures = measure(load_pair(arguments.pair), arguments.corpus, 8 if arguments.quick else NUM_PROMPTS)
     publish(arguments, "quality", grids(figures), figures)
+    if arguments.corpus is None:
+        print("left out: the validation losses, which need the corpus (--corpus FOLDER)")
 
 
 if __name__ == "__main__":

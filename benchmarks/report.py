@@ -74,6 +74,12 @@ def _begin(name: str) -> str:
     return f"<!-- figures:{name}:begin -->"
 
 
+def write_json(arguments: argparse.Namespace, figures: object) -> None:
+    """Write the figures to the file that ``--json`` names, where it names one."""
+    if arguments.json:
+        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+
+
 def publish(arguments: argparse.Namespace, block: str, grids: Sequence[Grid], figures: object) -> None:
     """Print the grids; write JSON and fill the page's block where asked to."""
     publish_blocks(arguments, {block: grids}, figures)
@@ -84,7 +90,6 @@ def publish_blocks(arguments: argparse.Namespace, blocks: Mapping[str, Sequence[
     console = Console(width=None if sys.stdout.isatty() else FILE_WIDTH)
     for grid in itertools.chain.from_iterable(blocks.values()):
         console.print(grid.to_rich())
-    if arguments.json:
-        arguments.json.write_text(json.dumps(figures, indent=1) + "\n", "utf-8")
+    write_json(arguments, figures)
     if arguments.fill:
         fill(arguments.fill, {name: "\n".join(grid.to_markdown() for grid in grids) for name, grids in blocks.items()})

@@ -1,23 +1,23 @@
 """Three samples of the full model at temperature 0.8, as they come: the first three held-out prompts, seeds 1, 2 and 3.
 
-python -m benchmarks.samples [--fill README.md]
+python -m benchmarks.samples [--json FILE] [--fill README.md]
 """
 
 from __future__ import annotations
 
 import argparse
 
-from benchmarks.report import add_arguments, fill
+from benchmarks.report import add_arguments, fill, write_json
 from benchmarks.virtual import Bench, Setting
 from device_agent.request import Mode, StreamRequest
 
-NUM_SAMPLES, NUM_TOKENS, TEMPERATURE = 3, 128, 0.8
+NUM_SAMPLES, NUM_SAMPLES_QUICK, NUM_TOKENS, TEMPERATURE = 3, 1, 128, 0.8
 
 
-def samples() -> list[tuple[str, str]]:
+def samples(count: int) -> list[tuple[str, str]]:
     """Prompt and continuation of each sample."""
     bench = Bench(Setting())
-    prompts = bench.prompts(NUM_SAMPLES)
+    prompts = bench.prompts(count)
     requests = [
         StreamRequest(prompt, max_tokens=NUM_TOKENS, temperature=TEMPERATURE, seed=seed, mode=Mode.CLOUD)
         for seed, prompt in enumerate(prompts, 1)
@@ -34,8 +34,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    page = "\n".join(as_markdown(*sample) for sample in samples())
+    found = samples(NUM_SAMPLES_QUICK if arguments.quick else NUM_SAMPLES)
+    page = "\n".join(as_markdown(*sample) for sample in found)
     print(page)
+    write_json(arguments, [{"prompt": prompt, "text": text} for prompt, text in found])
     if arguments.fill:
         fill(arguments.fill, {"samples": page})
 

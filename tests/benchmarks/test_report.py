@@ -1,7 +1,10 @@
 """Figures reach a page only through its marked block."""
 
+from pathlib import Path
+
 import pytest
 
+from benchmarks import report
 from benchmarks.report import Grid, fill
 
 
@@ -37,3 +40,20 @@ def test_a_block_without_an_end_is_refused(tmp_path):
     page.write_text("<!-- figures:x:begin -->", "utf-8")
     with pytest.raises(ValueError, match="has no <!-- figures:x:end -->"):
         fill(page, {"x": "text"})
+
+
+PROGRAMS = sorted(path for path in Path(report.__file__).parent.glob("*.py") if "__main__" in path.read_text("utf-8"))
+
+
+@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: path.stem)
+def test_every_benchmark_takes_the_common_flags_and_heeds_them(path):
+    text = path.read_text("utf-8")
+    assert "add_arguments(parser)" in text
+    assert any(call in text for call in ("publish(", "publish_blocks(", "write_json("))
+    assert "arguments.quick" in text
+
+
+def test_ci_runs_every_benchmark():
+    root = Path(report.__file__).parents[1]
+    assert "make bench ARGS=--quick" in (root / ".ci" / "run").read_text("utf-8")
+    assert "grep -l '__main__' benchmarks/*.py" in (root / "Makefile").read_text("utf-8")
