@@ -36,7 +36,8 @@ CASES = (
     ("second-branch", UNSHAPED),
     ("fixed-length", UNSHAPED),
 )
-"""Policies, each on a network; without one, a message is there at once."""
+"""Policies, each on a network; without one, a message is there at once. The short form runs the first two."""
+NUM_CASES_QUICK = 2
 MOST_BITS = 100
 WHO = ("temperature", "policy", "network")
 COLUMNS = (*WHO, "bytes written", "messages", "tokens drafted", "bits a drafted token", "tokens/s", "")
@@ -107,14 +108,14 @@ class Row:
 
     def share_cells(self) -> list[str]:
         bits = [f"{self._a_token(self.shares[share]):.1f}" for share in Share]
-        counts = [f"{self.drafted / self.drafts:.1f}", f"{self.drafts / self.passes:.2f}"]
+        counts = [f"{self.drafted / max(self.drafts, 1):.1f}", f"{self.drafts / max(self.passes, 1):.2f}"]
         return [*self._who(), *bits, f"{self.bits:.1f}", *counts]
 
     def _who(self) -> list[str]:
         return [f"{self.temperature}", self.policy, self.network]
 
     def _a_token(self, num_bytes: int) -> float:
-        return 8 * num_bytes / self.drafted
+        return 8 * num_bytes / max(self.drafted, 1)
 
 
 async def row(policy: str, network: str, temperature: float, prompts: Sequence[str], progress: Progress) -> Row:
@@ -142,17 +143,18 @@ async def row(policy: str, network: str, temperature: float, prompts: Sequence[s
     return Row(temperature, policy, network, shares, messages, count.num_drafts, usage["proposed"], usage["passes"], rate)
 
 
-async def measure(num_prompts: int) -> list[Row]:
+async def measure(num_prompts: int, cases: Sequence[tuple[str, str]]) -> list[Row]:
     prompts = [str(prompt["text"]) for prompt in load_pair().prompts[:num_prompts]]
     with Progress(transient=True) as progress:
-        return [await row(*case, t, prompts, progress) for t in TEMPERATURES for case in CASES]
+        return [await row(*case, t, prompts, progress) for t in TEMPERATURES for case in cases]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    rows = asyncio.run(measure(NUM_PROMPTS_QUICK if arguments.quick else NUM_PROMPTS))
+    num_prompts, cases = (NUM_PROMPTS_QUICK, CASES[:NUM_CASES_QUICK]) if arguments.quick else (NUM_PROMPTS, CASES)
+    rows = asyncio.run(measure(num_prompts, cases))
     title = (
         f"Uplink while generating (bundled pair on an emulated phone and cloud; aim: under {MOST_BITS} bits a drafted token)"
     )
