@@ -25,8 +25,8 @@ from device_agent.drafting.branches import Branch
 from device_agent.drafting.policy import View
 from device_agent.drafting.second_branch import likeliest
 
-EVEN = 0.5
-"""Even odds."""
+UNLIKELY = 0.1
+"""Steps in a row end at a path that is less likely than this."""
 
 LEAF_SHARE = 0.1
 """What a further leaf of a step costs, as a share of the first."""
@@ -57,13 +57,13 @@ class Adaptive:
         return chosen if total >= takes_steps * self._floor(view) else []
 
     def in_a_row(self, view: View, leaves: Sequence[Branch]) -> int:
-        """As far as the likeliest of them stays more likely right than wrong, by the acceptance that was measured."""
+        """As far as the path of the likeliest may still be right, by the acceptance that was measured."""
         chance = view.branches.chance_of(leaves[0])
-        if view.acceptance is None or chance <= EVEN:
+        if view.acceptance is None or chance <= UNLIKELY:
             return 1
         if view.acceptance >= 1:
             return view.depth
-        return 1 + int(math.log(EVEN / chance) / math.log(max(view.acceptance, EVEN)))
+        return 1 + int(math.log(UNLIKELY / chance) / math.log(max(view.acceptance, UNLIKELY)))
 
     def _floor(self, view: View) -> float:
         """The chance from which on a step pays. At the log's end it always does: else nothing would be measured again."""

@@ -120,8 +120,7 @@ class Drafter:
         proposals = await self._extend(leaves, view)
         length = len(self.branches.main)
         for leaf, chain in zip(leaves, proposals, strict=False):
-            if leaf.is_alive:
-                self._grow(leaf, chain)
+            self._grow(*self._behind_log(leaf, chain))
         self.branches.prune(LEAVES_A_BRANCH * (self._width + 1))
         return self.branches.main[length:]
 
@@ -133,7 +132,7 @@ class Drafter:
         if not self.branches.main:
             self._grown = 0
         self._leave_s = None
-        if self._running is not None and not any(leaf.is_alive for leaf in self._leaves):
+        if self._running is not None and not self._may_be_of_use(self._running):
             self._running.give_up()
         return settled
 
@@ -192,6 +191,28 @@ class Drafter:
             self._grown += 1
             # A chain goes on behind the draft's own choice.
             leaf = grown[-1] if grown[0].is_second else grown[0]
+
+    def _behind_log(self, leaf: Branch, chain: Sequence[Proposal]) -> tuple[Branch, Sequence[Proposal]]:
+        """What a step tells of positions behind the log: where verdicts overtook its leaf, the end of a chain whose beginning
+        the log took."""
+        if leaf.is_alive:
+            return leaf, chain
+        root = self.branches.root
+        return root, chain[root.position - leaf.position :] if self._agrees(leaf, chain) else ()
+
+    def _may_be_of_use(self, step: Step) -> bool:
+        """Whether the step that runs may still tell of a position behind the log, by what it has proposed so far."""
+        if any(leaf.is_alive for leaf in self._leaves):
+            return True
+        last = self.branches.root.position
+        chains = step.proposals or [[] for _ in self._leaves]  # none before the job begins
+        leaves = zip(self._leaves, chains, strict=False)
+        return any(leaf.position + step.max_steps > last and self._agrees(leaf, chain) for leaf, chain in leaves)
+
+    def _agrees(self, leaf: Branch, chain: Sequence[Proposal]) -> bool:
+        """Whether the log took the leaf, and behind it nothing that contradicts the chain."""
+        taken = self._session.final[leaf.position + 1 :]
+        return leaf.is_final and all(token_id == p.token_id for token_id, p in zip(taken, chain, strict=False))
 
     def _tell(self, branch: Branch) -> int:
         """The session's name of a branch's node; the way to it is told first where it was not."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -20,8 +20,9 @@ from speculation.engines.runner import EngineRunner
 from speculation.errors import EngineError, OutriderError
 from speculation.parameters import SamplingParameters
 
-BURST_S = 1e-3
-"""A job of several steps lasts about so long: a reader sees nothing of it, and a verdict wastes no more."""
+BURST_S = 3e-3
+"""A job of several steps lasts about so long: what it drafts is shown and sent when it ends. A verdict that contradicts it ends
+it at the next step."""
 
 LONGEST_BURST = 8
 
@@ -45,7 +46,7 @@ class Step:
     batch: _Batch | None = None
 
     def give_up(self) -> None:
-        """Its outcome is useless now: where nobody else shares the step, its emulated time ends here."""
+        """Its outcome is useless now: it takes no further step, and where nobody else shares it its emulated time ends here."""
         self.is_given_up = True
         if self.batch is not None:
             self.batch.steps_given_up()
@@ -73,7 +74,7 @@ class DraftSteps:
 
     @property
     def step_s(self) -> float | None:
-        """What a step takes, prefills left out; None before the first."""
+        """What a step takes, prefills and the hand-over between threads left out; None before the first."""
         return self._step_s
 
     async def run(self, step: Step) -> list[list[Proposal]]:
@@ -119,19 +120,23 @@ class DraftSteps:
         return batch.run(engine)
 
     async def _run_waiting(self) -> None:
-        batch, self._waiting = _Batch(self._waiting), []
         loop = asyncio.get_running_loop()
+        batch, self._waiting = _Batch(self._waiting, loop.time), []
         began_s = loop.time()
         num_turns = await self._runner.run(partial(self._job, batch), batch.is_useless)
         if num_turns and not batch.is_prefill:
-            self._step_s = (loop.time() - began_s) / num_turns
+            # Emulated time passes once a job is computed; measured time is the job's own.
+            took_s = loop.time() - began_s if self._is_emulated else batch.took_s
+            self._step_s = took_s / num_turns
 
 
 class _Batch:
-    """Steps that run as one job. ``run`` is for the engine's thread."""
+    """Steps that run as one job. ``run`` is for the engine's thread; ``clock`` is read there too."""
 
-    def __init__(self, steps: Sequence[Step]) -> None:
+    def __init__(self, steps: Sequence[Step], clock: Callable[[], float]) -> None:
         self.steps = steps
+        self.took_s = 0.0
+        self._clock = clock
         self.is_useless = asyncio.Event()
         self.is_prefill = any(len(feed.token_ids) > LONGEST_BURST for step in steps for feed in step.feeds)
         for step in steps:
@@ -144,6 +149,7 @@ class _Batch:
 
     def run(self, engine: Engine) -> int:
         """Returns how many forwards it took. Never raises: a failure stands in the steps."""
+        began_s = self._clock()
         try:
             return self._run(engine)
         except Exception as error:  # whatever a runtime throws, every stream of the step is told
@@ -151,6 +157,7 @@ class _Batch:
                 step.error = step.error or error
             return 0
         finally:
+            self.took_s = self._clock() - began_s
             for step in self.steps:
                 step.is_done = True
 
@@ -182,7 +189,8 @@ class _Lane:
         first, second = ids
         self.proposals.append(Proposal(first, shares[0], None if second < 0 else second, shares[1]))
         self.new, self.position = [first], self.position + 1
-        return len(self.proposals) < self.step.max_steps and first not in self.step.end_token_ids
+        step = self.step
+        return len(self.proposals) < step.max_steps and first not in step.end_token_ids and not step.is_given_up
 
 
 def _lanes(engine: Engine, step: Step) -> list[_Lane]:

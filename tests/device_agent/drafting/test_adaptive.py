@@ -115,9 +115,10 @@ def test_it_asks_for_the_chance_of_no_more_leaves_than_it_may_take(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("acceptance", "chance", "steps"), [(None, 1.0, 1), (0.8, 1.0, 4), (0.8, 0.6, 1), (0.3, 1.0, 2), (0.8, 0.4, 1)]
+    ("acceptance", "chance", "steps"),
+    [(None, 1.0, 1), (0.8, 1.0, 11), (0.8, 0.6, 9), (0.3, 1.0, 2), (0.8, 0.4, 7), (0.8, 0.1, 1), (0.0, 1.0, 2)],
 )
-def test_short_steps_are_taken_in_a_row_while_the_path_stays_likely(acceptance, chance, steps):
+def test_short_steps_are_taken_in_a_row_until_the_path_is_unlikely(acceptance, chance, steps):
     view = seen(chain(chance), acceptance=acceptance)
     assert Adaptive(2, 0.1).in_a_row(view, [view.branches.tip]) == steps
 

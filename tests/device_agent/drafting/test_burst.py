@@ -9,8 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_agent.drafting.linear import Ahead
+from device_agent.drafting.step import DraftSteps
+from speculation.engines.runner import EngineRunner
 from speculation.shaping import virtual_time
 from tests.device_agent.drafting.doubles import VOCABULARY, Emulated, Watched, Writer, fresh_chain, steps_on
+from tests.device_agent.drafting.streams import PROMPT, Stream
 
 tokens = st.integers(0, VOCABULARY - 1)
 
@@ -90,5 +94,68 @@ def test_a_job_takes_several_steps_once_they_are_known_to_be_short_and_never_whe
         assert writer.steps.burst == 1
         await writer.extend([])
         assert (writer.steps.burst > 1) is not is_emulated
+
+    virtual_time.run(work())
+
+
+class SlowHandOver(EngineRunner):
+    """Half a second passes between the end of a job and its caller's next turn."""
+
+    async def run(self, job, abandon=None):
+        result = await super().run(job, abandon)
+        await asyncio.sleep(0.5)
+        return result
+
+
+def test_a_slow_hand_over_between_threads_is_no_reason_for_a_job_of_one_step():
+    async def work():
+        steps = DraftSteps(SlowHandOver(Watched()))
+        await Writer(steps, [0, 1]).extend([])
+        assert steps.step_s == 0
+        assert steps.burst > 1
+
+    virtual_time.run(work())
+
+
+class Interrupted(Watched):
+    """Calls back in the middle of a job, before its forward number ``at``."""
+
+    def __init__(self, at, call) -> None:
+        super().__init__()
+        self._at, self._call = at, call
+
+    def extend(self, chunks):
+        if len(self.forwards) == self._at:
+            self._call()
+        return super().extend(chunks)
+
+
+async def interrupted(at, take):
+    """A job of eight steps behind the prompt; before forward ``at`` of it ``take`` of what it drafted becomes final."""
+    told = [proposal.token_id for proposal in fresh_chain(PROMPT, 20)]
+    stream = Stream(None, Ahead(), steps=steps_on(engine := Interrupted(1 + at, lambda: stream.settle(take(told[1:])))))
+    await stream.drafter.step()
+    stream.settle(told[:1])
+    await stream.drafter.step()
+    stream.check()
+    return engine, stream, told[1:]
+
+
+@pytest.mark.parametrize("count", range(1, 8))
+def test_what_a_job_drafts_behind_the_tokens_that_overtook_it_is_kept(count):
+    async def work():
+        engine, stream, told = await interrupted(7, lambda told: told[:count])
+        assert len(engine.forwards) == 1 + 8
+        assert stream.main == told[count:8]
+
+    virtual_time.run(work())
+
+
+@pytest.mark.parametrize("at", range(1, 7))
+def test_a_job_that_a_verdict_contradicts_takes_no_further_step(at):
+    async def work():
+        engine, stream, _ = await interrupted(at, lambda told: [*told[: at - 1], (told[at - 1] + 1) % VOCABULARY])
+        assert len(engine.forwards) == 1 + at + 1
+        assert stream.main == []
 
     virtual_time.run(work())
