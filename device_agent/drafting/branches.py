@@ -38,7 +38,6 @@ class Branch:
     ``rank`` is its place among its siblings by likelihood; ``is_second``: it was the draft's runner-up. ``chance``: that the
     full model takes the token, given that it took the parent. ``log_chance`` adds up from a fixed past, so only differences
     mean something. ``proposal`` is what the draft said of the next position, None until the branch is extended.
-    ``is_final``: the log took it, so that it is, or was, the root.
     """
 
     token_id: int
@@ -52,7 +51,6 @@ class Branch:
     is_growing: bool = False
     proposal: Proposal | None = None
     is_alive: bool = True
-    is_final: bool = False
     children: list[Branch] = field(default_factory=list)
 
 
@@ -73,7 +71,7 @@ class Branches:
     """The tree. ``main`` is the chain of likeliest choices behind the log's end: what a reader is shown."""
 
     def __init__(self, last_token_id: int, position: int) -> None:
-        self.root = Branch(last_token_id, 0, position, None, is_final=True)
+        self.root = Branch(last_token_id, 0, position, None)
         self.main: list[Branch] = []
         self._leaves: dict[Branch, None] = {self.root: None}
 
@@ -186,7 +184,6 @@ class Branches:
             # A pruned or an unsent second choice: it can grow again now that it is the log's end.
             self._leaves.setdefault(survivor)
         survivor.parent = None
-        survivor.is_final = True
         self.root = survivor
 
     def _kill(self, branch: Branch) -> None:

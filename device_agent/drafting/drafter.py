@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -11,6 +12,7 @@ from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead
 from device_agent.drafting.policy import Pace, Policy, View
+from device_agent.drafting.resting import Resting
 from device_agent.drafting.step import DraftSteps, Step
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
@@ -28,7 +30,7 @@ class Drafter:
     """Drafts for one session. ``step`` is called by one task; ``settle`` in between, also while a step runs.
 
     ``depth`` bounds the drafts ahead of the final log while a verifier is there, ``context_length`` all of it.
-    ``is_gathering``: drafts are held back until the next pass can use them.
+    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by the agent's streams.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class Drafter:
         depth: int,
         context_length: int,
         is_gathering: bool = True,
+        resting: Resting | None = None,
     ) -> None:
         self.pace = Pace()
         self.schedule = Schedule()
@@ -59,6 +62,8 @@ class Drafter:
         self._width = policy.width if steps.can_fork else 1
         self._caches = Caches(self._width)
         self._grown = 0
+        self._resting = resting or Resting()
+        self._num_verdicts = 0
         self._running: Step | None = None
         self._leaves: Sequence[Branch] = ()
 
@@ -129,6 +134,7 @@ class Drafter:
         settled = self.branches.settle(token_ids)
         self._caches.settle(start, token_ids)
         self._learn(settled)
+        self._num_verdicts += 1
         if not self.branches.main:
             self._grown = 0
         self._leave_s = None
@@ -155,9 +161,13 @@ class Drafter:
         return _ALONE if view.is_alone else self._policy
 
     def _select(self, view: View) -> Sequence[Branch]:
-        if view.room <= 0:
+        if view.room <= 0 or self._rests(view):
             return []
         return self._policy_for(view).select(view)[: min(self._width, view.room)]
+
+    def _rests(self, view: View) -> bool:
+        """A verifier that is told when nothing more will come may wait for drafts: there a device never rests."""
+        return not (view.is_alone or self._policy.says_pass) and self._resting.is_due(self._num_verdicts, view.pass_s)
 
     async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]
@@ -197,22 +207,29 @@ class Drafter:
         the log took."""
         if leaf.is_alive:
             return leaf, chain
-        root = self.branches.root
-        return root, chain[root.position - leaf.position :] if self._agrees(leaf, chain) else ()
+        if leaf.parent is not None:  # the log never took it
+            return leaf, ()
+        num_taken = self.branches.root.position - leaf.position
+        num_agreed = self._num_agreed(leaf, chain)
+        is_contradicted = num_agreed < min(num_taken, len(chain))
+        self._resting.compared(num_agreed, is_contradicted)
+        return self.branches.root, () if is_contradicted else chain[num_taken:]
 
     def _may_be_of_use(self, step: Step) -> bool:
         """Whether the step that runs may still tell of a position behind the log, by what it has proposed so far."""
-        if any(leaf.is_alive for leaf in self._leaves):
-            return True
         last = self.branches.root.position
         chains = step.proposals or [[] for _ in self._leaves]  # none before the job begins
-        leaves = zip(self._leaves, chains, strict=False)
-        return any(leaf.position + step.max_steps > last and self._agrees(leaf, chain) for leaf, chain in leaves)
+        for leaf, chain in zip(self._leaves, chains, strict=False):
+            reaches = leaf.parent is None and leaf.position + step.max_steps > last
+            if leaf.is_alive or (reaches and self._num_agreed(leaf, chain) == min(last - leaf.position, len(chain))):
+                return True
+        return False
 
-    def _agrees(self, leaf: Branch, chain: Sequence[Proposal]) -> bool:
-        """Whether the log took the leaf, and behind it nothing that contradicts the chain."""
+    def _num_agreed(self, leaf: Branch, chain: Sequence[Proposal]) -> int:
+        """How many of a chain behind a final leaf equal what the log took there, up to the first that does not."""
         taken = self._session.final[leaf.position + 1 :]
-        return leaf.is_final and all(token_id == p.token_id for token_id, p in zip(taken, chain, strict=False))
+        pairs = zip(taken, chain, strict=False)
+        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1].token_id, pairs))
 
     def _tell(self, branch: Branch) -> int:
         """The session's name of a branch's node; the way to it is told first where it was not."""
@@ -236,3 +253,4 @@ class Drafter:
         for proposal, token_id in settled.compared:
             self._calibration.observe(proposal, token_id, is_greedy)
         self.pace.compared(len(settled.agreed), settled.contradicted is not None)
+        self._resting.compared(len(settled.agreed), settled.contradicted is not None)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from device_agent.config import AgentConfig
 from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.drafter import Drafter
+from device_agent.drafting.resting import Resting
 from device_agent.drafting.step import DraftSteps
 from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
@@ -17,6 +18,7 @@ class Drafting:
 
     def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:
         self.calibration = Calibration()
+        self._resting = Resting()
         self._steps = DraftSteps(runner)
         self._policy = config.policy()
         self._depth = config.draft_depth
@@ -33,6 +35,7 @@ class Drafting:
             self._depth,
             pair.draft_context_length,
             self._is_gathering,
+            self._resting,
         )
 
     async def aclose(self) -> None:
