@@ -31,6 +31,7 @@ LAST_EVENT_ID = "last-event-id"
 MAX_SEQ_DIGITS = 18
 _CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
+_to_text = json.JSONEncoder(separators=(",", ":")).encode
 
 _log = logging.getLogger(__name__)
 
@@ -152,7 +153,7 @@ async def _chunks(reader: Reader) -> AsyncIterator[bytes]:
 
 def encode(event: Event) -> str:
     """One server-sent event. The JSON is ASCII, so no reader takes a character of it for the end of a line."""
-    return f"id: {event.seq}\nevent: {event.name}\ndata: {json.dumps(event.to_json(), separators=(',', ':'))}\n\n"
+    return f"id: {event.seq}\nevent: {event.name}\ndata: {_to_text(event.to_json())}\n\n"
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

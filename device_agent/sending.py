@@ -25,7 +25,9 @@ class Sender:
         self._said_pass = False
 
     def wake(self) -> None:
-        self._news.set()
+        """Costs a turn of the loop only where there is something to say."""
+        if self._session.unsent_nodes or (self._drafter.says_pass and not self._said_pass):
+            self._news.set()
 
     def settled(self) -> None:
         """A verdict came: the verifier waits anew."""
