@@ -26,7 +26,7 @@ from speculation.protocol.messages import (
     Verdict,
     VerdictKind,
 )
-from speculation.protocol.outbox import Outbox
+from speculation.protocol.outbox import UNOPENED_ROOM, Outbox
 from speculation.protocol.tree import DraftTree, TreeNode
 
 
@@ -114,7 +114,7 @@ class DeviceSession:
         """Nodes that may still be drafted now; 0 where the main branch is complete. The verifier's advice is followed."""
         if self.finish_reason is not None or self._cancelled or self._is_path_complete():
             return 0
-        wanted = min(self._credit, self._advice or self._credit)
+        wanted = min(self._credit, self._advice or self._credit) if self._is_open else UNOPENED_ROOM
         return max(0, wanted - len(self._by_handle))
 
     @property
@@ -163,9 +163,9 @@ class DeviceSession:
     def flush(self, passes: bool = False) -> Draft | None:
         """The nodes not sent yet, within the credit; None when there is nothing to say.
 
-        ``passes`` says that nothing more will come before the next verdict.
+        ``passes`` says that nothing more will come before the next verdict. Before ``Opened`` only the main branch is sent.
         """
-        nodes = self._outbox.take(self._credit)
+        nodes = self._outbox.take(self._credit, None if self._is_open else self._path)
         return Draft.of(nodes, len(self._final), passes, self._packs) if nodes or passes else None
 
     def cancel(self) -> Cancel:

@@ -7,10 +7,14 @@ its number when it is sent and not when it is drafted. A sent node counts agains
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from speculation.protocol.messages import MAX_DRAFT_NODES, Node
 from speculation.protocol.tree import NodeState, TreeNode
+
+UNOPENED_ROOM = 256
+"""Nodes that may be drafted before the verifier has said how many it bears. Only the initial credit may be sent by then, and
+only the main branch is: over a long round trip other branches would use it up, and nothing could be sent until ``Opened``."""
 
 
 class Outbox:
@@ -35,14 +39,13 @@ class Outbox:
         """A verdict made the node final or dead."""
         self._by_number.pop(node.number, None)
 
-    def take(self, credit: int) -> tuple[Node, ...]:
-        """Number the next nodes, as many as the credit allows; what died unsent is left out."""
-        nodes: list[TreeNode] = []
-        room = min(credit - self.num_sent, MAX_DRAFT_NODES)
-        while self._unsent and len(nodes) < room:
-            node = self._unsent.popleft()
-            if node.state is NodeState.PENDING:
-                nodes.append(node)
+    def take(self, credit: int, path: Sequence[TreeNode] | None = None) -> tuple[Node, ...]:
+        """Number the next nodes, as many as the credit allows; what died unsent is left out.
+
+        With ``path``, which begins behind the log's end, nodes of it alone.
+        """
+        room = max(0, min(credit - self.num_sent, MAX_DRAFT_NODES))
+        nodes = self._next(room) if path is None else [node for node in path if not node.number][:room]
         return tuple([self._number(node) for node in _by_branch(nodes)])
 
     def find(self, number: int) -> TreeNode | None:
@@ -50,6 +53,14 @@ class Outbox:
         if number > self._last_number:
             raise LookupError(f"node {number} was never sent")
         return self._by_number.get(number)
+
+    def _next(self, room: int) -> list[TreeNode]:
+        nodes: list[TreeNode] = []
+        while self._unsent and len(nodes) < room:
+            node = self._unsent.popleft()
+            if node.state is NodeState.PENDING and not node.number:
+                nodes.append(node)
+        return nodes
 
     def _number(self, node: TreeNode) -> Node:
         self._last_number += 1

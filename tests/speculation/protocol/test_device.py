@@ -18,6 +18,7 @@ from speculation.protocol.messages import (
     Verdict,
     VerdictKind,
 )
+from speculation.protocol.outbox import UNOPENED_ROOM
 
 ACCEPT, CORRECT, DECODED = VerdictKind.ACCEPT, VerdictKind.REVOKE_AND_CORRECT, VerdictKind.DECODED
 END = 99
@@ -295,11 +296,32 @@ def test_a_draft_that_cannot_be_packed_is_sent_as_it_was():
 
 def test_before_opened_a_device_has_the_initial_credit():
     device = session(credit=None)
-    draft(device, *range(INITIAL_CREDIT))
-    assert device.room == 0
+    draft(device, *range(INITIAL_CREDIT + 2))
     assert len(device.flush().nodes) == INITIAL_CREDIT
+    assert device.flush() is None
     device.receive(Opened("s", INITIAL_CREDIT + 5, "x"))
-    assert device.room == 5
+    assert device.room == 3
+    assert len(device.flush().nodes) == 2
+
+
+def test_before_opened_a_device_may_draft_more_than_it_may_send():
+    device = session(credit=None)
+    draft(device, *range(INITIAL_CREDIT))
+    assert device.room == UNOPENED_ROOM - INITIAL_CREDIT
+    device.receive(Opened("s", INITIAL_CREDIT - 1, "x"))
+    assert device.room == 0
+
+
+def test_before_opened_only_the_main_branch_is_sent_and_then_the_rest():
+    device = session(credit=None)
+    first, second = draft(device, 5, 6)
+    other = device.drafted(7, 1, first)
+    device.drafted(8, 0, other)
+    assert [node.token_id for node in device.flush().nodes] == [5, 6]
+    assert device.flush() is None
+    device.receive(Opened("s", 40, "x"))
+    assert device.flush().nodes == (Node(3, 1, 7, 0, 1), Node(4, 3, 8, 0, 0))
+    assert (device.unsent_nodes, device.path_handles) == (0, (first, second))
 
 
 def test_flush_never_exceeds_the_credit():
@@ -386,7 +408,8 @@ def test_a_new_stream_starts_with_the_initial_credit_and_without_advice():
     device = session(credit=40)
     device.receive(Verdict(2, 0, 0, 5, DECODED, advice=3))
     device.open()
-    assert device.room == INITIAL_CREDIT
+    draft(device, *range(INITIAL_CREDIT + 1))
+    assert len(device.flush().nodes) == INITIAL_CREDIT
     with pytest.raises(MalformedMessageError, match="Opened must come first"):
         decoded(device, 6)
 
@@ -398,7 +421,9 @@ def test_handles_outlive_streams():
     device.open()
     device.drafted(7, 1, first)
     assert device.path_handles == (first, second)
-    assert device.flush().nodes[2] == Node(3, 1, 7, 0, 1)
+    assert [node.number for node in device.flush().nodes] == [1, 2]
+    device.receive(Opened("s", 8, "x"))
+    assert device.flush().nodes == (Node(3, 1, 7, 0, 1),)
 
 
 def test_another_fingerprint_is_told():
