@@ -70,10 +70,10 @@ def _cell_grid(rows: Sequence[Row], search: Search) -> Grid:
     num_met = sum(not compared(row).is_missed for row in rows)
     made_up = max(row.made_up_share for row in rows)
     title = (
-        f"Emulated, up to {search.num_tokens} tokens x {search.num_draws} draws a cell, settings chosen on another draw, drafts"
-        f" sent at once where the verifier waits: final tokens a second within {BUDGET:g} passes a token (or, where marked, the"
-        f" fewest that both reach); {num_met} of {len(rows)} cells reach {LEAST_RATIO:g} times stop-and-wait; at most"
-        f" {made_up:.0%} of a cell's draft rows lie behind prefixes that no trace holds"
+        f"Emulated, up to {search.num_tokens} tokens x {search.num_draws} draws a cell, settings chosen on another draw: final"
+        f" tokens a second within {BUDGET:g} passes a token (or, where marked, the fewest that both reach); {num_met} of"
+        f" {len(rows)} cells reach {LEAST_RATIO:g} times stop-and-wait; at most {made_up:.0%} of a cell's draft rows lie behind"
+        f" prefixes that no trace holds"
     )
     return Grid(title, CELLS, [_cells(row) for row in rows])
 

@@ -110,20 +110,15 @@ class Row:
 
 
 def ours(search: Search, pass_ms: float) -> dict[str, Setup]:
-    """The settings of patience, gathering and policy, by name. At patience 0 there is nothing to gather for.
-
-    Where the verifier waits, the device sends at once (``draft_gather`` off): it holds drafts back for passes that follow each
-    other without a gap, which a verifier that waits for those very drafts does not run. That costs bytes, which are not priced.
-    """
+    """The settings of patience, gathering and policy, by name. At patience 0 there is nothing to gather for."""
     found = {}
     for policy in search.policies:
         agent = POLICIES[policy]
         found[f"{policy}, patience 0"] = Setup(agent, VerifierConfig(patience=0.0))
-        at_once = agent.model_copy(update={"draft_gather": False})
         for title, patience in _patiences(search, pass_ms).items():
             for gather in search.gathers:
                 name = f"{policy}, patience {title}, gather {gather}"
-                found[name] = Setup(at_once, VerifierConfig(patience=patience, gather=gather))
+                found[name] = Setup(agent, VerifierConfig(patience=patience, gather=gather))
     return found
 
 

@@ -189,7 +189,7 @@ class Generation:
         self._meter.compared(len(settled.agreed), settled.contradicted is not None)
         self._meter.verdict(verdict, len(update.tokens), now_s)
         is_overtaken = self._session.live_nodes == self._session.unsent_nodes
-        self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken)
+        self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken, verdict.last_node)
         self._sender.settled()
         events = self._display.finalised(update.tokens)
         if not update.kept:  # another branch may hold what follows

@@ -54,7 +54,7 @@ class Sender:
         self._said_pass = self._said_pass or says_pass
         draft = self._session.flush(says_pass)
         if draft is not None and draft.nodes:
-            self._drafter.sent(now_s)
+            self._drafter.sent(now_s, draft.nodes[-1].number)
         return draft
 
 

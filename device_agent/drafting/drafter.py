@@ -93,10 +93,10 @@ class Drafter:
             self._leave_s = self.schedule.leave_s(now_s)
         return self._leave_s
 
-    def sent(self, now_s: float) -> None:
-        """What was drafted went out."""
+    def sent(self, now_s: float, last_node: int) -> None:
+        """What was drafted went out, up to this number."""
         self._leave_s = None
-        self.schedule.sent(now_s)
+        self.schedule.sent(now_s, last_node)
 
     @property
     def says_pass(self) -> bool:

@@ -3,6 +3,10 @@
 A pass begins when the one before ends, and a draft that arrives while a pass runs waits for the next. So drafts are held back
 until they must leave to be there when the next pass begins, and share one message: the same tokens a second for a fraction of
 the bytes. Where nothing is known yet, or the estimate is off, a draft leaves a little early, or catches the pass after.
+
+A verifier may also wait for drafts. Then a pass begins when they arrive, and nothing is held back. The device sees it: a pass
+that checked a node began after the node's arrival; where that leaves less time to it than lies between its verdict and the one
+before, the verifier stood idle in between.
 """
 
 from __future__ import annotations
@@ -18,6 +22,12 @@ WINDOW = 8
 
 FORGETTING = 0.01
 """Share of what a late draft added to the estimate that every verdict takes off again."""
+
+IDLE_SHARE = 0.1
+"""A verifier was idle where it was so for more than this share of the time between two verdicts: less may be the network."""
+
+IDLE_WINDOW = 32
+"""Verdicts for which it counts that a verifier was seen idle."""
 
 SHORTEST_PASS_S = 0.01
 """Below, nothing is held back: an event loop's timers are a millisecond coarse."""
@@ -35,6 +45,13 @@ class Schedule:
         self._intervals_s: deque[float] = deque(maxlen=WINDOW)
         self._round_trip_s: float | None = None
         self._delay_s = 0.0
+        self._sent: deque[tuple[int, float]] = deque()
+        self._num_since_idle = IDLE_WINDOW
+
+    @property
+    def is_waited_for(self) -> bool:
+        """Whether the verifier has been seen idle lately: it waits for drafts."""
+        return self._num_since_idle < IDLE_WINDOW
 
     @property
     def pass_s(self) -> float | None:
@@ -46,18 +63,25 @@ class Schedule:
         self._verdict_s = self._sent_s = None
         self._intervals_s.clear()
         self._round_trip_s, self._delay_s = round_trip_s, 0.0
+        self._sent.clear()
+        self._num_since_idle = IDLE_WINDOW
 
-    def sent(self, now_s: float) -> None:
-        """Drafts left the device."""
+    def sent(self, now_s: float, last_node: int) -> None:
+        """Drafts left the device, up to this number."""
         self._sent_s = now_s
+        self._sent.append((last_node, now_s))
 
-    def verdict(self, now_s: float, is_bare: bool, is_overtaken: bool) -> None:
-        """A verdict came. ``is_bare``: its pass had no drafts of this stream; ``is_overtaken``: nothing sent still stands.
+    def verdict(self, now_s: float, is_bare: bool, is_overtaken: bool, last_node: int = 0) -> None:
+        """A verdict came. ``is_bare``: its pass had no drafts of this stream; ``is_overtaken``: nothing sent still stands;
+        ``last_node``: the number of the last node that it took, 0 where it took none.
 
         Drafts that left in time for that pass, by the estimate, and were not there took longer than the estimate.
         """
         if self._verdict_s is not None:
             self._intervals_s.append(now_s - self._verdict_s)
+            self._num_since_idle += 1
+            if self._was_idle(now_s, now_s - self._verdict_s, last_node):
+                self._num_since_idle = 0
         self._verdict_s = now_s
         self._delay_s *= 1 - FORGETTING
         if is_bare and self._sent_s is not None and self.pass_s is not None and self._round_trip_s is not None:
@@ -74,9 +98,18 @@ class Schedule:
         """
         # The shortest interval: who leaves too early has lost nothing.
         pass_s = min(self._intervals_s, default=0.0)
-        if pass_s < SHORTEST_PASS_S or self._round_trip_s is None or self._verdict_s is None:
+        if pass_s < SHORTEST_PASS_S or self._round_trip_s is None or self._verdict_s is None or self.is_waited_for:
             return now_s
         early_s = pass_s * MARGIN_SHARE + (max(self._intervals_s) - min(self._intervals_s)) / 2
         last_s = self._verdict_s + pass_s - self._round_trip_s - self._delay_s
         last_s += max(0, -int((last_s - now_s + SAME_S) // pass_s)) * pass_s
         return max(now_s, last_s - early_s)
+
+    def _was_idle(self, now_s: float, interval_s: float, last_node: int) -> bool:
+        """Whether the verifier stood idle before the pass of this verdict."""
+        while self._sent and self._sent[0][0] < last_node:
+            self._sent.popleft()
+        if not last_node or not self._sent or self._round_trip_s is None:
+            return False
+        longest_pass_s = now_s - self._sent[0][1] - self._round_trip_s
+        return interval_s - longest_pass_s > IDLE_SHARE * interval_s

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from benchmarks.grid_production import delay_line
-from device_agent.drafting.gathering import MARGIN_SHARE, WINDOW, Schedule
+from device_agent.drafting.gathering import IDLE_WINDOW, MARGIN_SHARE, WINDOW, Schedule
 from speculation.links.memory import MemoryConnector
 from speculation.shaping import virtual_time
 from speculation.shaping.link import ShapedConnector
@@ -54,6 +56,63 @@ def test_a_draft_that_is_only_just_in_time_is_not_held_back_for_the_next_pass():
         assert schedule.leave_s(now_s) == now_s
 
 
+def waited_for(num_passes: int = 3, idle_s: float = 0.02) -> tuple[Schedule, float]:
+    """A verifier that begins a pass when drafts arrive, so long after the one before; and the time of the last verdict."""
+    schedule = Schedule()
+    schedule.opened(ROUND_TRIP_S)
+    sent_s = 0.0
+    for number in range(1, num_passes + 1):
+        schedule.sent(sent_s, number)
+        now_s = sent_s + ROUND_TRIP_S + PASS_S
+        schedule.verdict(now_s, is_bare=False, is_overtaken=True, last_node=number)
+        # It would be in time for a pass that begins at once if it left so long before the verdict.
+        sent_s = now_s - ROUND_TRIP_S + idle_s
+    return schedule, now_s
+
+
+def test_a_verifier_that_waits_for_drafts_gets_them_at_once():
+    schedule, now_s = waited_for()
+    assert schedule.is_waited_for
+    assert schedule.leave_s(now_s + 0.001) == now_s + 0.001
+
+
+def test_one_that_is_never_idle_is_not_taken_for_one_that_waits():
+    """Drafts arrive while a pass runs, and are checked by the next."""
+    schedule, now_s = waited_for(num_passes=6, idle_s=-0.01)
+    assert not schedule.is_waited_for
+    assert schedule.leave_s(now_s + 0.001) > now_s + 0.001
+
+
+def test_what_the_network_makes_uneven_is_no_idleness():
+    assert not waited_for(idle_s=0.002)[0].is_waited_for
+
+
+def test_a_verifier_that_is_not_seen_idle_any_more_counts_as_one_that_goes_on():
+    schedule, now_s = waited_for()
+    for count in range(1, IDLE_WINDOW + 1):
+        assert schedule.is_waited_for
+        schedule.verdict(now_s + count * PASS_S, is_bare=False, is_overtaken=False)
+    assert not schedule.is_waited_for
+    waiting, _ = waited_for()
+    waiting.opened(ROUND_TRIP_S)
+    assert not waiting.is_waited_for
+
+
+@pytest.mark.parametrize("gather", [1, 4])
+def test_with_a_verifier_that_waits_gathering_costs_no_time(gather):
+    async def work(draft_gather):
+        async with verifier(SlowEngine(PASS_S), patience="never", gather=gather) as made:
+            line = ShapedConnector(MemoryConnector(made), delay_line(60))
+            draft = DraftEngine(0.5, step_s=0.009)
+            async with agent_of(line, draft, drafting="second-branch", draft_gather=draft_gather) as running:
+                last = (await answer(running, max_tokens=120)).last
+                return last["token_ids"], asyncio.get_running_loop().time()
+
+    (held, held_s), (sent, sent_s) = virtual_time.run(work(True)), virtual_time.run(work(False))
+    assert held == sent
+    assert held_s <= 1.01 * sent_s
+
+
 def test_verdicts_that_come_unevenly_make_drafts_leave_earlier():
     even, uneven = steady(), steady()
     last_s = (WINDOW + 1) * PASS_S
@@ -67,7 +126,7 @@ def test_a_draft_that_came_late_moves_the_estimate_which_forgets_it_again():
     schedule = steady()
     last_s = (WINDOW + 1) * PASS_S
     before_s = schedule.leave_s(last_s)
-    schedule.sent(before_s)
+    schedule.sent(before_s, 1)
     # Sent in time for the pass that this verdict ends, and not in it.
     schedule.verdict(last_s + 2 * PASS_S, is_bare=True, is_overtaken=False)
     now_s = last_s + 2 * PASS_S
