@@ -17,6 +17,9 @@ from statistics import median_low
 MARGIN_SHARE = 0.05
 """Drafts leave so much of a pass earlier than the estimate says, and by half of what verdicts come unevenly."""
 
+MOST_EARLY_SHARE = 0.1
+"""But no earlier than so much of a pass. In that time nothing is held back: every draft step is a message of its own."""
+
 WINDOW = 8
 """Verdicts whose intervals count."""
 
@@ -100,7 +103,8 @@ class Schedule:
         pass_s = min(self._intervals_s, default=0.0)
         if pass_s < SHORTEST_PASS_S or self._round_trip_s is None or self._verdict_s is None or self.is_waited_for:
             return now_s
-        early_s = pass_s * MARGIN_SHARE + (max(self._intervals_s) - min(self._intervals_s)) / 2
+        uneven_s = max(self._intervals_s) - min(self._intervals_s)
+        early_s = min(pass_s * MARGIN_SHARE + uneven_s / 2, pass_s * MOST_EARLY_SHARE)
         last_s = self._verdict_s + pass_s - self._round_trip_s - self._delay_s
         last_s += max(0, -int((last_s - now_s + SAME_S) // pass_s)) * pass_s
         return max(now_s, last_s - early_s)

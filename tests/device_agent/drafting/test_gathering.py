@@ -9,7 +9,7 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from benchmarks.grid_production import delay_line
-from device_agent.drafting.gathering import IDLE_WINDOW, MARGIN_SHARE, WINDOW, Schedule
+from device_agent.drafting.gathering import IDLE_WINDOW, MARGIN_SHARE, MOST_EARLY_SHARE, WINDOW, Schedule
 from speculation.links.memory import MemoryConnector
 from speculation.shaping import virtual_time
 from speculation.shaping.link import ShapedConnector
@@ -120,6 +120,15 @@ def test_verdicts_that_come_unevenly_make_drafts_leave_earlier():
     uneven.verdict(last_s + PASS_S + 0.01, is_bare=False, is_overtaken=False)
     now_s = last_s + PASS_S + 0.01
     assert uneven.leave_s(now_s) - now_s < even.leave_s(now_s) - (last_s + PASS_S) + 0.01
+
+
+def test_however_unevenly_verdicts_come_most_of_a_pass_is_gathered():
+    schedule, now_s = steady(), (WINDOW + 1) * PASS_S
+    for late_s in (0.05, 0.0, 0.05, 0.0):
+        now_s += PASS_S + late_s
+        schedule.verdict(now_s, is_bare=False, is_overtaken=False)
+    last_s = now_s + PASS_S - ROUND_TRIP_S
+    assert schedule.leave_s(now_s) >= last_s - MOST_EARLY_SHARE * PASS_S - 1e-9
 
 
 def test_a_draft_that_came_late_moves_the_estimate_which_forgets_it_again():
