@@ -63,14 +63,14 @@ class Search:
     own length, and ``num_scout_tokens`` bounds both in the scouting. ``slack``: see ``shortlist``.
     """
 
-    policies: tuple[str, ...] = tuple(POLICIES)
-    patiences: tuple[float, ...] = (0.5, 1.0, 2.0)
-    gathers: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
-    lengths: tuple[int, ...] = tuple(range(1, LONGEST_SYNC + 1))
-    num_scout_tokens: int = 150
+    policies: tuple[str, ...] = ("two branches", "four branches", "adaptive")
+    patiences: tuple[float, ...] = (1.0,)
+    gathers: tuple[int, ...] = (1, 2, 4, 8)
+    lengths: tuple[int, ...] = (*range(1, 9), 12, LONGEST_SYNC)
+    num_scout_tokens: int = 100
     num_tokens: int = 300
-    num_draws: int = 2
-    slack: float = 0.05
+    num_draws: int = 1
+    slack: float = 0.03
 
 
 @dataclass(frozen=True, slots=True)
