@@ -15,10 +15,11 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from rich.progress import Progress
 
-from benchmarks.grid_cells import Cell, Row, Runs, all_cells, few_cells, measure
+from benchmarks.grid_cells import ALPHAS, Cell, Row, Runs, all_cells, few_cells, measure
 from benchmarks.grid_tables import grids
 from benchmarks.report import add_arguments, publish
 
@@ -56,12 +57,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--processes", type=_count, default=2, metavar="N", help="cells that run at once (2)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the rates (the extra plot)")
+    parser.add_argument("--acceptance", type=float, choices=ALPHAS, help="only the cells of this acceptance")
     arguments = parser.parse_args()
     runs, cells = (QUICK, few_cells()) if arguments.quick else (Runs(), all_cells())
+    if arguments.acceptance is not None:
+        cells = [cell for cell in cells if cell.alpha == arguments.acceptance]
     began_s, began_cpu_s = time.perf_counter(), _cpu_s()
     rows = measured(cells, runs, arguments.processes)
     took_s = time.perf_counter() - began_s
     publish(arguments, "grid", grids(rows, runs), [row.to_json() for row in rows])
+    if arguments.plot:
+        from benchmarks import plots  # only here: most runs do without the library
+
+        plots.grid(rows, arguments.plot)
     print(budget(rows, took_s, _cpu_s() - began_cpu_s))
 
 

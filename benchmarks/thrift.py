@@ -18,6 +18,7 @@ from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 
 from rich.progress import Progress
 
@@ -90,12 +91,16 @@ def _side(side: Reached) -> list[str]:
 
 
 def _front_grids(row: Row) -> list[Grid]:
-    ours, theirs, times = front(row.ours), front(row.theirs), row.cell.times
-    where = f"draft {times.draft_ms:g} ms, pass {times.pass_ms:g} ms, round trip {times.round_trip_ms:g} ms, {row.cell.text}"
+    ours, theirs, where = front(row.ours), front(row.theirs), _where(row.cell)
     return [
         Grid(f"Emulated, {where}: the whole front", FRONTS, [_front_cells(point, theirs) for point in ours]),
         Grid(f"Emulated, {where}: stop-and-wait's front", WAITING_FRONT, [_point_cells(point) for point in theirs]),
     ]
+
+
+def _where(cell: Cell) -> str:
+    times = cell.times
+    return f"draft {times.draft_ms:g} ms, pass {times.pass_ms:g} ms, round trip {times.round_trip_ms:g} ms, {cell.text}"
 
 
 def _front_cells(point: Point, theirs: Sequence[Point]) -> list[str]:
@@ -136,10 +141,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--processes", type=int, choices=range(1, 65), default=2, metavar="N", help="cells at once (2)")
+    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the reference cell's fronts (the extra plot)")
     arguments = parser.parse_args()
     search, cells = (QUICK, few_cells()) if arguments.quick else (Search(), all_cells())
     rows = measured(cells, search, arguments.processes)
     publish(arguments, BLOCK, grids(rows, search), [to_json(row) for row in rows])
+    if arguments.plot:
+        from benchmarks import plots  # only here: most runs do without the library
+
+        row = next(row for row in rows if row.cell == REFERENCE)
+        plots.thrift(front(row.ours), front(row.theirs), _where(row.cell), arguments.plot)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,59 @@
+"""Pictures of what the benchmarks found, for those who would rather look than read. Needs the extra ``plot``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from benchmarks.grid_cells import WIDTHS, Row
+from benchmarks.thrift_front import BUDGET, Point
+
+ACCEPTANCE = 0.8
+# The same figures give the same bytes: no date, no random names, text as text.
+mpl.rcParams.update({"svg.hashsalt": "outrider", "svg.fonttype": "none", "font.size": 9})
+
+
+def grid(rows: Sequence[Row], file: Path) -> None:
+    """Rates over the round trip, a panel for each draft and pass time, at one acceptance."""
+    chosen = [row for row in rows if row.cell.alpha == ACCEPTANCE]
+    panels = sorted({(row.cell.times.draft_ms, row.cell.times.pass_ms) for row in chosen})
+    figure = Figure(figsize=(9, 6.5), layout="constrained")
+    figure.suptitle(f"Final tokens a second over the round trip, acceptance {ACCEPTANCE:g} (emulated)")
+    all_axes = figure.subplots(2, 2, sharex=True, sharey=True).flat
+    for axes, (draft_ms, pass_ms) in zip(all_axes, panels, strict=False):
+        here = [row for row in chosen if (row.cell.times.draft_ms, row.cell.times.pass_ms) == (draft_ms, pass_ms)]
+        axes.set_title(f"draft {draft_ms:g} ms, pass {pass_ms:g} ms")
+        _lines(axes, sorted(here, key=lambda row: row.cell.times.round_trip_ms))
+    figure.supxlabel("round trip, ms")
+    figure.supylabel("tokens a second")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def thrift(ours: Sequence[Point], theirs: Sequence[Point], where: str, file: Path) -> None:
+    """Two fronts of rate over passes a token."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for points, label in ((ours, "drafting ahead, patience and gathering"), (theirs, "stop and wait")):
+        passes = [point.figures.passes_per_token for point in points]
+        axes.plot(passes, [point.figures.tokens_per_s for point in points], "o-", label=label)
+    axes.axvline(BUDGET, color="grey", linestyle=":", label=f"{BUDGET:g} passes a token")
+    axes.set_title(f"How fast at how few passes: {where} (emulated)")
+    axes.set(xlabel="passes of the full model a token", ylabel="final tokens a second", ylim=(0, None))
+    axes.legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def _lines(axes: Axes, rows: Sequence[Row]) -> None:
+    round_trips_ms = [row.cell.times.round_trip_ms for row in rows]
+    axes.plot(round_trips_ms, [row.cloud.tokens_per_s for row in rows], "k--", label="cloud alone")
+    axes.plot(round_trips_ms, [row.sync.ours.tokens_per_s for row in rows], "s-", markersize=3, label="stop and wait")
+    for width, name in WIDTHS.items():
+        rates = [row.ahead[width].ours.tokens_per_s for row in rows]
+        axes.plot(round_trips_ms, rates, "o-", markersize=3, label=name)
+    axes.set_ylim(0, None)
+    axes.grid(alpha=0.3)
