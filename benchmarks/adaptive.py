@@ -2,8 +2,9 @@
 
 The cost model, which is also printed: a pass takes a base and a price for each row (1 ms on 60, 0.5 ms on 30); a draft step
 takes its time, of which a row is a tenth; the phone takes 5 W while it drafts and 3.5 uJ for each byte sent. The score is one
-time a token: seconds, plus joules at a price, plus bytes at a price. Two levels: 4 ms a joule and 1 us a byte, where drafting
-is nearly free; 60 ms a joule and 10 us a byte, where it is dear.
+time a token: seconds, plus joules at a price, plus bytes at a price. Three levels: 4 ms a joule and 1 us a byte, where drafting
+is nearly free; 60 ms a joule and 10 us a byte, where it is dear; and one between them. The tables use a draw of the process
+that was not looked at while the rule was made.
 
 Depth, width and the floor of the confidence gate are searched exhaustively in each cell. ``adaptive`` is told the price of a
 second of drafting (the joule's price times 5 W) and nothing else: not the byte's, not the row's, not what the world is. Then
