@@ -34,7 +34,7 @@ class Runs:
     """How much is run a cell."""
 
     num_tokens: int = 1000
-    num_seeds: int = 2
+    num_seeds: int = 1
 
 
 @dataclass(frozen=True, slots=True)
