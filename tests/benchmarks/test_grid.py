@@ -18,7 +18,7 @@ def row():
 
 
 def test_the_code_comes_near_the_model_at_every_width(row):
-    assert min(row.of_model.values()) > 0.94
+    assert min(row.of_model.values()) > 0.97
     assert max(row.of_model.values()) < 1.02
     rates = [row.ahead[width].ours.tokens_per_s for width in (1, 2, 4)]
     assert rates == sorted(rates)

@@ -100,7 +100,8 @@ def test_a_shortlist_keeps_what_is_near_the_front():
 
 
 def test_the_settings_are_all_of_patience_gathering_and_policy():
-    found = thrift_runs.ours(Search(patiences=(0.5,), gathers=(1, 4)), pass_ms=60.0)
+    search = Search(policies=tuple(thrift_runs.POLICIES), patiences=(0.5,), gathers=(1, 4))
+    found = thrift_runs.ours(search, pass_ms=60.0)
     assert len(found) == 4 * (1 + 2 * 2)
     told = {(s.agent.drafting, s.agent.draft_width, s.verifier.patience, s.verifier.gather) for s in found.values()}
     assert len(told) == len(found)
