@@ -38,11 +38,15 @@ def thrift(ours: Sequence[Point], theirs: Sequence[Point], where: str, file: Pat
     """Two fronts of rate over passes a token."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()
-    for points, label in ((ours, "drafting ahead, patience and gathering"), (theirs, "stop and wait")):
+    most = max(BUDGET, *(point.figures.passes_per_token for point in (*ours, *theirs)))
+    for points, label, colour in ((ours, "drafting ahead, patience and gathering", "C0"), (theirs, "stop and wait", "C1")):
         passes = [point.figures.passes_per_token for point in points]
-        axes.plot(passes, [point.figures.tokens_per_s for point in points], "o-", label=label)
+        rates = [point.figures.tokens_per_s for point in points]
+        axes.plot(passes, rates, "o-", color=colour, label=label)
+        # Behind the last point more passes buy nothing.
+        axes.plot([passes[-1], most], [rates[-1]] * 2, "--", color=colour)
     axes.axvline(BUDGET, color="grey", linestyle=":", label=f"{BUDGET:g} passes a token")
-    axes.set_title(f"How fast at how few passes: {where} (emulated)")
+    axes.set_title(f"How fast at how few passes (emulated)\n{where}")
     axes.set(xlabel="passes of the full model a token", ylabel="final tokens a second", ylim=(0, None))
     axes.legend(fontsize=8)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
