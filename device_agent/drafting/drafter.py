@@ -97,6 +97,11 @@ class Drafter:
         """What was drafted went out, up to this number."""
         self._leave_s = None
         self.schedule.sent(now_s, last_node)
+        self._resting.sent()
+
+    def accepted(self, num_tokens: int) -> None:
+        """A pass took so many of the drafts."""
+        self._resting.saved(num_tokens)
 
     @property
     def says_pass(self) -> bool:
@@ -166,8 +171,10 @@ class Drafter:
         return self._policy_for(view).select(view)[: min(self._width, view.room)]
 
     def _rests(self, view: View) -> bool:
-        """A verifier that is told when nothing more will come may wait for drafts: there a device never rests."""
-        return not (view.is_alone or self._policy.says_pass) and self._resting.is_due(self._num_verdicts, view.pass_s)
+        """Where a verifier waits for drafts, or may since it is told when nothing more will come, a device never rests."""
+        if view.is_alone or self._policy.says_pass or self.schedule.is_waited_for:
+            return False
+        return self._resting.is_due(self._num_verdicts, view.pass_s)
 
     async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]
@@ -212,7 +219,6 @@ class Drafter:
         num_taken = self.branches.root.position - leaf.position
         num_agreed = self._num_agreed(leaf, chain)
         is_contradicted = num_agreed < min(num_taken, len(chain))
-        self._resting.compared(num_agreed, is_contradicted)
         return self.branches.root, () if is_contradicted else chain[num_taken:]
 
     def _may_be_of_use(self, step: Step) -> bool:
@@ -253,4 +259,3 @@ class Drafter:
         for proposal, token_id in settled.compared:
             self._calibration.observe(proposal, token_id, is_greedy)
         self.pace.compared(len(settled.agreed), settled.contradicted is not None)
-        self._resting.compared(len(settled.agreed), settled.contradicted is not None)

@@ -1,36 +1,45 @@
-"""When a device rests: drafts that are hardly ever right cost the verifier more than they save. Pure; times in seconds.
+"""When a device rests: messages of drafts that save less than they cost the verifier. Pure; times in seconds.
 
-Beside a pass of a millisecond the message that brings a draft is not free: the verifier's loop reads it between two passes.
-Where the passes that drafts save are worth less than that, the device drafts at every ``PROBE_EVERY``-th verdict alone, so that
-it learns when its drafts are of use again.
+Beside a pass of a millisecond or two the message that brings drafts is not free: the verifier's loop reads it between two
+passes. A drafted token that a pass accepts saves one pass. Where a message's accepted tokens are worth less than the message,
+be it that the drafts are wrong or that they come too late, the device drafts for a few verdicts of many alone, so that it
+learns when they are of use again.
 """
 
 from __future__ import annotations
 
-from device_agent.drafting.adaptive import SAVED_PASSES
+from device_agent.drafting.gathering import SHORTEST_PASS_S
 
 MESSAGE_S = 2e-4
 """What a message costs the verifier, about (``docs/one-stream.md``: what gRPC adds, and a turn of the loop)."""
 
-PROBE_EVERY = 16
+PROBE_PERIOD, PROBE_LENGTH = 128, 16
+"""Of so many verdicts the first so many are drafted for in any case: enough in a row to get ahead of the verifier."""
 
-WEIGHT = 1 / 32
-"""Of the newest comparison."""
+WEIGHT = 1 / 16
+"""Of the newest message."""
 
 
 class Resting:
-    """How often the draft was right lately, over all streams of an agent; even odds to begin with."""
+    """Passes that a message of drafts saved lately, over all streams of an agent; one to begin with."""
 
     def __init__(self) -> None:
-        self.acceptance = 0.5
+        self.saved_passes = 1.0
 
-    def compared(self, num_agreed: int, is_contradicted: bool) -> None:
-        """Drafts met final tokens: so many agreed, and the one behind them perhaps did not."""
-        self.acceptance = 1 - (1 - self.acceptance) * (1 - WEIGHT) ** num_agreed
-        self.acceptance *= 1 - WEIGHT * is_contradicted
+    def sent(self) -> None:
+        """A message of drafts went out."""
+        self.saved_passes *= 1 - WEIGHT
+
+    def saved(self, num_passes: int) -> None:
+        """A pass accepted so many drafted tokens: as many passes are not needed any more."""
+        self.saved_passes += WEIGHT * num_passes
 
     def is_due(self, num_verdicts: int, pass_s: float | None) -> bool:
-        """Whether to leave drafting alone until the next verdict; never where it is not known what a pass takes."""
-        if not pass_s or num_verdicts % PROBE_EVERY == 0:
+        """Whether to leave drafting alone until the next verdict.
+
+        Never where it is not known what a pass takes, and not beside long passes: drafts share messages there, and a message
+        is next to nothing of a pass.
+        """
+        if not pass_s or pass_s >= SHORTEST_PASS_S or num_verdicts % PROBE_PERIOD < PROBE_LENGTH:
             return False
-        return self.acceptance * SAVED_PASSES * pass_s < MESSAGE_S
+        return self.saved_passes * pass_s < MESSAGE_S
