@@ -14,50 +14,28 @@ each policy alone at one reference cell. Everything is emulated, so the tables a
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
 from functools import partial
-from typing import TypeVar
-
-from rich.progress import Progress
 
 from benchmarks.adaptive_ablation import ablated, cases
 from benchmarks.adaptive_cells import Runs, few_worlds, measure, shifting_worlds, steady_worlds
 from benchmarks.adaptive_tables import grids
+from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, publish
 
 QUICK = Runs(num_tokens=60, num_tokens_of_shift=100, depths=(2, 8, 32))
 ABLATED, ABLATED_QUICK = (1000, 16), (60, 1)
 """Tokens of the synthetic pair, and traces of the real one."""
 
-Item = TypeVar("Item")
-Outcome = TypeVar("Outcome")
-
-
-@contextmanager
-def workers(num_processes: int) -> Iterator[Callable[[Callable[[Item], Outcome], Sequence[Item], str], list[Outcome]]]:
-    """A map over several processes, in order, with a bar that tells how far it is."""
-    # Spawned: the bar has a thread, and a fork would copy its locks.
-    pool = ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn"))
-    with Progress(transient=True) as progress, pool:
-
-        def each(job: Callable[[Item], Outcome], items: Sequence[Item], title: str) -> list[Outcome]:
-            return list(progress.track(pool.map(job, items), total=len(items), description=title))
-
-        yield each
-
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    add_processes_argument(parser)
     arguments = parser.parse_args()
     runs, worlds = (QUICK, few_worlds()) if arguments.quick else (Runs(), [*shifting_worlds(), *steady_worlds()])
     alone = cases(*(ABLATED_QUICK if arguments.quick else ABLATED))
-    with workers(2) as each:
-        spent = each(ablated, alone, "policies")
-        rows = each(partial(measure, runs=runs), worlds, "cells")
+    spent = in_processes(ablated, alone, arguments.processes, "policies")
+    rows = in_processes(partial(measure, runs=runs), worlds, arguments.processes)
     figures = {"cells": [row.to_json() for row in rows], "ablation": [found.to_json() for found in spent]}
     publish(arguments, "adaptive", grids(rows, spent), figures)
 

@@ -8,39 +8,23 @@ number of processes; only the last line, what the virtual clock costs, is of thi
 from __future__ import annotations
 
 import argparse
-import multiprocessing
 import os
 import time
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
-from rich.progress import Progress
-
 from benchmarks.grid_cells import ALPHAS, Cell, Row, Runs, all_cells, few_cells, measure
 from benchmarks.grid_tables import grids
+from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, publish
 
 QUICK = Runs(num_tokens=300, num_seeds=1)
 
 
 def measured(cells: Sequence[Cell], runs: Runs, num_processes: int) -> list[Row]:
-    """Every cell, in order, with a bar that tells how far it is."""
-    with Progress(transient=True) as progress, _rows(cells, runs, num_processes) as rows:
-        return list(progress.track(rows, total=len(cells), description="cells"))
-
-
-@contextmanager
-def _rows(cells: Sequence[Cell], runs: Runs, num_processes: int) -> Iterator[Iterator[Row]]:
-    job = partial(measure, runs=runs)
-    if num_processes == 1:
-        yield map(job, cells)
-        return
-    # Spawned: the bar has a thread, and a fork would copy its locks.
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
-        yield pool.map(job, cells)
+    """Every cell, in order."""
+    return in_processes(partial(measure, runs=runs), cells, num_processes)
 
 
 def budget(rows: Sequence[Row], took_s: float, cpu_s: float) -> str:
@@ -56,7 +40,7 @@ def budget(rows: Sequence[Row], took_s: float, cpu_s: float) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--processes", type=_count, default=2, metavar="N", help="cells that run at once (2)")
+    add_processes_argument(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the rates (the extra plot)")
     parser.add_argument("--acceptance", type=float, choices=ALPHAS, help="only the cells of this acceptance")
     arguments = parser.parse_args()
@@ -78,13 +62,6 @@ def _cpu_s() -> float:
     """Of this process and of its children that have ended."""
     spent = os.times()
     return spent.user + spent.system + spent.children_user + spent.children_system
-
-
-def _count(text: str) -> int:
-    count = int(text)
-    if count < 1:
-        raise argparse.ArgumentTypeError(f"at least 1 process, not {count}")
-    return count
 
 
 if __name__ == "__main__":

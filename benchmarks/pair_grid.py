@@ -10,18 +10,15 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from functools import cache, partial
 from statistics import mean
 
-from rich.progress import Progress
-
 from benchmarks import trace_file
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_production import Setup, adaptive, branches, cloud_alone, inside_the_cloud, stop_and_wait
+from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish_blocks
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull, StepCost, stack
 from benchmarks.virtual import last_event
@@ -162,22 +159,19 @@ def ratios(rows: Sequence[Row], num_traces: int) -> Grid:
 
 
 def measured(cells: Sequence[Cell], num_traces: int, num_processes: int) -> list[Row]:
-    """Every cell, in order, with a bar that tells how far it is."""
-    job = partial(measure, num_traces=num_traces)
-    with (
-        Progress(transient=True) as progress,
-        ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool,
-    ):
-        return list(progress.track(pool.map(job, cells), total=len(cells), description="cells"))
+    """Every cell, in order."""
+    return in_processes(partial(measure, num_traces=num_traces), cells, num_processes)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--processes", type=int, default=2, metavar="N", help="cells that run at once (2)")
+    add_processes_argument(parser)
+    choices = range(1, NUM_TRACES + 1)
+    parser.add_argument("--traces", type=int, choices=choices, default=NUM_TRACES, help="of each temperature (%(default)s)")
     arguments = parser.parse_args()
     cells = all_cells()[1::8] if arguments.quick else all_cells()
-    num_traces = NUM_TRACES_QUICK if arguments.quick else NUM_TRACES
+    num_traces = NUM_TRACES_QUICK if arguments.quick else arguments.traces
     rows = measured(cells, num_traces, arguments.processes)
     made_up = mean(row.made_up_share for row in rows)
     title = (

@@ -12,17 +12,13 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import multiprocessing
-from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 
-from rich.progress import Progress
-
 from benchmarks.first_order import Times
+from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.thrift_front import BUDGET, LEAST_RATIO, Comparison, Point, Reached, compare, fewest, front, reached
 from benchmarks.thrift_runs import PAIR_SAMPLED, SYNTHETIC, TEXTS, Cell, Row, Search, measure
@@ -116,20 +112,8 @@ def _point_cells(point: Point) -> list[str]:
 
 
 def measured(cells: Sequence[Cell], search: Search, num_processes: int) -> list[Row]:
-    """Every cell, in order, with a bar that tells how far it is."""
-    with Progress(transient=True) as progress, _rows(cells, search, num_processes) as rows:
-        return list(progress.track(rows, total=len(cells), description="cells"))
-
-
-@contextmanager
-def _rows(cells: Sequence[Cell], search: Search, num_processes: int) -> Iterator[Iterator[Row]]:
-    job = partial(measure, search=search)
-    if num_processes == 1:
-        yield map(job, cells)
-        return
-    # Spawned: the bar has a thread, and a fork would copy its locks.
-    with ProcessPoolExecutor(num_processes, multiprocessing.get_context("spawn")) as pool:
-        yield pool.map(job, cells)
+    """Every cell, in order."""
+    return in_processes(partial(measure, search=search), cells, num_processes)
 
 
 def to_json(row: Row) -> dict[str, object]:
@@ -140,7 +124,7 @@ def to_json(row: Row) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--processes", type=int, choices=range(1, 65), default=2, metavar="N", help="cells at once (2)")
+    add_processes_argument(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the reference cell's fronts (the extra plot)")
     arguments = parser.parse_args()
     search, cells = (QUICK, few_cells()) if arguments.quick else (Search(), all_cells())
