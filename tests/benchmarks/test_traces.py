@@ -199,6 +199,9 @@ def test_recording_the_bundled_pair_again_gives_the_beginning_of_what_is_committ
             )
 
 
+LAST_BITS = 1e-6
+
+
 @pytest.mark.parametrize("which", [0, 1])
 def test_every_proposal_is_what_a_fresh_run_says_by_the_rule_in_words(tiny, which):
     folder, recorded = tiny
@@ -213,7 +216,8 @@ def test_every_proposal_is_what_a_fresh_run_says_by_the_rule_in_words(tiny, whic
         scaled = row_behind(draft, prefix)[0].astype(float) / (trace.temperature or 1)
         shares = np.exp(scaled - scaled.max())
         plain = (shares / shares.sum())[trace.said.token_ids[offset]]
-        assert trace.probabilities[offset] == pytest.approx(plain, abs=1e-9)
+        # Without 512-bit vectors a 4-bit graph's last bits depend on how many rows share its step.
+        assert trace.probabilities[offset] == pytest.approx(plain, abs=LAST_BITS)
     assert {b.rank for b in trace.branches} == {FIRST, SECOND}
     for branch in trace.branches:
         prefix = [*prompt, *path[: branch.offset], int(trace.said.token_ids[branch.offset, branch.rank])]
