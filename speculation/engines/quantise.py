@@ -77,14 +77,14 @@ class Int8RowLinear:
         matrix = parts.constant(f"{name}.weight_i8", levels.T)
         channel = parts.constant(f"{name}.scales", scales.astype(np.float32))
         rows, row_scale = self._rounded_rows(parts, name, x)
-        total = parts.node("MatMulInteger", [rows, matrix, self._zero_point(parts)], f"{name}.total")
+        total = parts.node("MatMulInteger", [rows, matrix], f"{name}.total")
         total = parts.node("Cast", [total], f"{name}.total_f32", to=1)
         scaled = parts.node("Mul", [total, row_scale], f"{name}.by_row")
         return parts.node("Mul", [scaled, channel], name)
 
     @staticmethod
     def _rounded_rows(parts: GraphParts, name: str, x: str) -> tuple[str, str]:
-        """Rows as uint8 around 128 [rows, in], and their scales [rows, 1]."""
+        """Rows as int8 [rows, in], and their scales [rows, 1]; as uint8, AVX2 alone would cut off their sums."""
         size = parts.node("Abs", [x], f"{name}.size")
         axis = parts.constant("last_axis", np.array([-1], np.int64), is_read_whole=False)
         most = parts.node("ReduceMax", [size, axis], f"{name}.most", keepdims=1)
@@ -92,10 +92,4 @@ class Int8RowLinear:
         levels = parts.constant("levels", np.array(127, np.float32), is_read_whole=False)
         scale = parts.node("Max", [parts.node("Div", [most, levels], f"{name}.step"), least], f"{name}.row_scale")
         ratio = parts.node("Round", [parts.node("Div", [x, scale], f"{name}.ratio")], f"{name}.rounded")
-        middle = parts.constant("middle", np.array(128, np.float32), is_read_whole=False)
-        shifted = parts.node("Add", [ratio, middle], f"{name}.shifted")
-        return parts.node("Cast", [shifted], f"{name}.rows", to=2), scale
-
-    @staticmethod
-    def _zero_point(parts: GraphParts) -> str:
-        return parts.constant("zero_point", np.array(128, np.uint8), is_read_whole=False)
+        return parts.node("Cast", [ratio], f"{name}.rows", to=3), scale

@@ -1,4 +1,5 @@
-"""Laws of the engine seam (``speculation/engines/base.py``), for every engine there is. All comparisons are of bits."""
+"""Laws of the engine seam (``speculation/engines/base.py``), for every engine there is. All comparisons are of bits, but where
+ONNX Runtime's own 4-bit product does not keep them on the processor at hand: there the 4-bit graph has a tolerance."""
 
 import numpy as np
 import pytest
@@ -8,9 +9,12 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 from tests.speculation.engines.tiny import TINY, tiny_package, token_ids
+from tests.support.processor import gives_rows_alike_in_4_bits
 
 CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"], 4
 TOKENS = token_ids(CONTEXT, seed=5)
+ROUNDING = 0.1
+"""Of a few activations to a neighbouring 8-bit level."""
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +23,9 @@ def package(tmp_path_factory):
 
 
 @pytest.fixture(params=["fp32", "q4", "i8", "random"])
-def engine(request, package):
+def engine(request, package, monkeypatch):
+    if request.param == "q4" and not gives_rows_alike_in_4_bits():
+        monkeypatch.setitem(globals(), "same", close)
     if request.param == "random":
         return RandomEngine(VOCABULARY, CONTEXT, seed=3, num_slots=SLOTS)
     return OnnxEngine(package, request.param, num_slots=SLOTS)
@@ -39,6 +45,11 @@ def fresh(engine, tokens):
 
 def same(left, right):
     return left.shape == right.shape and left.tobytes() == right.tobytes()
+
+
+def close(left, right):
+    """Other tokens' logits are further apart than that by far."""
+    return left.shape == right.shape and (np.abs(left - right) < ROUNDING).all()
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from speculation.engines import self_test
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
 from tests.speculation.engines.tiny import OneRowEngine, tiny_package
+from tests.support.processor import gives_rows_alike_in_4_bits
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +36,7 @@ class NeighbourOff(RandomEngine):
 @pytest.mark.parametrize("variant", ["fp32", "q4", "i8"])
 def test_the_engine_is_exact(package, variant):
     found = self_test.run(OnnxEngine(package, variant, num_slots=4))
-    assert found.is_exact, found.details
+    assert found.is_exact is (variant != "q4" or gives_rows_alike_in_4_bits()), found.details
 
 
 @pytest.mark.parametrize("variant", ["fp32", "q4", "i8"])
