@@ -1,6 +1,7 @@
 """Distil the draft from the full model: by its distribution, on its own samples and on corpus text.
 
-Per row, KL(full || draft) and ``--variation-weight`` times the total variation at temperature 0.8, at which people sample.
+Per row, KL(full || draft) and ``--choice-weight`` times the chance that both choose differently: step by step in turn at 0.8,
+at which people sample, and close to greedy.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from models.recipes.network import SHAPES, Decoder
 from models.recipes.place import Place
 from models.recipes.quantised import QuantisedForward
 from models.recipes.samples import NUM_KEPT, PROMPT_ROWS, draw
-from models.recipes.targets import Targets, divergence, total_variation
+from models.recipes.targets import Targets, disagreement, divergence
 
-TEMPERATURE = 0.8
+TEMPERATURES = (0.25, 0.8)
 
 
 def batches(arguments: argparse.Namespace, full: Decoder, place: Place) -> Callable[[int], tuple[Tensor, Targets]]:
@@ -48,7 +49,7 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="draft")
     parser.add_argument("--samples", type=int, default=12_288, help="continuations drawn from the full model (%(default)s)")
     parser.add_argument("--sample-share", type=float, default=0.75, help="share of the steps on samples (%(default)s)")
-    parser.add_argument("--variation-weight", type=float, default=1.0, help="weight of the total variation (%(default)s)")
+    parser.add_argument("--choice-weight", type=float, default=2.0, help="weight of different choices (%(default)s)")
     parser.add_argument("--quantised", action="store_true", help="train the draft as its 4-bit graph computes")
     add_arguments(parser, tokens=10e6, muon_lr=0.02, adam_lr=5e-3)
     arguments = parser.parse_args()
@@ -63,7 +64,8 @@ def main() -> None:
         tokens, targets = batch(step)
         targets = targets.to(place.device)
         logits = pupil(tokens.to(place.device))[:, -targets.token_ids.shape[1] :]
-        return divergence(targets, logits) + arguments.variation_weight * total_variation(targets, logits, TEMPERATURE)
+        differing = disagreement(targets, logits, TEMPERATURES[step % len(TEMPERATURES)])
+        return divergence(targets, logits) + arguments.choice_weight * differing
 
     run.go(loss, arguments.batch * arguments.rows)
 

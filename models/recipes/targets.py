@@ -11,6 +11,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+NUM_COMPARED = 24
+"""Of the kept tokens, those whose chance of being chosen by both is counted: it costs the square of their number."""
+
 _LEAST = 1e-6
 
 
@@ -39,12 +42,17 @@ def divergence(targets: Targets, logits: Tensor) -> Tensor:
     return (kept + full_rest * (full_rest / draft_rest).log()).mean()
 
 
-def total_variation(targets: Targets, logits: Tensor, temperature: float) -> Tensor:
-    """Mean total variation between both at a temperature above 0, by the tokens that were kept.
+def disagreement(targets: Targets, logits: Tensor, temperature: float) -> Tensor:
+    """Mean chance that both choose differently with shared noise at a temperature above 0.
 
-    1 less this is what no rule of choice can agree more often than (Leviathan et al., arXiv 2211.17192), so a draft that is
-    trained on it is trained on what counts (DistillSpec, Zhou et al., arXiv 2310.08461).
+    With p the full model's and q the draft's distribution, two exponential races on one noise choose the same token with
+    probability sum_i 1 / sum_j max(p_j / p_i, q_j / q_i) (Daliri et al., arXiv 2408.07978). A draft trained on it is trained on
+    what counts at this temperature; near 0 it is a smooth form of the share of equal greedy choices. The full model's
+    ``NUM_COMPARED`` likeliest tokens are compared; of the others, which count as one, no agreement is hoped for.
     """
-    full = torch.softmax(targets.log_probs / temperature, -1)
-    draft = torch.softmax(logits / temperature, -1).gather(-1, targets.token_ids)
-    return 1 - torch.minimum(full, draft).sum(-1).mean()
+    full = torch.log_softmax(targets.log_probs / temperature, -1)[..., :NUM_COMPARED]
+    draft = torch.log_softmax(logits / temperature, -1).gather(-1, targets.token_ids[..., :NUM_COMPARED])
+    ratios = torch.maximum(full[..., None, :] - full[..., :, None], draft[..., None, :] - draft[..., :, None])
+    full_rest, draft_rest = ((1 - x.exp().sum(-1, keepdim=True)).clamp_min(_LEAST).log() for x in (full, draft))
+    total = torch.logaddexp(ratios.logsumexp(-1), torch.maximum(full_rest - full, draft_rest - draft))
+    return 1 - (-total).exp().sum(-1).mean()

@@ -10,7 +10,7 @@ from models.recipes.average import averaged  # noqa: E402
 from models.recipes.data import Windows  # noqa: E402
 from models.recipes.network import Decoder, Shape  # noqa: E402
 from models.recipes.samples import BATCH, NUM_KEPT, PROMPT_ROWS, continued, draw  # noqa: E402
-from models.recipes.targets import Targets, divergence, total_variation  # noqa: E402
+from models.recipes.targets import NUM_COMPARED, Targets, disagreement, divergence  # noqa: E402
 
 SMALL = Shape(32, 32, 2, 4, 2, vocab_size=128)
 LENGTH = PROMPT_ROWS + 4
@@ -96,17 +96,22 @@ def test_tokens_left_out_count_as_one():
     torch.testing.assert_close(divergence(Targets.of(full, 10), draft), (p * (p / q).log()).sum(-1).mean())
 
 
-def test_the_total_variation_is_half_the_absolute_difference():
-    full, draft = logits(5, 128), logits(5, 128, 1)[..., 0]
-    wanted = ((full / 0.8).softmax(-1) - (draft / 0.8).softmax(-1)).abs().sum(-1).mean() / 2
-    torch.testing.assert_close(total_variation(Targets.of(full, 128), draft, 0.8), wanted)
+@pytest.mark.parametrize("temperature", [0.25, 0.8])
+def test_the_disagreement_is_the_share_of_races_on_one_noise_that_differ(temperature: float):
+    full = 4 * logits(1, 128)
+    draft = full + logits(1, 128, 1)[..., 0]
+    noise = torch.empty(100_000, 128).exponential_(generator=torch.Generator().manual_seed(2)).log()
+    choices = [(noise - x / temperature).argmin(-1) for x in (full, draft)]
+    share = (choices[0] != choices[1]).float().mean()
+    assert float(disagreement(Targets.of(full, 128), draft, temperature)) == pytest.approx(float(share), abs=0.01)
 
 
 def test_a_draft_that_is_the_full_model_has_nothing_to_learn():
     full = logits(4, 128)
     targets = Targets.of(full, NUM_KEPT)
     assert divergence(targets, full) == pytest.approx(0, abs=1e-6)
-    assert total_variation(Targets.of(full, 128), full, 0.8) == pytest.approx(0, abs=1e-6)
+    few = full[:, :NUM_COMPARED]
+    assert disagreement(Targets.of(few, NUM_COMPARED), few, 0.8) == pytest.approx(0, abs=1e-4)
 
 
 def test_an_average_lies_between_both_models_weights():
