@@ -188,7 +188,8 @@ class Generation:
         settled = self._drafter.settle(update.start, update.tokens)
         self._meter.compared(len(settled.agreed), settled.contradicted is not None)
         self._meter.verdict(verdict, len(update.tokens), now_s)
-        self._drafter.accepted(verdict.count)
+        if self._mode is Mode.COLLABORATE:  # who never drafts says nothing of what drafts cost
+            self._drafter.came(now_s, len(update.tokens))
         is_overtaken = self._session.live_nodes == self._session.unsent_nodes
         self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken, verdict.last_node)
         self._sender.settled()

@@ -30,7 +30,8 @@ class Drafter:
     """Drafts for one session. ``step`` is called by one task; ``settle`` in between, also while a step runs.
 
     ``depth`` bounds the drafts ahead of the final log while a verifier is there, ``context_length`` all of it.
-    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by the agent's streams.
+    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by streams
+    of one kind.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class Drafter:
         self._grown = 0
         self._resting = resting or Resting()
         self._num_verdicts = 0
+        self._verdict_s: float | None = None
         self._running: Step | None = None
         self._leaves: Sequence[Branch] = ()
 
@@ -97,11 +99,12 @@ class Drafter:
         """What was drafted went out, up to this number."""
         self._leave_s = None
         self.schedule.sent(now_s, last_node)
-        self._resting.sent()
 
-    def accepted(self, num_tokens: int) -> None:
-        """A pass took so many of the drafts."""
-        self._resting.saved(num_tokens)
+    def came(self, now_s: float, num_tokens: int) -> None:
+        """A verdict came with so many tokens."""
+        if self._verdict_s is not None and not self._is_bound_to_draft():
+            self._resting.verdict(num_tokens, now_s - self._verdict_s, self.schedule.pass_s)
+        self._verdict_s = now_s
 
     @property
     def says_pass(self) -> bool:
@@ -172,9 +175,12 @@ class Drafter:
 
     def _rests(self, view: View) -> bool:
         """Where a verifier waits for drafts, or may since it is told when nothing more will come, a device never rests."""
-        if view.is_alone or self._policy.says_pass or self.schedule.is_waited_for:
+        if view.is_alone or self._is_bound_to_draft():
             return False
         return self._resting.is_due(self._num_verdicts, view.pass_s)
+
+    def _is_bound_to_draft(self) -> bool:
+        return self._policy.says_pass or self.schedule.is_waited_for
 
     async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]

@@ -18,7 +18,7 @@ class Drafting:
 
     def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:
         self.calibration = Calibration()
-        self._resting = Resting()
+        self._resting = {is_greedy: Resting() for is_greedy in (False, True)}
         self._steps = DraftSteps(runner)
         self._policy = config.policy()
         self._depth = config.draft_depth
@@ -35,7 +35,7 @@ class Drafting:
             self._depth,
             pair.draft_context_length,
             self._is_gathering,
-            self._resting,
+            self._resting[session.parameters.temperature == 0],
         )
 
     async def aclose(self) -> None:

@@ -1,45 +1,96 @@
-"""When a device rests: messages of drafts that save less than they cost the verifier. Pure; times in seconds.
+"""When a device rests: where its tokens come faster without its drafts. Pure; times in seconds.
 
-Beside a pass of a millisecond or two the message that brings drafts is not free: the verifier's loop reads it between two
-passes. A drafted token that a pass accepts saves one pass. Where a message's accepted tokens are worth less than the message,
-be it that the drafts are wrong or that they come too late, the device drafts for a few verdicts of many alone, so that it
-learns when they are of use again.
+Beside a pass of a millisecond or two drafts are not free: the verifier's loop reads their messages between two passes, rows add
+to a pass, and on a shared core the draft model and the full one wait for each other. What that costs nobody knows beforehand,
+so it is measured. Verdicts are counted in spells: a long one that drafts or rests, whichever brought more tokens a second
+lately, then a short one of the other kind, which is compared. While the outcome stays the same the long spells grow longer.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from device_agent.drafting.gathering import SHORTEST_PASS_S
 
-MESSAGE_S = 2e-4
-"""What a message costs the verifier, about (``docs/one-stream.md``: what gRPC adds, and a turn of the loop)."""
+SETTLING = 8
+"""Verdicts of a spell that do not count: drafts of the last one are still on their way, or those of this one not yet there."""
 
-PROBE_PERIOD, PROBE_LENGTH = 128, 16
-"""Of so many verdicts the first so many are drafted for in any case: enough in a row to get ahead of the verifier."""
+TRIAL = 40
+"""Verdicts of a short spell."""
 
-WEIGHT = 1 / 16
-"""Of the newest message."""
+SHORTEST_SPELL, LONGEST_SPELL = 160, 2560
+"""Verdicts of a long spell: the first after a change, and the most that doubling makes of it."""
+
+FADING = 0.5
+"""What a new spell leaves of what earlier ones of its kind measured."""
+
+LONGEST_SHARE = 8.0
+"""An interval counts at most as so many of the middle ones: beyond, something else held the machine up."""
+
+
+@dataclass(slots=True)
+class _Rate:
+    """Tokens and seconds of one kind of spell; older ones fade."""
+
+    tokens: float = 0.0
+    seconds: float = 0.0
+
+    def fade(self) -> None:
+        self.tokens *= FADING
+        self.seconds *= FADING
+
+    def add(self, num_tokens: int, seconds: float) -> None:
+        self.tokens += num_tokens
+        self.seconds += seconds
+
+    def is_above(self, other: _Rate) -> bool:
+        return self.tokens * other.seconds > other.tokens * self.seconds
 
 
 class Resting:
-    """Passes that a message of drafts saved lately, over all streams of an agent; one to begin with."""
+    """Whether to rest, by the verdicts of all streams of an agent that draw their tokens alike (greedy, or sampled)."""
 
     def __init__(self) -> None:
-        self.saved_passes = 1.0
+        self.is_resting = False
+        self._rates = {is_resting: _Rate() for is_resting in (False, True)}
+        self._is_trial = False
+        self._found: bool | None = None
+        self._long_spell = SHORTEST_SPELL
+        self._spell = self._left = TRIAL
 
-    def sent(self) -> None:
-        """A message of drafts went out."""
-        self.saved_passes *= 1 - WEIGHT
-
-    def saved(self, num_passes: int) -> None:
-        """A pass accepted so many drafted tokens: as many passes are not needed any more."""
-        self.saved_passes += WEIGHT * num_passes
+    def verdict(self, num_tokens: int, interval_s: float, pass_s: float | None) -> None:
+        """A verdict brought so many tokens, so long after its stream's last one. Nothing is learned beside long passes."""
+        if not _is_short(pass_s):
+            return
+        self._left -= 1
+        if self._spell - self._left > SETTLING:
+            self._rates[self.is_resting].add(num_tokens, min(interval_s, LONGEST_SHARE * (pass_s or 0.0)))
+        if not self._left:
+            self._begin_next()
 
     def is_due(self, num_verdicts: int, pass_s: float | None) -> bool:
-        """Whether to leave drafting alone until the next verdict.
+        """Whether a stream that has had so many verdicts leaves drafting alone until the next.
 
-        Never where it is not known what a pass takes, and not beside long passes: drafts share messages there, and a message
-        is next to nothing of a pass.
+        Never before its first, whose drafts are shown at once; nor where it is not known what a pass takes, nor beside long
+        passes: drafts share messages there, and a message is next to nothing of a pass.
         """
-        if not pass_s or pass_s >= SHORTEST_PASS_S or num_verdicts % PROBE_PERIOD < PROBE_LENGTH:
-            return False
-        return self.saved_passes * pass_s < MESSAGE_S
+        return self.is_resting and num_verdicts > 0 and _is_short(pass_s)
+
+    def _begin_next(self) -> None:
+        self._is_trial = not self._is_trial
+        if self._is_trial:
+            self.is_resting, self._spell = not self.is_resting, TRIAL
+        else:
+            self._decide()
+        self._left = self._spell
+        self._rates[self.is_resting].fade()
+
+    def _decide(self) -> None:
+        """Between what this trial and the spells before it brought."""
+        found = self._rates[True].is_above(self._rates[False])
+        self._long_spell = min(2 * self._long_spell, LONGEST_SPELL) if found is self._found else SHORTEST_SPELL
+        self._found, self.is_resting, self._spell = found, found, self._long_spell
+
+
+def _is_short(pass_s: float | None) -> bool:
+    return pass_s is not None and 0 < pass_s < SHORTEST_PASS_S

@@ -1,11 +1,13 @@
-"""A device whose drafts are hardly ever right stops drafting where passes are short, and learns when they are right again."""
+"""A device whose drafts make its tokens come slower stops drafting where passes are short, and finds out when that changes."""
 
 from __future__ import annotations
+
+import random
 
 import pytest
 
 from device_agent.drafting.linear import Ahead, FixedLength
-from device_agent.drafting.resting import PROBE_LENGTH, PROBE_PERIOD, Resting
+from device_agent.drafting.resting import LONGEST_SPELL, SHORTEST_SPELL, TRIAL, Resting
 from speculation.shaping import virtual_time
 from tests.device_agent.drafting.doubles import VOCABULARY, Watched
 from tests.device_agent.drafting.streams import Stream
@@ -13,60 +15,76 @@ from tests.device_agent.drafting.streams import Stream
 SHORT_S, LONG_S = 0.002, 0.041
 
 
-def after(num_messages: int, num_saved: int = 0) -> Resting:
-    """So many messages, each of which saved as many passes."""
+def watched(resting: Resting, gain: float, num_verdicts: int, pass_s: float = SHORT_S, noise: float = 0.2) -> list[bool]:
+    """Verdicts of a token each, whose drafting spells are so many times as fast as its rests; at which of them it rested."""
+    rng = random.Random(1)
+    was_resting = []
+    for _ in range(num_verdicts):
+        was_resting.append(resting.is_resting)
+        seconds = SHORT_S / (1 if resting.is_resting else gain)
+        resting.verdict(1, seconds * rng.uniform(1 - noise, 1 + noise), pass_s)
+    return was_resting
+
+
+@pytest.mark.parametrize(("gain", "share"), [(0.5, 1), (0.9, 1), (1.1, 0), (2.0, 0)])
+def test_it_rests_nearly_always_where_drafts_slow_the_answer_down_and_nearly_never_where_they_speed_it_up(gain, share):
+    rested = watched(Resting(), gain, 5000)
+    assert sum(rested) / len(rested) == pytest.approx(share, abs=0.08)
+
+
+def test_a_first_decision_takes_two_trials_and_the_other_kind_is_tried_ever_more_rarely():
+    rested = watched(Resting(), 0.5, 40_000, noise=0)
+    assert not any(rested[:TRIAL])
+    starts = [number for number in range(1, len(rested)) if rested[number - 1] and not rested[number]]
+    assert starts[0] == 2 * TRIAL + SHORTEST_SPELL
+    assert starts[1] - starts[0] == TRIAL + 2 * SHORTEST_SPELL
+    assert starts[-1] - starts[-2] == TRIAL + LONGEST_SPELL
+
+
+@pytest.mark.parametrize(("before", "after"), [(0.5, 2.0), (2.0, 0.5)])
+def test_another_kind_of_text_turns_it_round_within_two_long_spells(before, after):
     resting = Resting()
-    for _ in range(num_messages):
-        resting.sent()
-        resting.saved(num_saved)
-    return resting
+    watched(resting, before, 20_000)
+    rested = watched(resting, after, 4 * LONGEST_SPELL)[2 * LONGEST_SPELL + 2 * TRIAL :]
+    assert sum(rested) / len(rested) == pytest.approx(1 if after < 1 else 0, abs=0.15)
 
 
-def test_it_is_the_mean_saved_by_a_message_and_weighs_the_newest_most():
-    assert after(500, 3).saved_passes == pytest.approx(3)
-    assert after(16).saved_passes == pytest.approx((15 / 16) ** 16)
-
-
-def test_messages_that_save_nothing_are_sent_at_few_verdicts_where_a_pass_is_short():
-    due = [after(100).is_due(number, SHORT_S) for number in range(2 * PROBE_PERIOD)]
-    assert due.count(False) == 2 * PROBE_LENGTH
-    assert not any(due[PROBE_PERIOD : PROBE_PERIOD + PROBE_LENGTH])
-
-
-@pytest.mark.parametrize(("messages", "pass_s"), [(0, SHORT_S), (500, LONG_S), (100, None), (100, 0.0)])
-def test_it_drafts_always_before_anything_was_learned_and_where_a_pass_is_worth_more_or_is_not_known(messages, pass_s):
-    assert not any(after(messages).is_due(number, pass_s) for number in range(PROBE_PERIOD))
-
-
-def test_drafts_that_save_passes_again_end_it_within_a_probe():
-    resting = after(500)
-    messages = 0
-    while resting.is_due(PROBE_LENGTH, SHORT_S):
-        resting.sent()
-        resting.saved(1)
-        messages += 1
-    assert messages <= PROBE_LENGTH / 4
-
-
-def test_messages_of_which_every_fifth_saves_a_pass_are_worth_it():
+def test_one_verdict_that_something_else_held_up_decides_nothing():
     resting = Resting()
-    for number in range(500):
-        resting.sent()
-        resting.saved(number % 5 == 0)
-        assert not resting.is_due(PROBE_LENGTH, SHORT_S)
+    watched(resting, 1.5, TRIAL - 1, noise=0)
+    resting.verdict(1, 100 * SHORT_S, SHORT_S)
+    assert not any(watched(resting, 1.5, TRIAL + SHORTEST_SPELL)[TRIAL:])
 
 
-@pytest.mark.parametrize(("policy", "least", "most"), [(Ahead(), 10, 40), (FixedLength(1), 100, 200)])
-def test_a_stream_whose_drafts_are_always_wrong_rests_unless_its_verifier_waits_for_what_it_says(policy, least, most):
+@pytest.mark.parametrize("pass_s", [LONG_S, None, 0.0])
+def test_it_never_rests_where_a_pass_is_long_or_not_known(pass_s):
+    resting = Resting()
+    assert not any(watched(resting, 0.5, 1000, pass_s))
+    watched(resting, 0.5, 1000)
+    assert resting.is_due(5, SHORT_S)
+    assert not resting.is_due(5, pass_s)
+
+
+def test_what_comes_before_the_first_verdict_is_drafted_in_any_case():
+    resting = Resting()
+    watched(resting, 0.5, 1000)
+    assert not resting.is_due(0, SHORT_S)
+
+
+@pytest.mark.parametrize(("policy", "least", "most"), [(Ahead(), 40, 130), (FixedLength(1), 300, 400)])
+def test_a_stream_whose_drafts_slow_it_down_rests_unless_its_verifier_waits_for_what_it_says(policy, least, most):
     async def work():
-        stream = Stream(Watched(), policy, max_tokens=140)
-        made = 0
-        for number in range(120):
-            stream.drafter.schedule.verdict(number * SHORT_S, is_bare=False, is_overtaken=False)
+        stream = Stream(Watched(context_length=400), policy, max_tokens=380, context_length=400)
+        made, now_s = 0, 0.0
+        for number in range(380):
+            stream.drafter.schedule.verdict(now_s, is_bare=False, is_overtaken=False)
+            stream.drafter.came(now_s, 1)
             await stream.drafter.step()
+            now_s += SHORT_S
             if not stream.drafter.is_paused:
                 made += 1
-                stream.drafter.sent(number * SHORT_S, number)
+                now_s += SHORT_S
+                stream.drafter.sent(now_s, number)
             stream.settle([(stream.main[0] + 1) % VOCABULARY if stream.main else 0])
         return made
 
