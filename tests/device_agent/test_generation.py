@@ -5,6 +5,7 @@ import contextlib
 
 import pytest
 
+from device_agent.drafting.resting import Resting
 from device_agent.request import Mode, Reveal
 from speculation.errors import CapacityError, EngineError, HandshakeError, LinkError, MalformedMessageError
 from speculation.links.memory import MemoryConnector
@@ -356,3 +357,16 @@ def test_a_draft_with_a_short_context_stops_drafting_and_the_verifier_goes_on():
             return await answer(running)
 
     assert list(done_of(run(work()))["token_ids"]) == plain_decoding(FullEngine())
+
+
+@pytest.mark.parametrize(("mode", "is_counted"), [("cloud", False), ("collaborate", True)])
+def test_only_answers_that_may_draft_tell_what_drafts_cost(monkeypatch, mode, is_counted):
+    counted = []
+    monkeypatch.setattr(Resting, "verdict", lambda _self, num_tokens, _interval_s, _pass_s: counted.append(num_tokens))
+
+    async def work():
+        async with agent(DraftEngine(0.8, step_s=0.001), SlowEngine(0.002)) as running:
+            return await answer(running, mode=mode)
+
+    done_of(run(work()))
+    assert bool(counted) == is_counted
