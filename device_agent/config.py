@@ -28,7 +28,8 @@ class AgentConfig(Settings):
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends,
     ``draft_length`` is that of ``fixed-length``, ``draft_floor`` the chance at which ``confidence-gate`` stops.
-    ``draft_price`` is what a second of drafting is worth in seconds of waiting, for ``adaptive``.
+    ``draft_price`` is what a second of drafting is worth in seconds of waiting, for ``adaptive``. ``draft_pass_floor`` is the
+    chance of the path below which a verifier is told to wait no longer (``adaptive``, ``second-branch``; 0: never).
     ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
     An answer whose reader is gone goes on for ``resume_grace_s``; one that ended is kept for ``resume_window_s``.
@@ -50,6 +51,7 @@ class AgentConfig(Settings):
     draft_width: int = Field(2, ge=1, le=8)
     draft_floor: float = Field(0.1, ge=0, le=1)
     draft_price: float = Field(0.01, ge=0)
+    draft_pass_floor: float = Field(0.0, ge=0, le=1)
     draft_gather: bool = True
     phone: str = UNSHAPED
     network: str = UNSHAPED
@@ -78,7 +80,8 @@ class AgentConfig(Settings):
 
     def policy(self) -> Policy:
         """The drafting policy that is named, new. Raises ``UnknownNameError``."""
-        return make_policy(self.drafting, self.draft_length, self.draft_width, self.draft_floor, self.draft_price)
+        floors = self.draft_floor, self.draft_pass_floor
+        return make_policy(self.drafting, self.draft_length, self.draft_width, *floors, self.draft_price)
 
     @model_validator(mode="after")
     def _check(self) -> Self:

@@ -26,8 +26,12 @@ class Sender:
 
     def wake(self) -> None:
         """Costs a turn of the loop only where there is something to say."""
-        if self._session.unsent_nodes or (self._drafter.says_pass and not self._said_pass):
+        if self._session.unsent_nodes or self._has_to_pass:
             self._news.set()
+
+    @property
+    def _has_to_pass(self) -> bool:
+        return self._drafter.says_pass and not self._said_pass
 
     def settled(self) -> None:
         """A verdict came: the verifier waits anew."""
@@ -39,7 +43,7 @@ class Sender:
         with contextlib.suppress(OutriderError):
             while True:
                 now_s = loop.time()
-                due_s = self._drafter.send_s(now_s)
+                due_s = now_s if self._has_to_pass else self._drafter.send_s(now_s)
                 draft = self._next(now_s) if due_s <= now_s else None
                 if draft is None:
                     self._news.clear()
@@ -50,7 +54,7 @@ class Sender:
 
     def _next(self, now_s: float) -> Draft | None:
         """What is to be sent now. That nothing more will come is said once a verdict, with the last nodes."""
-        says_pass = self._drafter.says_pass and not self._said_pass
+        says_pass = self._has_to_pass
         self._said_pass = self._said_pass or says_pass
         draft = self._session.flush(says_pass)
         if draft is not None and draft.nodes:

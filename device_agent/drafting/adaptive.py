@@ -46,6 +46,7 @@ class Adaptive:
     price: float
     gather: int = 1
     says_pass: bool = False
+    pass_floor: float = 0.0
 
     def select(self, view: View) -> Sequence[Branch]:
         chosen: list[Branch] = []

@@ -108,8 +108,10 @@ class Drafter:
 
     @property
     def says_pass(self) -> bool:
-        """Whether the verifier is to be told that nothing more will come before its next verdict."""
-        return self.is_paused and self._policy.says_pass
+        """Whether the verifier is to be told that nothing worth waiting for will come before its next verdict."""
+        if self.is_paused and self._policy.says_pass:
+            return True
+        return bool(self.branches.main) and self.branches.chance_of(self.branches.tip) < self._policy.pass_floor
 
     def chances(self) -> list[float]:
         """Of each draft on the main branch, given the one before it, by what is known of the draft model now."""
@@ -180,7 +182,7 @@ class Drafter:
         return self._resting.is_due(self._num_verdicts, view.pass_s)
 
     def _is_bound_to_draft(self) -> bool:
-        return self._policy.says_pass or self.schedule.is_waited_for
+        return self._policy.says_pass or self._policy.pass_floor > 0 or self.schedule.is_waited_for
 
     async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]

@@ -16,6 +16,7 @@ class Ahead:
     width: int = 1
     gather: int = 1
     says_pass: bool = False
+    pass_floor: float = 0.0
 
     def select(self, view: View) -> Sequence[Branch]:
         return view.tip()
@@ -34,6 +35,7 @@ class FixedLength:
     length: int
     width: int = 1
     says_pass: bool = True
+    pass_floor: float = 0.0
 
     @property
     def gather(self) -> int:
@@ -54,6 +56,7 @@ class ConfidenceGate:
     width: int = 1
     gather: int = 1
     says_pass: bool = False
+    pass_floor: float = 0.0
 
     def select(self, view: View) -> Sequence[Branch]:
         tip = view.tip()

@@ -13,18 +13,19 @@ from speculation.errors import UnknownNameError
 ADAPTIVE = "adaptive"
 
 
-def make_policy(name: str, length: int, width: int, floor: float, price: float) -> Policy:
+def make_policy(name: str, length: int, width: int, floor: float, pass_floor: float, price: float) -> Policy:
     """``length`` is that of ``fixed-length``, ``width`` bounds branches, ``floor`` is the chance at which
-    ``confidence-gate`` stops, ``price`` what drafting costs ``adaptive``.
+    ``confidence-gate`` stops, ``price`` what drafting costs ``adaptive``,
+    ``pass_floor`` the chance below which ``adaptive`` and ``second-branch`` let the verifier wait no longer.
 
     Raises ``UnknownNameError``, which lists the names.
     """
     makers: dict[str, Callable[[], Policy]] = {
-        ADAPTIVE: lambda: Adaptive(width, price),
+        ADAPTIVE: lambda: Adaptive(width, price, pass_floor=pass_floor),
         "ahead": Ahead,
         "confidence-gate": lambda: ConfidenceGate(floor),
         "fixed-length": lambda: FixedLength(length),
-        "second-branch": lambda: SecondBranch(width),
+        "second-branch": lambda: SecondBranch(width, pass_floor=pass_floor),
     }
     if name not in makers:
         raise UnknownNameError("drafting policy", name, tuple(makers), "drafting")

@@ -77,6 +77,10 @@ class Policy(Protocol):
     def says_pass(self) -> bool:
         """Whether a device that pauses tells the verifier that nothing more will come before the next verdict."""
 
+    @property
+    def pass_floor(self) -> float:
+        """The main branch's chance below which the verifier is told to wait no longer, while drafting goes on; 0: never."""
+
     def select(self, view: View) -> Sequence[Branch]:
         """The leaves to extend in one step, at most ``width``; none: wait for a verdict."""
 

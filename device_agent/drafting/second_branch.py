@@ -21,6 +21,7 @@ class SecondBranch:
     width: int
     gather: int = 1
     says_pass: bool = False
+    pass_floor: float = 0.0
 
     def select(self, view: View) -> Sequence[Branch]:
         return likeliest(view, self.width)

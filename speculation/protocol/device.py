@@ -163,7 +163,7 @@ class DeviceSession:
     def flush(self, passes: bool = False) -> Draft | None:
         """The nodes not sent yet, within the credit; None when there is nothing to say.
 
-        ``passes`` says that nothing more will come before the next verdict. Before ``Opened`` only the main branch is sent.
+        ``passes``: nothing worth waiting for will come before the next verdict. Before ``Opened`` only the main branch is sent.
         """
         nodes = self._outbox.take(self._credit, None if self._is_open else self._path)
         return Draft.of(nodes, len(self._final), passes, self._packs) if nodes or passes else None

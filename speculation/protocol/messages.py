@@ -104,7 +104,7 @@ class Node:
 class Draft:
     """New nodes in order of their numbers; ``known`` is the length of the final log that the device has.
 
-    ``passes``: nothing more will come before the next verdict, go on without waiting. ``is_packed``: in the shorter form on
+    ``passes``: nothing worth waiting for will come before the next verdict. ``is_packed``: in the shorter form on
     the wire, for a verifier that reads it.
     """
 

@@ -59,3 +59,28 @@ def test_a_wake_up_without_drafts_costs_a_look_only_where_a_pass_is_to_be_said(p
             sending.cancel()
 
     virtual_time.run(work())
+
+
+def test_a_path_below_the_floor_is_told_once_a_verdict_with_all_that_was_held_back():
+    async def work():
+        stream, link = Stream(Watched(), Ahead(gather=30, pass_floor=0.02)), Link()
+        sender = Sender(stream.session, stream.drafter, Meter(0.0, False))
+        async with asyncio.TaskGroup() as tasks:
+            sending = tasks.create_task(sender.run(link))
+            while not stream.drafter.says_pass:
+                assert link.sent == []
+                await stream.drafter.step()
+                sender.wake()
+                await turn()
+            assert [(len(draft.nodes), draft.passes) for draft in link.sent] == [(len(stream.main), True)]
+            await stream.drafter.step()
+            sender.wake()
+            await turn()
+            assert len(link.sent) == 1
+            sender.settled()
+            sender.wake()
+            await turn()
+            assert [draft.passes for draft in link.sent] == [True, True]
+            sending.cancel()
+
+    virtual_time.run(work())

@@ -81,6 +81,7 @@ def _agent(num_streams: int, rng: random.Random) -> AgentConfig:
         draft_length=rng.randint(1, 6),
         draft_floor=rng.choice((0.0, 0.1, 0.5)),
         draft_price=rng.choice((0.0, 0.05, 0.5)),
+        draft_pass_floor=rng.choice((0.0, 0.3)),
         draft_gather=rng.random() < 0.5,
     )
 

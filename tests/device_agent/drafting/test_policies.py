@@ -94,6 +94,23 @@ def test_a_confidence_gate_stops_where_its_path_is_less_likely_than_its_floor(en
     assert not stream.drafter.says_pass
 
 
+@pytest.mark.parametrize("name", ["adaptive", "second-branch"])
+def test_a_pass_is_said_where_the_main_branch_is_less_likely_than_the_floor_and_drafting_goes_on(name):
+    async def work():
+        config = AgentConfig(port=0, drafting=name, draft_width=2, draft_price=0.0, draft_pass_floor=0.2)
+        stream = Stream(Watched(), config.policy())
+        branches, said = stream.drafter.branches, []
+        for _ in range(12):
+            await stream.drafter.step()
+            assert not stream.drafter.is_paused
+            assert stream.drafter.says_pass == (branches.chance_of(branches.tip) < 0.2)
+            said.append(stream.drafter.says_pass)
+        assert said[0] is False
+        assert said[-1] is True
+
+    virtual_time.run(work())
+
+
 def test_ahead_drafts_on_along_its_first_choices_however_unlikely():
     stream = Stream(Watched(), make("ahead"), depth=40)
     virtual_time.run(stream.draft())
