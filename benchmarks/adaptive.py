@@ -7,8 +7,8 @@ is nearly free; 60 ms a joule and 10 us a byte, where it is dear; and one betwee
 that was not looked at while the rule was made.
 
 Depth, width and the floor of the confidence gate are searched exhaustively in each cell. ``adaptive`` is told the price of a
-second of drafting (the joule's price times 5 W) and nothing else: not the byte's, not the row's, not what the world is. Then
-each policy alone at one reference cell. Everything is emulated, so the tables are the same on any machine.
+second of drafting (the joule's price times 5 W) and nothing else: not the byte's, not the row's, not what the world is.
+Everything is emulated, so the tables are the same on any machine.
 """
 
 from __future__ import annotations
@@ -16,15 +16,12 @@ from __future__ import annotations
 import argparse
 from functools import partial
 
-from benchmarks.adaptive_ablation import ablated, cases
 from benchmarks.adaptive_cells import Runs, few_worlds, measure, shifting_worlds, steady_worlds
 from benchmarks.adaptive_tables import grids
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, publish
 
 QUICK = Runs(num_tokens=60, num_tokens_of_shift=100, depths=(2, 8, 32))
-ABLATED, ABLATED_QUICK = (1000, 16), (60, 1)
-"""Tokens of the synthetic pair, and traces of the real one."""
 
 
 def main() -> None:
@@ -33,11 +30,8 @@ def main() -> None:
     add_processes_argument(parser)
     arguments = parser.parse_args()
     runs, worlds = (QUICK, few_worlds()) if arguments.quick else (Runs(), [*shifting_worlds(), *steady_worlds()])
-    alone = cases(*(ABLATED_QUICK if arguments.quick else ABLATED))
-    spent = in_processes(ablated, alone, arguments.processes, "policies")
     rows = in_processes(partial(measure, runs=runs), worlds, arguments.processes)
-    figures = {"cells": [row.to_json() for row in rows], "ablation": [found.to_json() for found in spent]}
-    publish(arguments, "adaptive", grids(rows, spent), figures)
+    publish(arguments, "adaptive", grids(rows), {"cells": [row.to_json() for row in rows]})
 
 
 if __name__ == "__main__":

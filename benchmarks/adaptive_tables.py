@@ -1,35 +1,23 @@
-"""The tables of ``adaptive.py``: the cost model, the search in worlds that stay and that shift, the ablation. Pure."""
+"""The tables of ``adaptive.py``: the cost model, the search in worlds that stay and that shift. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
-from benchmarks.adaptive_ablation import PAIRS, Ablated
 from benchmarks.adaptive_cells import MOST_OVER_BEST, PRICES, ROWS_IN_A_PASS, Found, Price, Row
 from benchmarks.adaptive_worlds import FURTHER_ROW, MESSAGE_BYTES, PHONE_W, UPLINK_J_PER_BYTE, Half, Spent, World
 from benchmarks.report import Grid
 
 WORLD = ("draft, ms", "pass, ms", "round trip, ms", "acceptance")
 SEARCH = (*WORLD, "best fixed setting", "its score", "its tokens/s", "adaptive's score", "its tokens/s", "ratio", "")
-ABLATION = (
-    "policy",
-    "gathering",
-    "tokens a second",
-    "passes a token",
-    "draft steps a token",
-    "nodes sent a token",
-    "bytes a token",
-    "mJ a token",
-    "revoked share",
-)
 
 
-def grids(rows: Sequence[Row], ablated: Sequence[Ablated]) -> list[Grid]:
+def grids(rows: Sequence[Row]) -> list[Grid]:
     steady = [row for row in rows if not row.world.is_shifting]
     shifting = [row for row in rows if row.world.is_shifting]
     found = [_search(_steady_title(steady, price), steady, price) for price in PRICES]
     found += [_search(_shifting_title(shifting, price), shifting, price) for price in PRICES]
-    return [_model(), *found, *(_ablation(pair, ablated) for pair in PAIRS)]
+    return [_model(), *found]
 
 
 def _model() -> Grid:
@@ -77,20 +65,6 @@ def _world(world: World) -> list[str]:
 def _shift(world: World, name: str) -> str:
     halves: list[Half] = [world.first, world.second] if world.is_shifting else [world.first]
     return ", then ".join(f"{getattr(half, name):g}" for half in halves)
-
-
-def _ablation(pair: str, ablated: Sequence[Ablated]) -> Grid:
-    lines = [
-        [found.case.policy, "on" if found.case.is_gathering else "off", *_spent(found.spent)]
-        for found in ablated
-        if found.case.pair == pair
-    ]
-    return Grid(f"Emulated, each policy alone: draft 9 ms, pass 60 ms, round trip 60 ms, {pair}", ABLATION, lines)
-
-
-def _spent(spent: Spent) -> list[str]:
-    counts = [f"{spent.passes:.2f}", f"{spent.steps:.2f}", f"{spent.nodes:.2f}", f"{spent.sent_bytes:.0f}"]
-    return [_rate(spent), *counts, f"{1000 * spent.joules:.0f}", f"{spent.revoked_share:.2f}"]
 
 
 def _rate(spent: Spent) -> str:

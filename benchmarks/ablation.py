@@ -1,11 +1,17 @@
-"""Each drafting policy alone, gathering off and on, at one reference cell: the synthetic pair, and the real pair's traces."""
+"""Each drafting policy alone, gathering off and on, at one reference cell: the synthetic pair, and the real pair's traces.
+
+Emulated under the virtual clock with the cost model that ``adaptive`` prints, so the tables are the same on any machine.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import argparse
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 from benchmarks.adaptive_worlds import Half, Metered, Spent, World, answered, spent_on, stack
+from benchmarks.pool import add_processes_argument, in_processes
+from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.trace_file import load
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull
 from device_agent.config import AgentConfig
@@ -15,6 +21,19 @@ REFERENCE = World(9.0, 60.0, 1.0, Half(60.0, 0.8), Half(60.0, 0.8))
 SYNTHETIC = "synthetic pair, acceptance 0.8"
 TEMPERATURES: Mapping[str, float] = {"real pair, temperature 0": 0.0, "real pair, temperature 0.8": 0.8}
 PAIRS = (SYNTHETIC, *TEMPERATURES)
+RUNS, QUICK = (1000, 16), (60, 1)
+"""Tokens of the synthetic pair, and traces of the real one."""
+COLUMNS = (
+    "policy",
+    "gathering",
+    "tokens a second",
+    "passes a token",
+    "draft steps a token",
+    "nodes sent a token",
+    "bytes a token",
+    "mJ a token",
+    "revoked share",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +92,32 @@ async def _replayed(config: AgentConfig, temperature: float, num_traces: int) ->
     round_trip_ms = REFERENCE.first.round_trip_ms
     async with stack(replay.facts, draft, full, round_trip_ms, config) as agent:
         return await spent_on(agent, draft, requests, round_trip_ms)
+
+
+def grid(pair: str, ablated: Sequence[Ablated]) -> Grid:
+    """The table of one pair."""
+    lines = [
+        [found.case.policy, "on" if found.case.is_gathering else "off", *_spent(found.spent)]
+        for found in ablated
+        if found.case.pair == pair
+    ]
+    return Grid(f"Emulated, each policy alone: draft 9 ms, pass 60 ms, round trip 60 ms, {pair}", COLUMNS, lines)
+
+
+def _spent(spent: Spent) -> list[str]:
+    counts = [f"{spent.passes:.2f}", f"{spent.steps:.2f}", f"{spent.nodes:.2f}", f"{spent.sent_bytes:.0f}"]
+    return [f"{1 / spent.seconds:.1f}", *counts, f"{1000 * spent.joules:.0f}", f"{spent.revoked_share:.2f}"]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    add_processes_argument(parser)
+    arguments = parser.parse_args()
+    alone = cases(*(QUICK if arguments.quick else RUNS))
+    spent = in_processes(ablated, alone, arguments.processes, "policies")
+    publish(arguments, "ablation", [grid(pair, spent) for pair in PAIRS], [found.to_json() for found in spent])
+
+
+if __name__ == "__main__":
+    main()
