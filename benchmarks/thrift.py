@@ -3,9 +3,9 @@
 python -m benchmarks.thrift [--quick] [--processes N] [--json FILE] [--fill docs/benchmarks.md]
 
 Per cell (draft time, pass time, round trip; a text) the front of rate against passes a token, over the verifier's patience and
-gathering and the device's policies; beside it the front of stop-and-wait over its lengths. Both are compared at 0.42 passes a
-token, or at the fewest passes that both reach where that is more. Emulated (``thrift_runs.py``): the tables are the same on any
-machine and with any number of processes.
+gathering and the device's policies, some of which end the waiting where they are unsure; beside it the front of stop-and-wait
+over its lengths. Both are compared at 0.42 passes a token, or at the fewest passes that both reach where that is more. Emulated
+(``thrift_runs.py``): the tables are the same on any machine and with any number of processes.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ from benchmarks.thrift_runs import PAIR_SAMPLED, SYNTHETIC, TEXTS, Cell, Row, Se
 BLOCK = "thrift"
 DRAFTS_MS, PASSES_MS, ROUND_TRIPS_MS = (9.0, 18.0), (30.0, 60.0), (20.0, 60.0, 150.0, 300.0)
 REFERENCE = Cell(Times(9.0, 60.0, 60.0), SYNTHETIC)
-QUICK = Search(patiences=(), gathers=(1, 2, 4), lengths=(1, 2, 3, 4, 6, 8), num_scout_tokens=80, num_tokens=150, num_draws=1)
+QUICK = Search(
+    policies=("four branches",),
+    patiences=(),
+    gathers=(1, 2),
+    floors=(0.05, 0.3),
+    floored_gathers=(2, 4, 8),
+    lengths=(1, 2, 3, 4, 6, 8),
+    num_scout_tokens=80,
+    num_tokens=150,
+    num_draws=1,
+)
 CELLS = (
     "draft, ms",
     "pass, ms",

@@ -45,6 +45,8 @@ POLICIES = {
     "four branches": AgentConfig(drafting="second-branch", draft_width=4),
     "adaptive": AgentConfig(drafting="adaptive"),
 }
+FLOORED = AgentConfig(drafting="second-branch", draft_width=4)
+"""What the settings with a floor of ``pass`` are made of."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +61,16 @@ class Cell:
 class Search:
     """What is tried and how much of it is run.
 
-    ``patiences`` are in passes, besides 0 and never. A draw has ``num_tokens`` tokens where it is synthetic; a trace has its
-    own length, and ``num_scout_tokens`` bounds both in the scouting. ``slack``: see ``shortlist``.
+    ``patiences`` are in passes, besides 0 and never. ``floors`` are those of the ``pass`` flag: each is tried with
+    ``floored_gathers`` and a patience of never. A draw has ``num_tokens`` tokens where it is synthetic; a trace has its own
+    length, and ``num_scout_tokens`` bounds both in the scouting. ``slack``: see ``shortlist``.
     """
 
-    policies: tuple[str, ...] = ("two branches", "four branches", "adaptive")
+    policies: tuple[str, ...] = ("four branches", "adaptive")
     patiences: tuple[float, ...] = (1.0,)
-    gathers: tuple[int, ...] = (1, 2, 4, 8)
+    gathers: tuple[int, ...] = (1, 2, 4)
+    floors: tuple[float, ...] = (0.05, 0.15, 0.3)
+    floored_gathers: tuple[int, ...] = (2, 3, 4, 6, 8)
     lengths: tuple[int, ...] = (*range(1, 9), 12, LONGEST_SYNC)
     num_scout_tokens: int = 100
     num_tokens: int = 300
@@ -119,7 +124,18 @@ def ours(search: Search, pass_ms: float) -> dict[str, Setup]:
             for gather in search.gathers:
                 name = f"{policy}, patience {title}, gather {gather}"
                 found[name] = Setup(agent, VerifierConfig(patience=patience, gather=gather))
-    return found
+    return found | _floored(search)
+
+
+def _floored(search: Search) -> dict[str, Setup]:
+    """Settings whose device ends the verifier's waiting by its confidence."""
+    return {
+        f"four branches, pass below {floor:g}, gather {gather}": Setup(
+            FLOORED.model_copy(update={"draft_pass_floor": floor}), VerifierConfig(patience=NEVER, gather=gather)
+        )
+        for floor in search.floors
+        for gather in search.floored_gathers
+    }
 
 
 def theirs(search: Search) -> dict[str, Setup]:

@@ -20,6 +20,8 @@ TINY = Search(
     policies=("two branches",),
     patiences=(),
     gathers=(1, 4),
+    floors=(0.3,),
+    floored_gathers=(4,),
     lengths=(1, 4),
     num_scout_tokens=40,
     num_tokens=150,
@@ -100,13 +102,18 @@ def test_a_shortlist_keeps_what_is_near_the_front():
 
 
 def test_the_settings_are_all_of_patience_gathering_and_policy():
-    search = Search(policies=tuple(thrift_runs.POLICIES), patiences=(0.5,), gathers=(1, 4))
+    search = Search(
+        policies=tuple(thrift_runs.POLICIES), patiences=(0.5,), gathers=(1, 4), floors=(0.1, 0.2, 0.3), floored_gathers=(4, 8)
+    )
     found = thrift_runs.ours(search, pass_ms=60.0)
-    assert len(found) == 4 * (1 + 2 * 2)
-    told = {(s.agent.drafting, s.agent.draft_width, s.verifier.patience, s.verifier.gather) for s in found.values()}
+    assert len(found) == 4 * (1 + 2 * 2) + 3 * 2
+    told = {
+        (s.agent.drafting, s.agent.draft_width, s.agent.draft_pass_floor, s.verifier.patience, s.verifier.gather)
+        for s in found.values()
+    }
     assert len(told) == len(found)
-    assert {patience for _, _, patience, _ in told} == {0.0, 30.0, NEVER}
-    assert ("second-branch", 4, NEVER, 4) in told
+    assert {patience for *_, patience, _ in told} == {0.0, 30.0, NEVER}
+    assert {("second-branch", 4, 0.0, NEVER, 4), ("second-branch", 4, 0.2, NEVER, 8)} <= told
     assert all(s.agent.draft_gather for s in found.values())
     assert {(s.agent.drafting, s.verifier.patience) for s in thrift_runs.theirs(Search()).values()} == {("fixed-length", NEVER)}
 
