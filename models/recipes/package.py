@@ -1,4 +1,7 @@
-"""Turn two trained checkpoints into a pair of packages: float16 weights, and ONNX graphs built from those rounded weights."""
+"""Turn two trained checkpoints into a pair of packages: float16 weights, and ONNX graphs built from those rounded weights.
+
+A half that was not trained again comes from its released package, with its weights and its provenance as they are.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,12 @@ from typing import Any
 
 import torch
 from numpy.typing import NDArray
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from models.recipes.corpus import END_OF_TEXT
 from models.recipes.network import SHAPES, Shape
+from speculation.engines.manifest import MANIFEST, WEIGHTS
 from speculation.engines.package import load_pair
 from speculation.engines.package_writer import PackageSource, write_pair
 
@@ -22,9 +27,12 @@ LICENCE = "Apache-2.0"
 VARIANTS = {"draft": ("fp32", "q4"), "full": ("fp32",)}
 
 
-def weights_of(checkpoint: Path) -> dict[str, NDArray[Any]]:
-    """The checkpoint's weights in float32, by name."""
-    state = torch.load(checkpoint, map_location="cpu", weights_only=True)["model"]
+def weights_of(trained: Path) -> dict[str, NDArray[Any]]:
+    """The weights of a checkpoint, or of a released package, in float32, by name."""
+    if trained.is_dir():
+        state = load_file(trained / WEIGHTS)
+    else:
+        state = torch.load(trained, map_location="cpu", weights_only=True)["model"]
     return {name: values.float().numpy() for name, values in state.items()}
 
 
@@ -46,11 +54,18 @@ def training_of(checkpoint: Path) -> str:
     return f"{trained} behind an earlier release ({began_from})" if began_from else trained
 
 
-def source(half: str, checkpoint: Path, corpus: Path, provenance: str) -> PackageSource:
+def provenance_of(trained: Path, provenance: str, corpus_sha256: str) -> str:
+    """How the weights were made; a released package says so itself."""
+    if trained.is_dir():
+        return str(json.loads((trained / MANIFEST).read_text("utf-8"))["provenance"])
+    return "; ".join(filter(None, (training_of(trained), provenance, f"corpus sha256 {corpus_sha256}")))
+
+
+def source(half: str, trained: Path, corpus: Path, provenance: str) -> PackageSource:
     """One half of the pair, named after the corpus's own end token."""
     tokenizer = (corpus / "tokenizer.json").read_bytes()
     end_token_id = Tokenizer.from_buffer(tokenizer).token_to_id(END_OF_TEXT)
-    weights = weights_of(checkpoint)
+    weights = weights_of(trained)
     facts = json.loads((corpus / "corpus.json").read_text("utf-8"))
     return PackageSource(
         name=f"pydoc-{half}",
@@ -59,7 +74,7 @@ def source(half: str, checkpoint: Path, corpus: Path, provenance: str) -> Packag
         tokenizer=tokenizer,
         end_token_ids=(end_token_id,),
         licence=LICENCE,
-        provenance="; ".join(filter(None, (training_of(checkpoint), provenance, f"corpus sha256 {facts['sha256']}"))),
+        provenance=provenance_of(trained, provenance, facts["sha256"]),
         variants=VARIANTS[half],
     )
 
@@ -83,8 +98,8 @@ def package(arguments: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--full", type=Path, required=True, help="checkpoint of the full model")
-    parser.add_argument("--draft", type=Path, required=True, help="checkpoint of the draft")
+    parser.add_argument("--full", type=Path, required=True, help="checkpoint of the full model, or its released package")
+    parser.add_argument("--draft", type=Path, required=True, help="checkpoint of the draft, or its released package")
     parser.add_argument("--corpus", type=Path, required=True, help="folder that models.recipes.corpus wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--version", type=int, required=True, help="counts the pair's releases")

@@ -51,6 +51,21 @@ def test_two_checkpoints_become_a_pair(arguments, capsys):
     assert pair.identity.pair_digest in capsys.readouterr().out
 
 
+def test_a_half_that_was_not_trained_again_is_taken_from_its_release(arguments, tmp_path):
+    recipe.package(arguments)
+    released = load_pair(arguments.out)
+    arguments.full, arguments.version, arguments.provenance = (
+        arguments.out.rename(tmp_path / "old") / "full",
+        4,
+        "another draft",
+    )
+    recipe.package(arguments)
+    pair = load_pair(arguments.out)
+    assert pair.version == 4
+    assert pair.full.digest == released.full.digest
+    assert "another draft" in pair.draft.manifest.provenance
+
+
 def test_a_failure_leaves_the_old_pair_whole(arguments):
     recipe.package(arguments)
     before = load_pair(arguments.out).identity
