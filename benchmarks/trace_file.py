@@ -2,7 +2,7 @@
 
 A trace is one prompt continued by the full model, with the draft's proposal behind every prefix of that path, and with the
 draft's own continuations of its proposals that the full model did not take. Proposals are kept in the agent's terms
-(``speculation.choice.choose_two``): two tokens, and a confidence in each.
+(``speculation.choice.choose_ranked``): two tokens, and a confidence in each.
 
 The file is an ``.npz``: a header in JSON, and columns of small integers in the order of the traces. No time and no name of a
 machine is in it: the same traces give the same bytes.

@@ -20,7 +20,7 @@ from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import build_engine
 from device_agent.build import draft_engine
 from device_agent.config import AgentConfig
-from speculation.choice import Ranked, choose, choose_two
+from speculation.choice import Ranked, choose, choose_ranked
 from speculation.engines.base import CacheId, Chunk, Engine, Forkable
 from speculation.engines.package import Pair, load_pair
 from speculation.parameters import SamplingParameters
@@ -87,7 +87,7 @@ class Recorder:
         cache = self._draft.open()
         fed = [*prompt, *path[:-1]]
         logits = self._draft.extend([Chunk(cache, fed, len(path))])
-        ranked = choose_two(logits, range(len(prompt), len(prompt) + len(path)), [parameters] * len(path))
+        ranked = choose_ranked(logits, range(len(prompt), len(prompt) + len(path)), [parameters] * len(path), 2)
         branches = [branch for lot in self._lots(ranked, path) for branch in self._follow(cache, len(prompt), lot, parameters)]
         self._draft.close(cache)
         return Trace(
@@ -137,7 +137,7 @@ class Recorder:
 
     def _step(self, lanes: Sequence[_Lane], parameters: SamplingParameters) -> None:
         logits = self._draft.extend([Chunk(lane.cache, [lane.token_id], 1) for lane in lanes])
-        ranked = choose_two(logits, [lane.position + 1 for lane in lanes], [parameters] * len(lanes))
+        ranked = choose_ranked(logits, [lane.position + 1 for lane in lanes], [parameters] * len(lanes), 2)
         for row, lane in enumerate(lanes):
             lane.said.append(Ranked(ranked.token_ids[row : row + 1], ranked.confidences[row : row + 1]))
             lane.token_id = int(ranked.token_ids[row, FIRST])

@@ -34,11 +34,13 @@ NEAR_TIE = 1e-4
 # Lower temperatures count as this one: float32 logits divided by it still lie well within float64.
 MIN_TEMPERATURE = 1e-30
 
-# Of more tokens than this, those that cannot be first or second are sorted out by rough weights before logarithms are taken.
+# Of more tokens than this, those that cannot be among the first are sorted out by rough weights before logarithms are taken.
 _SCREENED_FROM = 256
 # Rough weights are off by less than this share; smaller ones than that below are not to be compared at all.
 _ROUGHNESS = 0.1
 _SMALLEST_WEIGHT = 1e-290
+# A choice needs its runner-up too: whether its lead is a near tie.
+_FOR_THE_CHOICE = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,11 +57,11 @@ class Choices:
 
 @dataclass(frozen=True, slots=True)
 class Ranked:
-    """The choice of every row and the token behind it, with how sure each is.
+    """The choice of every row and the tokens behind it, with how sure each is.
 
-    ``token_ids`` is int64 [R, 2]: the choice, and the runner-up by (score + noise descending, id ascending), -1 where only one
-    token is left. ``confidences`` is float64 [R, 2]: the softmax of those sums over the tokens left by top-k, top-p and min-p
-    (at temperature 0 of the logits), 0 where there is no runner-up. They are for decisions: good to about 0.001.
+    ``token_ids`` is int64 [R, count]: the choice, then those behind it by (score + noise descending, id ascending), -1 where no
+    more are left. ``confidences`` is float64 [R, count]: the softmax of those sums over the tokens left by top-k, top-p and
+    min-p (at temperature 0 of the logits), 0 where there is no token. They are for decisions: good to about 0.001.
     """
 
     token_ids: NDArray[np.int64]
@@ -86,7 +88,7 @@ class _Left:
 
 @dataclass(frozen=True, slots=True)
 class _Contest:
-    """Those of the tokens left that can be first or second, with score + noise; ``others`` is the weight of the rest.
+    """Those of the tokens left that can be among the first, with score + noise; ``others`` is the weight of the rest.
 
     Weights are exp(score + noise - ``highest``).
     """
@@ -110,10 +112,10 @@ def choose(
     sampled: list[_Left] = []
     for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
         if asked.temperature == 0:
-            near_ties[row] = peak.logit - _second(logits[row], peak).logit < NEAR_TIE
+            near_ties[row] = any(peak.logit - other.logit < NEAR_TIE for other in _behind(logits[row], peak, 1))
         else:
             sampled.append(_left(row, logits[row], peak.logit, asked))
-    for left, contest in _contests(sampled, positions, parameters):
+    for left, contest in _contests(sampled, positions, parameters, _FOR_THE_CHOICE):
         sums = contest.sums
         winner = int(sums.argmax())
         token_ids[left.row] = contest.token_ids[winner]
@@ -121,41 +123,48 @@ def choose(
     return Choices(token_ids, near_ties)
 
 
-def choose_two(
-    logits: NDArray[np.float32], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
+def choose_ranked(
+    logits: NDArray[np.float32],
+    positions: Sequence[int] | NDArray[np.int64],
+    parameters: Sequence[SamplingParameters],
+    count: int,
 ) -> Ranked:
-    """The choice of every row (the same as ``choose``), its runner-up, and the confidence in both: for who drafts.
+    """The first ``count`` tokens of every row, the choice (the same as ``choose``) before all, and the confidence in each.
 
-    Arguments and errors as for ``choose``.
+    For who drafts. The other arguments and errors as for ``choose``; ``ValueError`` for a count below 1.
     """
+    if count < 1:
+        raise ValueError(f"the choice is the first of those asked for: count must be at least 1, not {count}")
     peaks = _peaks(logits, len(positions), len(parameters))
-    token_ids = np.full((len(logits), 2), -1, dtype=np.int64)
-    confidences = np.zeros((len(logits), 2))
+    token_ids = np.full((len(logits), count), -1, dtype=np.int64)
+    confidences = np.zeros((len(logits), count))
     sampled: list[_Left] = []
     for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
         if asked.temperature == 0:
-            second = _second(logits[row], peak)
-            total = float(np.exp(logits[row] - np.float64(peak.logit)).sum())
-            token_ids[row] = peak.token_id, second.token_id
-            confidences[row] = 1 / total, math.exp(second.logit - peak.logit) / total
+            _rank_greedy(logits[row], peak, token_ids[row], confidences[row])
         else:
             sampled.append(_left(row, logits[row], peak.logit, asked))
-    for left, contest in _contests(sampled, positions, parameters):
+    for left, contest in _contests(sampled, positions, parameters, count):
         _rank(left, contest, token_ids[left.row], confidences[left.row])
     return Ranked(token_ids, confidences)
 
 
+def _rank_greedy(row: NDArray[np.float32], peak: _Peak, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
+    """Write the tokens of the highest logits with their confidences."""
+    total = float(np.exp(row - np.float64(peak.logit)).sum())
+    for place, found in enumerate([peak, *_behind(row, peak, len(token_ids) - 1)]):
+        token_ids[place], confidences[place] = found.token_id, math.exp(found.logit - peak.logit) / total
+
+
 def _rank(left: _Left, contest: _Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
-    """Write a row's first and second with their confidences; the sums are used up."""
+    """Write a row's first tokens with their confidences; the sums are used up."""
     sums = contest.sums
-    first = int(sums.argmax())
     weights = np.exp(sums - left.highest)
     total = float(weights.sum()) + contest.others
-    token_ids[0], confidences[0] = contest.token_ids[first], weights[first] / total
-    if len(sums) > 1:
-        sums[first] = -np.inf
-        second = int(sums.argmax())
-        token_ids[1], confidences[1] = contest.token_ids[second], weights[second] / total
+    for place in range(min(len(token_ids), len(sums))):
+        best = int(sums.argmax())
+        sums[best] = -np.inf
+        token_ids[place], confidences[place] = contest.token_ids[best], weights[best] / total
 
 
 def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> list[_Peak]:
@@ -174,14 +183,15 @@ def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int)
     return peaks
 
 
-def _second(row: NDArray[np.float32], peak: _Peak) -> _Peak:
-    """The highest logit but the highest; token -1 with no chance where there is no other."""
-    if len(row) == 1:
-        return _Peak(-1, -math.inf)
-    others = row.copy()
-    others[peak.token_id] = -np.inf
-    second = int(others.argmax())
-    return _Peak(second, others.item(second))
+def _behind(row: NDArray[np.float32], peak: _Peak, count: int) -> Iterator[_Peak]:
+    """The highest logits but the highest, in order; fewer than ``count`` where no more tokens are there."""
+    if count < 1:
+        return
+    others, best = row.copy(), peak.token_id
+    for _ in range(min(count, len(row) - 1)):
+        others[best] = -np.inf
+        best = int(others.argmax())
+        yield _Peak(best, others.item(best))
 
 
 def _require_shape(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> None:
@@ -213,13 +223,19 @@ def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingPar
 
 
 def _contests(
-    rows: Sequence[_Left], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
+    rows: Sequence[_Left],
+    positions: Sequence[int] | NDArray[np.int64],
+    parameters: Sequence[SamplingParameters],
+    count: int,
 ) -> Iterator[tuple[_Left, _Contest]]:
-    """Give each row its noise: rows with few tokens left share one call, the others are screened one by one."""
+    """Give each row its noise: rows with few tokens left share one call, the others are screened one by one.
+
+    The first ``count`` tokens of a row are in its contest.
+    """
     short = [left for left in rows if len(left.scores) <= _SCREENED_FROM]
     for left in rows:
         if len(left.scores) > _SCREENED_FROM:
-            yield left, _screened(left, int(positions[left.row]), parameters[left.row].seed)
+            yield left, _screened(left, int(positions[left.row]), parameters[left.row].seed, count)
     names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
     if len(short) == 1:
         left, token_ids = short[0], names[0]
@@ -246,11 +262,10 @@ def _pooled(
         yield left, _Contest(token_ids, left.scores + drawn[start:end], 0.0)
 
 
-def _screened(left: _Left, position: int, seed: int) -> _Contest:
-    """The tokens whose rough weight comes near the second highest, and those whose noise is too large to be told roughly.
+def _screened(left: _Left, position: int, seed: int, count: int) -> _Contest:
+    """The tokens whose rough weight comes near that of place ``count``, and those whose noise is too large to be told roughly.
 
-    Whether the winner's lead is a near tie, the runner-up alone decides. Rough weights are exp(score) / -log(u), in single
-    precision where that is enough.
+    Rough weights are exp(score) / -log(u), in single precision where that is enough.
     """
     scores, token_ids = left.scores, left.token_ids
     if token_ids is None:
@@ -259,11 +274,22 @@ def _screened(left: _Left, position: int, seed: int) -> _Contest:
         drawn = noise.bits_of_tokens(seed, position, token_ids)
     weights = np.exp(scores - left.highest)
     weights /= noise.rough_odds(drawn)
-    first = int(weights.argmax())
-    highest, weights[first] = weights[first], 0.0
-    second, weights[first] = weights.max(), highest
-    floor = second * (1 - _ROUGHNESS) if second > _SMALLEST_WEIGHT else 0.0
+    least = _weight_at(weights, count)
+    floor = least * (1 - _ROUGHNESS) if least > _SMALLEST_WEIGHT else 0.0
     near = ((weights >= floor) | (drawn >= noise.SURE_BITS)).nonzero()[0]
     sums = scores[near] + noise.gumbel_of(drawn[near])
     others = float(weights.sum() - weights[near].sum())
     return _Contest(near if token_ids is None else token_ids[near], sums, max(0.0, others))
+
+
+def _weight_at(weights: NDArray[np.float64], place: int) -> float:
+    """The highest weight but ``place`` - 1; a few looks for the highest are quicker than a partition. Nothing is changed."""
+    taken: list[tuple[int, float]] = []
+    for _ in range(place - 1):
+        best = int(weights.argmax())
+        taken.append((best, weights.item(best)))
+        weights[best] = 0.0
+    found = float(weights.max())
+    for best, weight in reversed(taken):
+        weights[best] = weight
+    return found

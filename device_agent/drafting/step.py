@@ -15,7 +15,7 @@ from typing import cast
 
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Feed, Slot
-from speculation.choice import choose_two
+from speculation.choice import choose_ranked
 from speculation.engines.base import CacheId, Charging, Chunk, Engine, Forkable
 from speculation.engines.runner import EngineRunner
 from speculation.errors import EngineError, OutriderError
@@ -168,7 +168,7 @@ class _Batch:
         while lanes:
             chunks = [Chunk(lane.cache, lane.new, 1) for lane in lanes]
             positions = [lane.position for lane in lanes]
-            ranked = choose_two(engine.extend(chunks), positions, [lane.step.parameters for lane in lanes])
+            ranked = choose_ranked(engine.extend(chunks), positions, [lane.step.parameters for lane in lanes], 2)
             num_turns += 1
             pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
             lanes = [lane for lane, (ids, shares) in zip(lanes, pairs, strict=True) if lane.take(ids, shares)]

@@ -31,7 +31,7 @@ from benchmarks.virtual import last_event
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.request import Mode, StreamRequest
-from speculation.choice import choose, choose_two
+from speculation.choice import choose, choose_ranked
 from speculation.engines.base import Charging, Chunk
 from speculation.engines.package import bundled_pair_path, load_pair
 from speculation.engines.runner import EngineRunner
@@ -88,7 +88,7 @@ def row_behind(engine, tokens):
 
 
 def said_behind(engine, tokens):
-    ranked = choose_two(row_behind(engine, tokens), [len(tokens)], [GREEDY])
+    ranked = choose_ranked(row_behind(engine, tokens), [len(tokens)], [GREEDY], 2)
     return ranked.token_ids[0].tolist(), ranked.confidences[0].tolist()
 
 
@@ -269,7 +269,7 @@ def test_any_recorded_confidence_gives_finite_logits_that_keep_the_order(first, 
     choices = choose(row[None], [5], [GREEDY])
     assert choices.token_ids.tolist() == [7]
     assert not choices.near_ties.any()
-    assert choose_two(row[None], [5], [GREEDY]).token_ids.tolist() == [[7, 3]]
+    assert choose_ranked(row[None], [5], [GREEDY], 2).token_ids.tolist() == [[7, 3]]
 
 
 def test_the_full_model_takes_the_recorded_tokens(replay):

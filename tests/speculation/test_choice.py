@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from speculation import noise
-from speculation.choice import NEAR_TIE, choose, choose_two
+from speculation.choice import NEAR_TIE, choose, choose_ranked
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
 from speculation.truncation import MAX_VOCABULARY_SIZE
@@ -43,13 +43,14 @@ def assert_equals_reference(logits, position, parameters):
         assert is_near_tie == (lead < NEAR_TIE)
 
 
-def assert_two_equal_reference(logits, position, parameters):
+def assert_ranked_equal_reference(logits, position, parameters, count=2):
     row = np.array(logits, dtype=np.float32)
-    ranked = choose_two(row[None], [position], [parameters])
+    ranked = choose_ranked(row[None], [position], [parameters], count)
     assert ranked.token_ids[0, 0] == one(row, position, parameters)[0]
     ranking, shares = reference.ranking(row, position, parameters)
-    assert ranked.token_ids[0].tolist() == [*ranking, -1][:2]
-    assert ranked.confidences[0].tolist() == pytest.approx([*shares, 0.0][:2], rel=1e-3, abs=1e-12)
+    spare = [-1] * count
+    assert ranked.token_ids[0].tolist() == [*ranking, *spare][:count]
+    assert ranked.confidences[0].tolist() == pytest.approx([*shares, *(0.0 for _ in spare)][:count], rel=1e-3, abs=1e-12)
 
 
 @given(st.lists(LEVELS, min_size=1, max_size=40) | st.lists(ANY_LOGIT, min_size=1, max_size=40), POSITIONS, PARAMETERS)
@@ -83,12 +84,17 @@ def test_a_choice_over_a_large_vocabulary_equals_the_plain_reference(asked, spre
             assert_equals_reference(logits, position, SamplingParameters(temperature=0.8, seed=77, **asked))
 
 
-@given(st.lists(LEVELS, min_size=1, max_size=40) | st.lists(ANY_LOGIT, min_size=1, max_size=40), POSITIONS, PARAMETERS)
-@example([0.0] * 16, 0, SamplingParameters(temperature=1, top_p=0.5))
-@example([3.0, 3.0, 1.0], 0, SamplingParameters())
+@given(
+    st.lists(LEVELS, min_size=1, max_size=40) | st.lists(ANY_LOGIT, min_size=1, max_size=40),
+    POSITIONS,
+    PARAMETERS,
+    st.integers(1, 6),
+)
+@example([0.0] * 16, 0, SamplingParameters(temperature=1, top_p=0.5), 4)
+@example([3.0, 3.0, 1.0], 0, SamplingParameters(), 4)
 @settings(max_examples=400)
-def test_choice_runner_up_and_confidences_equal_the_plain_reference(logits, position, parameters):
-    assert_two_equal_reference(logits, position, parameters)
+def test_the_first_choices_and_their_confidences_equal_the_plain_reference(logits, position, parameters, count):
+    assert_ranked_equal_reference(logits, position, parameters, count)
 
 
 @pytest.mark.parametrize("spread", [0.0, 0.02, 1.0, 3.0, 12.0])
@@ -105,40 +111,49 @@ def test_choice_runner_up_and_confidences_equal_the_plain_reference(logits, posi
         {"min_p": 0.02},
     ],
 )
-def test_choice_and_runner_up_over_a_large_vocabulary_equal_the_plain_reference(asked, spread):
+def test_the_first_choices_of_a_large_vocabulary_equal_the_plain_reference(asked, spread):
     random = np.random.default_rng(12)
     for rounding in (1024, 8):  # 8: many ties
         logits = np.round(random.standard_normal(3001) * spread * rounding) / rounding
-        assert_two_equal_reference(logits, 3, SamplingParameters(**{"temperature": 0.8, "seed": 78, **asked}))
+        for count in (1, 2, 4):
+            assert_ranked_equal_reference(logits, 3, SamplingParameters(**{"temperature": 0.8, "seed": 78, **asked}), count)
 
 
 @given(st.data())
-def test_the_first_of_two_is_the_choice_in_a_batch_of_any_rows(data):
-    size = data.draw(st.sampled_from([1, 2, 30, 600]))
+def test_the_first_of_any_number_is_the_choice_in_a_batch_of_any_rows(data):
+    size, count = data.draw(st.sampled_from([1, 2, 30, 600])), data.draw(st.integers(1, 5))
     num_rows = data.draw(st.integers(0, 5))
     logits = np.random.default_rng(data.draw(st.integers(0, 99))).standard_normal((num_rows, size)).astype(np.float32) * 3
     positions = [data.draw(POSITIONS) for _ in range(num_rows)]
     parameters = [data.draw(PARAMETERS) for _ in range(num_rows)]
-    ranked = choose_two(logits, positions, parameters)
+    ranked = choose_ranked(logits, positions, parameters, count)
+    assert ranked.token_ids.shape == ranked.confidences.shape == (num_rows, count)
     assert ranked.token_ids[:, 0].tolist() == choose(logits, positions, parameters).token_ids.tolist()
-    first, second = ranked.confidences.T
-    assert ((second >= 0) & (first >= second) & (first > 0) & (first + second <= 1 + 1e-9)).all()
-    assert ((second == 0) | (ranked.token_ids[:, 1] >= 0)).all()
+    assert (ranked.confidences >= 0).all()
+    assert (np.diff(ranked.confidences, axis=1) <= 0).all()
+    assert (ranked.confidences.sum(axis=1) <= 1 + 1e-9).all()
+    assert ((ranked.confidences == 0) | (ranked.token_ids >= 0)).all()
 
 
-def test_a_row_with_one_token_left_has_no_runner_up():
+def test_places_that_no_token_is_left_for_are_empty():
     for parameters in (SamplingParameters(), SamplingParameters(temperature=1, seed=3)):
-        alone = choose_two(np.zeros((1, 1), np.float32), [0], [parameters])
-        assert (alone.token_ids.tolist(), alone.confidences.tolist()) == ([[0, -1]], [[1.0, 0.0]])
-    cut = choose_two(np.array([[0, 5, 1]], np.float32), [0], [SamplingParameters(temperature=1, top_k=1)])
+        alone = choose_ranked(np.zeros((1, 1), np.float32), [0], [parameters], 3)
+        assert (alone.token_ids.tolist(), alone.confidences.tolist()) == ([[0, -1, -1]], [[1.0, 0.0, 0.0]])
+    cut = choose_ranked(np.array([[0, 5, 1]], np.float32), [0], [SamplingParameters(temperature=1, top_k=1)], 2)
     assert (cut.token_ids.tolist(), cut.confidences.tolist()) == ([[1, -1]], [[1.0, 0.0]])
 
 
-def test_two_of_extreme_logits_are_told_without_a_warning():
+def test_fewer_than_the_choice_itself_are_refused():
+    with pytest.raises(ValueError, match="count must be at least 1, not 0"):
+        choose_ranked(np.zeros((1, 4), np.float32), [0], [SamplingParameters()], 0)
+
+
+def test_extreme_logits_are_ranked_without_a_warning():
     for temperature in (0.0, 5e-324, 1.0, 100.0):
-        ranked = choose_two(np.array([[-3.4e38, 3.4e38, 0]], np.float32), [0], [SamplingParameters(temperature=temperature)])
-        assert ranked.token_ids.tolist() == [[1, 2]]
-        assert ranked.confidences.tolist() == [[1, 0]]
+        asked = [SamplingParameters(temperature=temperature)]
+        ranked = choose_ranked(np.array([[-3.4e38, 3.4e38, 0]], np.float32), [0], asked, 3)
+        assert ranked.token_ids.tolist() == [[1, 2, 0]]
+        assert ranked.confidences.tolist() == [[1, 0, 0]]
 
 
 def test_whole_choices_equal_the_golden_vectors():
@@ -305,26 +320,28 @@ def test_a_token_far_down_wins_exactly_when_its_noise_lifts_it_to_the_top(others
     for margin, winner in ((1e-3, LUCKY_TOKEN), (-1e-3, 5)):
         logits[LUCKY_TOKEN] = noise_of[5] - noise_of[LUCKY_TOKEN] + margin
         assert one(logits, LUCKY_POSITION, parameters) == (winner, False)
-        ranked = choose_two(logits[None], [LUCKY_POSITION], [parameters])
+        ranked = choose_ranked(logits[None], [LUCKY_POSITION], [parameters], 2)
         assert ranked.token_ids[0].tolist() == [winner, 5 + LUCKY_TOKEN - winner]
         assert ranked.confidences[0].tolist() == pytest.approx([0.5, 0.5], abs=1e-3)
     logits[LUCKY_TOKEN] = noise_of[5] - noise_of[LUCKY_TOKEN] - NEAR_TIE / 2
     assert one(logits, LUCKY_POSITION, parameters) == (5, True)
 
 
-def test_noise_too_large_to_be_told_roughly_wins_over_two_near_rivals():
+@pytest.mark.parametrize("count", [2, 4])
+def test_noise_too_large_to_be_told_roughly_wins_over_two_near_rivals(count):
     logits = np.full(1024, -18, dtype=np.float32)
     noise_of = {token_id: reference.gumbel(LUCKY_SEED, LUCKY_POSITION, token_id) for token_id in (5, 6, LUCKY_TOKEN)}
     for token_id, total in ((5, 1.0), (6, 0.99), (LUCKY_TOKEN, 1.01)):
         logits[token_id] = total - noise_of[token_id]
-    assert_two_equal_reference(logits, LUCKY_POSITION, SamplingParameters(temperature=1, seed=LUCKY_SEED))
+    assert_ranked_equal_reference(logits, LUCKY_POSITION, SamplingParameters(temperature=1, seed=LUCKY_SEED), count)
 
 
-def test_weights_too_small_to_be_compared_lose_no_runner_up():
+@pytest.mark.parametrize("count", [2, 4])
+def test_weights_too_small_to_be_compared_lose_nobody(count):
     logits = np.random.default_rng(8).uniform(-7.46, -7.43, 1200)
     logits[7] = 0
     for position in range(8):
-        assert_two_equal_reference(logits, position, SamplingParameters(temperature=0.01, seed=9))
+        assert_ranked_equal_reference(logits, position, SamplingParameters(temperature=0.01, seed=9), count)
 
 
 def test_deep_tokens_of_ordinary_luck_are_not_lost_to_screening():

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Caches, Feed
 from device_agent.drafting.step import DraftSteps, Step
-from speculation.choice import choose_two
+from speculation.choice import choose_ranked
 from speculation.engines.base import CacheId, Chunk
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
@@ -97,7 +97,7 @@ def fresh(context: tuple[int, ...], vocabulary_size: int = VOCABULARY, parameter
     """What a cache that never held anything else proposes behind ``context``."""
     engine = RandomEngine(vocabulary_size, len(context), SEED)
     rows = engine.extend([Chunk(engine.open(), context, 1)])
-    ranked = choose_two(rows, [len(context)], [parameters])
+    ranked = choose_ranked(rows, [len(context)], [parameters], 2)
     (first, second), (sure, less) = ranked.token_ids[0].tolist(), ranked.confidences[0].tolist()
     return Proposal(first, sure, None if second < 0 else second, less)
 
