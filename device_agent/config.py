@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
 from speculation.errors import ConfigurationError
+from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback
 from speculation.shaping import profiles
 from speculation.shaping.models import parse_model
@@ -26,7 +27,8 @@ class AgentConfig(Settings):
     graph of the draft package, or ``random`` for a draft that knows nothing. ``phone`` and ``network`` name profiles;
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
-    ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends,
+    ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
+    ``draft_choices`` is how many of a position's likeliest tokens may become branches, where the width is over 1;
     ``draft_length`` is that of ``fixed-length``, ``draft_floor`` the chance at which ``confidence-gate`` stops.
     ``draft_price`` is what a second of drafting is worth in seconds of waiting, for ``adaptive``. ``draft_pass_floor`` is the
     chance of the path below which a verifier is told to wait no longer (``adaptive``, ``second-branch``; 0: never).
@@ -49,6 +51,7 @@ class AgentConfig(Settings):
     draft_depth: int = Field(32, ge=1)
     draft_length: int = Field(4, ge=1)
     draft_width: int = Field(2, ge=1, le=8)
+    draft_choices: int = Field(4, ge=1, le=MAX_PACKED_RANK + 1)
     draft_floor: float = Field(0.1, ge=0, le=1)
     draft_price: float = Field(0.01, ge=0)
     draft_pass_floor: float = Field(0.0, ge=0, le=1)

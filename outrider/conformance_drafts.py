@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from outrider.conformance_bench import Bench, Cases, offend
 from outrider.conformance_stream import OvertakenError, chain, expect
-from speculation.protocol.messages import INITIAL_CREDIT, Cancel, Draft, FinishReason, Node, VerdictKind
+from speculation.protocol.messages import INITIAL_CREDIT, MAX_PACKED_RANK, Cancel, Draft, FinishReason, Node, VerdictKind
 from speculation.wire import codec
 
 CASES = Cases()
@@ -31,13 +31,9 @@ async def corrects_wrong_drafts(bench: Bench) -> None:
         raise OvertakenError("expected a verdict of kind REVOKE_AND_CORRECT; got none")
 
 
-@CASES.add("a second branch beside a wrong first one is no harm: the same text")
+@CASES.add("further branches beside a wrong first one are no harm: the same text")
 async def follows_another_branch(bench: Bench) -> None:
-    fork, end = 8, 20
-    nodes = list(chain(1, bench.text[:fork], bench.start))
-    nodes.append(Node(fork + 1, fork, bench.wrong(bench.text[fork])))
-    nodes.append(Node(fork + 2, fork, bench.text[fork], rank=1))
-    nodes += [Node(number, number - 1, bench.text[number - 2]) for number in range(fork + 3, end)]
+    nodes = _forked(bench, 8, 22)
     async with bench.stream() as stream:
         await stream.send(Draft(tuple(nodes), bench.start))
         bench.expect_text(await stream.rest(), len(bench.text))
@@ -45,14 +41,10 @@ async def follows_another_branch(bench: Bench) -> None:
 
 @CASES.add("where Opened says so, packed drafts are read as what they stand for: the same text in fewer passes")
 async def reads_packed_drafts(bench: Bench) -> None:
-    fork = 4
     async with bench.stream() as stream:
         if not (await stream.opening()).reads_packed:
             return
-        nodes = list(chain(1, bench.text[:fork], bench.start))
-        nodes.append(Node(fork + 1, fork, bench.wrong(bench.text[fork])))
-        nodes.append(Node(fork + 2, fork, bench.text[fork], rank=1))
-        nodes += [Node(number, number - 1, bench.text[number - 2]) for number in range(fork + 3, INITIAL_CREDIT)]
+        nodes = _forked(bench, 4, INITIAL_CREDIT)
         await stream.send(Draft(tuple(nodes), bench.start, is_packed=True))
         bench.expect_text(await stream.rest(), len(bench.text))
         passes = len(stream.verdicts)
@@ -161,3 +153,16 @@ async def refuses_more_than_its_credit(bench: Bench) -> None:
         for draft in bench.first_token(bench.start, 1, credit + 1, bench.start):
             await stream.send(draft)
         await stream.expect_refusal("RESOURCE_EXHAUSTED")
+
+
+def _forked(bench: Bench, fork: int, end: int) -> list[Node]:
+    """Nodes below number ``end``: right ones up to a fork, where the last of as many branches as can be packed is right."""
+    nodes = list(chain(1, bench.text[:fork], bench.start))
+    token_id = bench.text[fork]
+    for rank in range(MAX_PACKED_RANK):
+        token_id = bench.wrong(token_id)
+        nodes.append(Node(len(nodes) + 1, fork, token_id, rank=rank))
+    nodes.append(Node(len(nodes) + 1, fork, bench.text[fork], rank=MAX_PACKED_RANK))
+    right = bench.text[fork + 1 :]
+    nodes += [Node(number, number - 1, token) for number, token in zip(range(len(nodes) + 1, end), right, strict=False)]
+    return nodes

@@ -1,10 +1,11 @@
 """What the device has drafted behind the final log: a tree of branches, and how likely each of them is. Pure.
 
 The root is the log's last token. A branch is *extended* once the draft has proposed what follows it; a leaf is a live branch
-that is not. Second choices stay on the device until one of them is extended: alone they would tell the verifier nothing.
+that is not. Choices behind the first stay on the device until one of them is extended: alone they would tell the verifier
+nothing.
 
-Of a choice and its runner-up the likelier one comes first, by what verdicts taught: it is what a reader is shown and what a
-pass checks. That is nearly always the draft's own order.
+Of a position's choices the likeliest comes first, by what verdicts taught: it is what a reader is shown and what a pass checks.
+That is nearly always the draft's own first.
 """
 
 from __future__ import annotations
@@ -17,25 +18,33 @@ LEAST_CHANCE = 1e-6
 """Chances below are taken as this much, so that their logarithm is finite."""
 
 LEAD = 0.1
-"""A runner-up whose chance is so much higher than the choice's goes first: less is within what a few comparisons may be off."""
+"""A choice whose chance is so much higher than that of the draft's own first goes before it: less is within what a few
+comparisons may be off."""
+
+LEAST_OF_THIRD = 0.02
+"""A third choice, and one behind it, is a branch only where its chance, given its parent, is this much: others would be
+leaves that no policy selects. A token that is none is drafted from like any other once the log has taken it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Proposal:
-    """What the draft says of one position: its choice and its runner-up (None where there is none), with its confidence in
-    each, 0 to 1, as the model gives it."""
+    """What the draft says of one position: its first choices in its own order, one at least, with its confidence in each, 0 to
+    1, as the model gives it."""
 
-    token_id: int
-    confidence: float
-    second: int | None = None
-    second_confidence: float = 0.0
+    token_ids: tuple[int, ...]
+    confidences: tuple[float, ...]
+
+    @property
+    def token_id(self) -> int:
+        """The draft's own choice."""
+        return self.token_ids[0]
 
 
 @dataclass(slots=True, eq=False)
 class Branch:
     """One token at an absolute ``position``, behind ``parent``. ``handle`` is the session's name of the node, 0 while not told.
 
-    ``rank`` is its place among its siblings by likelihood; ``is_second``: it was the draft's runner-up. ``chance``: that the
+    ``rank`` is its place among its siblings by likelihood, ``choice`` its place in the draft's own order. ``chance``: that the
     full model takes the token, given that it took the parent. ``log_chance`` adds up from a fixed past, so only differences
     mean something. ``proposal`` is what the draft said of the next position, None until the branch is extended.
     """
@@ -44,7 +53,7 @@ class Branch:
     rank: int
     position: int
     parent: Branch | None
-    is_second: bool = False
+    choice: int = 0
     chance: float = 1.0
     log_chance: float = 0.0
     handle: int = 0
@@ -103,15 +112,16 @@ class Branches:
         leaf.is_growing = True
         self._leaves.pop(leaf, None)
 
-    def extend(self, leaf: Branch, proposal: Proposal, chances: tuple[float, float], with_second: bool) -> list[Branch]:
-        """Hang the draft's choice, and its runner-up where wanted, behind a live leaf; returns the new branches, by rank.
+    def extend(self, leaf: Branch, proposal: Proposal, chances: Sequence[float]) -> list[Branch]:
+        """Hang what the draft proposes behind a live leaf; returns the new branches, by rank.
 
-        ``chances`` are those of the two, given the leaf.
+        ``chances`` are those of the proposal's choices, given the leaf.
         """
         self._leaves.pop(leaf, None)
         leaf.proposal, leaf.is_growing = proposal, False
         is_main = leaf is self.tip
-        grown = self._hang_choices(leaf, proposal, chances, with_second)
+        ranked = enumerate(_ranking(chances))
+        grown = [self._hang(leaf, proposal.token_ids[choice], rank, choice, chances[choice]) for rank, choice in ranked]
         if is_main:
             self.main.append(grown[0])
         return grown
@@ -139,20 +149,9 @@ class Branches:
         self.main = main[count:] if count == len(token_ids) else self._likeliest_choices()
         return settled
 
-    def _hang_choices(
-        self, parent: Branch, proposal: Proposal, chances: tuple[float, float], with_second: bool
-    ) -> list[Branch]:
-        if not with_second or proposal.second is None:
-            return [self._hang(parent, proposal.token_id, 0, False, chances[0])]
-        told = [(proposal.token_id, False, chances[0]), (proposal.second, True, chances[1])]
-        if chances[1] > chances[0] + LEAD:
-            told.reverse()
-        ranked = enumerate(told)
-        return [self._hang(parent, token_id, rank, is_second, chance) for rank, (token_id, is_second, chance) in ranked]
-
-    def _hang(self, parent: Branch, token_id: int, rank: int, is_second: bool, chance: float) -> Branch:
+    def _hang(self, parent: Branch, token_id: int, rank: int, choice: int, chance: float) -> Branch:
         log_chance = parent.log_chance + math.log(max(chance, LEAST_CHANCE))
-        branch = Branch(token_id, rank, parent.position + 1, parent, is_second, chance, log_chance)
+        branch = Branch(token_id, rank, parent.position + 1, parent, choice, chance, log_chance)
         parent.children.append(branch)
         self._leaves[branch] = None
         return branch
@@ -181,7 +180,7 @@ class Branches:
             survivor = Branch(token_id, 0, old.position + 1, None, log_chance=old.log_chance)
             self._leaves[survivor] = None
         elif survivor.proposal is None and not survivor.is_growing:
-            # A pruned or an unsent second choice: it can grow again now that it is the log's end.
+            # A pruned or an unsent choice: it can grow again now that it is the log's end.
             self._leaves.setdefault(survivor)
         survivor.parent = None
         self.root = survivor
@@ -200,3 +199,13 @@ class Branches:
             node = node.children[0]
             chain.append(node)
         return chain
+
+
+def _ranking(chances: Sequence[float]) -> list[int]:
+    """The choices that become branches, the likeliest first; the draft's own first stays ahead of those that hardly lead it."""
+    kept = [choice for choice, chance in enumerate(chances) if choice < 2 or chance >= LEAST_OF_THIRD]
+    ranked = sorted(kept, key=lambda choice: -chances[choice])
+    if chances[ranked[0]] <= chances[0] + LEAD:
+        ranked.remove(0)
+        ranked.insert(0, 0)
+    return ranked

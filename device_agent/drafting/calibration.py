@@ -5,10 +5,15 @@ has checked is taken at its word, and every comparison moves its bin. First and 
 have greedy and sampled requests. (Reliability by binning: Zadrozny and Elkan 2001; the prior keeps thin bins sane.)
 
 A second choice matters only where the first is wrong, so its table asks how often it is right *then*, by its share of what the
-first leaves. A choice that is the largest cannot say that another is likelier; this can show it.
+first leaves. A choice that is the largest cannot say that another is likelier; this can show it. A third choice is asked the
+same of where both are wrong, and so on: chances of one position never add up to more than 1. The third and all behind it share
+a table, for comparisons get few there, and at one share of what is left they are right about as often.
 """
 
 from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, repeat
 
 from device_agent.drafting.branches import Proposal
 
@@ -17,7 +22,8 @@ PRIOR_STRENGTH = 16.0
 """Comparisons that the draft's own word is worth in each bin."""
 
 NUM_BINS_OF_SECONDS, PRIOR_STRENGTH_OF_SECONDS = 10, 8.0
-"""Only misses teach of second choices: half as many bins, and half as much to outweigh, let them learn as quickly."""
+"""Only misses teach of second choices, and of those behind: half as many bins, and half as much to outweigh, let them learn as
+quickly."""
 
 MEMORY = 4000.0
 """Comparisons a bin remembers; older ones fade, so that another kind of text is learned too."""
@@ -57,24 +63,31 @@ class Calibration:
 
     def __init__(self) -> None:
         self._firsts = {is_greedy: Table() for is_greedy in (False, True)}
-        self._seconds = {is_greedy: Table(NUM_BINS_OF_SECONDS, PRIOR_STRENGTH_OF_SECONDS) for is_greedy in (False, True)}
+        self._seconds, self._others = ({is_greedy: _table_of_seconds() for is_greedy in (False, True)} for _ in range(2))
 
-    def chances(self, proposal: Proposal, is_greedy: bool) -> tuple[float, float]:
-        """That the full model takes the draft's choice, and that it takes the runner-up."""
-        first = self._firsts[is_greedy].chance(proposal.confidence)
-        if proposal.second is None:
-            return first, 0.0
-        return first, (1 - first) * self._seconds[is_greedy].chance(_share_of_rest(proposal))
+    def chances(self, proposal: Proposal, is_greedy: bool) -> list[float]:
+        """That the full model takes each of the draft's choices."""
+        chances, left = [], 1.0
+        for table, share in self._asked(proposal, is_greedy):
+            chances.append(left * table.chance(share))
+            left -= chances[-1]
+        return chances
 
     def observe(self, proposal: Proposal, token_id: int, is_greedy: bool) -> None:
         """The full model took a token where the draft proposed this."""
-        is_right = token_id == proposal.token_id
-        self._firsts[is_greedy].observe(proposal.confidence, is_right)
-        if not is_right and proposal.second is not None:
-            self._seconds[is_greedy].observe(_share_of_rest(proposal), token_id == proposal.second)
+        for choice, (table, share) in zip(proposal.token_ids, self._asked(proposal, is_greedy), strict=True):
+            table.observe(share, token_id == choice)
+            if token_id == choice:
+                return
+
+    def _asked(self, proposal: Proposal, is_greedy: bool) -> Iterator[tuple[Table, float]]:
+        """Each choice's table, and its confidence as a share of what those before it leave."""
+        left = 1.0
+        tables = chain((self._firsts[is_greedy], self._seconds[is_greedy]), repeat(self._others[is_greedy]))
+        for table, confidence in zip(tables, proposal.confidences, strict=False):
+            yield table, min(1.0, confidence / left) if left > 0 else 0.0
+            left -= confidence
 
 
-def _share_of_rest(proposal: Proposal) -> float:
-    """The runner-up's confidence as a share of what the choice leaves."""
-    rest = 1 - proposal.confidence
-    return min(1.0, proposal.second_confidence / rest) if rest > 0 else 0.0
+def _table_of_seconds() -> Table:
+    return Table(NUM_BINS_OF_SECONDS, PRIOR_STRENGTH_OF_SECONDS)

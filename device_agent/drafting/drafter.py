@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 
 from device_agent.drafting.branches import Branch, Branches, Proposal, Settled
-from device_agent.drafting.caches import Caches
+from device_agent.drafting.caches import Caches, Feed
 from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead
@@ -29,9 +29,9 @@ _ALONE: Policy = Ahead()
 class Drafter:
     """Drafts for one session. ``step`` is called by one task; ``settle`` in between, also while a step runs.
 
-    ``depth`` bounds the drafts ahead of the final log while a verifier is there, ``context_length`` all of it.
-    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by streams
-    of one kind.
+    ``depth`` bounds the drafts ahead of the final log while a verifier is there, ``context_length`` all of it. The draft is
+    asked for ``num_choices`` of each position; for its first alone where the policy follows one branch.
+    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by streams of one kind.
     """
 
     def __init__(
@@ -43,6 +43,7 @@ class Drafter:
         end_token_ids: Sequence[int],
         depth: int,
         context_length: int,
+        num_choices: int,
         is_gathering: bool = True,
         resting: Resting | None = None,
     ) -> None:
@@ -61,6 +62,7 @@ class Drafter:
         # A token is chosen behind a full context, and none behind the limit.
         self._last_position = min(session.limit - 1, context_length)
         self._width = policy.width if steps.can_fork else 1
+        self._num_choices = num_choices if self._width > 1 else 1
         self._caches = Caches(self._width)
         self._grown = 0
         self._resting = resting or Resting()
@@ -190,7 +192,7 @@ class Drafter:
         for leaf in leaves:
             self.branches.begin(leaf)
         self._leaves = leaves
-        self._running = step = Step(feeds, self.parameters, self._max_steps(leaves, view), self._end_token_ids)
+        self._running = step = self._step_of(feeds, leaves, view)
         try:
             proposals = await self._steps.run(step)
         finally:
@@ -198,6 +200,9 @@ class Drafter:
         for feed, chain in zip(feeds, proposals, strict=False):
             self._caches.fed_more(feed.slot, [proposal.token_id for proposal in chain[:-1]], self._session.final)
         return proposals
+
+    def _step_of(self, feeds: Sequence[Feed], leaves: Sequence[Branch], view: View) -> Step:
+        return Step(feeds, self.parameters, self._num_choices, self._max_steps(leaves, view), self._end_token_ids)
 
     def _max_steps(self, leaves: Sequence[Branch], view: View) -> int:
         """Steps in a row that every leaf may take: what the policy wants, as far as depth, room and the text's end allow."""
@@ -211,11 +216,11 @@ class Drafter:
 
     def _grow(self, leaf: Branch, chain: Sequence[Proposal]) -> None:
         for proposal in chain:
-            grown = self.branches.extend(leaf, proposal, self._chances(proposal), self._width > 1)
+            grown = self.branches.extend(leaf, proposal, self._chances(proposal))
             self._tell(grown[0])
             self._grown += 1
             # A chain goes on behind the draft's own choice.
-            leaf = grown[-1] if grown[0].is_second else grown[0]
+            leaf = next(branch for branch in grown if branch.choice == 0)
 
     def _behind_log(self, leaf: Branch, chain: Sequence[Proposal]) -> tuple[Branch, Sequence[Proposal]]:
         """What a step tells of positions behind the log: where verdicts overtook its leaf, the end of a chain whose beginning
@@ -257,9 +262,9 @@ class Drafter:
         """Of a draft, given the one before it, by what is known of the draft model now."""
         if branch.parent is None or branch.parent.proposal is None:
             return branch.chance
-        return self._chances(branch.parent.proposal)[branch.is_second]
+        return self._chances(branch.parent.proposal)[branch.choice]
 
-    def _chances(self, proposal: Proposal) -> tuple[float, float]:
+    def _chances(self, proposal: Proposal) -> list[float]:
         return self._calibration.chances(proposal, self.parameters.temperature == 0)
 
     def _learn(self, settled: Settled) -> None:

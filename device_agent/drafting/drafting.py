@@ -22,6 +22,7 @@ class Drafting:
         self._steps = DraftSteps(runner)
         self._policy = config.policy()
         self._depth = config.draft_depth
+        self._num_choices = config.draft_choices
         self._is_gathering = config.draft_gather
 
     def drafter(self, session: DeviceSession, pair: PairFacts) -> Drafter:
@@ -34,6 +35,7 @@ class Drafting:
             pair.end_token_ids,
             self._depth,
             pair.draft_context_length,
+            self._num_choices,
             self._is_gathering,
             self._resting[session.parameters.temperature == 0],
         )

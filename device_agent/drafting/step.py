@@ -13,9 +13,12 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import cast
 
+import numpy as np
+from numpy.typing import NDArray
+
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Feed, Slot
-from speculation.choice import choose_ranked
+from speculation.choice import Ranked, choose_ranked
 from speculation.engines.base import CacheId, Charging, Chunk, Engine, Forkable
 from speculation.engines.runner import EngineRunner
 from speculation.errors import EngineError, OutriderError
@@ -32,12 +35,14 @@ LONGEST_BURST = 8
 class Step:
     """One stream's part of a draft step: paths to extend, and afterwards what the draft proposes behind each.
 
-    A single path may go on behind its first choice for up to ``max_steps``; ``end_token_ids`` stop it. Filled in by the step:
-    ``proposals`` (one list a feed, one proposal or several in a row), or ``error``.
+    A proposal has the first ``num_choices`` tokens, fewer where no more are left. A single path may go on behind its first
+    choice for up to ``max_steps``; ``end_token_ids`` stop it. Filled in by the step: ``proposals`` (one list a feed, one
+    proposal or several in a row), or ``error``.
     """
 
     feeds: Sequence[Feed]
     parameters: SamplingParameters
+    num_choices: int
     max_steps: int = 1
     end_token_ids: frozenset[int] = frozenset()
     proposals: list[list[Proposal]] = field(default_factory=list)
@@ -167,8 +172,7 @@ class _Batch:
         num_turns = 0
         while lanes:
             chunks = [Chunk(lane.cache, lane.new, 1) for lane in lanes]
-            positions = [lane.position for lane in lanes]
-            ranked = choose_ranked(engine.extend(chunks), positions, [lane.step.parameters for lane in lanes], 2)
+            ranked = _ranked(engine.extend(chunks), lanes)
             num_turns += 1
             pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
             lanes = [lane for lane, (ids, shares) in zip(lanes, pairs, strict=True) if lane.take(ids, shares)]
@@ -187,11 +191,17 @@ class _Lane:
 
     def take(self, ids: Sequence[int], shares: Sequence[float]) -> bool:
         """Note what the draft proposes; whether the lane goes on behind it."""
-        first, second = ids
-        self.proposals.append(Proposal(first, shares[0], None if second < 0 else second, shares[1]))
+        step, first = self.step, ids[0]
+        count = min(step.num_choices, len(ids) - ids.count(-1))
+        self.proposals.append(Proposal(tuple(ids[:count]), tuple(shares[:count])))
         self.new, self.position = [first], self.position + 1
-        step = self.step
         return len(self.proposals) < step.max_steps and first not in step.end_token_ids and not step.is_given_up
+
+
+def _ranked(logits: NDArray[np.float32], lanes: Sequence[_Lane]) -> Ranked:
+    """Each lane's first choices, as many as the lane that wants most."""
+    positions, parameters = [lane.position for lane in lanes], [lane.step.parameters for lane in lanes]
+    return choose_ranked(logits, positions, parameters, max(lane.step.num_choices for lane in lanes))
 
 
 def _lanes(engine: Engine, step: Step) -> list[_Lane]:

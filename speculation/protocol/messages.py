@@ -80,7 +80,7 @@ class Open:
 class Node:
     """One drafted token. ``parent`` is an earlier node's number, or 0 for a node at ``root_position`` of the final log.
 
-    ``rank`` is the token's place in the device's own order at that parent: 0 for its first choice, 1 for its second.
+    ``rank`` is the token's place in the device's own order at that parent: 0 for its first choice, 1 for its second, and so on.
     ``root_position`` means nothing where ``parent`` is not 0.
     """
 

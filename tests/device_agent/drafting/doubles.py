@@ -17,6 +17,7 @@ from speculation.parameters import SamplingParameters
 
 GREEDY = SamplingParameters()
 VOCABULARY, CONTEXT, SEED = 3, 200, 5
+NUM_CHOICES = 4
 
 
 class Watched(RandomEngine):
@@ -93,13 +94,18 @@ class Plain:
 
 
 @functools.cache
-def fresh(context: tuple[int, ...], vocabulary_size: int = VOCABULARY, parameters: SamplingParameters = GREEDY) -> Proposal:
+def fresh(
+    context: tuple[int, ...],
+    vocabulary_size: int = VOCABULARY,
+    parameters: SamplingParameters = GREEDY,
+    num_choices: int = NUM_CHOICES,
+) -> Proposal:
     """What a cache that never held anything else proposes behind ``context``."""
     engine = RandomEngine(vocabulary_size, len(context), SEED)
     rows = engine.extend([Chunk(engine.open(), context, 1)])
-    ranked = choose_ranked(rows, [len(context)], [parameters], 2)
-    (first, second), (sure, less) = ranked.token_ids[0].tolist(), ranked.confidences[0].tolist()
-    return Proposal(first, sure, None if second < 0 else second, less)
+    ranked = choose_ranked(rows, [len(context)], [parameters], num_choices)
+    told = [token_id for token_id in ranked.token_ids[0].tolist() if token_id >= 0]
+    return Proposal(tuple(told), tuple(ranked.confidences[0, : len(told)].tolist()))
 
 
 def fresh_chain(context: Sequence[int], count: int, vocabulary_size: int = VOCABULARY) -> list[Proposal]:
@@ -124,7 +130,7 @@ class Writer:
     async def extend(self, *paths: Sequence[int], max_steps: int = 1, end_token_ids: Sequence[int] = ()):
         """One draft step behind these paths: what it proposes behind each."""
         self.feeds = self.caches.feeds(self.final, [list(path) for path in paths])
-        self.step = Step(self.feeds, GREEDY, max_steps, frozenset(end_token_ids))
+        self.step = Step(self.feeds, GREEDY, NUM_CHOICES, max_steps, frozenset(end_token_ids))
         proposals = await self.steps.run(self.step)
         for feed, chain in zip(self.feeds, proposals, strict=True):
             self.caches.fed_more(feed.slot, [proposal.token_id for proposal in chain[:-1]], self.final)

@@ -13,7 +13,7 @@ from speculation.engines.runner import EngineRunner
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import Opened, PairIdentity, Verdict, VerdictKind
-from tests.device_agent.drafting.doubles import GREEDY, VOCABULARY, fresh
+from tests.device_agent.drafting.doubles import GREEDY, NUM_CHOICES, VOCABULARY, fresh
 
 IDENTITY = PairIdentity("a" * 64, "b" * 64, "c" * 64)
 PROMPT = (0, 1)
@@ -35,14 +35,15 @@ class Stream:
         context_length: int = 150,
         steps: DraftSteps | None = None,
         parameters: SamplingParameters = GREEDY,
+        num_choices: int = NUM_CHOICES,
     ) -> None:
         self.session = DeviceSession("s", IDENTITY, prompt, parameters, max_tokens, end_token_ids)
         self.session.open()
         self.session.receive(Opened("s", credit, "f" * 16))
         self.engine = engine
-        self.drafter = Drafter(
-            steps or DraftSteps(EngineRunner(engine)), self.session, policy, Calibration(), end_token_ids, depth, context_length
-        )
+        steps = steps or DraftSteps(EngineRunner(engine))
+        self.num_choices = num_choices if policy.width > 1 and steps.can_fork else 1
+        self.drafter = Drafter(steps, self.session, policy, Calibration(), end_token_ids, depth, context_length, num_choices)
 
     @property
     def main(self) -> list[int]:
@@ -80,8 +81,8 @@ class Stream:
         assert branches.root.position == len(final) - 1
         for branch in self.tree():
             path = tuple(node.token_id for node in branches.path(branch))
-            told = fresh((*final, *path), vocabulary_size, self.session.parameters)
+            told = fresh((*final, *path), vocabulary_size, self.session.parameters, self.num_choices)
             assert branch.proposal == (told if branch.children else None)
-            assert all(child.token_id == (told.token_id, told.second)[child.is_second] for child in branch.children)
+            assert all(child.token_id == told.token_ids[child.choice] for child in branch.children)
             assert [child.rank for child in branch.children] == list(range(len(branch.children)))
         assert self.session.path == tuple(self.main)

@@ -17,14 +17,14 @@ def chain(*chances):
     """One branch; the chances of its tokens."""
     branches = Branches(0, 0)
     for chance in chances:
-        branches.extend(branches.tip, Proposal(1, chance), (chance, 0.0), with_second=False)
+        branches.extend(branches.tip, Proposal((1,), (chance,)), (chance,))
     return branches
 
 
 def fork(first, second):
     """Two leaves behind the log's end."""
     branches = Branches(0, 0)
-    branches.extend(branches.root, Proposal(1, first, 2, second), (first, second), with_second=True)
+    branches.extend(branches.root, Proposal((1, 2), (first, second)), (first, second))
     return branches
 
 
@@ -105,7 +105,7 @@ def test_the_same_view_gives_the_same_answer_and_is_left_as_it_was():
 def test_it_asks_for_the_chance_of_no_more_leaves_than_it_may_take(monkeypatch):
     branches = Branches(0, 0)
     for _ in range(20):
-        branches.extend(branches.tip, Proposal(1, 0.6, 2, 0.4), (0.6, 0.4), with_second=True)
+        branches.extend(branches.tip, Proposal((1, 2), (0.6, 0.4)), (0.6, 0.4))
     asked = []
     chance_of = Branches.chance_of
     monkeypatch.setattr(Branches, "chance_of", lambda self, leaf: asked.append(leaf) or chance_of(self, leaf))

@@ -10,10 +10,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from device_agent.drafting.branches import LEAD, LEAST_CHANCE, Branch, Branches, Proposal
+from device_agent.drafting.branches import LEAD, LEAST_CHANCE, LEAST_OF_THIRD, Branch, Branches, Proposal
 from tests.device_agent.drafting.tree_model import Path, TreeModel
 
-VOCABULARY = 3
+VOCABULARY = 4
 tokens = st.integers(0, VOCABULARY - 1)
 chances = st.one_of(st.sampled_from([0.0, 1.0]), st.floats(0, 1))
 
@@ -28,21 +28,22 @@ class TreeOfDrafts(RuleBasedStateMachine):
         self.known: dict[Path, Branch] = {self.model.final: self.branches.root}
         self.said: dict[Path, Proposal] = {}
 
-    @rule(data=st.data(), first=tokens, offset=st.integers(1, VOCABULARY - 1), pair=st.tuples(chances, chances))
+    @rule(data=st.data(), choices=st.lists(tokens, min_size=1, max_size=4, unique=True))
     @precondition(lambda self: self.model.leaves() | self.grown())
-    def extend(self, data, first, offset, pair):
+    def extend(self, data, choices):
         path = data.draw(st.sampled_from(sorted(self.model.leaves() | self.grown())))
-        second = data.draw(st.sampled_from([None, (first + offset) % VOCABULARY]))
-        with_second = data.draw(st.booleans())
-        proposal = Proposal(first, 0.5, second, 0.25)
-        made = self.branches.extend(self.known[path], proposal, pair, with_second)
-        told = [(first, False, pair[0])]
-        if second is not None and with_second:
-            told.insert(0 if pair[1] > pair[0] + LEAD else 1, (second, True, pair[1]))
+        likely = data.draw(st.lists(chances, min_size=len(choices), max_size=len(choices)))
+        proposal = Proposal(tuple(choices), tuple(0.5**place for place in range(1, len(choices) + 1)))
+        made = self.branches.extend(self.known[path], proposal, likely)
+        said = list(zip(choices, range(len(choices)), likely, strict=True))
+        told = [*said[:2], *(its for its in said[2:] if its[2] >= LEAST_OF_THIRD)]
+        told.sort(key=lambda its: -its[2])
+        if told[0][2] <= likely[0] + LEAD:
+            told.sort(key=lambda its: its[1] != 0)
         self.model.extend(path, [t for t, _, _ in told], [max(chance, LEAST_CHANCE) for _, _, chance in told])
         self.said[path] = proposal
         self.known |= {(*path, branch.token_id): branch for branch in made}
-        assert [(branch.token_id, branch.is_second, branch.chance) for branch in made] == told
+        assert [(branch.token_id, branch.choice, branch.chance) for branch in made] == told
         assert [branch.rank for branch in made] == list(range(len(told)))
 
     def grown(self) -> set[Path]:
@@ -77,8 +78,8 @@ class TreeOfDrafts(RuleBasedStateMachine):
         lost = before - kept
         assert kept <= before
         assert tip not in lost
-        assert all(self.model.ranks[path] == 1 for path in lost)
-        spare = {path for path in kept if path != tip and self.model.ranks.get(path) == 1}
+        assert all(self.model.ranks[path] > 0 for path in lost)
+        spare = {path for path in kept if path != tip and self.model.ranks.get(path, 0) > 0}
         assert len(spare) <= limit
         assert not lost or len(before) > limit
         least_kept = min((self.known[path].log_chance for path in spare), default=math.inf)
@@ -115,7 +116,7 @@ TestTreeOfDrafts.settings = settings(max_examples=40, stateful_step_count=25, de
 
 def test_a_forgotten_second_choice_may_grow_once_it_is_the_logs_end():
     branches = Branches(0, 0)
-    _, second = branches.extend(branches.root, Proposal(1, 0.9, 2, 0.1), (0.9, 0.1), with_second=True)
+    _, second = branches.extend(branches.root, Proposal((1, 2), (0.9, 0.1)), (0.9, 0.1))
     branches.prune(0)
     assert second not in branches.leaves
     branches.settle([2])
@@ -125,40 +126,57 @@ def test_a_forgotten_second_choice_may_grow_once_it_is_the_logs_end():
 
 def test_a_runner_up_that_is_clearly_likelier_goes_first_and_is_what_a_reader_sees():
     branches = Branches(0, 0)
-    first, second = branches.extend(branches.root, Proposal(1, 0.4, 2, 0.3), (0.3, 0.3 + 2 * LEAD), with_second=True)
-    assert [(branch.token_id, branch.rank, branch.is_second) for branch in (first, second)] == [(2, 0, True), (1, 1, False)]
+    first, second = branches.extend(branches.root, Proposal((1, 2), (0.4, 0.3)), (0.3, 0.3 + 2 * LEAD))
+    assert [(branch.token_id, branch.rank, branch.choice) for branch in (first, second)] == [(2, 0, 1), (1, 1, 0)]
     assert branches.main == [first]
     assert list(branches.settle([2]).agreed) == [first]
 
 
 def test_a_runner_up_that_is_hardly_likelier_stays_behind():
     branches = Branches(0, 0)
-    first, _ = branches.extend(branches.root, Proposal(1, 0.4, 2, 0.3), (0.3, 0.3 + LEAD / 2), with_second=True)
+    first, _ = branches.extend(branches.root, Proposal((1, 2), (0.4, 0.3)), (0.3, 0.3 + LEAD / 2))
     assert first.token_id == 1
+
+
+def test_a_third_choice_may_go_first_and_an_unlikely_fourth_is_no_branch():
+    branches = Branches(0, 0)
+    said = Proposal((1, 2, 3, 4), (0.4, 0.3, 0.2, 0.1))
+    made = branches.extend(branches.root, said, (0.1, 0.3, 0.5, LEAST_OF_THIRD / 2))
+    assert [(branch.token_id, branch.rank, branch.choice) for branch in made] == [(3, 0, 2), (2, 1, 1), (1, 2, 0)]
+    assert branches.main == made[:1]
+
+
+def test_a_token_that_was_too_unlikely_to_be_a_branch_is_drafted_from_once_the_log_took_it():
+    branches = Branches(0, 0)
+    said = Proposal((1, 2, 3), (0.9, 0.09, 0.01))
+    made = branches.extend(branches.root, said, (0.9, 0.09, LEAST_OF_THIRD / 2))
+    settled = branches.settle([3])
+    assert (settled.contradicted, settled.compared) == (made[0], [(said, 3)])
+    assert (branches.root.token_id, branches.leaves, branches.main) == (3, [branches.root], [])
 
 
 def test_a_first_choice_off_the_main_branch_is_never_forgotten():
     branches = Branches(0, 0)
-    _, second = branches.extend(branches.root, Proposal(1, 0.9, 2, 0.1), (0.9, 0.1), with_second=True)
-    (behind,) = branches.extend(second, Proposal(3, 1e-3), (1e-3, 0.0), with_second=False)
+    _, second = branches.extend(branches.root, Proposal((1, 2), (0.9, 0.1)), (0.9, 0.1))
+    (behind,) = branches.extend(second, Proposal((3,), (1e-3,)), (1e-3,))
     branches.prune(0)
     assert set(branches.leaves) == {branches.tip, behind}
 
 
 def test_where_the_log_takes_a_second_choice_what_hangs_behind_it_becomes_the_main_branch():
     branches = Branches(0, 0)
-    first, second = branches.extend(branches.root, Proposal(1, 0.9, 2, 0.1), (0.9, 0.1), with_second=True)
-    (behind,) = branches.extend(second, Proposal(3, 0.5), (0.5, 0.0), with_second=False)
+    first, second = branches.extend(branches.root, Proposal((1, 2), (0.9, 0.1)), (0.9, 0.1))
+    (behind,) = branches.extend(second, Proposal((3,), (0.5,)), (0.5,))
     settled = branches.settle([2])
     assert (list(settled.agreed), settled.contradicted) == ([], first)
-    assert settled.compared == [(Proposal(1, 0.9, 2, 0.1), 2)]
+    assert settled.compared == [(Proposal((1, 2), (0.9, 0.1)), 2)]
     assert (branches.root, branches.main, branches.leaves) == (second, [behind], [behind])
     assert not first.is_alive
 
 
 def test_the_logs_end_is_never_forgotten_even_if_it_was_a_second_choice():
     branches = Branches(0, 0)
-    _, second = branches.extend(branches.root, Proposal(1, 0.9, 2, 0.1), (0.9, 0.1), with_second=True)
+    _, second = branches.extend(branches.root, Proposal((1, 2), (0.9, 0.1)), (0.9, 0.1))
     branches.settle([2])
     branches.prune(0)
     assert branches.leaves == [second]

@@ -15,8 +15,10 @@ confidences = st.floats(0, 1)
 def test_a_draft_that_nobody_has_checked_is_taken_at_its_word():
     calibration = Calibration()
     for first, second in ((0.02, 0.01), (0.5, 0.5), (0.5, 0.1), (0.999, 0.0005), (1.0, 0.0)):
-        assert calibration.chances(Proposal(1, first, 2, second), is_greedy=True) == pytest.approx((first, second))
-    assert calibration.chances(Proposal(1, 0.7), is_greedy=True) == (0.7, 0.0)
+        assert calibration.chances(Proposal((1, 2), (first, second)), is_greedy=True) == pytest.approx([first, second])
+    assert calibration.chances(Proposal((1,), (0.7,)), is_greedy=True) == [0.7]
+    four = (0.4, 0.3, 0.2, 0.05)
+    assert calibration.chances(Proposal((1, 2, 3, 4), four), is_greedy=True) == pytest.approx(list(four))
 
 
 @pytest.mark.parametrize(
@@ -66,7 +68,7 @@ def test_what_was_learned_of_another_kind_of_text_fades():
 
 
 def test_ways_of_choosing_are_learned_apart():
-    calibration, said = Calibration(), Proposal(1, 0.5, 2, 0.25)
+    calibration, said = Calibration(), Proposal((1, 2), (0.5, 0.25))
     for _ in range(100):
         calibration.observe(said, 1, is_greedy=True)
         calibration.observe(said, 3, is_greedy=False)
@@ -76,7 +78,7 @@ def test_ways_of_choosing_are_learned_apart():
 
 
 def test_where_the_first_choice_is_right_nothing_is_learned_of_the_second():
-    calibration, said = Calibration(), Proposal(1, 0.5, 2, 0.25)
+    calibration, said = Calibration(), Proposal((1, 2), (0.5, 0.25))
     for _ in range(1000):
         calibration.observe(said, 1, is_greedy=True)
     first, second = calibration.chances(said, is_greedy=True)
@@ -85,15 +87,46 @@ def test_where_the_first_choice_is_right_nothing_is_learned_of_the_second():
 
 def test_a_runner_up_that_is_often_right_is_found_the_likelier_one():
     """The draft says of both the same; the second is right in five of ten, the first in two."""
-    calibration, said = Calibration(), Proposal(1, 0.2, 2, 0.1999)
+    calibration, said = Calibration(), Proposal((1, 2), (0.2, 0.1999))
     for token_id in [1, 2, 2, 3, 2, 3, 1, 2, 3, 2] * 20:
         calibration.observe(said, token_id, is_greedy=True)
-    assert calibration.chances(said, is_greedy=True) == pytest.approx((0.2, 0.5), abs=0.03)
+    assert calibration.chances(said, is_greedy=True) == pytest.approx([0.2, 0.5], abs=0.03)
 
 
-@given(st.lists(st.tuples(confidences, confidences, st.integers(1, 3)), max_size=100), confidences, confidences)
-def test_the_two_chances_are_never_more_than_1_together(observed, first, share):
+def test_a_third_choice_is_judged_where_both_before_it_were_wrong():
+    """Of ten, the first is right in four, the second in two, the third in three: three quarters of what they leave."""
+    calibration, said = Calibration(), Proposal((1, 2, 3), (0.4, 0.2, 0.1))
+    for token_id in [1, 2, 3, 1, 3, 4, 1, 2, 3, 1] * 40:
+        calibration.observe(said, token_id, is_greedy=True)
+    assert calibration.chances(said, is_greedy=True) == pytest.approx([0.4, 0.2, 0.3], abs=0.02)
+
+
+def test_choices_behind_the_third_learn_with_it():
+    calibration, said = Calibration(), Proposal((1, 2, 3, 4), (0.4, 0.2, 0.1, 0.075))
+    for _ in range(400):
+        calibration.observe(said, 3, is_greedy=True)
+    without_first_and_second = (1 - calibration.chances(said, is_greedy=True)[0]) * (1 - 1 / 3)
+    other = Proposal((5, 6, 7, 8), (0.4, 0.2, 0.0, 0.1))
+    assert calibration.chances(other, is_greedy=True)[3] > 0.5 * without_first_and_second
+
+
+def said_with(shares):
+    """A proposal whose choices each take such a share of what those before them leave."""
+    left, told = 1.0, []
+    for share in shares:
+        told.append(left * share)
+        left -= told[-1]
+    return Proposal(tuple(range(1, len(told) + 1)), tuple(told))
+
+
+shares_of_rest = st.lists(confidences, min_size=1, max_size=4)
+
+
+@given(st.lists(st.tuples(shares_of_rest, st.integers(1, 5)), max_size=100), shares_of_rest)
+def test_the_chances_of_a_position_are_never_more_than_1_together(observed, asked):
     calibration = Calibration()
-    for confidence, rest, token_id in observed:
-        calibration.observe(Proposal(1, confidence, 2, (1 - confidence) * rest), token_id, is_greedy=True)
-    assert 0 <= sum(calibration.chances(Proposal(1, first, 2, (1 - first) * share), is_greedy=True)) <= 1 + 1e-9
+    for shares, token_id in observed:
+        calibration.observe(said_with(shares), token_id, is_greedy=True)
+    chances = calibration.chances(said_with(asked), is_greedy=True)
+    assert min(chances) >= 0
+    assert sum(chances) <= 1 + 1e-9

@@ -30,11 +30,11 @@ def verdict(data, stream):
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.data(), st.sampled_from([1, 2, 4]), st.one_of(st.just(GREEDY), sampled))
-def test_what_is_proposed_is_a_fresh_caches_choice_whatever_was_settled(data, width, parameters):
+@given(st.data(), st.sampled_from([1, 2, 4]), st.integers(1, 4), st.one_of(st.just(GREEDY), sampled))
+def test_what_is_proposed_is_a_fresh_caches_choice_whatever_was_settled(data, width, num_choices, parameters):
     async def work():
         engine = Emulated()
-        stream = Stream(engine, SecondBranch(width), parameters=parameters, depth=8)
+        stream = Stream(engine, SecondBranch(width), parameters=parameters, depth=8, num_choices=num_choices)
         for is_during in data.draw(st.lists(st.booleans(), max_size=12)):
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(stream.drafter.step())

@@ -29,7 +29,7 @@ def tree(*chances):
     """A main branch with a second choice at every position; pairs of chances."""
     branches = Branches(0, 0)
     for first, second in chances:
-        branches.extend(branches.tip, Proposal(1, first, 2, second), (first, second), with_second=True)
+        branches.extend(branches.tip, Proposal((1, 2), (first, second)), (first, second))
     return branches
 
 

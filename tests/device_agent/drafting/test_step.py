@@ -8,11 +8,12 @@ import threading
 
 import pytest
 
-from device_agent.drafting.step import DraftSteps
+from device_agent.drafting.caches import Caches
+from device_agent.drafting.step import DraftSteps, Step
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CapacityError, EngineError
 from speculation.shaping import virtual_time
-from tests.device_agent.drafting.doubles import Emulated, Plain, Watched, Writer, fresh, fresh_chain, now_s, steps_on
+from tests.device_agent.drafting.doubles import GREEDY, Emulated, Plain, Watched, Writer, fresh, fresh_chain, now_s, steps_on
 
 PROMPTS = [[0], [1, 2], [2, 2, 1], [0, 1, 0, 1]]
 
@@ -38,6 +39,21 @@ def test_streams_that_draft_at_once_take_the_time_of_one():
 
     # The first to come starts alone; the others are one step behind it.
     assert virtual_time.run(work()) == (11, 11)
+
+
+def test_steps_that_share_a_forward_get_as_many_choices_as_each_asked_for():
+    async def work():
+        engine = Emulated(vocabulary_size=9)
+        steps, feeds = steps_on(engine), [Caches(1).feeds(prompt, [[]]) for prompt in PROMPTS]
+        asked = [Step(its, GREEDY, count) for count, its in enumerate(feeds, 1)]
+        async with asyncio.TaskGroup() as tasks:
+            running = [tasks.create_task(steps.run(step)) for step in asked]
+        assert [len(chunks) for chunks in engine.forwards] == [1, len(PROMPTS) - 1]
+        told = [fresh(tuple(prompt), 9, num_choices=count) for count, prompt in enumerate(PROMPTS, 1)]
+        assert [task.result() for task in running] == [[[proposal]] for proposal in told]
+        assert [len(proposal.token_ids) for proposal in told] == list(range(1, len(PROMPTS) + 1))
+
+    virtual_time.run(work())
 
 
 def test_who_comes_while_a_step_runs_joins_the_next():

@@ -74,12 +74,14 @@ def test_a_choice_that_equals_a_draft_behind_the_plan_makes_it_final():
     assert verifier.usage.accepted == 2
 
 
-def test_the_next_pass_goes_on_along_the_branch_that_holds_the_choice():
+@pytest.mark.parametrize("rank", [1, 2, 3])
+def test_the_next_pass_goes_on_along_the_branch_that_holds_the_choice(rank):
     verifier = session()
-    send(verifier, [*branch(1, 5, 6), *branch(3, 8, 9, parent=1, rank=1)])
+    others = [node for place in (1, 2, 3) for node in branch(1 + 2 * place, 10 + place, 20 + place, parent=1, rank=place)]
+    send(verifier, [*branch(1, 5, 6), *others])
     assert verifier.plan(8).token_ids == (5, 6)
-    assert commit(verifier, 5, 8) == Verdict(2, 1, 1, 8, CORRECT)
-    assert verifier.plan(8) == Plan((4,), (9,), 4)
+    assert commit(verifier, 5, 10 + rank) == Verdict(2, 1, 1, 10 + rank, CORRECT)
+    assert verifier.plan(8) == Plan((2 + 2 * rank,), (20 + rank,), 4)
 
 
 def test_the_plan_follows_the_lowest_rank():
