@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from rich.progress import track
 
 from benchmarks.report import Grid, add_arguments, publish
-from speculation.choice import choose
+from speculation.choice import choose, choose_ranked
 from speculation.engines.base import Chunk, Engine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, Pair, load_pair
 from speculation.parameters import SamplingParameters
 
-NUM_PROMPTS, NUM_TOKENS, REPEAT_LENGTH = 40, 128, 4
+NUM_PROMPTS, NUM_TOKENS, REPEAT_LENGTH, NUM_CHOICES = 40, 128, 4, 4
 SAMPLED = SamplingParameters(temperature=0.8, seed=7)
 
 
@@ -62,16 +62,10 @@ def draft_logits(engine: Engine, text: Continuation) -> NDArray[np.float32]:
     return logits
 
 
-def choices(logits: NDArray[np.float32], start: int, parameters: SamplingParameters) -> NDArray[np.int64]:
+def ranked_choices(logits: NDArray[np.float32], start: int, parameters: SamplingParameters) -> NDArray[np.int64]:
+    """The first four choices of every row, [tokens, 4]."""
     positions = np.arange(start, start + len(logits))
-    return choose(logits, positions, [parameters] * len(logits)).token_ids
-
-
-def second_choices(logits: NDArray[np.float32], start: int, parameters: SamplingParameters) -> NDArray[np.int64]:
-    """The choice over what is left when the first choice is taken away."""
-    without = logits.copy()
-    without[np.arange(len(logits)), choices(logits, start, parameters)] = -1e30
-    return choices(without, start, parameters)
+    return choose_ranked(logits, positions, [parameters] * len(logits), NUM_CHOICES).token_ids
 
 
 def repeats(text: Continuation) -> NDArray[np.bool_]:
@@ -118,13 +112,14 @@ def agreement(
     out = {}
     for name, engine in drafts.items():
         logits = [draft_logits(engine, t) for t in texts]
-        first = np.concatenate([choices(x, t.start, parameters) for x, t in zip(logits, texts, strict=True)])
-        second = np.concatenate([second_choices(x, t.start, parameters) for x, t in zip(logits, texts, strict=True)])
-        hit = first == truth
+        ranked = np.concatenate([ranked_choices(x, t.start, parameters) for x, t in zip(logits, texts, strict=True)])
+        is_at = ranked == truth[:, None]
+        hit = is_at[:, 0]
         figures = {
             "agreement": float(hit.mean()),
             "agreement where not repeating": float(hit[~repeated].mean()),
-            "misses covered by the second choice": float((second == truth)[~hit].mean()),
+            "misses covered by the second choice": float(is_at[~hit, 1].mean()),
+            "by the second to fourth": float(is_at[~hit, 1:].any(axis=1).mean()),
             "repeated share": float(repeated.mean()),
         }
         if not parameters.is_greedy:

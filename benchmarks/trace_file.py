@@ -2,10 +2,10 @@
 
 A trace is one prompt continued by the full model, with the draft's proposal behind every prefix of that path, and with the
 draft's own continuations of its proposals that the full model did not take. Proposals are kept in the agent's terms
-(``speculation.choice.choose_ranked``): two tokens, and a confidence in each.
+(``speculation.choice.choose_ranked``): the first few tokens, and a confidence in each.
 
 The file is an ``.npz``: a header in JSON, and columns of small integers in the order of the traces. No time and no name of a
-machine is in it: the same traces give the same bytes.
+machine is in it: the same traces give the same bytes. Files of version 1 hold two choices; they are read as they are.
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+_READABLE_VERSIONS = (1, SCHEMA_VERSION)
 UNIT, BRANCH_UNIT = 1e-4, 4e-3
 """What confidences and probabilities are rounded to, on the path and beside it. The path's are measured; those beside it, most
 of the file, only steer what a device drafts in vain."""
@@ -28,6 +29,12 @@ of the file, only steer what a device drafts in vain."""
 RECORD = "python -m benchmarks.traces --record --fill docs/benchmarks.md"
 BUNDLED = Path(__file__).parent / "traces" / "pydoc.npz"
 FIRST, SECOND = 0, 1
+PLACES = ("first", "second", "third", "fourth")
+"""What the columns of choices are called."""
+
+NO_TOKEN = -1
+"""Stands for a third choice, or one behind it, beside the path: its name would be much of the file, and changes nothing."""
+
 _LARGEST_VOCABULARY = 2**16
 
 Columns = dict[str, NDArray[Any]]
@@ -35,7 +42,10 @@ Columns = dict[str, NDArray[Any]]
 
 @dataclass(frozen=True, slots=True)
 class Proposals:
-    """What the draft says behind consecutive prefixes: choice and runner-up, int64 [n, 2]; its confidences, float64 [n, 2]."""
+    """What the draft says behind consecutive prefixes: its first choices, int64 [n, c], and its confidences, float64 [n, c].
+
+    ``c`` is the same all over a recording, two at least.
+    """
 
     token_ids: NDArray[np.int64]
     confidences: NDArray[np.float64]
@@ -48,7 +58,7 @@ class Proposals:
 class Branch:
     """A proposal that the full model did not take, and what the draft says behind it, each time its own choice taken.
 
-    The proposal is that of ``rank`` (``FIRST`` or ``SECOND``) at the path's generated token ``offset``.
+    The proposal is that of ``rank`` (``FIRST``, ``SECOND``, ...) at the path's generated token ``offset``.
     """
 
     offset: int
@@ -60,8 +70,8 @@ class Branch:
 class Trace:
     """One prompt at one temperature. ``said`` and ``probabilities`` have a row for each of the ``n`` generated ``token_ids``.
 
-    ``probabilities`` [n, 2]: the draft's probability of its two tokens at the temperature (at 1 for a greedy choice), without
-    noise. A path shorter than asked for ends with an end token.
+    ``probabilities`` [n, 2]: the draft's probability of its first two tokens at the temperature (at 1 for a greedy choice),
+    without noise. A path shorter than asked for ends with an end token.
     """
 
     prompt: str
@@ -79,9 +89,9 @@ class Trace:
         return np.asarray(self.said.token_ids[:, FIRST] == self.token_ids)
 
     @property
-    def covered(self) -> NDArray[np.bool_]:
-        """Where its runner-up is."""
-        return np.asarray(self.said.token_ids[:, SECOND] == self.token_ids)
+    def is_at(self) -> NDArray[np.bool_]:
+        """Bool [n, c]: which of the draft's choices is the full model's; none, in most rows that missed."""
+        return np.asarray(self.said.token_ids == self.token_ids[:, None])
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +135,7 @@ def load(path: Path = BUNDLED) -> Recording:
     """Raises ``ValueError`` where the file is of another schema."""
     with np.load(path) as columns:
         header = json.loads(str(columns["header"]))
-        if header["schema_version"] != SCHEMA_VERSION:
+        if header["schema_version"] not in _READABLE_VERSIONS:
             raise ValueError(
                 f"{path} has schema version {header['schema_version']}, this code reads {SCHEMA_VERSION}; run: {RECORD}"
             )
@@ -168,21 +178,23 @@ def _to_units(shares: NDArray[np.float64], unit: float) -> NDArray[Any]:
 
 
 def _proposal_columns(name: str, said: Sequence[Proposals], unit: float) -> Columns:
-    """One column a choice: what is alike lies together, which packs better."""
-    token_ids = np.concatenate([p.token_ids for p in said]) if said else np.empty((0, 2), np.int64)
-    confidences = np.concatenate([p.confidences for p in said]) if said else np.empty((0, 2))
-    return {
-        f"{name}_first": token_ids[:, FIRST].astype("<u2"),
-        f"{name}_second": token_ids[:, SECOND].astype("<u2"),
-        f"{name}_first_confidence": _to_units(confidences[:, FIRST], unit),
-        f"{name}_second_confidence": _to_units(confidences[:, SECOND], unit),
-    }
+    """Two columns a choice: what is alike lies together, which packs better. A choice without names has confidences alone."""
+    token_ids = np.concatenate([p.token_ids for p in said]) if said else np.empty((0, SECOND + 1), np.int64)
+    confidences = np.concatenate([p.confidences for p in said]) if said else np.empty((0, SECOND + 1))
+    columns: Columns = {}
+    for place, tokens, shares in zip(PLACES, token_ids.T, confidences.T, strict=False):
+        if (tokens != NO_TOKEN).all():
+            columns[f"{name}_{place}"] = tokens.astype("<u2")
+        columns[f"{name}_{place}_confidence"] = _to_units(shares, unit)
+    return columns
 
 
 def _proposals(name: str, columns: Columns, unit: float) -> Proposals:
-    token_ids = np.stack([columns[f"{name}_first"], columns[f"{name}_second"]], axis=1).astype(np.int64)
-    units = np.stack([columns[f"{name}_first_confidence"], columns[f"{name}_second_confidence"]], axis=1)
-    return Proposals(token_ids, units.astype(np.float64) * unit)
+    said = [columns[f"{name}_{place}_confidence"] for place in PLACES if f"{name}_{place}_confidence" in columns]
+    nameless = np.full(len(said[FIRST]), NO_TOKEN)
+    token_ids = [columns.get(f"{name}_{place}", nameless) for place in PLACES[: len(said)]]
+    units = np.stack(said, axis=1).astype(np.float64)
+    return Proposals(np.stack([tokens.astype(np.int64) for tokens in token_ids], axis=1), units * unit)
 
 
 def _traces(headers: Sequence[dict[str, Any]], columns: Columns) -> list[Trace]:

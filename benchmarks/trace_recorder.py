@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rich.progress import Progress
 
-from benchmarks.trace_file import FIRST, SECOND, Branch, Proposals, Recording, Trace
+from benchmarks.trace_file import FIRST, NO_TOKEN, PLACES, SECOND, Branch, Proposals, Recording, Trace
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import build_engine
 from device_agent.build import draft_engine
@@ -35,9 +35,9 @@ FULL_VARIANT, DRAFT_VARIANT = "fp32", "q4"
 class Plan:
     """What is recorded. The first prompt has the seed ``first_seed``, the next the next.
 
-    A first choice that misses is followed for ``first_length`` tokens: as far as the agent drafts ahead by default. A second
-    choice that is not the full model's is followed for ``second_length``, beside a hit as beside a miss, where the draft is at
-    least ``least_second`` confident of it: below that nobody extends it.
+    A first choice that misses is followed for ``first_length`` tokens: as far as the agent drafts ahead by default. A choice
+    behind it that is not the full model's is followed for ``second_length``, beside a hit as beside a miss, where the draft is
+    at least ``least_second`` confident of it: below that nobody extends it.
     """
 
     num_prompts: int = 16
@@ -87,7 +87,8 @@ class Recorder:
         cache = self._draft.open()
         fed = [*prompt, *path[:-1]]
         logits = self._draft.extend([Chunk(cache, fed, len(path))])
-        ranked = choose_ranked(logits, range(len(prompt), len(prompt) + len(path)), [parameters] * len(path), 2)
+        positions = range(len(prompt), len(prompt) + len(path))
+        ranked = choose_ranked(logits, positions, [parameters] * len(path), len(PLACES))
         branches = [branch for lot in self._lots(ranked, path) for branch in self._follow(cache, len(prompt), lot, parameters)]
         self._draft.close(cache)
         return Trace(
@@ -117,7 +118,8 @@ class Recorder:
 
     def _lots(self, ranked: Ranked, path: Sequence[int]) -> Iterator[list[_Start]]:
         """The proposals to follow, as many at a time as there are lanes."""
-        for rank, least in ((FIRST, 0.0), (SECOND, self._plan.least_second)):
+        for rank in range(ranked.token_ids.shape[1]):
+            least = 0.0 if rank == FIRST else self._plan.least_second
             said = zip(path, ranked.token_ids[:, rank].tolist(), ranked.confidences[:, rank].tolist(), strict=True)
             starts = [
                 _Start(offset, rank, token_id)
@@ -133,11 +135,11 @@ class Recorder:
             self._step([lane for lane in lanes if lane.token_id not in self._end_token_ids], parameters)
         for lane in lanes:
             self._draft.close(lane.cache)
-        return [Branch(each.offset, each.rank, _proposals(lane.said)) for each, lane in zip(lot, lanes, strict=True)]
+        return [Branch(each.offset, each.rank, _beside(lane.said)) for each, lane in zip(lot, lanes, strict=True)]
 
     def _step(self, lanes: Sequence[_Lane], parameters: SamplingParameters) -> None:
         logits = self._draft.extend([Chunk(lane.cache, [lane.token_id], 1) for lane in lanes])
-        ranked = choose_ranked(logits, [lane.position + 1 for lane in lanes], [parameters] * len(lanes), 2)
+        ranked = choose_ranked(logits, [lane.position + 1 for lane in lanes], [parameters] * len(lanes), len(PLACES))
         for row, lane in enumerate(lanes):
             lane.said.append(Ranked(ranked.token_ids[row : row + 1], ranked.confidences[row : row + 1]))
             lane.token_id = int(ranked.token_ids[row, FIRST])
@@ -148,10 +150,18 @@ def _proposals(said: Sequence[Ranked]) -> Proposals:
     return Proposals(np.concatenate([r.token_ids for r in said]), np.concatenate([r.confidences for r in said]))
 
 
+def _beside(said: Sequence[Ranked]) -> Proposals:
+    """Third choices, and those behind them, keep no name beside the path."""
+    proposals = _proposals(said)
+    proposals.token_ids[:, SECOND + 1 :] = NO_TOKEN
+    return proposals
+
+
 def _probabilities(logits: NDArray[np.float32], ranked: Ranked, temperature: float) -> NDArray[np.float64]:
     scores = logits.astype(np.float64) / (temperature or 1.0)
     weights = np.exp(scores - scores.max(axis=1, keepdims=True))
-    return np.asarray(np.take_along_axis(weights, ranked.token_ids, axis=1) / weights.sum(axis=1, keepdims=True))
+    told = ranked.token_ids[:, : SECOND + 1]
+    return np.asarray(np.take_along_axis(weights, told, axis=1) / weights.sum(axis=1, keepdims=True))
 
 
 def engines(pair: Pair, folder: Path | None = None) -> tuple[Engine, ForkableEngine]:

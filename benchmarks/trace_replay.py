@@ -1,9 +1,10 @@
 """The real pair from its traces: two engines without weights that say by prefix what was recorded.
 
 A prompt is one token, the number of its trace; the tokens behind it are the pair's own. Both ends run at temperature 0, for
-sampled traces too: what was recorded is the choice, with the noise in it. The draft's logits are made so that its choice, its
-runner-up and its confidence in both come out of the agent's own rule as they were recorded. Behind a prefix that was not
-recorded the draft makes something up from the prefix, with the mean confidences of the trace's path; ``Use`` counts how often.
+sampled traces too: what was recorded is the choice, with the noise in it. The draft's logits are made so that its first choices
+and its confidence in each come out of the agent's own rule as they were recorded. Behind a prefix that was not recorded the
+draft makes something up from the prefix, with the mean confidences of the trace's path; ``Use`` counts how often. What was
+recorded without a name gets one from the prefix, too.
 
 The full model's row behind a prefix off its path is made up too: nothing is ever committed there.
 """
@@ -17,14 +18,13 @@ import math
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.grid_production import delay_line
 from benchmarks.synthetic import FIRST_LETTER, IDENTITY, decode
-from benchmarks.trace_file import FIRST, SECOND, Proposals, Recording, Trace
+from benchmarks.trace_file import FIRST, NO_TOKEN, Proposals, Recording, Trace
 from benchmarks.virtual import last_event
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
@@ -50,15 +50,13 @@ ROOT = b"replay"
 NOTHING_KNOWN = (0.5, 0.1)
 """Confidences behind a prompt that is none of the traces: only a test of the engines gets there."""
 
-T = TypeVar("T")
-
 
 @dataclass(frozen=True, slots=True)
 class Said:
-    """What the draft says behind one prefix: two tokens, and its confidence in each."""
+    """What the draft says behind one prefix: its first choices, and its confidence in each."""
 
-    token_ids: tuple[int, int]
-    confidences: tuple[float, float]
+    token_ids: tuple[int, ...]
+    confidences: tuple[float, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +93,7 @@ class Replay:
         self.context_length = 1 + max(len(trace.token_ids) for trace in recording.traces)
         self._said: dict[bytes, tuple[Proposals, int]] = {}
         self.taken: dict[bytes, int] = {}
-        self.means: dict[bytes, tuple[float, float]] = {}
+        self.means: dict[bytes, tuple[float, ...]] = {}
         for index, trace in enumerate(recording.traces):
             self._add(index, trace)
 
@@ -110,7 +108,8 @@ class Replay:
         if (found := self._said.get(address)) is None:
             return None
         said, row = found
-        return Said(_two(said.token_ids[row].tolist()), _two(said.confidences[row].tolist()))
+        token_ids = _named(said.token_ids[row].tolist(), address, self.recording.vocabulary_size)
+        return Said(token_ids, tuple(said.confidences[row].tolist()))
 
     def indices(self, temperature: float) -> list[int]:
         """The traces recorded at a temperature."""
@@ -132,7 +131,7 @@ class Replay:
         path = addresses(ROOT, [index, *trace.token_ids.tolist()])
         self.taken.update(zip(path, trace.token_ids.tolist(), strict=False))
         self._tell(path, trace.said)
-        self.means[path[0]] = _two(trace.said.confidences.mean(axis=0).tolist())
+        self.means[path[0]] = tuple(trace.said.confidences.mean(axis=0).tolist())
         for branch in trace.branches:
             start = int(trace.said.token_ids[branch.offset, branch.rank])
             followed = [start, *branch.said.token_ids[:-1, FIRST].tolist()]
@@ -208,16 +207,20 @@ class ReplayFull(_ReplayEngine):
 
 
 def draft_row(said: Said, vocabulary_size: int) -> NDArray[np.float32]:
-    """Logits whose largest two are those tokens and whose softmax gives those confidences; what is left is shared evenly.
+    """Logits whose largest are those tokens in order and whose softmax gives those confidences; what is left is shared evenly.
 
     Confidences that would not keep the order (rounded to the same, or below an even share) are moved apart by ``LEAD``.
     """
-    first = max(said.confidences[FIRST], 2 / vocabulary_size)
-    even = (1 - first) / (vocabulary_size - 1) * math.exp(LEAD)
-    second = max(min(said.confidences[SECOND], first * math.exp(-LEAD)), even, LEAST)
-    rest = max((1 - first - second) / (vocabulary_size - 2), LEAST / vocabulary_size)
+    shares = [max(said.confidences[FIRST], 2 / vocabulary_size)]
+    count, left = len(said.token_ids), 1 - shares[FIRST]
+    for place, confidence in enumerate(said.confidences[1:], 1):
+        even = max(left / (vocabulary_size - place), LEAST)
+        # Those that follow stand between this and an even share, each a step down.
+        shares.append(max(min(confidence, shares[-1] * math.exp(-LEAD)), even * math.exp(LEAD * (count - place))))
+        left -= shares[-1]
+    rest = max(left / (vocabulary_size - count), LEAST / vocabulary_size)
     row = np.full(vocabulary_size, math.log(rest), np.float32)
-    row[said.token_ids[FIRST]], row[said.token_ids[SECOND]] = math.log(first), math.log(second)
+    row[list(said.token_ids)] = np.log(shares)
     return row
 
 
@@ -230,18 +233,28 @@ def addresses(before: bytes, token_ids: Sequence[int]) -> list[bytes]:
     return out
 
 
-def _made_up(address: bytes, vocabulary_size: int, confidences: tuple[float, float]) -> Said:
-    token_id, stride = _drawn(address, b"first") % vocabulary_size, 1 + _drawn(address, b"second") % (vocabulary_size - 1)
-    return Said((token_id, (token_id + stride) % vocabulary_size), confidences)
+def _made_up(address: bytes, vocabulary_size: int, confidences: tuple[float, ...]) -> Said:
+    token_id = _drawn(address, b"first") % vocabulary_size
+    nameless = [NO_TOKEN] * (len(confidences) - 1)
+    return Said(_named([token_id, *nameless], address, vocabulary_size), confidences)
+
+
+def _named(token_ids: Sequence[int], address: bytes, vocabulary_size: int) -> tuple[int, ...]:
+    """Those without a name get one from the prefix, and none twice."""
+    named = [token_id for token_id in token_ids if token_id != NO_TOKEN]
+    if len(named) == len(token_ids):
+        return tuple(named)
+    stride = 1 + _drawn(address, b"second") % (vocabulary_size - 1)
+    while len(named) < len(token_ids):
+        token_id = (named[-1] + stride) % vocabulary_size
+        while token_id in named:
+            token_id = (token_id + 1) % vocabulary_size
+        named.append(token_id)
+    return tuple(named)
 
 
 def _drawn(address: bytes, purpose: bytes) -> int:
     return int.from_bytes(hashlib.blake2b(address, person=purpose, digest_size=8).digest(), "little")
-
-
-def _two(values: Sequence[T]) -> tuple[T, T]:
-    first, second = values
-    return first, second
 
 
 @asynccontextmanager

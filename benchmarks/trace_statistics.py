@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks.trace_file import FIRST, Trace
+from benchmarks.trace_file import FIRST, SECOND, Trace
 
 NUM_BINS = 10
 
@@ -54,7 +54,8 @@ class Lead:
 class Path:
     """The draft along the full model's own paths. ``mean_run``: proposals that agree before one that does not.
 
-    ``covered``, the share of misses where the second choice is right, and ``mean_run`` are None where nothing missed.
+    ``covered``: the share of misses where the second choice is right, the third, and so on; empty, and ``mean_run`` None, where
+    nothing missed.
     """
 
     temperature: float
@@ -62,14 +63,14 @@ class Path:
     num_tokens: int
     acceptance: float
     acceptance_error: float
-    covered: float | None
+    covered: tuple[float, ...]
     mean_run: float | None
 
 
 def along(traces: Sequence[Trace]) -> Path:
     """Figures of all traces of one temperature."""
     hits = [trace.hits for trace in traces]
-    joined, covered = np.concatenate(hits), np.concatenate([trace.covered for trace in traces])
+    joined, is_at = np.concatenate(hits), np.concatenate([trace.is_at for trace in traces])
     misses = int(np.count_nonzero(~joined))
     return Path(
         temperature=traces[0].temperature,
@@ -77,7 +78,7 @@ def along(traces: Sequence[Trace]) -> Path:
         num_tokens=len(joined),
         acceptance=float(joined.mean()),
         acceptance_error=jackknife(lambda kept: float(np.concatenate([hits[i] for i in kept]).mean()), len(hits)),
-        covered=float(covered[~joined].mean()) if misses else None,
+        covered=tuple(is_at[~joined, SECOND:].mean(axis=0).tolist()) if misses else (),
         mean_run=sum(completed_agreements(h) for h in hits) / misses if misses else None,
     )
 

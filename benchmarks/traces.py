@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 from dataclasses import asdict, dataclass
+from itertools import zip_longest
 from pathlib import Path
 
 from benchmarks import trace_statistics as statistics
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.trace_file import BUNDLED, Recording, load, save
+from benchmarks.trace_file import BUNDLED, PLACES, SECOND, Recording, load, save
 from benchmarks.trace_statistics import Bin, Lead, Signal
 
 BLOCK = "traces"
@@ -50,14 +51,15 @@ def grids(figures: Figures) -> list[Grid]:
 
 
 def _path_grid(figures: Figures) -> Grid:
-    columns = ["temperature", "prompts", "tokens", "acceptance", "misses that the second choice covers", "mean run"]
+    covers = [f"the {place}" for place in PLACES[SECOND + 1 :]]
+    columns = ["temperature", "prompts", "tokens", "acceptance", "misses that the second choice covers", *covers, "mean run"]
     rows = [
         [
             f"{path.temperature:g}",
             str(path.num_prompts),
             str(path.num_tokens),
             f"{path.acceptance:.3f} ± {path.acceptance_error:.3f}",
-            _share(path.covered),
+            *(_share(share) for share, _ in zip_longest(path.covered, PLACES[SECOND:])),
             _share(path.mean_run),
         ]
         for path in figures.paths
