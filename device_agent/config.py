@@ -50,7 +50,7 @@ class AgentConfig(Settings):
     drafting: str = ADAPTIVE
     draft_depth: int = Field(32, ge=1)
     draft_length: int = Field(4, ge=1)
-    draft_width: int = Field(2, ge=1, le=8)
+    draft_width: int = Field(4, ge=1, le=8)
     draft_choices: int = Field(4, ge=1, le=MAX_PACKED_RANK + 1)
     draft_floor: float = Field(0.1, ge=0, le=1)
     draft_price: float = Field(0.01, ge=0)
