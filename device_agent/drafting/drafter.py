@@ -106,7 +106,7 @@ class Drafter:
 
     def came(self, now_s: float, num_tokens: int) -> None:
         """A verdict came with so many tokens."""
-        if self._verdict_s is not None and not self._is_bound_to_draft():
+        if self._verdict_s is not None and not self._tells_verifier:
             self._resting.verdict(num_tokens, now_s - self._verdict_s, self.schedule.pass_s)
         self._verdict_s = now_s
 
@@ -180,13 +180,15 @@ class Drafter:
         return self._policy_for(view).select(view)[: min(self._width, view.room)]
 
     def _rests(self, view: View) -> bool:
-        """Where a verifier waits for drafts, or may since it is told when nothing more will come, a device never rests."""
-        if view.is_alone or self._is_bound_to_draft():
+        """Never where a verifier waits for drafts, or may."""
+        if view.is_alone or self._tells_verifier or self.schedule.is_waited_for:
             return False
         return self._resting.is_due(self._num_verdicts, view.pass_s)
 
-    def _is_bound_to_draft(self) -> bool:
-        return self._policy.says_pass or self._policy.pass_floor > 0 or self.schedule.is_waited_for
+    @property
+    def _tells_verifier(self) -> bool:
+        """Whether the verifier may wait since it will be told when nothing more comes."""
+        return self._policy.says_pass or self._policy.pass_floor > 0
 
     async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]

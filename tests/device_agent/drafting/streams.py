@@ -8,6 +8,7 @@ from device_agent.drafting.branches import Branch
 from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.drafter import Drafter
 from device_agent.drafting.policy import Policy
+from device_agent.drafting.resting import Resting
 from device_agent.drafting.step import DraftSteps
 from speculation.engines.runner import EngineRunner
 from speculation.parameters import SamplingParameters
@@ -36,6 +37,7 @@ class Stream:
         steps: DraftSteps | None = None,
         parameters: SamplingParameters = GREEDY,
         num_choices: int = NUM_CHOICES,
+        resting: Resting | None = None,
     ) -> None:
         self.session = DeviceSession("s", IDENTITY, prompt, parameters, max_tokens, end_token_ids)
         self.session.open()
@@ -43,7 +45,9 @@ class Stream:
         self.engine = engine
         steps = steps or DraftSteps(EngineRunner(engine))
         self.num_choices = num_choices if policy.width > 1 and steps.can_fork else 1
-        self.drafter = Drafter(steps, self.session, policy, Calibration(), end_token_ids, depth, context_length, num_choices)
+        self.drafter = Drafter(
+            *(steps, self.session, policy, Calibration(), end_token_ids, depth, context_length, num_choices), resting=resting
+        )
 
     @property
     def main(self) -> list[int]:

@@ -6,6 +6,7 @@ import random
 
 import pytest
 
+from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead, FixedLength
 from device_agent.drafting.resting import LONGEST_SPELL, SHORTEST_SPELL, TRIAL, Resting
 from speculation.shaping import virtual_time
@@ -89,3 +90,23 @@ def test_a_stream_whose_drafts_slow_it_down_rests_unless_its_verifier_waits_for_
         return made
 
     assert least <= virtual_time.run(work()) <= most
+
+
+def test_a_verifier_that_seems_idle_is_drafted_for_and_its_verdicts_count_all_the_same(monkeypatch):
+    monkeypatch.setattr(Schedule, "is_waited_for", True)
+
+    async def work():
+        resting = Resting()
+        watched(resting, 0.5, 1000)
+        stream = Stream(Watched(), Ahead(), resting=resting)
+        counted = []
+        monkeypatch.setattr(resting, "verdict", lambda num_tokens, *_: counted.append(num_tokens))
+        for number in range(4):
+            stream.drafter.schedule.verdict(number * SHORT_S, is_bare=False, is_overtaken=False)
+            stream.drafter.came(number * SHORT_S, 1)
+            stream.settle([0])
+            await stream.drafter.step()
+            assert not stream.drafter.is_paused
+        assert counted == [1, 1, 1]
+
+    virtual_time.run(work())
