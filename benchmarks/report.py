@@ -45,7 +45,9 @@ class Grid:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that every benchmark takes."""
     parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
-    parser.add_argument("--fill", type=Path, metavar="PAGE", help="also put the tables into this page's marked block")
+    parser.add_argument(
+        "--fill", type=Path, nargs="+", default=[], metavar="PAGE", help="also put the tables into these pages' marked blocks"
+    )
     parser.add_argument("--quick", action="store_true", help="fewer runs: to see that it works, not to quote")
 
 
@@ -91,5 +93,5 @@ def publish_blocks(arguments: argparse.Namespace, blocks: Mapping[str, Sequence[
     for grid in itertools.chain.from_iterable(blocks.values()):
         console.print(grid.to_rich())
     write_json(arguments, figures)
-    if arguments.fill:
-        fill(arguments.fill, {name: "\n".join(grid.to_markdown() for grid in grids) for name, grids in blocks.items()})
+    for page in arguments.fill:
+        fill(page, {name: "\n".join(grid.to_markdown() for grid in grids) for name, grids in blocks.items()})

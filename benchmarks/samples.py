@@ -38,8 +38,8 @@ def main() -> None:
     page = "\n".join(as_markdown(*sample) for sample in found)
     print(page)
     write_json(arguments, [{"prompt": prompt, "text": text} for prompt, text in found])
-    if arguments.fill:
-        fill(arguments.fill, {"samples": page})
+    for filled in arguments.fill:
+        fill(filled, {"samples": page})
 
 
 if __name__ == "__main__":
