@@ -6,6 +6,7 @@ Emulated under the virtual clock with the cost model that ``adaptive`` prints, s
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
@@ -71,9 +72,9 @@ def policies(is_gathering: bool) -> dict[str, AgentConfig]:
     }
 
 
-def cases(num_tokens: int, num_traces: int) -> list[Case]:
+def cases(num_tokens: int, num_traces: int, gathering: Sequence[bool] = (False, True)) -> list[Case]:
     names = list(policies(True))
-    return [Case(pair, name, is_on, num_tokens, num_traces) for pair in PAIRS for name in names for is_on in (False, True)]
+    return [Case(pair, name, is_on, num_tokens, num_traces) for pair in PAIRS for name in names for is_on in gathering]
 
 
 def ablated(case: Case) -> Ablated:
@@ -84,8 +85,13 @@ def ablated(case: Case) -> Ablated:
     return Ablated(case, virtual_time.run(_replayed(config, TEMPERATURES[case.pair], case.num_traces)))
 
 
+@functools.cache
+def _replay() -> Replay:
+    return Replay(load())
+
+
 async def _replayed(config: AgentConfig, temperature: float, num_traces: int) -> Spent:
-    replay = Replay(load())
+    replay = _replay()
     draft = Metered(ReplayDraft(replay), REFERENCE.draft_cost)
     full = Metered(ReplayFull(replay), REFERENCE.pass_cost)
     requests = [replay.request(index) for index in replay.indices(temperature)[:num_traces]]
@@ -114,7 +120,7 @@ def main() -> None:
     add_arguments(parser)
     add_processes_argument(parser)
     arguments = parser.parse_args()
-    alone = cases(*(QUICK if arguments.quick else RUNS))
+    alone = cases(*QUICK, gathering=(True,)) if arguments.quick else cases(*RUNS)
     spent = in_processes(ablated, alone, arguments.processes, "policies")
     publish(arguments, "ablation", [grid(pair, spent) for pair in PAIRS], [found.to_json() for found in spent])
 

@@ -42,7 +42,7 @@ from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector
 from speculation.shaping.profiles import UNSHAPED
 
-NUM_TOKENS, NUM_PROMPTS, ROUNDS, HAND_OVERS = 128, 6, 3, 300
+NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK, ROUNDS, HAND_OVERS = 128, 6, 2, 3, 300
 SEED = 1
 SAMPLINGS = {"greedy": (0.0, 1.0), "top-p 0.9": (0.8, 0.9)}
 """Temperature and top-p."""
@@ -171,9 +171,9 @@ def middle(costs: Sequence[Cost]) -> Cost:
     return Cost(*(median(getattr(c, name) for c in costs) for name in Cost.__slots__))
 
 
-def measure(rounds: int) -> dict[str, dict[str, float]]:
+def measure(rounds: int, num_prompts: int) -> dict[str, dict[str, float]]:
     stage = Stage(build_engine(VerifierConfig(cloud=UNSHAPED)))
-    prompts = [str(p["text"]) for p in stage.pair.prompts[:NUM_PROMPTS]]
+    prompts = [str(p["text"]) for p in stage.pair.prompts[:num_prompts]]
     cells = [(sampling, mode) for sampling in SAMPLINGS for mode in (Mode.CLOUD, Mode.COLLABORATE)]
     figures = {}
     for sampling, mode in track(cells, "one stream", transient=True):
@@ -217,8 +217,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    rounds = 1 if arguments.quick else ROUNDS
-    figures = measure(rounds)
+    rounds, num_prompts = (1, NUM_PROMPTS_QUICK) if arguments.quick else (ROUNDS, NUM_PROMPTS)
+    figures = measure(rounds, num_prompts)
     columns = ["CPU us a final token", *next(iter(figures.values()))]
     rows = [[name, *(f"{value:.0f}" for value in row.values())] for name, row in figures.items()]
     bare = median(asyncio.run(hand_over_us(build_engine(VerifierConfig(cloud=UNSHAPED)))) for _ in range(rounds))
