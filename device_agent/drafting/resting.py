@@ -9,6 +9,7 @@ lately, then a short one of the other kind, which is compared. While the outcome
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from device_agent.drafting.gathering import SHORTEST_PASS_S
 
@@ -64,7 +65,7 @@ class Resting:
             return
         self._left -= 1
         if self._spell - self._left > SETTLING:
-            self._rates[self.is_resting].add(num_tokens, min(interval_s, LONGEST_SHARE * (pass_s or 0.0)))
+            self._rates[self.is_resting].add(num_tokens, min(interval_s, LONGEST_SHARE * pass_s))
         if not self._left:
             self._begin_next()
 
@@ -92,5 +93,5 @@ class Resting:
         self._found, self.is_resting, self._spell = found, found, self._long_spell
 
 
-def _is_short(pass_s: float | None) -> bool:
+def _is_short(pass_s: float | None) -> TypeGuard[float]:
     return pass_s is not None and 0 < pass_s < SHORTEST_PASS_S
