@@ -144,6 +144,9 @@ class GrpcConnector:
             await channel.close()
 
     async def _ready_channel(self) -> Any:
+        if self._channel is not None and not self._calls and _has_failed(self._channel):
+            # What it knows is of an attempt before this one: of a stream that was opened when the connection was over already.
+            await self.aclose()
         if self._channel is None:
             self._channel = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
         try:
@@ -154,6 +157,10 @@ class GrpcConnector:
                 await self.aclose()
             raise
         return self._channel
+
+
+def _has_failed(channel: Any) -> bool:
+    return bool(channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
 
 async def _wait_ready(channel: Any, target: str) -> None:
