@@ -24,6 +24,8 @@ MAX_DRAFT_NODES = 4096
 """Nodes in one ``Draft``; more is malformed, so that a small message cannot cost much memory."""
 MAX_PACKED_RANK = 3
 """A packed draft has two bits for a rank."""
+MAX_PACKED_DISTANCE = 2**30 - 1
+"""How much less a parent's number may be than its node's in a packed draft: the other thirty bits."""
 
 
 def _require(holds: bool, what: str) -> None:
@@ -128,9 +130,11 @@ class Draft:
 
 
 def _may_be_packed(nodes: Sequence[Node], known: int) -> bool:
-    """There are nodes, roots stand at the end of the log, and ranks are small."""
+    """There are nodes, roots stand at the end of the log, ranks are small, and no branch hangs too far back."""
     return bool(nodes) and all(
-        node.rank <= MAX_PACKED_RANK and (node.parent != 0 or node.root_position == known) for node in nodes
+        node.rank <= MAX_PACKED_RANK
+        and (node.number - node.parent <= MAX_PACKED_DISTANCE if node.parent else node.root_position == known)
+        for node in nodes
     )
 
 

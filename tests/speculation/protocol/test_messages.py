@@ -99,7 +99,13 @@ def test_opened_grants_at_least_one_node():
 
 @pytest.mark.parametrize(
     ("nodes", "known"),
-    [((), 4), ((Node(1, 0, 5, 3),), 4), ((Node(1, 0, 5, 4, 4),), 4), ((Node(1, 0, 5, 4), Node(2, 1, 6, 0, 4)), 4)],
+    [
+        ((), 4),
+        ((Node(1, 0, 5, 3),), 4),
+        ((Node(1, 0, 5, 4, 4),), 4),
+        ((Node(1, 0, 5, 4), Node(2, 1, 6, 0, 4)), 4),
+        ((Node(2**30 + 1, 1, 5),), 4),
+    ],
 )
 def test_what_the_shorter_form_cannot_tell_is_not_packed(nodes, known):
     with pytest.raises(MalformedMessageError, match="cannot be packed"):

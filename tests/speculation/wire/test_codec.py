@@ -11,6 +11,7 @@ from speculation.errors import MalformedMessageError
 from speculation.parameters import MAX_SEED, SamplingParameters
 from speculation.protocol.messages import (
     MAX_DRAFT_NODES,
+    MAX_PACKED_DISTANCE,
     MAX_PACKED_RANK,
     MAX_TOKEN_ID,
     Cancel,
@@ -70,10 +71,11 @@ def drafts(draw) -> Draft:
 @st.composite
 def packed_drafts(draw) -> Draft:
     """Nodes that the shorter form can tell."""
-    known, first = draw(UINT32), draw(st.integers(1, 2**30))
+    known, first = draw(UINT32), draw(st.integers(1, 2**31))
     nodes = []
     for number in range(first, first + draw(st.integers(1, 12))):
-        parent = draw(st.sampled_from([0, number - 1, number - 1]) | st.integers(0, number - 1))
+        nearest = max(1, number - MAX_PACKED_DISTANCE)
+        parent = draw(st.sampled_from([0, number - 1, number - 1]) | st.integers(min(nearest, number - 1), number - 1))
         rank = draw(st.just(0) | st.integers(0, MAX_PACKED_RANK))
         nodes.append(Node(number, parent, draw(TOKEN_ID), 0 if parent else known, rank))
     return Draft(tuple(nodes), known, draw(st.booleans()), is_packed=True)
