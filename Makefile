@@ -15,8 +15,8 @@ help: ## list these verbs
 demo: $(VENV)/.stamp-run ## make the environment, install, run the demo
 	@$(BIN)/outrider demo $(ARGS)
 
-test: $(VENV)/.stamp-test ## install what the tests need, run them
-	@$(BIN)/python -m pytest $(ARGS)
+test: $(VENV)/.stamp-test ## install what the tests need, run them on all cores (ARGS='-n 0 -k NAME': some, in one process)
+	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: lint types contracts fresh compose wire ## lint, types, import contracts, generated code, compose file, wire rules
 

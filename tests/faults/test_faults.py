@@ -62,9 +62,9 @@ def told(plan: Plan, done: Run) -> str:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("plan", "least"), [(TABLES, LEAST_OF_TABLES), (REAL, LEAST_OF_THE_PAIR)], ids=["tables", "pair"])
-def test_every_answer_equals_plain_decoding_whatever_happens(plan, least, summary):
+def test_every_answer_equals_plain_decoding_whatever_happens(plan, least, record_property):
     done = run(plan)
-    summary(told(plan, done))
+    record_property("summary", told(plan, done))
     assert done.num_whole >= plan.num_whole
     assert {name: done.tally[name] for name in least if done.tally[name] < least[name]} == {}, "too few to prove anything"
     assert done.num_whole >= 0.6 * len(done.answers)
