@@ -75,7 +75,7 @@ class Search:
     num_scout_tokens: int = 100
     num_tokens: int = 300
     num_draws: int = 1
-    slack: float = 0.03
+    slack: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)

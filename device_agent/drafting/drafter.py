@@ -158,6 +158,7 @@ class Drafter:
 
     def _view(self, tail_room: int | None) -> View:
         """What the policy sees; a device without a verifier is bound by its tail alone."""
+        step_s = self._steps.step_s
         return View(
             self.branches,
             depth=self._depth if tail_room is None else self._last_position + 1,
@@ -167,8 +168,10 @@ class Drafter:
             end_token_ids=self._end_token_ids,
             last_position=self._last_position,
             acceptance=self.pace.acceptance,
-            step_s=self._steps.step_s,
+            usual_acceptance=self.pace.usual_acceptance,
+            step_s=step_s,
             pass_s=self.schedule.pass_s,
+            lag=None if step_s is None else self.schedule.lag(step_s),
         )
 
     def _policy_for(self, view: View) -> Policy:

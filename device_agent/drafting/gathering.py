@@ -11,6 +11,7 @@ before, the verifier stood idle in between.
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from statistics import median_low
 
@@ -56,6 +57,18 @@ class Schedule:
         """Whether the verifier has been seen idle lately: it waits for drafts."""
         return self._num_since_idle < IDLE_WINDOW
 
+    def lag(self, step_s: float) -> int | None:
+        """Passes that begin between one that ends and the arrival of the first draft made with its verdict at hand.
+
+        0 beside a verifier that waits. None where nothing is known, or passes are too short for it to be told.
+        """
+        pass_s = self.pass_s
+        if pass_s is None or pass_s < SHORTEST_PASS_S or self._round_trip_s is None:
+            return None
+        if self.is_waited_for:
+            return 0
+        return math.ceil((step_s + self._round_trip_s + self._delay_s - SAME_S) / pass_s)
+
     @property
     def pass_s(self) -> float | None:
         """The middle one of the last times between verdicts: neither one that waited nor two that came together count."""
@@ -80,10 +93,13 @@ class Schedule:
 
         Drafts that left in time for that pass, by the estimate, and were not there took longer than the estimate.
         """
+        sent_s = self._when_sent(last_node)
+        if sent_s is not None:
+            self._shorten(now_s - sent_s)
         if self._verdict_s is not None:
             self._intervals_s.append(now_s - self._verdict_s)
             self._num_since_idle += 1
-            if self._was_idle(now_s, now_s - self._verdict_s, last_node):
+            if sent_s is not None and self._was_idle(now_s - sent_s, now_s - self._verdict_s):
                 self._num_since_idle = 0
         self._verdict_s = now_s
         self._delay_s *= 1 - FORGETTING
@@ -109,11 +125,25 @@ class Schedule:
         last_s += max(0, -int((last_s - now_s + SAME_S) // pass_s)) * pass_s
         return max(now_s, last_s - early_s)
 
-    def _was_idle(self, now_s: float, interval_s: float, last_node: int) -> bool:
-        """Whether the verifier stood idle before the pass of this verdict."""
+    def _when_sent(self, last_node: int) -> float | None:
+        """The moment at which a node left that a verdict took; None where it took none."""
         while self._sent and self._sent[0][0] < last_node:
             self._sent.popleft()
-        if not last_node or not self._sent or self._round_trip_s is None:
+        return self._sent[0][1] if last_node and self._sent else None
+
+    def _shorten(self, answered_s: float) -> None:
+        """A node was answered so long after it had left: a pass and the round trip, or more where it had to wait.
+
+        A way that has become shorter shows itself where that is less by a whole pass than it should be: by less it may be
+        jitter, and drafts that leave too late cost more than drafts that leave too early.
+        """
+        pass_s = min(self._intervals_s, default=0.0)
+        if pass_s >= SHORTEST_PASS_S and self._round_trip_s is not None and answered_s < self._round_trip_s + self._delay_s:
+            self._round_trip_s, self._delay_s = max(0.0, answered_s - pass_s), 0.0
+
+    def _was_idle(self, answered_s: float, interval_s: float) -> bool:
+        """Whether the verifier stood idle before the pass that took a node, which was answered so long after it had left."""
+        if self._round_trip_s is None:
             return False
-        longest_pass_s = now_s - self._sent[0][1] - self._round_trip_s
+        longest_pass_s = answered_s - self._round_trip_s
         return interval_s - longest_pass_s > IDLE_SHARE * interval_s

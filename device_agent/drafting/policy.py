@@ -12,21 +12,32 @@ from typing import Protocol
 from device_agent.drafting.branches import Branch, Branches
 
 SMOOTHING = 0.1
-"""Weight of the newest measurement."""
+"""Weight of the newest comparison in what was lately."""
+
+SLOW_SMOOTHING = 0.02
+"""Its weight in what is usual: some fifty comparisons count."""
+
+TRUST = 4.0
+"""Comparisons that a draft which nobody has compared is worth: until verdicts tell otherwise it is taken to be right."""
 
 
 @dataclass(slots=True)
 class Pace:
-    """How often one stream's drafts agreed, lately; None until one was compared."""
+    """How often one stream's drafts agreed: ``acceptance`` lately, ``usual_acceptance`` over a longer time; None until one was
+    compared."""
 
     acceptance: float | None = None
+    usual_acceptance: float | None = None
+    _agreed: float = 0.0
+    _compared: float = 0.0
 
     def compared(self, num_agreed: int, is_contradicted: bool) -> None:
         """Drafts that met final tokens: so many agreed, and the one behind them perhaps did not."""
-        for _ in range(num_agreed):
-            self.acceptance = _smoothed(self.acceptance, 1.0)
-        if is_contradicted:
-            self.acceptance = _smoothed(self.acceptance, 0.0)
+        for outcome in (*[1.0] * num_agreed, *[0.0] * is_contradicted):
+            self.acceptance = outcome if self.acceptance is None else _smoothed(self.acceptance, outcome, SMOOTHING)
+            self._agreed = (1 - SLOW_SMOOTHING) * self._agreed + outcome
+            self._compared = (1 - SLOW_SMOOTHING) * self._compared + 1
+            self.usual_acceptance = (self._agreed + TRUST) / (self._compared + TRUST)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +46,9 @@ class View:
 
     ``depth`` bounds the drafts on a path, ``room`` the nodes that may still be drafted. ``grown``: drafts made since nothing
     was in flight. ``last_position`` is that of the last token that may be generated: nothing grows behind it. Measured, and
-    None until something was: ``acceptance``; ``step_s``, what a draft step takes; ``pass_s``, what a pass of the full model
-    takes, as the verdicts show it.
+    None until something was: ``acceptance`` and ``usual_acceptance`` (``Pace``); ``step_s``, what a draft step takes;
+    ``pass_s``, what a pass of the full model takes, as the verdicts show it; ``lag``, how many passes begin between one that
+    ends and the arrival of the first draft made with its verdict at hand (``Schedule.lag``).
     """
 
     branches: Branches
@@ -47,8 +59,10 @@ class View:
     end_token_ids: frozenset[int] = frozenset()
     last_position: int = 2**31
     acceptance: float | None = None
+    usual_acceptance: float | None = None
     step_s: float | None = None
     pass_s: float | None = None
+    lag: int | None = None
 
     def may_grow(self, branch: Branch) -> bool:
         """Whether a token may follow: no end of the text, and no deeper than allowed."""
@@ -88,5 +102,5 @@ class Policy(Protocol):
         """How many steps those leaves may take before the policy is asked again, where steps are very short."""
 
 
-def _smoothed(old: float | None, new: float) -> float:
-    return new if old is None else (1 - SMOOTHING) * old + SMOOTHING * new
+def _smoothed(old: float, new: float, weight: float) -> float:
+    return (1 - weight) * old + weight * new

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from statistics import median_low
 from typing import cast
 
 import numpy as np
@@ -29,6 +30,9 @@ BURST_S = 3e-3
 it at the next step."""
 
 LONGEST_BURST = 8
+
+WINDOW = 8
+"""Jobs whose times count."""
 
 
 @dataclass(slots=True, eq=False)
@@ -69,19 +73,23 @@ class DraftSteps:
         self._turn = asyncio.Lock()
         self._waiting: list[Step] = []
         self._closing: deque[Slot] = deque()
-        self._step_s: float | None = None
+        self._steps_s: deque[float] = deque(maxlen=WINDOW)
 
     @property
     def burst(self) -> int:
         """Steps that one job may take for a single branch."""
-        if self._is_emulated or self._step_s is None:
+        step_s = self.step_s
+        if self._is_emulated or step_s is None:
             return 1
-        return max(1, int(min(LONGEST_BURST, BURST_S / max(self._step_s, 1e-9))))
+        return max(1, int(min(LONGEST_BURST, BURST_S / max(step_s, 1e-9))))
 
     @property
     def step_s(self) -> float | None:
-        """What a step takes, prefills and the hand-over between threads left out; None before the first."""
-        return self._step_s
+        """What a step takes, prefills and the hand-over between threads left out; None before the first.
+
+        The middle one of the last jobs: one that had to feed what verdicts wrote meanwhile is no usual step.
+        """
+        return median_low(self._steps_s) if self._steps_s else None
 
     async def run(self, step: Step) -> list[list[Proposal]]:
         """The step's proposals. Raises what the engine raises; ``CapacityError`` when it has no cache left."""
@@ -133,7 +141,7 @@ class DraftSteps:
         if num_turns and not batch.is_prefill:
             # Emulated time passes once a job is computed; measured time is the job's own.
             took_s = loop.time() - began_s if self._is_emulated else batch.took_s
-            self._step_s = took_s / num_turns
+            self._steps_s.append(took_s / num_turns)
 
 
 class _Batch:

@@ -92,5 +92,7 @@ async def test_what_grpc_writes_is_told_apart() -> None:
         count.clear()
         await link.send(Draft((Node(1, 0, 300, 5),), 5))
         await listener.has_heard.wait()
-        assert count.shares == {Share.DRAFTS: len(DRAFT), Share.FRAMING: 9 + 5, Share.WINDOWS: 2 * 13}
+        # Updates of the stream's window and of the connection's, for what came down; they may come together or after the draft.
+        assert count.shares.pop(Share.WINDOWS, 0) in (0, 13, 2 * 13)
+        assert count.shares == {Share.DRAFTS: len(DRAFT), Share.FRAMING: 9 + 5}
         await connector.aclose()

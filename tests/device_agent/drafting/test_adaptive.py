@@ -6,9 +6,9 @@ import pytest
 
 from device_agent.config import AgentConfig
 from device_agent.drafting import adaptive
-from device_agent.drafting.adaptive import LEAF_SHARE, SAVED_PASSES, Adaptive
+from device_agent.drafting.adaptive import LEAF_SHARE, SAVED_PASSES, STRETCH, STRETCH_PERIOD, Adaptive
 from device_agent.drafting.branches import Branches, Proposal
-from device_agent.drafting.policy import View
+from device_agent.drafting.policy import SLOW_SMOOTHING, Pace, View
 
 STEP_S, PASS_S = 0.01, 0.1
 
@@ -71,10 +71,63 @@ def test_a_price_of_nothing_always_drafts():
 
 
 @pytest.mark.parametrize("price", [0.05, 1e6])
-def test_at_the_logs_end_it_drafts_at_any_price(price):
+def test_at_the_logs_end_it_drafts_at_any_price_where_it_may_get_ahead(price):
     """Else nothing would be measured again: no time and no chance that could bring it back."""
     branches = Branches(0, 0)
     assert Adaptive(4, price).select(seen(branches, step_s=9.0, pass_s=1e-3)) == [branches.root]
+
+
+def late(acceptance, lag, step_s=STEP_S, pass_s=PASS_S, position=STRETCH_PERIOD - 1):
+    """At the log's end beside a verifier that is so many passes away."""
+    branches = Branches(0, position)
+    return View(branches, depth=32, usual_acceptance=acceptance, step_s=step_s, pass_s=pass_s, lag=lag)
+
+
+@pytest.mark.parametrize(
+    ("acceptance", "lag", "step_s", "drafts"),
+    [
+        (0.95, 1, STEP_S, True),
+        (0.5, 1, STEP_S, True),
+        (0.95, 12, STEP_S, True),
+        (0.5, 12, STEP_S, False),  # twelve right drafts in a row
+        (0.95, 12, 0.9 * PASS_S, False),  # a step gains a tenth of a pass
+        (1.0, 1, PASS_S, False),  # never draws level
+        (0.5, 0, STEP_S, True),  # a verifier that waits
+        (0.0, 0, 2 * PASS_S, True),
+        (None, 12, STEP_S, True),
+        (0.5, None, STEP_S, True),
+        (0.5, 12, None, True),
+    ],
+)
+def test_a_device_that_cannot_get_ahead_waits_for_verdicts(acceptance, lag, step_s, drafts):
+    assert bool(Adaptive(2, 0.3).select(late(acceptance, lag, step_s))) == drafts
+
+
+def test_what_running_ahead_may_cost_is_the_users_to_say():
+    view = late(0.7, 9)
+    assert Adaptive(2, 0.0).select(view)
+    assert Adaptive(2, 0.02).select(view)
+    assert not Adaptive(2, 1.0).select(view)
+    assert Adaptive(2, 0.0).select(late(0.1, 30, 2 * PASS_S))
+
+
+def test_where_it_waits_a_stretch_of_the_text_is_drafted_all_the_same():
+    drafted = [bool(Adaptive(2, 0.3).select(late(0.5, 12, position=position))) for position in range(3 * STRETCH_PERIOD)]
+    assert drafted == 3 * ([True] * STRETCH + [False] * (STRETCH_PERIOD - STRETCH))
+
+
+def test_what_is_usual_is_slow_to_change_and_trusts_a_draft_that_few_verdicts_met():
+    pace = Pace()
+    assert pace.acceptance is pace.usual_acceptance is None
+    pace.compared(0, is_contradicted=True)
+    assert pace.acceptance == 0
+    assert pace.usual_acceptance > 0.7
+    for _ in range(2000):
+        pace.compared(1, is_contradicted=True)
+    assert pace.usual_acceptance == pytest.approx(0.5, abs=0.05)
+    before = pace.usual_acceptance
+    pace.compared(0, is_contradicted=True)
+    assert before - pace.usual_acceptance == pytest.approx(0.5 * SLOW_SMOOTHING, abs=0.005)
 
 
 @pytest.mark.parametrize(("step_s", "pass_s"), [(None, PASS_S), (STEP_S, None), (None, None)])

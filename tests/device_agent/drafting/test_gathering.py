@@ -9,7 +9,14 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from benchmarks.grid_production import delay_line
-from device_agent.drafting.gathering import IDLE_WINDOW, MARGIN_SHARE, MOST_EARLY_SHARE, WINDOW, Schedule
+from device_agent.drafting.gathering import (
+    IDLE_WINDOW,
+    MARGIN_SHARE,
+    MOST_EARLY_SHARE,
+    SHORTEST_PASS_S,
+    WINDOW,
+    Schedule,
+)
 from speculation.links.memory import MemoryConnector
 from speculation.shaping import virtual_time
 from speculation.shaping.link import ShapedConnector
@@ -96,6 +103,49 @@ def test_a_verifier_that_is_not_seen_idle_any_more_counts_as_one_that_goes_on():
     waiting, _ = waited_for()
     waiting.opened(ROUND_TRIP_S)
     assert not waiting.is_waited_for
+
+
+@pytest.mark.parametrize(
+    ("round_trip_s", "step_s", "lag"),
+    [(0.02, 0.009, 1), (0.06, 0.0, 1), (0.06, 0.009, 2), (0.111, 0.009, 2), (0.112, 0.009, 3), (0.3, 0.009, 6)],
+)
+def test_the_lag_is_the_passes_that_begin_before_a_draft_made_now_is_there(round_trip_s, step_s, lag):
+    assert steady(round_trip_s).lag(step_s) == lag
+
+
+def test_a_lag_is_not_known_before_two_verdicts_nor_beside_passes_of_a_moment():
+    assert Schedule().lag(0.009) is None
+    assert steady(num_verdicts=1).lag(0.009) is None
+    schedule = Schedule()
+    schedule.opened(ROUND_TRIP_S)
+    for count in range(4):
+        schedule.verdict(count * 0.9 * SHORTEST_PASS_S, is_bare=False, is_overtaken=False)
+    assert schedule.lag(0.009) is None
+
+
+def test_nobody_lags_behind_a_verifier_that_waits():
+    assert waited_for()[0].lag(0.009) == 0
+
+
+@pytest.mark.parametrize(("answered_s", "lag"), [(0.4, 6), (0.36, 6), (0.29, 4), (0.08, 1)])
+def test_a_way_that_became_shorter_by_a_pass_is_noticed(answered_s, lag):
+    """A pass of 60 ms over 300: answers take 360 at least."""
+    schedule = steady(0.3)
+    assert schedule.lag(0.009) == 6
+    now_s = (WINDOW + 2) * PASS_S
+    schedule.sent(now_s - answered_s, 1)
+    schedule.verdict(now_s, is_bare=False, is_overtaken=False, last_node=1)
+    assert schedule.lag(0.009) == lag
+
+
+def test_drafts_that_wait_for_their_pass_make_no_way_longer_or_shorter():
+    schedule = steady(ROUND_TRIP_S)
+    for count in range(100):
+        now_s = (WINDOW + 2 + count) * PASS_S
+        schedule.sent(now_s - ROUND_TRIP_S - PASS_S - 0.0005 * count, count + 1)
+        schedule.verdict(now_s, is_bare=False, is_overtaken=False, last_node=count + 1)
+        assert schedule.lag(0.009) == 1
+    assert schedule.leave_s(now_s) == pytest.approx(now_s + PASS_S - ROUND_TRIP_S - MARGIN_SHARE * PASS_S)
 
 
 @pytest.mark.parametrize("gather", [1, 4])

@@ -41,6 +41,32 @@ def test_streams_that_draft_at_once_take_the_time_of_one():
     assert virtual_time.run(work()) == (11, 11)
 
 
+class ByTurns(Emulated):
+    """Its forwards take one of these times after the other."""
+
+    def __init__(self, *steps_s: float) -> None:
+        super().__init__()
+        self._steps_s = iter(steps_s)
+
+    def extend(self, chunks):
+        self._step_s = next(self._steps_s)
+        return super().extend(chunks)
+
+
+def test_one_step_that_took_long_is_not_what_a_step_takes():
+    async def work():
+        steps = steps_on(ByTurns(1.0, 1.25, 1.0, 3.0, 1.25, *[2.0] * 8))
+        writer, seen_s = Writer(steps, [0]), []
+        for _ in range(13):
+            await writer.write(1)
+            seen_s.append(steps.step_s)
+        return seen_s
+
+    seen_s = virtual_time.run(work())
+    assert seen_s[:5] == [1.0, 1.0, 1.0, 1.0, 1.25]
+    assert seen_s[-1] == 2.0
+
+
 def test_steps_that_share_a_forward_get_as_many_choices_as_each_asked_for():
     async def work():
         engine = Emulated(vocabulary_size=9)
