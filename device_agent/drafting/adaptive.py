@@ -101,7 +101,7 @@ class Adaptive:
         return saved >= FAIR_PART * self.price * step * (1 + (1 - acceptance) * lag / step)
 
     def _floor(self, view: View) -> float:
-        """The chance from which on a step pays: never more than that of the log's end, behind which a draft is always worth it."""
+        """The chance from which on a step pays, at most that of the log's end: behind that a draft is always worth it."""
         if view.pass_s is None or view.step_s is None:
             return 0.0
         return min(1.0, self.price * view.step_s / max(SAVED_PASSES * view.pass_s, 1e-9))
