@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -77,37 +78,47 @@ class LookupEngine:
         text[slot.length : end] = chunk.token_ids
         slot.length = end
         for length in range(end - chunk.num_logits + 1, end + 1):
-            yield log_chances(text[:length], self._description.vocabulary_size)
+            size = self._description.vocabulary_size
+            yield _row(guess(text[:length], repeats_of(text[:length]), size), size)
 
 
-def log_chances(text: NDArray[np.int64], vocabulary_size: int) -> NDArray[np.float32]:
-    """Of every token behind ``text`` (int64 [T], T at least 1): float32 [vocabulary_size]."""
+@dataclass(frozen=True, slots=True)
+class Guess:
+    """What may follow a text. ``chances`` float64 [S] are those of ``token_ids`` int64 [S], the tokens that are in the text,
+    ascending; every other token has the chance ``unseen``."""
+
+    token_ids: NDArray[np.int64]
+    chances: NDArray[np.float64]
+    unseen: float
+
+
+def guess(text: NDArray[np.int64], repeats: Sequence[NDArray[np.intp]], vocabulary_size: int) -> Guess:
+    """What may follow ``text`` (int64 [T], T at least 1), whose ``repeats`` are at hand."""
     seen, places = np.unique(text, return_inverse=True)
     chances, unseen = np.full(len(seen), 1 / vocabulary_size), 1 / vocabulary_size
-    for followers in _followers(text):
+    for followers in repeats:
         counts = np.bincount(places[followers], minlength=len(seen))
         kinds, total = np.count_nonzero(counts), len(followers)
         chances = (counts + kinds * chances) / (total + kinds)
         unseen *= kinds / (total + kinds)
-    row = np.full(vocabulary_size, math.log(unseen), np.float32)
-    row[seen] = np.log(chances)
+    return Guess(seen, chances, unseen)
+
+
+def _row(found: Guess, vocabulary_size: int) -> NDArray[np.float32]:
+    row = np.full(vocabulary_size, math.log(found.unseen), np.float32)
+    row[found.token_ids] = np.log(found.chances)
     return row
 
 
-def longest_ending(text: NDArray[np.int64]) -> int:
-    """Tokens of the longest ending that occurred before, at most ``LONGEST_ENDING``."""
-    return sum(1 for _ in _followers(text)) - 1
-
-
-def _followers(text: NDArray[np.int64]) -> Iterator[NDArray[np.intp]]:
-    """Positions that follow an occurrence of the text's ending: of none of its tokens, of its last, of its last two ..."""
-    at = np.arange(len(text))
-    yield at
+def repeats_of(text: NDArray[np.int64]) -> list[NDArray[np.intp]]:
+    """Positions that follow an occurrence of the text's last ``n`` tokens, for ``n`` from 0 on while there are any."""
+    found = [np.arange(len(text))]
     last = len(text) - 1
     for length in range(1, min(LONGEST_ENDING, last) + 1):
         # An occurrence ends right before the position, and begins inside the text.
-        at = at[at >= length]
+        at = found[-1][found[-1] >= length]
         at = at[text[at - length] == text[last - length + 1]]
         if not len(at):
-            return
-        yield at
+            break
+        found.append(at)
+    return found

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from speculation.engines.base import Chunk, Forkable
+from speculation.engines.blended import BlendedEngine
 from speculation.engines.lookup import LookupEngine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
@@ -23,7 +24,7 @@ def package(tmp_path_factory):
     return tiny_package(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup"])
+@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended"])
 def engine(request, package, monkeypatch):
     if request.param == "q4" and not gives_rows_alike_in_4_bits():
         monkeypatch.setitem(globals(), "same", close)
@@ -31,6 +32,8 @@ def engine(request, package, monkeypatch):
         return RandomEngine(VOCABULARY, CONTEXT, seed=3, num_slots=SLOTS)
     if request.param == "lookup":
         return LookupEngine(VOCABULARY, CONTEXT, num_slots=SLOTS)
+    if request.param == "blended":
+        return BlendedEngine(OnnxEngine(package, "fp32", num_slots=SLOTS), share=0.5)
     return OnnxEngine(package, request.param, num_slots=SLOTS)
 
 
