@@ -12,6 +12,8 @@ from speculation.errors import PackageError
 
 HEAD_SIZE_STEP = 16
 """ONNX Runtime's attention node takes no other head sizes where it turns positions itself."""
+DEFAULT_CONTEXT = 4096
+"""Tokens. Every slot of an engine has memory for its context, so few want all positions of a model that has 131,072."""
 MAX_LAYERS = 1024
 """Far above any decoder; keeps a damaged configuration from filling the memory."""
 POSITIVE = ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "vocabulary_size", "context_length")

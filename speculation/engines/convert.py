@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from speculation.engines.architecture import Architecture
+from speculation.engines.architecture import DEFAULT_CONTEXT, Architecture
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.external import ExternalData
 from speculation.engines.files import file_digest, require
@@ -23,8 +23,6 @@ from speculation.engines.manifest import MANIFEST, SCHEMA_VERSION, TOKENIZER, Ma
 from speculation.engines.package_writer import GRAPHS, LINEARS, write_json
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 
-DEFAULT_CONTEXT = 4096
-"""Tokens. Every slot of an engine has memory for its context, so few want all positions of a model that has 131,072."""
 EXTERNAL_BYTES = 64 << 20
 """Models with more float32 weights than this keep the constants of their graphs in files of their own."""
 DATA_SUFFIX = "_data"

@@ -19,8 +19,11 @@ ROWS = (0, 1, 7, 8, 12, 13, 20, 21, 45, 64, 65, 89)
 """Around the ends of the families' windows, and far behind them."""
 
 
-def recorded_by_transformers(path):
-    """Logits [90, vocabulary] of a checkpoint's folder, in float32, by the plainest of its attentions."""
+def logits_by_transformers(path, saved=None):
+    """Logits [90, vocabulary] of a checkpoint's folder, in float32, by the plainest of its attentions.
+
+    ``saved`` is a folder that the library writes the checkpoint to again, as it writes its own.
+    """
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -28,6 +31,8 @@ def recorded_by_transformers(path):
     options = {"dtype": torch.float32, "attn_implementation": "eager", "local_files_only": True}
     model, found = AutoModelForCausalLM.from_pretrained(path, output_loading_info=True, **options)
     assert not any(found[kind] for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")), found
+    if saved:
+        model.save_pretrained(saved, max_shard_size="100KB")
     with torch.no_grad():
         return model(torch.tensor([TOKENS])).logits[0].numpy()
 
@@ -39,7 +44,7 @@ def main():
         weights = weights_of(config)
         with tempfile.TemporaryDirectory() as folder:
             write_checkpoint(Path(folder), config, weights)
-            logits[family] = np.ascontiguousarray(recorded_by_transformers(Path(folder))[list(ROWS)])
+            logits[family] = np.ascontiguousarray(logits_by_transformers(Path(folder))[list(ROWS)])
         digests[family] = digest_of(weights)
     versions = {name: metadata.version(name) for name in ("torch", "transformers")}
     save_file(logits, RECORDED, metadata={**versions, **digests})

@@ -5,6 +5,8 @@ is 1e-6 to 6e-6 away from the forward in float64, and they are as far from each 
 a window that is wrong is off by more than 1e-2.
 """
 
+import shutil
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -17,7 +19,7 @@ from speculation.engines.convert import Conversion, convert
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
 from tests.speculation.engines.families import FAMILIES, config_of, digest_of, family_logits, weights_of, write_checkpoint
-from tests.speculation.engines.record_families import RECORDED, ROWS, TOKENS, recorded_by_transformers
+from tests.speculation.engines.record_families import RECORDED, ROWS, TOKENS, logits_by_transformers
 from tests.speculation.engines.test_graph import to_int4, to_int8
 
 TOLERANCE = 2e-5
@@ -66,12 +68,17 @@ def test_the_graph_agrees_with_what_transformers_was_recorded_to_give(packages, 
 
 @pytest.mark.parametrize("family", FAMILIES)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_the_graph_agrees_with_transformers(packages, family, tmp_path):
+def test_the_graph_agrees_with_transformers_and_with_a_checkpoint_that_it_saved(packages, family, tmp_path):
     for name in ("torch", "transformers"):
         pytest.importorskip(name, reason=f"{name} is not installed; what it gave is recorded in {RECORDED.name}")
     config = config_of(family)
-    wanted = recorded_by_transformers(write_checkpoint(tmp_path, config, weights_of(config)))
+    path, saved = write_checkpoint(tmp_path / "checkpoint", config, weights_of(config)), tmp_path / "saved"
+    wanted = logits_by_transformers(path, saved)
     assert difference(logits_of(packages(family)), wanted) < TOLERANCE
+    assert len(list(saved.glob("model-*.safetensors"))) > 1
+    shutil.copy(path / "tokenizer.json", saved)
+    convert(Conversion(saved, tmp_path / "package"))
+    assert difference(logits_of(Package(tmp_path / "package")), wanted) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", WINDOWED)
