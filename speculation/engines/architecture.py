@@ -159,7 +159,7 @@ def _windows(config: Mapping[str, Any], family: Family, num_layers: int) -> tupl
     window = _window(config, family)
     kinds = config.get("layer_types") if family.window_switch else None
     if kinds is None:
-        first = int(config.get("max_window_layers", 28)) if family.window_switch else 0
+        first = int(config.get("max_window_layers", 28)) if window and family.window_switch else 0
         kinds = [SLIDING if window and n >= first else FULL for n in range(num_layers)]
     is_known = isinstance(kinds, Sequence) and len(kinds) == num_layers and all(k in (FULL, SLIDING) for k in kinds)
     _require(is_known, f"layer_types must name {FULL} or {SLIDING} for each of {num_layers} layers, not {kinds!r}")

@@ -7,16 +7,24 @@ import struct
 import ml_dtypes
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.numpy import save
 
 from speculation.engines import checkpoint as module
 from speculation.engines import safetensors_file
+from speculation.engines.architecture import Architecture
 from speculation.engines.checkpoint import INDEX, Checkpoint
 from speculation.engines.safetensors_file import BLOCK_WEIGHTS, SafetensorsFile
 from speculation.errors import PackageError
-from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
+from tests.speculation.engines.families import FAMILIES, LLAMA3, YARN, config_of, weights_of, write_checkpoint
 
 CONFIG = config_of("qwen2")
 WEIGHTS = weights_of(CONFIG)
+GOOD = save({"a": np.ones((2, 3), np.float32), "b": np.ones(5, np.float16), "c": np.ones((4, 1), ml_dtypes.bfloat16)})
+ENTRIES = sorted(
+    {name for family in FAMILIES for name in config_of(family)} | LLAMA3.keys() | YARN.keys() | {"mscale", "beta_fast"}
+)
 
 
 @pytest.fixture
@@ -247,3 +255,47 @@ def test_a_configuration_that_is_no_object_is_refused(path):
 def test_a_checkpoint_that_is_quantised_already_is_refused(path):
     edit(path / "config.json", lambda config: config.update(quantization_config={"quant_method": "gptq"}))
     assert "has quantization_config; convert the checkpoint that it was made from" in refused(path)
+
+
+def refusal_or_value(work):
+    """Why it is refused, or else what comes out; any other error goes on."""
+    try:
+        return "", work()
+    except PackageError as refusal:
+        return str(refusal), None
+
+
+def size_of(file):
+    """Bytes of all tensors of a file, each of them read."""
+    return sum(file.read(name).nbytes for name in file.tensors)
+
+
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(changes=st.lists(st.tuples(st.integers(0, 2000), st.integers(0, 255)), min_size=1, max_size=6))
+def test_damage_anywhere_in_a_header_is_a_refusal_or_changes_nothing_but_names(tmp_path_factory, changes):
+    """Whatever bytes stand there, no other error comes out, and what is read has the size that the file has room for."""
+    path = tmp_path_factory.mktemp("damaged") / "model.safetensors"
+    content = bytearray(GOOD)
+    for place, value in changes:
+        content[place % len(content)] = value
+    path.write_bytes(content)
+    refusal, size = refusal_or_value(lambda: size_of(SafetensorsFile(path)))
+    assert str(path) in refusal if refusal else size <= 2 * len(content)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("yarn"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(ENTRIES), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    family=st.sampled_from(sorted(FAMILIES)), changes=st.dictionaries(st.sampled_from(ENTRIES), JSON, min_size=1, max_size=3)
+)
+def test_whatever_stands_in_a_configuration_it_is_an_architecture_or_a_refusal(family, changes):
+    refusal, shape = refusal_or_value(lambda: Architecture.from_config(config_of(family) | changes))
+    assert (refusal or "config.json").startswith("config.json")
+    if shape and shape.head_size < 1000:
+        assert np.isfinite(shape.rotary.tables(4, shape.head_size)).all()
