@@ -32,8 +32,8 @@ STATUS, HIGH_WATER = Path("/proc/self/status"), "VmHWM:"
 VOCABULARY = 8192
 SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2},
-    "30 M": {"num_hidden_layers": 16, "hidden_size": 384, "intermediate_size": 1024, "num_attention_heads": 6},
-    "100 M": {"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9},
+    "16 layers": {"num_hidden_layers": 16, "hidden_size": 384, "intermediate_size": 1024, "num_attention_heads": 6},
+    "30 layers": {"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9},
 }
 COMMON = {
     "model_type": "llama",

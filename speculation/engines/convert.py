@@ -71,7 +71,7 @@ def convert(wanted: Conversion, progress: Progress = lambda variant, done, total
         for name in checkpoint.small_files:
             shutil.copyfile(checkpoint.path / name, folder / name)
         manifest = Manifest(
-            name=wanted.name or wanted.checkpoint.resolve().name,
+            name=wanted.name or checkpoint.path.resolve().name,
             licence=wanted.licence or UNSTATED,
             provenance=_provenance(checkpoint),
             num_parameters=sum(checkpoint.tensor(name).size for name in weights.used),

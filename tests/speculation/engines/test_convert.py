@@ -2,6 +2,8 @@
 
 import json
 import shutil
+import subprocess
+import sys
 import tracemalloc
 import weakref
 from collections.abc import Mapping
@@ -355,3 +357,15 @@ def test_memory_stays_at_about_twice_the_largest_weight(tmp_path, variant, is_ti
     assert weights.most == largest
     assert peak < 1.8 * largest
     assert len(model.SerializeToString()) < 500_000
+
+
+def test_no_training_framework_is_needed(checkpoint, out):
+    """In a fresh process, where none can be imported."""
+    code = (
+        "import sys; sys.modules.update(torch=None, transformers=None)\n"
+        "from pathlib import Path; from speculation.engines.convert import Conversion, convert\n"
+        "print(convert(Conversion(Path(sys.argv[1]), Path(sys.argv[2]))).name)"
+    )
+    result = subprocess.run([sys.executable, "-c", code, checkpoint, out], capture_output=True, text=True, check=False)
+    assert (result.stdout, result.stderr) == ("checkpoint\n", "")
+    assert Package(out).variants == ("fp32",)
