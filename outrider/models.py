@@ -146,6 +146,8 @@ def _architecture(package: Package) -> dict[str, Any]:
         "head_size": shape.head_size,
         "vocabulary_size": shape.vocabulary_size,
         "kv_bytes_per_token": shape.kv_bytes_per_token,
+        "rotary": shape.rotary.kind,
+        "windows": list(shape.windows) if any(shape.windows) else [],
     }
 
 

@@ -112,7 +112,8 @@ def test_show_tells_what_a_package_is(package, outrider):
     for part in ("qwen3", "head size 32", "context length   96", "variant fp32", Package(package).digest, "onnx/model.onnx, "):
         assert part in shown
     code, shown, _ = outrider("models", "show", package, "--json")
-    assert json.loads(shown)["architecture"]["num_kv_heads"] == 2
+    architecture = json.loads(shown)["architecture"]
+    assert (architecture["num_kv_heads"], architecture["rotary"], architecture["windows"]) == (2, "default", [])
     assert shown.count("\n") == 1
 
 
