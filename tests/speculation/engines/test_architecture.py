@@ -4,11 +4,17 @@ import json
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from speculation.engines.architecture import Architecture
 from speculation.engines.rotary import KINDS, Rotary
 from speculation.errors import PackageError
 from tests.speculation.engines.families import FAMILIES, LLAMA3, YARN, config_of
+
+ENTRIES = sorted(
+    {name for family in FAMILIES for name in config_of(family)} | LLAMA3.keys() | YARN.keys() | {"mscale", "beta_fast"}
+)
 
 
 def refused(family, **overrides):
@@ -127,3 +133,28 @@ def test_the_length_that_yarn_gives_can_be_said_otherwise(entries, wanted):
 
 def test_every_kind_of_rotary_positions_is_in_some_family():
     assert {Rotary.from_config(config_of(family)).kind for family in FAMILIES} == set(KINDS)
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=4) | st.just("yarn"),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.sampled_from(ENTRIES), inner, max_size=3),
+    max_leaves=5,
+)
+
+
+def found_or_refused(config):
+    """The architecture, or None where it is refused; any other error goes on."""
+    try:
+        return Architecture.from_config(config)
+    except PackageError:
+        return None
+
+
+@settings(max_examples=300, deadline=None)
+@given(
+    family=st.sampled_from(sorted(FAMILIES)), changes=st.dictionaries(st.sampled_from(ENTRIES), JSON, min_size=1, max_size=3)
+)
+def test_whatever_stands_in_a_configuration_it_is_an_architecture_or_a_refusal(family, changes):
+    shape = found_or_refused(config_of(family) | changes)
+    if shape and shape.head_size < 1000:
+        assert np.isfinite(shape.rotary.tables(4, shape.head_size)).all()
