@@ -23,6 +23,9 @@ STRETCHED = ("llama3", "yarn")
 MAX_CONTEXT = 1 << 30
 """Tokens; far above any model, and what a float holds exactly."""
 
+LEAST, MOST = 1e-6, 1e12
+"""What any of the numbers below may be: far beyond any model, and within what keeps angles finite."""
+
 Angles = NDArray[np.float64]
 
 
@@ -45,7 +48,7 @@ class Rotary:
         positive = ("theta", "factor", "low_frequency", "high_frequency", "beta_fast", "beta_slow", "attention_factor")
         for name in positive:
             value = getattr(self, name)
-            _require(0 < value < math.inf, f"{name} must be a positive number, not {value}")
+            _require(LEAST <= value <= MOST, f"{name} must be from {LEAST} to {MOST}, not {value}")
         _require(self.theta > 1, f"theta must be over 1, not {self.theta}")
         has_context = self.kind not in STRETCHED or 0 < self.trained_context <= MAX_CONTEXT
         _require(has_context, f"{self.kind!r} needs positive original_max_position_embeddings, not {self.trained_context}")
