@@ -9,10 +9,8 @@ one repeated where the count is odd; it lands in the cache behind the real token
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnxruntime
@@ -20,28 +18,16 @@ from numpy.typing import NDArray
 
 from speculation.engines.architecture import slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
-from speculation.engines.package import Package
 from speculation.engines.packing import Packing, concatenated, pack
-from speculation.errors import (
-    CacheClosedError,
-    CapacityError,
-    ConfigurationError,
-    EngineError,
-    InvalidRequestError,
-    PackageError,
-)
+from speculation.engines.slots import Slot, Slots
+from speculation.errors import ConfigurationError, EngineError, PackageError
+
+if TYPE_CHECKING:
+    from speculation.engines.package import Package
 
 MAX_BINDINGS = 256
 LOGITS_KEPT_BOUND = 16
 """Passes that want more rows than this get memory of their own instead of a copy out of a buffer."""
-
-
-@dataclass(slots=True)
-class _Slot:
-    """One session's place in the pool."""
-
-    number: int
-    length: int = 0
 
 
 class _Binding:
@@ -101,9 +87,6 @@ class OnnxEngine:
         self._memory = np.zeros(size, np.float32)
         self._pools = dict(zip(names, self._memory, strict=True))
         self._bindings: dict[tuple[int, int], _Binding] = {}
-        self._slots: dict[CacheId, _Slot] = {}
-        self._free = list(range(num_slots))
-        self._opened = 0
         self._description = EngineDescription(
             name=f"{package.name}:{variant}",
             vocabulary_size=shape.vocabulary_size,
@@ -113,27 +96,24 @@ class OnnxEngine:
             weight_bytes=package.weight_bytes(variant),
             kv_bytes_per_token=shape.kv_bytes_per_token,
         )
+        self._slots = Slots(self._description)
 
     @property
     def description(self) -> EngineDescription:
         return self._description
 
     def open(self) -> CacheId:
-        if not self._free:
-            raise CapacityError(f"all {self._description.num_slots} cache slots are taken; close one, or load with more")
-        self._opened += 1
-        cache = CacheId(self._opened)
-        self._slots[cache] = _Slot(heapq.heappop(self._free))
-        return cache
+        return self._slots.open()
 
     def length(self, cache: CacheId) -> int:
-        return self._slot(cache).length
+        return self._slots[cache].length
 
     def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         if not chunks:
             return np.empty((0, self._description.vocabulary_size), np.float32)
-        slots = [self._slot(chunk.cache) for chunk in chunks]
-        token_ids = self._checked(chunks, slots)
+        slots = self._slots.of(chunks)
+        token_ids = concatenated(chunks)
+        self._slots.check_token_ids(token_ids.min(), token_ids.max())
         numbers = [slot.number for slot in slots]
         low, high = min(numbers), max(numbers) + 1
         shares = tuple([(n - low, len(c.token_ids), c.num_logits) for n, c in zip(numbers, chunks, strict=True)])
@@ -151,49 +131,15 @@ class OnnxEngine:
         return logits if packing.num_logits > LOGITS_KEPT_BOUND else logits.copy()
 
     def truncate(self, cache: CacheId, length: int) -> None:
-        slot = self._slot(cache)
-        if not 0 <= length <= slot.length:
-            raise InvalidRequestError(f"a cache of {slot.length} tokens can be cut to 0 ... {slot.length}, not to {length}")
-        slot.length = length
+        self._slots.truncate(cache, length)
 
     def close(self, cache: CacheId) -> None:
-        heapq.heappush(self._free, self._slot(cache).number)
-        del self._slots[cache]
+        self._slots.close(cache)
 
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
-        parent = self._slot(cache)
-        length = parent.length if length is None else length
-        if not 0 <= length <= parent.length:
-            raise InvalidRequestError(f"a fork of a cache of {parent.length} tokens holds 0 ... {parent.length}, not {length}")
-        child = self.open()
-        slot = self._slots[child]
-        self._memory[:, slot.number, :, :length] = self._memory[:, parent.number, :, :length]
-        slot.length = length
+        child, slot, parent = self._slots.fork(cache, length)
+        self._memory[:, slot.number, :, : slot.length] = self._memory[:, parent.number, :, : slot.length]
         return child
-
-    def _slot(self, cache: CacheId) -> _Slot:
-        try:
-            return self._slots[cache]
-        except KeyError:
-            raise CacheClosedError(f"cache {cache} is closed, or was never opened") from None
-
-    def _checked(self, chunks: Sequence[Chunk], slots: list[_Slot]) -> NDArray[np.int64]:
-        """All new tokens, once nothing speaks against running them."""
-        if len({chunk.cache for chunk in chunks}) < len(chunks):
-            raise InvalidRequestError("a cache may stand in one chunk of a pass only")
-        for chunk, slot in zip(chunks, slots, strict=True):
-            count = len(chunk.token_ids)
-            if count == 0:
-                raise InvalidRequestError(f"the chunk for cache {chunk.cache} is empty; leave it out")
-            if not 0 <= chunk.num_logits <= count:
-                raise InvalidRequestError(f"a chunk of {count} tokens has logits of 0 ... {count}, not of {chunk.num_logits}")
-            if slot.length + count > self._context_length:
-                room = self._context_length - slot.length
-                raise CapacityError(f"{count} tokens do not fit: {room} of {self._context_length} positions are left")
-        token_ids = concatenated(chunks)
-        if token_ids.min() < 0 or token_ids.max() >= self._description.vocabulary_size:
-            raise InvalidRequestError(f"token ids must be from 0 to {self._description.vocabulary_size - 1}", "token_ids")
-        return token_ids
 
     def _binding(self, low: int, high: int) -> _Binding:
         binding = self._bindings.get((low, high))
@@ -203,7 +149,7 @@ class OnnxEngine:
             binding = self._bindings[low, high] = _Binding(self._session, self._pools, low, high, self._capacity)
         return binding
 
-    def _fill_lengths(self, seqlens_k: NDArray[np.int32], rows: NDArray[np.int32], slots: list[_Slot], low: int) -> None:
+    def _fill_lengths(self, seqlens_k: NDArray[np.int32], rows: NDArray[np.int32], slots: list[Slot], low: int) -> None:
         """Tokens behind this pass minus one. Idle slots have no rows, so that theirs is not looked at beyond being in range."""
         seqlens_k[:] = 0
         for slot in slots:
