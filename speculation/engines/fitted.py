@@ -2,7 +2,7 @@
 
 The tokenizer's tokens are the same; what differs is padding, which no tokenizer spells. Logits beyond the full model's
 vocabulary are cut, so that nothing is drafted that the verifier would refuse. Where the draft has fewer, it never proposes the
-rest; should the full model choose one of those all the same, the draft reads a token of its own in its place, and guesses worse.
+rest; should the full model choose one of those all the same, the draft reads a token of its own in its place.
 """
 
 from __future__ import annotations

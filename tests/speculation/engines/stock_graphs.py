@@ -52,7 +52,8 @@ def genai_folder(path, seed=0, **overrides):
 
 
 def stock_graph(config, seed=0, attention="plain", cache=FLOAT, names=None, extra_inputs=(), shares_a_scale=False):
-    """A padded graph with ``attention`` "plain" (concatenated caches), "gqa", or "gqa of turned rows"; caches of the type ``cache``.
+    """A padded graph with caches of the type ``cache``; ``attention`` is "plain" (concatenated caches), "gqa" or "gqa of
+    turned rows".
 
     ``names`` are templates: past keys, past values, present keys, present values. With ``shares_a_scale`` activations are
     rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it.
