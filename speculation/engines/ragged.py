@@ -92,7 +92,8 @@ class RaggedEngine:
 
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
         child, slot, parent = self._slots.fork(cache, length)
-        self._pools[:, slot.number, :, : slot.length] = self._pools[:, parent.number, :, : slot.length]
+        for pool in self._pools:
+            pool[slot.number, :, : slot.length] = pool[parent.number, :, : slot.length]
         return child
 
     def _append(self, shares: list[_Share]) -> None:
@@ -166,11 +167,14 @@ class RaggedEngine:
         fit = LOGITS_LIMIT_BYTES // (described.num_slots * described.vocabulary_size * np.dtype(np.float32).itemsize)
         return max(2, min(PASS_ROWS, fit - fit % 2))
 
-    def _allocated(self) -> NDArray[Any]:
-        """The caches of all slots; what is never written takes no memory from the system."""
+    def _allocated(self) -> list[NDArray[Any]]:
+        """The caches of all slots; what is never written takes no memory from the system.
+
+        Each is an array of its own, since a system may refuse at once what it would grant piece by piece.
+        """
         graph = self._graph
-        shape = (len(graph.past), self._description.num_slots, graph.num_kv_heads, self._capacity, graph.head_size)
+        shape = (self._description.num_slots, graph.num_kv_heads, self._capacity, graph.head_size)
         try:
-            return np.zeros(shape, graph.cache_type)
+            return [np.zeros(shape, graph.cache_type) for _ in graph.past]
         except (MemoryError, ValueError) as error:
             raise CannotBeRaggedError(f"there is no room for caches of {self._capacity} positions: {error}") from error

@@ -74,7 +74,7 @@ def _differences(mine: Meaning, other: Meaning) -> Iterator[str]:
             yield f"merge {number} is {pair[0]!r} in one and {pair[1]!r} in the other"
     for part in mine:
         if mine[part] != other[part]:
-            yield f"the {part} differ: {_short(mine[part])} in one, {_short(other[part])} in the other"
+            yield f"{part} is {_short(mine[part])} in one and {_short(other[part])} in the other"
 
 
 def _token_differences(mine: Mapping[str, int], other: Mapping[str, int]) -> Iterator[str]:

@@ -170,3 +170,17 @@ def test_an_engine_says_what_it_is(hub):
     assert described.kv_bytes_per_token == 2 * 2 * 2 * 16 * 2
     assert described.weight_bytes == (hub.path / "onnx" / "model_half.onnx").stat().st_size
     assert isinstance(hub.engine("half", 3, 1), Forkable)
+
+
+def test_where_there_is_no_room_for_caches_in_place_sessions_are_run_alone(hub, monkeypatch, caplog):
+    zeros = np.zeros
+
+    def refuse(shape, kind):
+        if shape[2] > hub.context_length:
+            raise MemoryError("no 4 TiB")
+        return zeros(shape, kind)
+
+    monkeypatch.setattr("speculation.engines.ragged.np.zeros", refuse)
+    with caplog.at_level(logging.INFO):
+        assert isinstance(hub.engine("gqa", 2, 1), StockEngine)
+    assert "run alone, since there is no room for caches of 160 positions: no 4 TiB" in caplog.text
