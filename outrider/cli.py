@@ -148,7 +148,7 @@ def verifier(
         "insecure": insecure,
     }
     settings = cloud_verifier.config.load_config(config, flags)
-    logging.basicConfig(format=LOG_FORMAT)
+    _start_log()
     _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")))
 
 
@@ -186,7 +186,7 @@ def agent(
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags["allowed_hosts"] = allowed_host or None
     settings = device_agent.config.load_config(config, flags)
-    logging.basicConfig(format=LOG_FORMAT)
+    _start_log()
     _run(server.run(settings, lambda running: _say(f"agent on {running.url}")))
 
 
@@ -228,6 +228,12 @@ def run(command: Callable[[], Any]) -> int:
         return _fail(str(error), 1)
     except typer.Abort:
         return _fail("the input ended", 1)
+
+
+def _start_log() -> None:
+    """Warnings, and the one line that says which way an export is run: nothing else tells why it is slower."""
+    logging.basicConfig(format=LOG_FORMAT)
+    logging.getLogger("speculation.engines.exports").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:
