@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from onnx import TensorProto
 
 from speculation.engines.export_facts import ExportFacts, Names
@@ -31,18 +32,24 @@ POINTER = b"version https://git-lfs"
 @dataclass(frozen=True, slots=True)
 class ExportedGraph:
     """A checked graph. ``model`` is an ``onnx.ModelProto`` without external data; ``small_inputs`` are those that are no
-    caches, with the type of their numbers; ``past`` and ``present`` are keys and values in turn, layer after layer."""
+    caches, with the type of their numbers, and ``fixed_inputs`` those of them that are the same in every run; ``past`` and
+    ``present`` are keys and values in turn, layer after layer."""
 
     path: Path
     model: Any
     facts: ExportFacts
     small_inputs: Mapping[str, type[Any]]
+    fixed_inputs: Mapping[str, NDArray[Any]]
     past: tuple[str, ...]
     present: tuple[str, ...]
     cache_type: type[Any]
     num_kv_heads: int
     head_size: int
     weight_bytes: int
+
+    def without_model(self) -> ExportedGraph:
+        """What an engine keeps: the weights are in the runtime by then."""
+        return replace(self, model=None)
 
     @property
     def names(self) -> Names:
@@ -66,7 +73,8 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     _check_outputs(model, path, facts, present)
     cache_type, num_kv_heads, head_size = _cache_form([inputs[name] for name in past], path, facts)
     small = {name: _token_type(value, path) for name, value in inputs.items() if name not in past}
-    return ExportedGraph(path, model, facts, small, past, present, cache_type, num_kv_heads, head_size, size)
+    fixed = _fixed_inputs(inputs, facts.names, small)
+    return ExportedGraph(path, model, facts, small, fixed, past, present, cache_type, num_kv_heads, head_size, size)
 
 
 def external_ranges(folder: Path, name: str, model: Any) -> dict[str, int]:
@@ -133,7 +141,7 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
     require(len(caches) in (0, len(past)), layers)
     missing = sorted({names.input_ids, *past} - inputs.keys())
     require(not missing, f"{path} has no input {_shown(missing)}; a decoder with a cache is needed (text-generation-with-past)")
-    known = (names.input_ids, names.attention_mask, names.position_ids)
+    known = (names.input_ids, names.attention_mask, names.position_ids, names.num_logits_to_keep)
     unknown = sorted(inputs.keys() - {*known, *past})
     require(
         not unknown, f"{path} has inputs that are not known: {_shown(unknown)}; known: {', '.join(known)} and {past[0]} ..."
@@ -184,6 +192,14 @@ def _token_type(value: Any, path: Path) -> type[Any]:
     kind = value.type.tensor_type.elem_type
     require(kind in TOKEN_TYPES, f"{path} takes {value.name} as {TensorProto.DataType.Name(kind)}; INT64 or INT32 is right")
     return TOKEN_TYPES[kind]
+
+
+def _fixed_inputs(inputs: Mapping[str, Any], names: Names, types: Mapping[str, type[Any]]) -> dict[str, NDArray[Any]]:
+    """Newer exports ask how many of the last logits are wanted, where 0 stands for all: a number, or an array of one."""
+    name = names.num_logits_to_keep
+    if name not in inputs:
+        return {}
+    return {name: np.zeros([1] * len(inputs[name].type.tensor_type.shape.dim), types[name])}
 
 
 def _is_pointer(path: Path) -> bool:

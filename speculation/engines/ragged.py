@@ -41,14 +41,14 @@ class RaggedEngine:
 
     def __init__(self, graph: ExportedGraph, description: EngineDescription, threads: int = 1) -> None:
         self.head_size = graph.head_size
-        self._description, self._graph = description, graph
+        self._description, self._graph = description, graph.without_model()
         self._capacity = description.context_length + PASS_ROWS
-        self._positions = graph.small_inputs.get(graph.names.position_ids)
         self._pools = self._allocated()
         try:
             self._session = load_session(make_ragged(graph, self._capacity), graph.path.parent, threads)
         except (PackageError, ValueError) as error:
             raise CannotBeRaggedError(f"the graph does not load with lengths as inputs: {error}") from error
+        self._inputs = {value.name for value in self._session.get_inputs()}
         logits = next(value for value in self._session.get_outputs() if value.name == graph.names.logits)
         self._logits_type = LOGITS_TYPES[logits.type]
         self._bindings: dict[tuple[int, int], Any] = {}
@@ -112,20 +112,24 @@ class RaggedEngine:
         """One pass; the rows of logits of each piece, and some junk behind them."""
         numbers = [slot.number for slot, _ in pieces]
         low, high = min(numbers), max(numbers) + 1
-        small = self._small_inputs(pieces, low, high)
-        binding = self._binding(low, high)
-        for name, values in small.items():
-            binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+        logits = self._forward(self._small_inputs(pieces, low, high), low, high)
+        for slot, piece in pieces:
+            slot.length += len(piece)
+        return [logits[number - low] for number in numbers]
+
+    def _forward(self, small: dict[str, NDArray[Any]], low: int, high: int) -> NDArray[Any]:
+        """Logits [slots, rows, vocabulary], in the graph's own type."""
+        binding, name = self._binding(low, high), self._graph.names.logits
+        for key, values in small.items():
+            binding.bind_input(key, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
         shape = (*small[self._graph.names.input_ids].shape, self._description.vocabulary_size)
         logits = np.empty(shape, self._logits_type)
-        binding.bind_output(self._graph.names.logits, "cpu", 0, self._logits_type, shape, logits.ctypes.data)
+        binding.bind_output(name, "cpu", 0, self._logits_type, shape, logits.ctypes.data)
         try:
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
-        for slot, piece in pieces:
-            slot.length += len(piece)
-        return [logits[number - low] for number in numbers]
+        return logits
 
     def _binding(self, low: int, high: int) -> Any:
         """The pool's slots ``[low, high)`` bound to the graph, in and out in the same place."""
@@ -144,7 +148,8 @@ class RaggedEngine:
     def _small_inputs(self, pieces: list[tuple[Slot, NDArray[np.int64]]], low: int, high: int) -> dict[str, NDArray[Any]]:
         """Tokens in a padded batch, and lengths. Idle slots have no rows."""
         names, most = self._graph.names, max(self._padded(len(piece)) for _, piece in pieces)
-        token_ids = np.zeros((high - low, most), self._graph.small_inputs[names.input_ids])
+        types, shape = self._graph.small_inputs, (high - low, most)
+        token_ids = np.zeros(shape, types[names.input_ids])
         seqlens_k, rows = np.zeros(high - low, np.int32), np.zeros(high - low, np.int32)
         for slot, piece in pieces:
             lane = slot.number - low
@@ -152,11 +157,14 @@ class RaggedEngine:
             rows[lane] = self._padded(len(piece))
             seqlens_k[lane] = slot.length + rows[lane] - 1
         small = {names.input_ids: token_ids, LAST: seqlens_k, ROWS: rows, ROOM: np.array(self._capacity, np.int32)}
-        if self._positions is not None:
-            firsts = seqlens_k + 1 - rows
-            positions = np.minimum(firsts[:, None] + np.arange(most), self._description.context_length - 1)
-            small[names.position_ids] = positions.astype(self._positions)
-        return small
+        if names.position_ids in self._inputs:
+            small[names.position_ids] = self._positions(seqlens_k + 1 - rows, most).astype(types[names.position_ids])
+        return small | {name: values for name, values in self._graph.fixed_inputs.items() if name in self._inputs}
+
+    def _positions(self, firsts: NDArray[np.int32], most: int) -> NDArray[Any]:
+        """Positions [slots, rows]; those of rows that count for nothing stay within the model's."""
+        positions: NDArray[Any] = np.minimum(firsts[:, None] + np.arange(most), self._description.context_length - 1)
+        return positions
 
     def _padded(self, count: int) -> int:
         return count + -count % self._rows_multiple

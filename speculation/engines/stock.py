@@ -45,7 +45,7 @@ class StockEngine:
 
     def __init__(self, graph: ExportedGraph, description: EngineDescription, threads: int = 1) -> None:
         self.head_size = graph.head_size
-        self._description, self._graph = description, graph
+        self._description, self._graph = description, graph.without_model()
         self._session = load_session(str(graph.path), graph.path.parent, threads)
         self._outputs = [graph.names.logits, *graph.present]
         self._slots = Slots(description)
@@ -119,10 +119,13 @@ class StockEngine:
         graph, end = self._graph, length + len(token_ids)
         values = {graph.names.input_ids: token_ids, graph.names.attention_mask: [1] * end}
         values[graph.names.position_ids] = list(range(length, end))
-        feeds = {name: np.array([values[name]], kind) for name, kind in graph.small_inputs.items()}
+        feeds: dict[str, NDArray[Any]] = dict(graph.fixed_inputs)
+        feeds |= {name: np.array([values[name]], kind) for name, kind in graph.small_inputs.items() if name in values}
         arrays = [np.ascontiguousarray(array[:, :, :length]) for array in past.arrays]
         try:
-            logits, *present = self._session.run(self._outputs, feeds | dict(zip(graph.past, arrays, strict=True)))
+            logits, *present = self._session.run(
+                self._outputs, feeds | dict(zip(graph.past, arrays, strict=True))
+            )
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
         return np.asarray(logits[0], np.float32), present

@@ -51,16 +51,17 @@ def genai_folder(path, seed=0, **overrides):
     return path
 
 
-def stock_graph(config, seed=0, attention="plain", cache=FLOAT, names=None, extra_inputs=(), shares_a_scale=False):
+def stock_graph(config, seed=0, attention="plain", cache=FLOAT, names=None, extra_inputs=(), shares_a_scale=False, keeps=None):
     """A padded graph with caches of the type ``cache``; ``attention`` is "plain" (concatenated caches), "gqa" or "gqa of
     turned rows".
 
     ``names`` are templates: past keys, past values, present keys, present values. With ``shares_a_scale`` activations are
-    rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it.
+    rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it. ``keeps`` is the shape of an input
+    ``num_logits_to_keep``.
     """
     names = names or ("past_key_values.%d.key", "past_key_values.%d.value", "present.%d.key", "present.%d.value")
     weights = {n: w.astype(np.float16).astype(np.float32) for n, w in tiny_weights(config, seed).items()}
-    return _Builder(config, weights, attention, cache, names).build(extra_inputs, shares_a_scale)
+    return _Builder(config, weights, attention, cache, names).build(extra_inputs, shares_a_scale, keeps)
 
 
 class _Builder:
@@ -70,7 +71,7 @@ class _Builder:
         self.node = self.parts.node
         self.heads, self.kv_heads, self.size = (config[n] for n in ("num_attention_heads", "num_key_value_heads", "head_dim"))
 
-    def build(self, extra_inputs, shares_a_scale):
+    def build(self, extra_inputs, shares_a_scale, keeps):
         embedding = self.weight("model.embed_tokens.weight")
         self.tables()
         x = self.node("Gather", [embedding, "input_ids"], "embedded")
@@ -85,8 +86,14 @@ class _Builder:
         for layer in range(self.config["num_hidden_layers"]):
             x = self.layer(layer, x)
         head = self.weights.get("lm_head.weight", self.weights["model.embed_tokens.weight"])
-        self.node("MatMul", [self.norm("model.norm", x), self.parts.constant("head", head.T)], "logits")
-        return self.model(extra_inputs)
+        x = self.norm("model.norm", x)
+        if keeps is not None:
+            first = self.node(
+                "Reshape", [self.node("Neg", ["num_logits_to_keep"], "minus_kept"), self.ints("vector", 1)], "first_kept"
+            )
+            x = self.node("Slice", [x, first, self.ints("end", 2**62), self.ints("rows_axis", 1)], "kept_rows")
+        self.node("MatMul", [x, self.parts.constant("head", head.T)], "logits")
+        return self.model(extra_inputs, keeps)
 
     def layer(self, layer, x):
         prefix = f"model.layers.{layer}"
@@ -214,7 +221,7 @@ class _Builder:
     def number(self, name, value):
         return self.parts.constant(name, np.array(value, np.float32))
 
-    def model(self, extra_inputs):
+    def model(self, extra_inputs, keeps):
         value, layers = helper.make_tensor_value_info, range(self.config["num_hidden_layers"])
         past, present = ([t % n for n in layers for t in part] for part in (self.names[:2], self.names[2:]))
         inputs = [value("input_ids", INT64, ["B", "S"]), value("attention_mask", INT64, ["B", "T"])]
@@ -222,6 +229,7 @@ class _Builder:
             inputs.append(value("position_ids", INT64, ["B", "S"]))
         inputs += [value(name, self.cache, ["B", self.kv_heads, "P", self.size]) for name in past]
         inputs += [value(name, INT64, ["B"]) for name in extra_inputs]
+        inputs += [] if keeps is None else [value("num_logits_to_keep", INT64, keeps)]
         outputs = [value("logits", FLOAT, ["B", "S", self.config["vocab_size"]])]
         outputs += [value(name, self.cache, ["B", self.kv_heads, "T", self.size]) for name in present]
         graph = helper.make_graph(self.parts.nodes, "stock", inputs, outputs, list(self.parts.constants.values()))

@@ -279,7 +279,7 @@ def test_a_graph_of_another_form_is_refused(path, change, said):
 
 def test_inputs_that_are_not_known_are_named_with_those_that_are(path):
     onnx.save(stock_graph(TINY, extra_inputs=("use_cache_branch", "encoder_states")), path / GRAPH)
-    known = r"encoder_states, use_cache_branch; known: input_ids, attention_mask, position_ids and past_key_values.0.key"
+    known = r"encoder_states, use_cache_branch; known: input_ids, attention_mask, position_ids, num_logits_to_keep and past_key"
     with pytest.raises(PackageError, match=known):
         use(path)
 

@@ -184,3 +184,19 @@ def test_where_there_is_no_room_for_caches_in_place_sessions_are_run_alone(hub, 
     with caplog.at_level(logging.INFO):
         assert isinstance(hub.engine("gqa", 2, 1), StockEngine)
     assert "run alone, since there is no room for caches of 160 positions: no 4 TiB" in caplog.text
+
+
+@pytest.mark.parametrize("keeps", [[], [1]], ids=["a number", "an array"])
+@pytest.mark.parametrize("attention", ["plain", "gqa"])
+def test_an_export_that_asks_how_many_logits_are_wanted_is_asked_for_all(tmp_path, package, attention, keeps):
+    engine = ExportFolder(export_folder(tmp_path, graphs={"model.onnx": {"attention": attention, "keeps": keeps}})).engine(
+        "fp32", 2, 1
+    )
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
+def test_positions_that_the_graph_takes_and_does_not_use_are_not_given(tmp_path, package):
+    graphs = {"model.onnx": {"attention": "gqa", "extra_inputs": ("position_ids",)}}
+    engine = ExportFolder(export_folder(tmp_path, graphs=graphs)).engine("fp32", 2, 1)
+    assert isinstance(engine, RaggedEngine)
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
