@@ -10,6 +10,7 @@ from speculation.engines.files import require
 from speculation.engines.layouts import GENAI_CONFIG
 from speculation.engines.manifest import CONFIG
 from speculation.errors import PackageError
+from speculation.truncation import MAX_VOCABULARY_SIZE
 
 SIZE_LIMIT = 2**31
 LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
@@ -47,6 +48,9 @@ class ExportFacts:
     names: Names
 
     def __post_init__(self) -> None:
+        most = f"more than the {MAX_VOCABULARY_SIZE} that are served"
+        is_served = self.vocabulary_size <= MAX_VOCABULARY_SIZE
+        require(is_served, f"{self.source}: a vocabulary of {self.vocabulary_size} tokens is {most}")
         strange = [token for token in self.end_token_ids if not 0 <= token < self.vocabulary_size]
         size = f"the vocabulary's size, {self.vocabulary_size}"
         require(not strange, f"{self.source}: {END_TOKEN} {strange} is not below {size}")

@@ -26,6 +26,7 @@ NOT_LEARNED: Mapping[str, tuple[int, ...]] = {
     "GroupQueryAttention": (7, 8),
 }
 """Inputs that are scales, zero points, or tables of positions."""
+MOST_LAYERS = 10_000
 POINTER = b"version https://git-lfs"
 
 
@@ -68,6 +69,7 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     model = read_graph(path)
     size = path.stat().st_size + sum(external_ranges(folder, name, model).values())
     _check_domains(model, path)
+    _check_layers(model, path, facts)
     past, present = (_cache_names(templates, facts.num_layers) for templates in (facts.names.past, facts.names.present))
     inputs = _checked_inputs(model, path, facts, past)
     _check_outputs(model, path, facts, present)
@@ -127,6 +129,14 @@ def _check_domains(model: Any, path: Path) -> None:
     require(not strange, f"{path} uses operators of {', '.join(strange)}, which need a library of their own; known: {known}")
 
 
+def _check_layers(model: Any, path: Path, facts: ExportFacts) -> None:
+    """Before a name is made for each layer that the configuration speaks of. Without any cache another refusal says more."""
+    beginnings = tuple({template.split("%")[0] for template in facts.names.past})
+    num_caches = sum(value.name.startswith(beginnings) for value in model.graph.input)
+    says = f"{path} has caches for {num_caches / 2:g} layers; {facts.source} says {facts.num_layers}"
+    require(num_caches == 2 * facts.num_layers or (num_caches == 0 and facts.num_layers <= MOST_LAYERS), says)
+
+
 def _cache_names(templates: tuple[str, str], num_layers: int) -> tuple[str, ...]:
     return tuple(template % layer for layer in range(num_layers) for template in templates)
 
@@ -136,9 +146,6 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value for value in model.graph.input if value.name not in constants}
     names = facts.names
-    caches = {name for name in inputs if name.startswith(names.past[0].split("%")[0])}
-    layers = f"{path} has caches for {len(caches) / 2:g} layers; {facts.source} says {facts.num_layers}"
-    require(len(caches) in (0, len(past)), layers)
     missing = sorted({names.input_ids, *past} - inputs.keys())
     require(not missing, f"{path} has no input {_shown(missing)}; a decoder with a cache is needed (text-generation-with-past)")
     known = (names.input_ids, names.attention_mask, names.position_ids, names.num_logits_to_keep)

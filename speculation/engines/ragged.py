@@ -55,6 +55,7 @@ class RaggedEngine:
         self._slots = Slots(description)
         self._pass_rows = self._most_rows()
         self._is_single = False
+        self._probe()
 
     @property
     def description(self) -> EngineDescription:
@@ -165,6 +166,15 @@ class RaggedEngine:
         """Positions [slots, rows]; those of rows that count for nothing stay within the model's."""
         positions: NDArray[Any] = np.minimum(firsts[:, None] + np.arange(most), self._description.context_length - 1)
         return positions
+
+    def _probe(self) -> None:
+        """A first pass of three rows: what the runtime has against it should be known now."""
+        cache = self.open()
+        try:
+            self.extend([Chunk(cache, [0, 0, 0], 3)])
+        except EngineError as error:
+            raise CannotBeRaggedError(str(error)) from error
+        self.close(cache)
 
     def _padded(self, count: int) -> int:
         return count + -count % self._rows_multiple

@@ -123,9 +123,7 @@ class StockEngine:
         feeds |= {name: np.array([values[name]], kind) for name, kind in graph.small_inputs.items() if name in values}
         arrays = [np.ascontiguousarray(array[:, :, :length]) for array in past.arrays]
         try:
-            logits, *present = self._session.run(
-                self._outputs, feeds | dict(zip(graph.past, arrays, strict=True))
-            )
+            logits, *present = self._session.run(self._outputs, feeds | dict(zip(graph.past, arrays, strict=True)))
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
         return np.asarray(logits[0], np.float32), present

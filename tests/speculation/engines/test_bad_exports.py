@@ -175,6 +175,8 @@ def test_a_size_that_is_none_is_refused(path, key, value):
     [
         ({"num_hidden_layers": 3}, "caches for 2 layers; config.json says 3"),
         ({"num_hidden_layers": 1}, "caches for 2 layers; config.json says 1"),
+        ({"num_hidden_layers": 2**31 - 1}, "caches for 2 layers; config.json says 2147483647"),
+        ({"vocab_size": 2**31 - 1}, "a vocabulary of 2147483647 tokens is more than"),
         ({"num_key_value_heads": 4}, "key-value heads 2; config.json says 4"),
         ({"head_dim": 8}, "head size 16; config.json says 8"),
         ({"vocab_size": 300}, "a vocabulary of 272; config.json says 300"),
@@ -274,6 +276,18 @@ def one_row_of_logits(model):
 def test_a_graph_of_another_form_is_refused(path, change, said):
     change_graph(path, change)
     with pytest.raises(PackageError, match=said):
+        use(path)
+
+
+def test_a_vocabulary_that_the_graph_leaves_open_is_found_out_by_a_first_run(tmp_path):
+    path = export_folder(tmp_path / "open", graphs={"model.onnx": {"attention": "gqa"}})
+    change_json(path / "config.json", vocab_size=300)
+
+    def leave_open(model):
+        model.graph.output[0].type.tensor_type.shape.dim[2].dim_param = "vocabulary"
+
+    change_graph(path, leave_open)
+    with pytest.raises(PackageError, match="for two tokens"):
         use(path)
 
 
