@@ -50,7 +50,9 @@ def confined(folder: Path, name: str) -> Path:
     path = folder
     for part in parts:
         path = path / part
-        require(not path.is_symlink(), f"{path} is a symbolic link; a package holds plain files only")
+        require(
+            not path.is_symlink(), f"{path} is a symbolic link; plain files are needed: download into a folder, not a cache"
+        )
     require(path.is_file(), f"{path} is not there; the package is incomplete")
     return path
 

@@ -120,13 +120,13 @@ class RaggedEngine:
 
     def _forward(self, small: dict[str, NDArray[Any]], low: int, high: int) -> NDArray[Any]:
         """Logits [slots, rows, vocabulary], in the graph's own type."""
-        binding, name = self._binding(low, high), self._graph.names.logits
-        for key, values in small.items():
-            binding.bind_input(key, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
         shape = (*small[self._graph.names.input_ids].shape, self._description.vocabulary_size)
         logits = np.empty(shape, self._logits_type)
-        binding.bind_output(name, "cpu", 0, self._logits_type, shape, logits.ctypes.data)
         try:
+            binding = self._binding(low, high)
+            for name, values in small.items():
+                binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
+            binding.bind_output(self._graph.names.logits, "cpu", 0, self._logits_type, shape, logits.ctypes.data)
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error

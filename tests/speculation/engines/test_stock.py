@@ -3,6 +3,7 @@
 import logging
 
 import numpy as np
+import onnx
 import pytest
 
 from speculation.engines import self_test
@@ -200,3 +201,31 @@ def test_positions_that_the_graph_takes_and_does_not_use_are_not_given(tmp_path,
     engine = ExportFolder(export_folder(tmp_path, graphs=graphs)).engine("fp32", 2, 1)
     assert isinstance(engine, RaggedEngine)
     assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
+@pytest.mark.parametrize(("attention", "kind"), [("plain", StockEngine), ("gqa", RaggedEngine)])
+def test_weights_may_lie_in_shards_beside_the_graph(tmp_path, package, attention, kind):
+    hub = ExportFolder(export_folder(tmp_path, graphs={"model_q4.onnx": {"attention": attention}}))
+    shard(tmp_path / "onnx" / "model_q4.onnx")
+    engine = hub.engine("q4", 2, 1)
+    assert isinstance(engine, kind)
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+    assert engine.description.weight_bytes == sum(file.stat().st_size for file in (tmp_path / "onnx").iterdir())
+    assert self_test.run(engine).is_exact
+
+
+def shard(path):
+    """Move every constant that is larger than a few numbers into one of two files, as large exports have them."""
+    model = onnx.load(path)
+    files = [path.with_name(f"{path.name}_data"), path.with_name(f"{path.name}_data_1")]
+    parts = [bytearray(), bytearray()]
+    for number, tensor in enumerate(t for t in model.graph.initializer if len(t.raw_data) > 256):
+        part, data = parts[number % 2], tensor.raw_data
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", files[number % 2].name), ("offset", len(part)), ("length", len(data))):
+            tensor.external_data.add(key=key, value=str(value))
+        part += data + bytes(-len(data) % 4096)
+    path.write_bytes(model.SerializeToString())
+    for file, part in zip(files, parts, strict=True):
+        file.write_bytes(part)
