@@ -86,7 +86,7 @@ class ExportFolder:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(confined(self.path, TOKENIZER), self.vocabulary_size, self.facts.source)
+        return load_tokenizer(confined(self.path, TOKENIZER), self.vocabulary_size, self.facts.source, leaves_out=True)
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the graph and of its weights in other files."""

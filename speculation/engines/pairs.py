@@ -46,7 +46,7 @@ def models_of(pair: Path | None, draft: Path | None, full: Path | None) -> Model
 
 
 def _shared_tokenizer(draft: Model, full: Model) -> str:
-    """The digest of what both tokenizers do. Each is within its own model's vocabulary: so the one that they are is in both."""
+    """The digest of what both tokenizers do. Each must be within its own model's vocabulary, or it cannot be loaded."""
     for model in (draft, full):
         _ = model.tokenizer
     mine, other = meaning_of(draft.path), meaning_of(full.path)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -17,22 +18,35 @@ DEFAULTS = (None, False, "")
 """Values of a model's entries that mean the same as no entry."""
 
 
-def load_tokenizer(path: Path, vocabulary_size: int, source: str) -> Tokenizer:
+def load_tokenizer(path: Path, vocabulary_size: int, source: str, *, leaves_out: bool = False) -> Tokenizer:
     """The tokenizer in a file. ``source`` is the file that says the model's ``vocabulary_size``.
 
-    Raises ``PackageError`` when the file is no tokenizer, or has tokens that the model has not.
+    With ``leaves_out``, tokens that were added beyond the model's vocabulary are left out (some families share a tokenizer with
+    a model that sees pictures), and their spelling is text as any other. Raises ``PackageError`` when the file is no tokenizer,
+    or has tokens that the model has not.
     """
     check_size(path, TOKENIZER_LIMIT_BYTES)
-    try:
-        tokenizer = Tokenizer.from_buffer(path.read_bytes())
-    except Exception as error:
-        raise PackageError(f"{path} is not a tokenizer: {error}") from error
+    tokenizer = _parsed(path, path.read_bytes())
+    if leaves_out and num_ids(tokenizer) > vocabulary_size:
+        tokenizer = _parsed(path, _without_added(read_json(path, TOKENIZER_LIMIT_BYTES), vocabulary_size))
     # A prompt is neither cut nor filled up, whatever the training that the file comes from did.
     tokenizer.no_padding()
     tokenizer.no_truncation()
     size = num_ids(tokenizer)
     require(size <= vocabulary_size, f"{path} has {size} tokens; {source} has a vocabulary of {vocabulary_size}")
     return tokenizer
+
+
+def _parsed(path: Path, content: bytes) -> Tokenizer:
+    try:
+        return Tokenizer.from_buffer(content)
+    except Exception as error:
+        raise PackageError(f"{path} is not a tokenizer: {error}") from error
+
+
+def _without_added(file: Meaning, vocabulary_size: int) -> bytes:
+    kept = [token for token in file.get("added_tokens") or [] if token["id"] < vocabulary_size]
+    return json.dumps(file | {"added_tokens": kept}).encode()
 
 
 def num_ids(tokenizer: Tokenizer) -> int:

@@ -185,12 +185,23 @@ def test_an_engine_that_cannot_fork_is_refused():
         fitted(NoFork(), 272)
 
 
-def test_a_model_that_does_not_cover_the_tokens_is_refused(tmp_path):
-    bigger = export_with(tmp_path / "bigger", add_token)
-    smaller = export_with(tmp_path / "smaller", add_token, vocab_size=257)
-    for paths in ((bigger, smaller), (smaller, bigger)):
+def test_a_model_that_does_not_cover_its_tokens_is_refused(tmp_path, folders):
+    path = export_with(tmp_path / "smaller", merge, vocab_size=257)
+    for paths in ((folders / "export", path), (path, folders / "export")):
         with pytest.raises(PackageError, match=r"smaller/tokenizer.json has 258 tokens; config.json has a vocabulary of 257"):
             pair_of(*paths)
+
+
+def test_tokens_added_beyond_the_output_layer_are_text_as_any_other(tmp_path):
+    """A text model that shares its tokenizer with one that sees pictures has them; a pair of both speaks of the rest."""
+    smaller = export_with(tmp_path / "smaller", add_token, vocab_size=257)
+    bigger = export_with(tmp_path / "bigger", add_token)
+    pair = pair_of(smaller, bigger)
+    assert len(pair.full.tokenizer.encode("<|user|>").ids) == 1
+    ids = pair.draft.tokenizer.encode("<|user|><|endoftext|>").ids
+    assert len(ids) == 9
+    assert max(ids) < 257
+    assert pair.draft.tokenizer.decode(ids[:8]) == "<|user|>"
 
 
 def test_folders_go_before_the_bundled_pair(tmp_path, folders):
