@@ -6,7 +6,8 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Sequence
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -149,7 +150,7 @@ class DeviceAgent:
     async def _assign(self, request: StreamRequest) -> Assignment:
         if request.mode is Mode.CLOUD and self._connector is None:
             raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")
-        prompt = await self._encode(request.prompt)
+        prompt = await self._encode(request)
         seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
         return Assignment(
             session_id=secrets.token_hex(16),
@@ -159,17 +160,22 @@ class DeviceAgent:
             max_tokens=self._max_tokens(request, len(prompt)),
         )
 
-    async def _encode(self, prompt: str) -> tuple[int, ...]:
-        num_bytes, limit = len(prompt.encode()), self.config.max_prompt_bytes
+    async def _encode(self, request: StreamRequest) -> tuple[int, ...]:
+        num_bytes, limit = len(request.prompt.encode()), self.config.max_prompt_bytes
         if num_bytes > limit:
             raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {limit}", "prompt")
         if num_bytes <= SHORT_PROMPT_BYTES:
-            token_ids = self.pair.encode(prompt)
+            token_ids = self._token_ids(request)
         else:
-            token_ids = await asyncio.to_thread(self.pair.encode, prompt)
+            token_ids = await asyncio.to_thread(self._token_ids, request)
         if not token_ids:
             raise InvalidRequestError("the prompt holds no token", "prompt")
         return tuple(token_ids)
+
+    def _token_ids(self, request: StreamRequest) -> Sequence[int]:
+        if request.messages and self.pair.chat is not None:
+            return self.pair.chat([asdict(message) for message in request.messages])
+        return self.pair.encode(request.prompt)
 
     def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
         """The limit asked for, or the default as far as it fits. Raises ``InvalidRequestError`` where there is no room."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from device_agent.answer import Decode
@@ -11,7 +11,11 @@ from speculation.protocol.messages import PairIdentity
 
 @dataclass(frozen=True, slots=True)
 class PairFacts:
-    """Names, digests, the tokenizer's two directions, and the limits in tokens."""
+    """Names, digests, the tokenizer's two directions, and the limits in tokens.
+
+    ``chat`` gives the token ids of a conversation (objects with role and content) as the model's own template writes it, and
+    raises ``InvalidRequestError`` where that refuses; None where the model has no template.
+    """
 
     draft: str
     full: str
@@ -21,3 +25,4 @@ class PairFacts:
     end_token_ids: tuple[int, ...]
     context_length: int
     draft_context_length: int
+    chat: Callable[[Sequence[Mapping[str, str]]], Sequence[int]] | None = None

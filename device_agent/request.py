@@ -42,9 +42,19 @@ class Reveal(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Message:
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+@dataclass(frozen=True, slots=True)
 class StreamRequest:
     """One request. ``seed`` None lets the device draw one; ``max_tokens`` None takes the agent's default.
 
+    ``messages``, where there are any, go before ``prompt`` with a model that has a chat template; ``prompt`` is their contents,
+    for one that has none.
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
     verifier is lost (None: up to ``max_tokens``; 0 ends there). Raises ``InvalidRequestError`` for a value that cannot be
     served.
@@ -64,11 +74,14 @@ class StreamRequest:
     offline_tokens: int | None = None
     priority: int = 0
     deadline_ms: int | None = None
+    messages: tuple[Message, ...] = ()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
         object.__setattr__(self, "reveal", _reveal("reveal", self.reveal))
         _check_prompt(self.prompt)
+        for message in self.messages:
+            _check_unicode(message.role, "messages")
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens)
         _require(0 <= self.min_stability <= 1, "min_stability", "from 0 to 1", self.min_stability)
         _require(self.offline_tokens is None or self.offline_tokens >= 0, "offline_tokens", "at least 0", self.offline_tokens)
@@ -95,7 +108,8 @@ class StreamRequest:
         if ("prompt" in values) == ("messages" in values):
             raise InvalidRequestError("give either prompt or messages", "prompt")
         if "messages" in values:
-            values["prompt"] = values.pop("messages")
+            # An empty line between them: a model that completes text needs no roles.
+            values["prompt"] = "\n\n".join(message.content for message in values["messages"])
         return cls(**values)
 
 
@@ -162,18 +176,16 @@ def _one_of(key: str, value: object, known: type[StrEnum]) -> str:
     return name
 
 
-def _messages(key: str, value: object) -> str:
-    """Messages as one prompt: their contents with an empty line between; a pair that completes text needs no roles."""
+def _messages(key: str, value: object) -> tuple[Message, ...]:
     if isinstance(value, str) or not isinstance(value, Sequence) or not value:
         raise InvalidRequestError(f"{key} must be a list of objects with role and content", key)
-    return "\n\n".join(_content(key, message) for message in value)
+    return tuple([_message(key, message) for message in value])
 
 
-def _content(key: str, message: object) -> str:
+def _message(key: str, message: object) -> Message:
     if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
         raise InvalidRequestError(f"each of {key} must be an object with role and content", key)
-    _text(f"{key}.role", message["role"])
-    return _text(f"{key}.content", message["content"])
+    return Message(_text(f"{key}.role", message["role"]), _text(f"{key}.content", message["content"]))
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {

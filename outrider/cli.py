@@ -15,6 +15,7 @@ import typer
 import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
+from outrider import models
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
@@ -28,6 +29,8 @@ app = typer.Typer(
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(models.app, name="models")
 
 PhoneOption = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
 NetworkOption = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]

@@ -75,15 +75,16 @@ class Schedule:
         return median_low(self._intervals_s) if self._intervals_s else None
 
     def opened(self, round_trip_s: float) -> None:
-        """A new stream: nothing of an older one holds."""
+        """A new stream: nothing of an older one holds. What was sent before is this one's: the initial credit."""
         self._verdict_s = self._sent_s = None
         self._intervals_s.clear()
         self._round_trip_s, self._delay_s = round_trip_s, 0.0
-        self._sent.clear()
         self._num_since_idle = IDLE_WINDOW
 
     def sent(self, now_s: float, last_node: int) -> None:
-        """Drafts left the device, up to this number."""
+        """Drafts left the device, up to this number; every stream counts from 1 again."""
+        if self._sent and last_node <= self._sent[-1][0]:
+            self._sent.clear()
         self._sent_s = now_s
         self._sent.append((last_node, now_s))
 
@@ -135,10 +136,11 @@ class Schedule:
         """A node was answered so long after it had left: a pass and the round trip, or more where it had to wait.
 
         A way that has become shorter shows itself where that is less by a whole pass than it should be: by less it may be
-        jitter, and drafts that leave too late cost more than drafts that leave too early.
+        jitter, and drafts that leave too late cost more than drafts that leave too early. What late drafts have added to the
+        estimate does not count here: of that only what is left over of whole passes need be true.
         """
         pass_s = min(self._intervals_s, default=0.0)
-        if pass_s >= SHORTEST_PASS_S and self._round_trip_s is not None and answered_s < self._round_trip_s + self._delay_s:
+        if pass_s >= SHORTEST_PASS_S and self._round_trip_s is not None and answered_s < self._round_trip_s:
             self._round_trip_s, self._delay_s = max(0.0, answered_s - pass_s), 0.0
 
     def _was_idle(self, answered_s: float, interval_s: float) -> bool:

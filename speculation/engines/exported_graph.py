@@ -64,7 +64,7 @@ class ExportedGraph:
 def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     """The graph ``name`` of a folder. Raises ``PackageError`` for one that is damaged, reaches out of the folder, or is not
     the decoder that the configuration speaks of."""
-    path = confined(folder, name)
+    path = confined(folder, name, "model")
     require(not _is_pointer(path), f"{path} is a pointer of Git LFS, not the file itself; fetch it with git lfs pull")
     model = read_graph(path)
     size = path.stat().st_size + sum(external_ranges(folder, name, model).values())
@@ -92,7 +92,7 @@ def external_ranges(folder: Path, name: str, model: Any) -> dict[str, int]:
                 location = entries.get("location", "")
                 require(not location.startswith("/"), f"{name} keeps weights in {location!r}; they must lie inside the folder")
                 file = str(PurePosixPath(name).parent / location)
-                sizes[file] = confined(folder, file).stat().st_size
+                sizes[file] = confined(folder, file, "model").stat().st_size
                 _check_range(f"{name}: {tensor.name}", entries, file, sizes[file])
     return sizes
 

@@ -15,7 +15,7 @@ from typing import Any
 from speculation.engines.base import Engine, EngineDescription
 from speculation.engines.export_facts import ExportFacts, genai_facts, hugging_face_facts
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
-from speculation.engines.files import confined, digest_of, file_digest, read_graph, read_json, require
+from speculation.engines.files import confined, digest_of, file_digest, read_bounded_json, read_graph, require
 from speculation.engines.layouts import GENAI_CONFIG, Layout, graph_files, layout_of
 from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER
 from speculation.engines.ragged import RaggedEngine
@@ -57,7 +57,7 @@ class ExportFolder:
     def num_parameters(self) -> int:
         """Counted in the graph that is nearest to the whole model."""
         nearest = next((variant for variant in WHOLE_MODEL if variant in self.graphs), self.variants[0])
-        return num_parameters(read_graph(confined(self.path, self.graphs[nearest])))
+        return num_parameters(read_graph(confined(self.path, self.graphs[nearest], "model")))
 
     @property
     def context_length(self) -> int:
@@ -76,8 +76,8 @@ class ExportFolder:
         """SHA-256 over the SHA-256 of each file that is read: configurations, tokenizer, graphs and their weights."""
         names = {name for name in (CONFIG, GENERATION, GENAI_CONFIG, TOKENIZER) if (self.path / name).is_file()}
         for graph in self.graphs.values():
-            names |= {graph, *external_ranges(self.path, graph, read_graph(confined(self.path, graph)))}
-        return digest_of({name: file_digest(confined(self.path, name)) for name in sorted(names)})
+            names |= {graph, *external_ranges(self.path, graph, read_graph(confined(self.path, graph, "model")))}
+        return digest_of({name: file_digest(confined(self.path, name, "model")) for name in sorted(names)})
 
     @cached_property
     def tokenizer_digest(self) -> str:
@@ -86,7 +86,7 @@ class ExportFolder:
 
     @cached_property
     def tokenizer(self) -> Any:
-        return load_tokenizer(confined(self.path, TOKENIZER), self.vocabulary_size, self.facts.source, leaves_out=True)
+        return load_tokenizer(confined(self.path, TOKENIZER, "model"), self.vocabulary_size, self.facts.source, leaves_out=True)
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the graph and of its weights in other files."""
@@ -125,9 +125,9 @@ class ExportFolder:
 
     def _described(self) -> tuple[Mapping[str, str], ExportFacts]:
         if self.layout is Layout.GENAI:
-            file, facts = genai_facts(read_json(confined(self.path, GENAI_CONFIG), GENAI_CONFIG_LIMIT_BYTES))
+            file, facts = genai_facts(read_bounded_json(confined(self.path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES))
             return {GENAI_VARIANT: file}, facts
-        config = read_json(confined(self.path, CONFIG), CONFIG_LIMIT_BYTES)
+        config = read_bounded_json(confined(self.path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
         has_generation = (self.path / GENERATION).is_file()
-        generation = read_json(confined(self.path, GENERATION), CONFIG_LIMIT_BYTES) if has_generation else {}
+        generation = read_bounded_json(confined(self.path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if has_generation else {}
         return graph_files(self.path), hugging_face_facts(config, generation)

@@ -12,7 +12,6 @@ import onnx
 
 from speculation.errors import PackageError
 
-JSON_LIMIT_BYTES = 64 * 1024 * 1024
 TOKENIZER_LIMIT_BYTES = 64 * 1024 * 1024
 GRAPH_LIMIT_BYTES = 2**31 - 1
 """More than that no protocol buffer can have."""
@@ -42,18 +41,22 @@ def check_size(path: Path, limit_bytes: int) -> int:
     return size
 
 
-def confined(folder: Path, name: str) -> Path:
-    """The file ``name`` of a folder. Raises ``PackageError`` for a path that leaves it, a symbolic link, or no file there."""
+def confined(folder: Path, name: str, kind: str = "package") -> Path:
+    """The file ``name`` of a folder. Raises ``PackageError`` for a path that leaves it, a symbolic link, or no file there.
+
+    ``kind`` is what a refusal calls the folder.
+    """
     parts = PurePosixPath(name).parts
     is_plain = bool(parts) and not name.startswith("/") and "\\" not in name and ":" not in name and ".." not in parts
-    require(is_plain, f"{name!r} in {folder} must be a relative path inside the package, with forward slashes and no '..'")
+    require(is_plain, f"{name!r} in {folder} must be a relative path inside the {kind}, with forward slashes and no '..'")
     path = folder
     for part in parts:
         path = path / part
         require(
-            not path.is_symlink(), f"{path} is a symbolic link; plain files are needed: download into a folder, not a cache"
+            not path.is_symlink(),
+            f"{path} is a symbolic link; a {kind} holds plain files only (cp -RL makes them)",
         )
-    require(path.is_file(), f"{path} is not there; the package is incomplete")
+    require(path.is_file(), f"{path} is not there; the {kind} is incomplete")
     return path
 
 
@@ -66,13 +69,44 @@ def checked(folder: Path, name: str, digests: Mapping[str, str]) -> Path:
     return path
 
 
-def read_json(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> Any:
-    """The JSON value of a file. Raises ``PackageError`` when it holds none, or is larger than the limit."""
-    check_size(path, limit_bytes)
+def read_json(path: Path) -> Any:
+    """The JSON value of a file. Raises ``PackageError`` when it holds none."""
     try:
         return json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise PackageError(f"{path} is not JSON in UTF-8: {error}") from error
+
+
+def read_bounded_json(path: Path, limit_bytes: int) -> Any:
+    """The JSON value of a file that others made. Raises ``PackageError`` as ``parse_json``, and for a file over the limit."""
+    check_size(path, limit_bytes)
+    return parse_json(path.read_bytes(), str(path))
+
+
+def parse_json(content: bytes, name: str) -> Any:
+    """A JSON value in one reading only: a key that stands twice in an object, or a number that is none, is refused.
+
+    Raises ``PackageError``, which says ``name`` for where the content came from.
+    """
+    try:
+        return json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
+    except RecursionError as error:
+        raise PackageError(f"{name} is nested too deeply to be read") from error
+    except ValueError as error:
+        raise PackageError(f"{name} is not JSON in UTF-8: {error}") from error
+
+
+def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} stands twice in an object")
+        found[key] = value
+    return found
+
+
+def _no_number(name: str) -> Any:
+    raise ValueError(f"{name} is no number in JSON")
 
 
 def external_files(graph: Path) -> set[str]:

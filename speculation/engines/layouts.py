@@ -66,6 +66,8 @@ def _advice(path: Path) -> str:
         return "it has decoder graphs of the older form, one with and one without a past; export it again into one model.onnx"
     if CONFIG not in names:
         return f"it has neither {MANIFEST}, nor {CONFIG}, nor {GENAI_CONFIG}, but {_shown(names)}"
+    if any(name.endswith(".safetensors") for name in names):
+        return f"it is a checkpoint, without a graph: make a package of it with outrider models convert {path} --out FOLDER"
     return f"it has {CONFIG} but no graph; onnx/model.onnx (or model_q4.onnx, ...) is right, found: {_shown(names)}"
 
 

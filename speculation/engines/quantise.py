@@ -7,15 +7,19 @@ integers, so that a row's result does not depend on its neighbours.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.engines.graph import GraphParts
+from speculation.engines.graph import GraphParts, Matrix
 
 BLOCK = 32
 ACCURACY_LEVEL = 4
 SHRINKS = np.linspace(0.76, 1.0, 13)
 """Scales tried for a block, relative to the one that just covers its largest weight."""
+SLICE_WEIGHTS = 1 << 17
+"""Weights rounded at a time: some temporaries are as large in float32, and rows do not depend on each other."""
 
 
 def to_int4_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
@@ -25,9 +29,32 @@ def to_int4_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDAr
     """
     out_size, in_size = weight.shape
     blocks = -(-in_size // BLOCK)
-    values = np.zeros((out_size, blocks * BLOCK), np.float32)
-    values[:, :in_size] = weight
-    values = values.reshape(out_size, blocks, BLOCK)
+    packed, scales = np.empty((out_size, blocks, BLOCK // 2), np.uint8), np.empty((out_size, blocks), np.float32)
+    for rows in _slices(weight.shape):
+        packed[rows], scales[rows] = _rounded_to_int4(weight[rows], blocks)
+    return packed, scales
+
+
+def to_int8_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+    """Round a matrix [out, in] to int8 from -127 to 127, with a scale for each of its rows, float32 [out]."""
+    levels, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
+    for rows in _slices(weight.shape):
+        most = np.abs(weight[rows]).max(axis=1)
+        scales[rows] = np.maximum(most, np.finfo(np.float32).tiny) / np.float32(127)
+        levels[rows] = np.clip(np.rint(weight[rows] / scales[rows][:, None]), -127, 127)
+    return levels, scales
+
+
+def _slices(shape: tuple[int, ...]) -> Iterator[slice]:
+    """The rows of a matrix, so many at a time that temporaries stay small."""
+    step = max(1, SLICE_WEIGHTS // shape[1])
+    yield from (slice(start, start + step) for start in range(0, shape[0], step))
+
+
+def _rounded_to_int4(weight: NDArray[np.float32], blocks: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    padded = np.zeros((len(weight), blocks * BLOCK), np.float32)
+    padded[:, : weight.shape[1]] = weight
+    values = padded.reshape(len(weight), blocks, BLOCK)
     scales = _best_scales(values)
     levels = _levels(values, scales)
     return (levels[..., 0::2] | levels[..., 1::2] << 4).astype(np.uint8), scales
@@ -60,8 +87,8 @@ def _levels(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray
 class Int4Linear:
     """4-bit weights in blocks, 8-bit activations."""
 
-    def emit(self, parts: GraphParts, name: str, x: str, weight: NDArray[np.float32], stored: str | None = None) -> str:
-        packed, scales = to_int4_blocks(weight)
+    def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
+        packed, scales = to_int4_blocks(weight.read())
         inputs = [x, parts.constant(f"{name}.weight_q4", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
         sizes = {"K": weight.shape[1], "N": weight.shape[0]}
         options = {"bits": 4, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
@@ -71,11 +98,10 @@ class Int4Linear:
 class Int8RowLinear:
     """8-bit weights with a scale a channel, 8-bit activations with a scale a row."""
 
-    def emit(self, parts: GraphParts, name: str, x: str, weight: NDArray[np.float32], stored: str | None = None) -> str:
-        scales = np.maximum(np.abs(weight).max(axis=1), np.finfo(np.float32).tiny) / np.float32(127)
-        levels = np.clip(np.rint(weight / scales[:, None]), -127, 127).astype(np.int8)
+    def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
+        levels, scales = to_int8_rows(weight.read())
         matrix = parts.constant(f"{name}.weight_i8", levels.T)
-        channel = parts.constant(f"{name}.scales", scales.astype(np.float32))
+        channel = parts.constant(f"{name}.scales", scales)
         rows, row_scale = self._rounded_rows(parts, name, x)
         total = parts.node("MatMulInteger", [rows, matrix], f"{name}.total")
         total = parts.node("Cast", [total], f"{name}.total_f32", to=1)

@@ -9,7 +9,7 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from speculation.engines.files import TOKENIZER_LIMIT_BYTES, check_size, confined, read_json, require
+from speculation.engines.files import TOKENIZER_LIMIT_BYTES, check_size, confined, read_bounded_json, require
 from speculation.engines.manifest import TOKENIZER
 from speculation.errors import PackageError
 
@@ -28,7 +28,7 @@ def load_tokenizer(path: Path, vocabulary_size: int, source: str, *, leaves_out:
     check_size(path, TOKENIZER_LIMIT_BYTES)
     tokenizer = _parsed(path, path.read_bytes())
     if leaves_out and num_ids(tokenizer) > vocabulary_size:
-        tokenizer = _parsed(path, _without_added(read_json(path, TOKENIZER_LIMIT_BYTES), vocabulary_size))
+        tokenizer = _parsed(path, _without_added(read_bounded_json(path, TOKENIZER_LIMIT_BYTES), vocabulary_size))
     # A prompt is neither cut nor filled up, whatever the training that the file comes from did.
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -61,8 +61,8 @@ def meaning_of(folder: Path) -> Meaning:
 
     Raises ``PackageError`` for a file that is no tokenizer.
     """
-    path = confined(folder, TOKENIZER)
-    file = read_json(path, TOKENIZER_LIMIT_BYTES)
+    path = confined(folder, TOKENIZER, "model")
+    file = read_bounded_json(path, TOKENIZER_LIMIT_BYTES)
     try:
         model = {key: value for key, value in file["model"].items() if value not in DEFAULTS}
         if "merges" in model:

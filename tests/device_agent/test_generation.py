@@ -6,8 +6,15 @@ import contextlib
 import pytest
 
 from device_agent.drafting.resting import Resting
-from device_agent.request import Mode, Reveal
-from speculation.errors import CapacityError, EngineError, HandshakeError, LinkError, MalformedMessageError
+from device_agent.request import Message, Mode, Reveal
+from speculation.errors import (
+    CapacityError,
+    EngineError,
+    HandshakeError,
+    InvalidRequestError,
+    LinkError,
+    MalformedMessageError,
+)
 from speculation.links.memory import MemoryConnector
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import Cancel, Open, PairIdentity
@@ -370,3 +377,44 @@ def test_only_answers_that_may_draft_tell_what_drafts_cost(monkeypatch, mode, is
 
     done_of(run(work()))
     assert bool(counted) == is_counted
+
+
+MESSAGES = (Message("system", "be brief"), Message("user", "hello"))
+
+
+def test_a_conversation_is_written_as_the_models_template_says():
+    seen = []
+
+    def chat(messages):
+        seen.append(messages)
+        return [1, 2, 3]
+
+    async def work():
+        async with agent(pair=facts(chat=chat)) as running:
+            return done_of(await answer(running, prompt="be brief\n\nhello", messages=MESSAGES))
+
+    assert run(work())["prompt_token_ids"] == (1, 2, 3)
+    assert seen == [[{"role": "system", "content": "be brief"}, {"role": "user", "content": "hello"}]]
+
+
+@pytest.mark.parametrize("pair", [facts(), facts(chat=lambda messages: [7])], ids=["no template", "no messages"])
+def test_without_a_template_or_without_messages_the_prompt_is_what_is_read(pair):
+    async def work():
+        async with agent(pair=pair) as running:
+            messages = MESSAGES if pair.chat is None else ()
+            return done_of(await answer(running, messages=messages))
+
+    assert decode(run(work())["prompt_token_ids"]) == PROMPT
+
+
+def test_a_conversation_that_the_template_refuses_is_a_refused_request():
+    def chat(messages):
+        raise InvalidRequestError("roles must alternate", "messages")
+
+    async def work():
+        async with agent(pair=facts(chat=chat)) as running:
+            with pytest.raises(InvalidRequestError, match="alternate"):
+                await answer(running, messages=MESSAGES)
+            return done_of(await answer(running))
+
+    run(work())

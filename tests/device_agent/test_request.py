@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from device_agent import schema
-from device_agent.request import KNOWN_KEYS, NEUTRAL, Mode, Reveal, StreamRequest
+from device_agent.request import KNOWN_KEYS, NEUTRAL, Message, Mode, Reveal, StreamRequest
 from speculation.errors import InvalidRequestError, UnknownNameError
 
 VALIDATOR = jsonschema.Draft202012Validator(schema.request_schema())
@@ -44,7 +44,7 @@ def test_any_json_is_served_or_refused_and_the_schema_says_which(body):
 
 
 def test_every_field_of_a_request_is_a_key_and_in_the_schema():
-    assert {field.name for field in fields(StreamRequest)} | {"messages"} == set(KNOWN_KEYS)
+    assert {field.name for field in fields(StreamRequest)} == set(KNOWN_KEYS)
     assert set(schema.request_schema()["properties"]) == set(KNOWN_KEYS) | set(NEUTRAL)
 
 
@@ -58,6 +58,9 @@ def test_every_field_of_a_request_is_a_key_and_in_the_schema():
         ({"prompt": "x", "messages": [{"role": "user", "content": "y"}]}, "prompt"),
         ({"messages": []}, "messages"),
         ({"messages": [{"role": "user"}]}, "messages"),
+        ({"messages": [{"role": "\ud800", "content": "x"}]}, "messages"),
+        ({"messages": [{"role": "user", "content": "\ud800"}]}, "prompt"),
+        ({"messages": [{"role": "user", "content": ""}]}, "prompt"),
         ({"prompt": "x", "max_tokens": 0}, "max_tokens"),
         ({"prompt": "x", "max_tokens": -1}, "max_tokens"),
         ({"prompt": "x", "max_tokens": 1.5}, "max_tokens"),
@@ -127,8 +130,9 @@ def test_parameters_that_change_nothing_may_be_given():
 
 
 def test_messages_become_a_prompt_with_empty_lines_between():
-    messages = [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]
-    assert StreamRequest.from_json({"messages": messages}).prompt == "a\n\nb"
+    request = StreamRequest.from_json({"messages": [{"role": "system", "content": "a"}, {"role": "user", "content": "b"}]})
+    assert request.prompt == "a\n\nb"
+    assert request.messages == (Message("system", "a"), Message("user", "b"))
 
 
 def test_names_may_be_given_as_plain_strings_in_python():

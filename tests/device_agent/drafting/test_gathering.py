@@ -138,6 +138,30 @@ def test_a_way_that_became_shorter_by_a_pass_is_noticed(answered_s, lag):
     assert schedule.lag(0.009) == lag
 
 
+def test_what_was_sent_before_the_stream_was_opened_is_known_when_it_is_answered():
+    """The initial credit; else its nodes would be taken for later ones that were answered in no time."""
+    schedule = Schedule()
+    schedule.sent(0.0, 20)
+    schedule.opened(0.3)
+    schedule.sent(0.3, 30)
+    for count, last_node in enumerate((8, 12, 20)):
+        schedule.verdict(0.36 + count * PASS_S, is_bare=False, is_overtaken=False, last_node=last_node)
+    assert not schedule.is_waited_for
+    assert schedule.lag(0.009) == 6
+
+
+def test_a_stream_that_numbers_its_nodes_anew_forgets_the_older_ones():
+    """Else a verifier that waits would not be noticed after a reconnect: its nodes would seem to have been sent long ago."""
+    schedule, now_s = Schedule(), 10.0
+    schedule.sent(0.0, 20)
+    schedule.opened(ROUND_TRIP_S)
+    for number in (1, 2, 3):
+        schedule.sent(now_s, number)
+        schedule.verdict(now_s + ROUND_TRIP_S + PASS_S, is_bare=False, is_overtaken=True, last_node=number)
+        now_s += PASS_S + 0.02
+    assert schedule.is_waited_for
+
+
 def test_drafts_that_wait_for_their_pass_make_no_way_longer_or_shorter():
     schedule = steady(ROUND_TRIP_S)
     for count in range(100):

@@ -149,12 +149,13 @@ def test_a_genai_configuration_over_its_limit_is_refused(tmp_path):
     ("content", "said"),
     [
         (b"", "is not JSON"),
-        (b"[" * 100_000, "is not JSON"),
+        (b"[" * 100_000, "is nested too deeply"),
         (b"\xff\xfe", "is not JSON"),
+        (b'{"vocab_size": 1, "vocab_size": 2}', "stands twice"),
         (b"[]", "must be a JSON object"),
         (b"{}", "config.json lacks num_hidden_layers"),
     ],
-    ids=["empty", "nested", "no UTF-8", "a list", "nothing in it"],
+    ids=["empty", "nested", "no UTF-8", "a key twice", "a list", "nothing in it"],
 )
 def test_a_configuration_that_is_none_is_refused(path, content, said):
     (path / "config.json").write_bytes(content)
@@ -368,9 +369,15 @@ def transformers_5(path):
     (path / "export.json").write_text("{}")
 
 
+def checkpoint(path):
+    (path / GRAPH).unlink()
+    (path / "model.safetensors").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (checkpoint, "it is a checkpoint, without a graph: make a package of it with outrider models convert"),
         (remove("tokenizer.json"), r"has no tokenizer.json; copy the one"),
         (remove(GRAPH), r"has config.json but no graph; onnx/model.onnx .* is right, found: config.json"),
         (remove("config.json"), r"neither manifest.json, nor config.json, nor genai_config.json, but generation_config.json"),

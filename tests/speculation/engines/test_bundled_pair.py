@@ -6,6 +6,7 @@ from safetensors.numpy import load_file
 
 from speculation.engines import self_test
 from speculation.engines.base import Chunk
+from speculation.engines.graph import build
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import load_pair
 from tests.speculation.engines.tiny import reference_logits
@@ -40,6 +41,15 @@ def test_the_graph_agrees_with_a_plain_forward_in_float64(pair, half):
     package = getattr(pair, half)
     tokens = package.tokenizer.encode(pair.prompts[0]["text"]).ids
     assert relative_difference(logits_of(package, tokens), reference_logits(package, tokens)) < TOLERANCE
+
+
+@pytest.mark.parametrize("half", ["full", "draft"])
+def test_the_graph_is_built_again_byte_for_byte(pair, half):
+    """Digests are part of a pair's identity: a change to the builder must not make another pair of the same weights."""
+    package = getattr(pair, half)
+    model, weight_bytes = build(package.architecture, load_file(package.path / "model.safetensors"))
+    assert model.SerializeToString() == package.graph("fp32").read_bytes()
+    assert weight_bytes == package.weight_bytes("fp32")
 
 
 @pytest.mark.parametrize("half", ["full", "draft"])

@@ -5,8 +5,10 @@ import numpy as np
 import pytest
 
 from speculation.engines.base import Chunk, Forkable
+from speculation.engines.blended import BlendedEngine
 from speculation.engines.exports import ExportFolder
 from speculation.engines.fitted import fitted
+from speculation.engines.lookup import LookupEngine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
 from speculation.engines.stock import StockEngine
@@ -52,7 +54,7 @@ def of_export(kind, exports):
     return engine
 
 
-@pytest.fixture(params=["fp32", "q4", "i8", "random", "fitted", *EXPORTED])
+@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED])
 def engine(request, package, exports, monkeypatch):
     if request.param in EXPORTED:
         return of_export(request.param, exports)
@@ -62,6 +64,10 @@ def engine(request, package, exports, monkeypatch):
         monkeypatch.setitem(globals(), "same", close)
     if request.param == "random":
         return RandomEngine(VOCABULARY, CONTEXT, seed=3, num_slots=SLOTS)
+    if request.param == "lookup":
+        return LookupEngine(VOCABULARY, CONTEXT, num_slots=SLOTS)
+    if request.param == "blended":
+        return BlendedEngine(OnnxEngine(package, "fp32", num_slots=SLOTS), share=0.5)
     return OnnxEngine(package, request.param, num_slots=SLOTS)
 
 

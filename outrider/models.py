@@ -1,0 +1,174 @@
+"""`outrider models`: make a package of a checkpoint, tell what a package is, check its files."""
+
+from __future__ import annotations
+
+import json as json_format
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from speculation.engines.architecture import DEFAULT_CONTEXT
+from speculation.errors import PackageError
+
+if TYPE_CHECKING:
+    from speculation.engines.convert import Progress
+    from speculation.engines.manifest import Manifest
+    from speculation.engines.package import Package
+
+app = typer.Typer(help="Make, show and check model packages.", no_args_is_help=True, rich_markup_mode=None)
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
+PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]
+
+
+@app.command("convert")
+def convert_command(
+    checkpoint: Annotated[
+        Path,
+        typer.Argument(
+            metavar="CHECKPOINT", help="A folder with config.json, tokenizer.json and model.safetensors, or shards."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="The package to make: a folder that is new, or empty.")],
+    variant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="fp32 (the default), q4 or i8; may repeat.")] = None,
+    context: Annotated[
+        int | None,
+        typer.Option(metavar="N", help=f"Tokens of a session, prompt included; else the model's, at most {DEFAULT_CONTEXT}."),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What it is called; the checkpoint's folder by default.")
+    ] = None,
+    licence: Annotated[str | None, typer.Option(metavar="TEXT", help="The terms of the weights.")] = None,
+    end_token: Annotated[
+        list[int] | None, typer.Option(metavar="ID", help="A token that ends a text, instead of the checkpoint's; may repeat.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a package of a Hugging Face checkpoint.
+
+    Its model_type is llama, mistral, qwen2 or qwen3. Weights go into ONNX graphs, one a variant, and one weight at a time;
+    model.safetensors is not copied. DIR appears whole, or not at all.
+    """
+    from speculation.engines.convert import Conversion, convert
+
+    began = time.monotonic()
+    ends = tuple(end_token or ())
+    wanted = Conversion(checkpoint, out, tuple(variant or ("fp32",)), context, name, licence, ends)
+    with _bar(is_shown=sys.stderr.isatty() and not json) as progress:
+        manifest = convert(wanted, progress)
+    made = {"package": str(out), **_summary(out, manifest), "seconds": round(time.monotonic() - began, 3)}
+    if json:
+        print(json_format.dumps(made))
+    else:
+        print(f"{out}: {manifest.name}, {', '.join(manifest.variants)}, context {manifest.context_length}, {made['seconds']} s")
+
+
+@app.command()
+def show(package: PackageArgument, json: JsonOption = False) -> None:
+    """Tell what a package is.
+
+    Sizes, variants, context and digests, as the manifest and config.json have them. `verify` reads the files.
+    """
+    from speculation.engines.package import Package
+
+    found = Package(package)
+    shown = {"package": str(package), **_summary(package, found.manifest), "architecture": _architecture(found)}
+    print(json_format.dumps(shown) if json else _as_text(shown))
+
+
+@app.command()
+def verify(package: PackageArgument, json: JsonOption = False) -> None:
+    """Compare every file of a package with its digest."""
+    from speculation.engines.files import confined, read_json
+    from speculation.engines.manifest import MANIFEST, Manifest
+
+    manifest = Manifest.from_json(read_json(confined(package, MANIFEST)))
+    damaged = [reason for reason in (_damage(package, name, manifest) for name in sorted(manifest.files)) if reason]
+    if json:
+        print(json_format.dumps({"package": str(package), "files": len(manifest.files), "damaged": damaged}))
+    if damaged:
+        raise PackageError("; ".join(damaged))
+    if not json:
+        print(f"{package}: {len(manifest.files)} files agree with their digests; the package's is {manifest.digest}")
+
+
+@contextmanager
+def _bar(is_shown: bool) -> Iterator[Progress]:
+    """A progress bar on stderr, one line a variant."""
+    if not is_shown:
+        yield lambda variant, done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import Progress as Bar
+
+    columns = (TextColumn("{task.description:>5}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Bar(*columns, console=Console(stderr=True)) as bar:
+        tasks: dict[str, Any] = {}
+
+        def tell(variant: str, done: int, total: int) -> None:
+            if variant not in tasks:
+                tasks[variant] = bar.add_task(variant, total=total)
+            bar.update(tasks[variant], completed=done)
+
+        yield tell
+
+
+def _summary(path: Path, manifest: Manifest) -> dict[str, Any]:
+    """What the manifest says, with the sizes of the files on disk."""
+    sizes = {name: (path / name).stat().st_size for name in manifest.files if (path / name).is_file()}
+    return {
+        "name": manifest.name,
+        "licence": manifest.licence,
+        "provenance": manifest.provenance,
+        "num_parameters": manifest.num_parameters,
+        "context_length": manifest.context_length,
+        "end_token_ids": list(manifest.end_token_ids),
+        "variants": {n: {"graph": v.graph, "weight_bytes": v.weight_bytes} for n, v in manifest.variants.items()},
+        "digest": manifest.digest,
+        "files": {name: {"bytes": sizes.get(name), "sha256": digest} for name, digest in sorted(manifest.files.items())},
+    }
+
+
+def _architecture(package: Package) -> dict[str, Any]:
+    shape = package.architecture
+    return {
+        "model_type": package.config["model_type"],
+        "num_layers": shape.num_layers,
+        "hidden_size": shape.hidden_size,
+        "num_heads": shape.num_heads,
+        "num_kv_heads": shape.num_kv_heads,
+        "head_size": shape.head_size,
+        "vocabulary_size": shape.vocabulary_size,
+        "kv_bytes_per_token": shape.kv_bytes_per_token,
+        "rotary": shape.rotary.kind,
+        "windows": list(shape.windows) if any(shape.windows) else [],
+    }
+
+
+def _as_text(shown: dict[str, Any]) -> str:
+    lines = [f"{key.replace('_', ' '):<16} {value}" for key, value in shown.items() if not isinstance(value, dict)]
+    lines += [f"{'architecture':<16} " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown["architecture"].items())]
+    lines += [
+        f"{'variant ' + name:<16} {entry['graph']}, {entry['weight_bytes'] / 1e6:.1f} MB of weights a pass"
+        for name, entry in shown["variants"].items()
+    ]
+    sizes = {name: "missing" if entry["bytes"] is None else f"{entry['bytes']} bytes" for name, entry in shown["files"].items()}
+    lines += [f"{'file':<16} {name}, {sizes[name]}, SHA-256 {entry['sha256']}" for name, entry in shown["files"].items()]
+    return "\n".join(lines)
+
+
+def _damage(package: Path, name: str, manifest: Manifest) -> str | None:
+    """What is wrong with a file of a package, if anything is."""
+    from speculation.engines.files import checked
+
+    try:
+        checked(package, name, manifest.files)
+    except PackageError as error:
+        return str(error)
+    return None

@@ -1,0 +1,158 @@
+"""`outrider models`: what it takes, prints and refuses, and how it leaves."""
+
+import json
+
+import pytest
+
+from outrider import cli, models
+from speculation.engines.architecture import SUPPORTED
+from speculation.engines.package import Package
+from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
+
+CONFIG = config_of("qwen3")
+
+
+@pytest.fixture
+def outrider(capsys):
+    """Runs the command; gives its exit code, standard output and standard error."""
+
+    def run(*arguments):
+        code = cli.run(lambda: cli.app([str(a) for a in arguments], standalone_mode=False))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def checkpoint(tmp_path):
+    return write_checkpoint(tmp_path / "checkpoint", CONFIG, weights_of(CONFIG))
+
+
+@pytest.fixture
+def package(checkpoint, tmp_path, outrider):
+    assert outrider("models", "convert", checkpoint, "--out", tmp_path / "made")[0] == 0
+    return tmp_path / "made"
+
+
+def test_help_tells_every_flag_and_family(outrider):
+    code, shown, _ = outrider("models", "convert", "--help")
+    assert code == 0
+    flags = ("--out", "--variant", "--context", "--name", "--licence", "--end-token", "--json")
+    assert [word for word in (*flags, *SUPPORTED) if word not in shown] == []
+    code, shown, _ = outrider("models", "--help")
+    assert [verb for verb in ("convert", "show", "verify") if verb not in shown] == []
+
+
+def test_a_conversion_says_in_one_line_what_it_made(checkpoint, tmp_path, outrider):
+    code, shown, said = outrider("models", "convert", checkpoint, "--out", tmp_path / "made", "--context", 64, "--name", "mine")
+    assert (code, said) == (0, "")
+    assert shown.startswith(f"{tmp_path / 'made'}: mine, fp32, context 64, ")
+    assert shown.count("\n") == 1
+
+
+def test_a_program_gets_one_line_of_json_and_nothing_else(checkpoint, tmp_path, outrider):
+    out = tmp_path / "made"
+    options = ["--variant", "fp32", "--variant", "q4", "--licence", "MIT", "--end-token", 3, "--json"]
+    code, shown, said = outrider("models", "convert", checkpoint, "--out", out, *options)
+    assert (code, said, shown.count("\n")) == (0, "", 1)
+    made, package = json.loads(shown), Package(out)
+    assert (made["package"], made["name"], made["licence"]) == (str(out), "checkpoint", "MIT")
+    assert (made["end_token_ids"], list(made["variants"])) == ([3], ["fp32", "q4"])
+    assert made["digest"] == package.digest
+    assert made["seconds"] > 0
+    assert made["files"]["tokenizer.json"] == {
+        "bytes": (out / "tokenizer.json").stat().st_size,
+        "sha256": package.tokenizer_digest,
+    }
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        (["--variant", "q9"], 2, "unknown variant 'q9'; known: fp32, i8, q4"),
+        (["--context", "97"], 2, "from 1 to the model's 96 positions"),
+        (["--context", "many"], 2, "should be a valid integer"),
+        (["--end-token", "272"], 1, "must be whole numbers from 0 to 271"),
+    ],
+)
+def test_a_refusal_is_one_line_and_an_exit_code(checkpoint, tmp_path, outrider, options, code, message):
+    left, shown, said = outrider("models", "convert", checkpoint, "--out", tmp_path / "made", *options)
+    assert (left, shown) == (code, "")
+    assert message in said
+    assert said.count("\n") == 1
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_folder_that_is_taken_and_a_checkpoint_that_is_none_are_told_apart(checkpoint, package, tmp_path, outrider):
+    assert outrider("models", "convert", checkpoint, "--out", package)[0] == 2
+    code, _, said = outrider("models", "convert", tmp_path / "nowhere", "--out", tmp_path / "other")
+    assert code == 1
+    assert "is not a folder; a checkpoint is a folder with" in said
+
+
+def test_an_out_folder_must_be_named(checkpoint, outrider):
+    code, _, said = outrider("models", "convert", checkpoint)
+    assert code == 2
+    assert "--out" in said
+
+
+def test_a_progress_bar_goes_to_standard_error(capsys):
+    with models._bar(is_shown=True) as progress:
+        for done in (1000, 2000):
+            progress("fp32", done, 2000)
+    shown, said = capsys.readouterr()
+    assert shown == ""
+    assert "fp32" in said
+    assert "2.0" in said
+
+
+def test_show_tells_what_a_package_is(package, outrider):
+    code, shown, _ = outrider("models", "show", package)
+    assert code == 0
+    for part in ("qwen3", "head size 32", "context length   96", "variant fp32", Package(package).digest, "onnx/model.onnx, "):
+        assert part in shown
+    code, shown, _ = outrider("models", "show", package, "--json")
+    architecture = json.loads(shown)["architecture"]
+    assert (architecture["num_kv_heads"], architecture["rotary"], architecture["windows"]) == (2, "default", [])
+    assert shown.count("\n") == 1
+
+
+def test_show_says_where_a_file_is_missing(package, outrider):
+    (package / "onnx" / "model.onnx").unlink()
+    assert "file             onnx/model.onnx, missing" in outrider("models", "show", package)[1]
+    assert json.loads(outrider("models", "show", package, "--json")[1])["files"]["onnx/model.onnx"]["bytes"] is None
+
+
+def test_verify_agrees_with_what_is_whole(package, outrider):
+    code, shown, _ = outrider("models", "verify", package)
+    assert (code, shown) == (0, f"{package}: 3 files agree with their digests; the package's is {Package(package).digest}\n")
+    code, shown, _ = outrider("models", "verify", package, "--json")
+    assert json.loads(shown) == {"package": str(package), "files": 3, "damaged": []}
+
+
+def test_verify_names_every_file_that_differs(package, outrider):
+    (package / "onnx" / "model.onnx").write_bytes(b"other")
+    (package / "tokenizer.json").unlink()
+    code, shown, said = outrider("models", "verify", package)
+    assert (code, shown) == (1, "")
+    assert "model.onnx is damaged: its SHA-256 is" in said
+    assert "tokenizer.json is not there" in said
+    code, shown, said = outrider("models", "verify", package, "--json")
+    assert code == 1
+    assert len(json.loads(shown)["damaged"]) == 2
+
+
+def test_verify_names_a_configuration_that_was_changed(package, outrider):
+    (package / "config.json").write_text("{}")
+    (package / "tokenizer.json").write_text("{}")
+    code, _, said = outrider("models", "verify", package)
+    assert code == 1
+    assert "config.json is damaged" in said
+    assert "tokenizer.json is damaged" in said
+
+
+def test_what_is_no_package_is_refused(tmp_path, outrider):
+    for verb in ("show", "verify"):
+        code, _, said = outrider("models", verb, tmp_path)
+        assert code == 1
+        assert "manifest.json is not there" in said
