@@ -21,7 +21,7 @@ from rich.progress import track
 from benchmarks import trace_file
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.trace_file import Trace
-from device_agent.config import AgentConfig
+from device_agent.build import DRAFT_VARIANT
 from speculation.choice import choose_ranked
 from speculation.engines.base import Chunk, Engine
 from speculation.engines.blended import BlendedEngine
@@ -53,7 +53,7 @@ def ways(pair: Pair) -> dict[str, Callable[[], Engine]]:
     """All drafts, by name."""
 
     def model() -> OnnxEngine:
-        return OnnxEngine(pair.draft, AgentConfig().variant, num_slots=1)
+        return OnnxEngine(pair.draft, DRAFT_VARIANT, num_slots=1)
 
     size, context_length = pair.draft.architecture.vocabulary_size, pair.draft.context_length
     blends = {f"both, share {share:g}": lambda share=share: BlendedEngine(model(), share) for share in SHARES}

@@ -11,7 +11,7 @@ from pydantic import BeforeValidator, Field, model_validator
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import INITIAL_CREDIT
-from speculation.settings import Settings, load_settings, require_loopback
+from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping import profiles
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 
@@ -36,8 +36,9 @@ def _read_patience(value: object) -> object:
 class VerifierConfig(Settings):
     """Where the verifier listens, what it runs, and how much it takes on.
 
-    ``pair`` None is the bundled pair. ``cloud`` names a cloud profile whose time is charged for each pass; ``emulate`` is the
-    model that is charged for (``own`` is the pair's, at its real size).
+    ``pair`` None is the bundled pair, unless ``draft`` and ``full`` name two folders (``docs/models.md``). ``variant`` None is
+    fp32 where the full model has it, ``draft_variant`` None is q4. ``cloud`` names a cloud profile whose time is
+    charged for each pass; ``emulate`` is the model that is charged for (``own`` is the full model, at its real size).
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
@@ -50,7 +51,9 @@ class VerifierConfig(Settings):
     port: int = Field(50051, ge=0, le=65535)
     insecure: bool = False
     pair: Path | None = None
-    variant: str = "fp32"
+    draft: Path | None = None
+    full: Path | None = None
+    variant: str | None = None
     threads: int = Field(1, ge=1)
     num_slots: int = Field(16, ge=1)
     max_sessions: int = Field(16, ge=1)
@@ -63,7 +66,7 @@ class VerifierConfig(Settings):
     patience: Annotated[PatienceSetting, BeforeValidator(_read_patience)] = AUTO
     gather: int = Field(1, ge=1)
     draft_length: int = Field(0, ge=0)
-    draft_variant: str = "q4"
+    draft_variant: str | None = None
     draft_emulate: str = DEFAULT_DRAFT_MODEL
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_FULL_MODEL
@@ -71,6 +74,7 @@ class VerifierConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
+        require_one_source(self.pair, self.draft, self.full)
         profiles.cloud(self.cloud)
         return self
 

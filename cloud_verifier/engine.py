@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from cloud_verifier.config import VerifierConfig
 from speculation.engines import self_test
 from speculation.engines.base import Engine
-from speculation.engines.onnx import OnnxEngine
-from speculation.engines.package import Pair, load_pair
+from speculation.engines.fitted import fitted
+from speculation.engines.model import ModelPair, chosen_variant
+from speculation.engines.pairs import models_of
 from speculation.engines.self_test import SelfTest
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping import profiles
@@ -17,6 +18,8 @@ from speculation.shaping.models import ModelDescription, parse_model
 from speculation.shaping.profiles import CloudProfile
 
 OWN_SIZE = "own"
+FULL_VARIANT, DRAFT_VARIANT = "fp32", "q4"
+"""The variants that are taken where none is named and the model has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,24 +33,25 @@ class FullModel:
 
 
 def build_engine(config: VerifierConfig) -> FullModel:
-    """Load the pair, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
+    """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
 
-    Raises ``PackageError`` (the pair cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
+    Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
     ``CapacityError`` (the emulated model does not fit the emulated machine), ``EngineError``.
     """
     cloud = profiles.cloud(config.cloud)
     model = _model(config.emulate)
-    pair = load_pair(config.pair)
-    engine: Engine = OnnxEngine(pair.full, config.variant, config.num_slots, config.threads)
+    pair = models_of(config.pair, config.draft, config.full)
+    engine = pair.full.engine(chosen_variant(pair.full, config.variant, FULL_VARIANT), config.num_slots, config.threads)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
-    tested = self_test.run(engine)
+    tested = self_test.make_exact(engine)
     draft = _build_draft(pair, cloud, config) if config.draft_length else None
     return FullModel(_shape(engine, cloud, model), pair.identity, tested, draft)
 
 
-def _build_draft(pair: Pair, cloud: CloudProfile, config: VerifierConfig) -> Engine:
+def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:
     """The draft's engine with a cache for each session. It needs no proof: what it says is a hint."""
-    engine = OnnxEngine(pair.draft, config.draft_variant, config.num_slots, config.threads)
+    variant = chosen_variant(pair.draft, config.draft_variant, DRAFT_VARIANT)
+    engine = fitted(pair.draft.engine(variant, config.num_slots, config.threads), pair.full.vocabulary_size)
     return _shape(engine, cloud, _model(config.draft_emulate))
 
 

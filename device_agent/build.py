@@ -1,4 +1,4 @@
-"""The agent from its configuration: the pair from disk, its engine, its way to the verifier, and what is emulated of both."""
+"""The agent from its configuration: the models from disk, its engine, its way to the verifier, and what is emulated of both."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
-from speculation.engines.onnx import OnnxEngine
-from speculation.engines.package import Package, Pair, load_pair
+from speculation.engines.fitted import fitted
+from speculation.engines.model import Model, ModelPair, chosen_variant
+from speculation.engines.pairs import models_of
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
-from speculation.errors import UnknownNameError
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.shaping import profiles
@@ -23,31 +23,33 @@ from speculation.shaping.profiles import UNSHAPED
 from speculation.text import token_bytes
 
 RANDOM = "random"
+DRAFT_VARIANT = "q4"
+"""The variant that is taken where none is named and the draft has it."""
 
 
 def build_agent(config: AgentConfig) -> DeviceAgent:
     """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread.
 
-    Raises ``PackageError`` (the pair cannot be used), ``UnknownNameError`` (variant), ``CapacityError`` (the emulated model
+    Raises ``PackageError`` (the models cannot be used), ``UnknownNameError`` (variant), ``CapacityError`` (the emulated model
     does not fit the phone), ``EngineError``.
     """
-    pair = load_pair(config.pair)
-    engine = shape(draft_engine(pair.draft, config), PhoneCost(profiles.phone(config.phone), parse_model(config.emulate)))
+    pair = models_of(config.pair, config.draft, config.full)
+    drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
+    engine = shape(drafting, PhoneCost(profiles.phone(config.phone), parse_model(config.emulate)))
     runner = EngineRunner.on_own_thread(engine, "draft-model")
     return DeviceAgent(facts_of(pair, engine), runner, connector_of(config), config)
 
 
-def draft_engine(draft: Package, config: AgentConfig) -> Engine:
+def draft_engine(draft: Model, config: AgentConfig) -> Engine:
     """The draft's engine with a cache for each branch of each stream; ``random`` knows the vocabulary and nothing else.
 
-    Raises ``UnknownNameError`` for a variant that is neither a graph of the package nor ``random``.
+    Raises ``UnknownNameError`` for a variant that is neither a graph of the model nor ``random``.
     """
-    if config.variant not in (known := (*draft.variants, RANDOM)):
-        raise UnknownNameError(f"variant of {draft.name}", config.variant, known, "variant")
+    variant = chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM)
     num_slots = config.max_streams * config.policy().width
-    if config.variant == RANDOM:
-        return RandomEngine(draft.architecture.vocabulary_size, draft.context_length, seed=0, num_slots=num_slots)
-    return OnnxEngine(draft, config.variant, num_slots, config.threads)
+    if variant == RANDOM:
+        return RandomEngine(draft.vocabulary_size, draft.context_length, seed=0, num_slots=num_slots)
+    return draft.engine(variant, num_slots, config.threads)
 
 
 def connector_of(config: AgentConfig) -> Connector | None:
@@ -60,7 +62,7 @@ def connector_of(config: AgentConfig) -> Connector | None:
     return ShapedConnector(connector, profiles.network(config.network), config.network_seed)
 
 
-def facts_of(pair: Pair, engine: Engine) -> PairFacts:
+def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:
     """What the agent needs to know of a pair whose draft runs on ``engine``."""
     tokenizer = pair.full.tokenizer
 

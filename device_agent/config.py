@@ -12,7 +12,7 @@ from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import MAX_PACKED_RANK
-from speculation.settings import Settings, load_settings, require_loopback
+from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping import profiles
 from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
@@ -23,8 +23,9 @@ ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
 class AgentConfig(Settings):
     """Where the agent listens, what it drafts with, and what it plays.
 
-    ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair; ``variant`` is a
-    graph of the draft package, or ``random`` for a draft that knows nothing. ``phone`` and ``network`` name profiles;
+    ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair, unless
+    ``draft`` and ``full`` name two folders (``docs/models.md``); ``variant`` is a graph of the draft (None: q4 where it has
+    that), or ``random`` for a draft that knows nothing. ``phone`` and ``network`` name profiles;
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
@@ -45,7 +46,9 @@ class AgentConfig(Settings):
     verifier: str | None = "127.0.0.1:50051"
     connect_timeout_s: float = Field(5.0, gt=0)
     pair: Path | None = None
-    variant: str = "q4"
+    draft: Path | None = None
+    full: Path | None = None
+    variant: str | None = None
     threads: int = Field(1, ge=1)
     drafting: str = ADAPTIVE
     draft_depth: int = Field(32, ge=1)
@@ -89,6 +92,7 @@ class AgentConfig(Settings):
     @model_validator(mode="after")
     def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
+        require_one_source(self.pair, self.draft, self.full)
         profiles.phone(self.phone)
         profiles.network(self.network)
         profiles.cloud(self.cloud)

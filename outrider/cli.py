@@ -46,6 +46,11 @@ PortOption = Annotated[int | None, typer.Option(help="0 takes a free one.")]
 InsecureOption = Annotated[bool | None, typer.Option("--insecure", help="Allow an address that others can reach.")]
 PairOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A pair of models; the bundled one by default.")]
 
+DraftOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The draft model, in any layout that loads.")]
+FullOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The full model, in any layout that loads.")]
+DraftVariantOption = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Graph of the draft, or random.")]
+FullVariantOption = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
+
 
 @app.command()
 def demo(
@@ -60,20 +65,26 @@ def demo(
     network: NetworkOption = None,
     cloud: CloudOption = None,
     agent: AgentOption = None,
+    draft: DraftOption = None,
+    full: FullOption = None,
+    variant: DraftVariantOption = None,
+    full_variant: FullVariantOption = None,
     json: JsonOption = False,
 ) -> None:
     """Stream one answer, then compare: collaborative, cloud alone, device alone."""
     from outrider import demo as front
     from outrider.generate import Request
-    from outrider.local import Emulation
+    from outrider.local import Emulation, Models
 
+    models = Models(draft, full, variant, full_variant)
+    models.check_agent(agent)
     emulation = Emulation.chosen(agent, phone, network, cloud, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
     if list_prompts:
         front.list_prompts()
         return
     text = front.choose_prompt(prompt, is_quiet=json)
     request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
-    _run(front.run(request, emulation, agent, is_json=json))
+    _run(front.run(request, emulation, agent, is_json=json, models=models))
 
 
 @app.command()
@@ -91,15 +102,21 @@ def generate(
     network: NetworkOption = None,
     cloud: CloudOption = None,
     agent: AgentOption = None,
+    draft: DraftOption = None,
+    full: FullOption = None,
+    variant: DraftVariantOption = None,
+    full_variant: FullVariantOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the continuation of PROMPT."""
     from outrider import generate as front
-    from outrider.local import Emulation
+    from outrider.local import Emulation, Models
 
+    models = Models(draft, full, variant, full_variant)
+    models.check_agent(agent)
     emulation = Emulation.chosen(agent, phone, network, cloud, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed)
-    _run(front.run(request, emulation, agent, is_json=json))
+    _run(front.run(request, emulation, agent, is_json=json, models=models))
 
 
 @app.command()
@@ -108,6 +125,8 @@ def verifier(
     port: PortOption = None,
     cloud: CloudOption = None,
     pair: PairOption = None,
+    draft: DraftOption = None,
+    full: FullOption = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the full model.")] = None,
     patience: Annotated[
         str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
@@ -123,9 +142,16 @@ def verifier(
     from cloud_verifier import server
 
     flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant}
-    flags |= {"patience": patience, "gather": gather, "draft_length": draft_length, "insecure": insecure}
+    flags |= {
+        "draft": draft,
+        "full": full,
+        "patience": patience,
+        "gather": gather,
+        "draft_length": draft_length,
+        "insecure": insecure,
+    }
     settings = cloud_verifier.config.load_config(config, flags)
-    logging.basicConfig(format=LOG_FORMAT)
+    _start_log()
     _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")))
 
 
@@ -141,6 +167,8 @@ def agent(
     ] = None,
     emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
     pair: PairOption = None,
+    draft: DraftOption = None,
+    full: FullOption = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the draft model, or random.")] = None,
     drafting: Annotated[
         str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
@@ -158,10 +186,10 @@ def agent(
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure}
-    flags |= {"drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
+    flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags["allowed_hosts"] = allowed_host or None
     settings = device_agent.config.load_config(config, flags)
-    logging.basicConfig(format=LOG_FORMAT)
+    _start_log()
     _run(server.run(settings, lambda running: _say(f"agent on {running.url}")))
 
 
@@ -203,6 +231,12 @@ def run(command: Callable[[], Any]) -> int:
         return _fail(str(error), 1)
     except typer.Abort:
         return _fail("the input ended", 1)
+
+
+def _start_log() -> None:
+    """Warnings, and the one line that says which way an export is run: nothing else tells why it is slower."""
+    logging.basicConfig(format=LOG_FORMAT)
+    logging.getLogger("speculation.engines.exports").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:

@@ -17,7 +17,7 @@ from outrider import generate
 from outrider.client import Client
 from outrider.comparison import TITLES, Comparison
 from outrider.display import LineView, LiveView, SilentView, TextView, View
-from outrider.local import Emulation, agent_at
+from outrider.local import BUNDLED, Emulation, Models, agent_at
 from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError
 
@@ -56,27 +56,31 @@ def _ask(prompts: Sequence[Mapping[str, str]]) -> int:
     return int(answer)
 
 
-async def run(request: generate.Request, emulation: Emulation | None, agent: str | None, is_json: bool) -> int:
+async def run(
+    request: generate.Request, emulation: Emulation | None, agent: str | None, is_json: bool, models: Models = BUNDLED
+) -> int:
     """Write ``request`` in each mode, then compare. The exit code: 1 where the texts differ."""
     console = Console(highlight=False)
     if is_json:
         with generate.JsonLines(sys.stdout) as lines:
-            async with _warm_client(request, emulation, agent) as client:
+            async with _warm_client(request, emulation, agent, models) as client:
                 comparison = await _compare_json(client, request, lines)
         print(json.dumps(comparison.to_json()), flush=True)
     else:
         if agent is None:
             console.print(Text("starting a verifier and an agent ...", "dim"))
-        async with _warm_client(request, emulation, agent) as client:
+        async with _warm_client(request, emulation, agent, models) as client:
             comparison = await _compare(client, request, console)
         _conclude(console, comparison, emulation)
     return 0 if comparison.is_same_text else 1
 
 
 @asynccontextmanager
-async def _warm_client(request: generate.Request, emulation: Emulation | None, agent: str | None) -> AsyncIterator[Client]:
+async def _warm_client(
+    request: generate.Request, emulation: Emulation | None, agent: str | None, models: Models
+) -> AsyncIterator[Client]:
     """A client of an agent that has answered before, so that no figure holds what only a first answer costs."""
-    async with agent_at(agent, emulation) as url, Client(url) as client:
+    async with agent_at(agent, emulation, models) as url, Client(url) as client:
         await generate.answer(client, replace(request, max_tokens=WARM_UP_TOKENS), SilentView())
         yield client
 

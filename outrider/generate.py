@@ -16,7 +16,7 @@ from device_agent.events import DoneEvent, ErrorEvent, Event, error_object
 from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Options
 from outrider.display import LiveView, TextView, View
-from outrider.local import Emulation, agent_at
+from outrider.local import BUNDLED, Emulation, Models, agent_at
 from outrider.transcript import Transcript
 from speculation.errors import OutriderError
 
@@ -70,14 +70,16 @@ class JsonLines:
         print(json.dumps(self._extra | event.to_json(), ensure_ascii=False), file=self._file, flush=True)
 
 
-async def run(request: Request, emulation: Emulation | None, agent: str | None, is_json: bool) -> None:
-    """Write the answer to standard output. ``emulation`` counts only where ``agent`` is None."""
+async def run(
+    request: Request, emulation: Emulation | None, agent: str | None, is_json: bool, models: Models = BUNDLED
+) -> None:
+    """Write the answer to standard output. ``emulation`` and ``models`` count only where ``agent`` is None."""
     if is_json:
         with JsonLines(sys.stdout) as lines:
-            async with agent_at(agent, emulation) as url, Client(url) as client:
+            async with agent_at(agent, emulation, models) as url, Client(url) as client:
                 await pass_on(client, request, lines)
         return
-    async with agent_at(agent, emulation) as url, Client(url) as client:
+    async with agent_at(agent, emulation, models) as url, Client(url) as client:
         done, _ = await answer(client, request, _view())
     num_unverified = len(done.token_ids) - done.verified_count
     if num_unverified and request.mode is not Mode.DEVICE:

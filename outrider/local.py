@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Self
+from pathlib import Path
+from typing import Any, Self
 
 import cloud_verifier.server
 import device_agent.server
 from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
 from speculation.errors import InvalidRequestError
+from speculation.settings import require_one_source
 from speculation.shaping import profiles
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 
@@ -55,21 +57,48 @@ class Emulation:
         return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Models:
+    """Folders of a draft and of a full model, and a graph of each by name. Without folders it is the bundled pair.
+
+    Raises ``ConfigurationError`` for one folder without the other.
+    """
+
+    draft: Path | None = None
+    full: Path | None = None
+    draft_variant: str | None = None
+    full_variant: str | None = None
+
+    def __post_init__(self) -> None:
+        require_one_source(None, self.draft, self.full)
+
+    def check_agent(self, agent: str | None) -> None:
+        """Raises ``InvalidRequestError`` where models are named, and an agent of somebody else's too."""
+        if agent is not None and self != Models():
+            raise InvalidRequestError(f"the agent at {agent} has models of its own; leave out that or the models")
+
+
+BUNDLED = Models()
+
+
 @asynccontextmanager
-async def local_agent(emulation: Emulation) -> AsyncIterator[str]:
+async def local_agent(emulation: Emulation, models: Models = BUNDLED) -> AsyncIterator[str]:
     """The URL of an agent, with a verifier behind it, that live while the block runs."""
     phone, network, cloud = emulation.phone, emulation.network, emulation.cloud
-    async with cloud_verifier.server.serve(VerifierConfig(port=0, cloud=cloud)) as verifier:
-        config = AgentConfig(port=0, verifier=verifier.target, phone=phone, network=network, cloud=cloud)
+    folders: dict[str, Any] = {"draft": models.draft, "full": models.full}
+    full = VerifierConfig(port=0, cloud=cloud, variant=models.full_variant, **folders)
+    async with cloud_verifier.server.serve(full) as verifier:
+        emulated: dict[str, Any] = {"phone": phone, "network": network, "cloud": cloud}
+        config = AgentConfig(port=0, verifier=verifier.target, variant=models.draft_variant, **folders, **emulated)
         async with device_agent.server.serve(config) as agent:
             yield agent.url
 
 
 @asynccontextmanager
-async def agent_at(url: str | None, emulation: Emulation | None) -> AsyncIterator[str]:
+async def agent_at(url: str | None, emulation: Emulation | None, models: Models = BUNDLED) -> AsyncIterator[str]:
     """The agent at ``url``, or one inside this process where there is no URL."""
     if url is not None:
         yield url
         return
-    async with local_agent(emulation or Emulation()) as inside:
+    async with local_agent(emulation or Emulation(), models) as inside:
         yield inside

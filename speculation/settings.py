@@ -88,6 +88,13 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str, prefi
         raise ConfigurationError(f"unknown key in {where}: {shown}; known: {names}")
 
 
+def require_one_source(pair: Path | None, draft: Path | None, full: Path | None) -> None:
+    """Raises ``ConfigurationError`` unless the models are named in one way: as a pair, as two folders, or not at all."""
+    named = [name for name, path in (("pair", pair), ("draft", draft), ("full", full)) if path is not None]
+    if named not in ([], ["pair"], ["draft", "full"]):
+        raise ConfigurationError(f"models are named by pair, or by draft and full together, not by {' and '.join(named)}")
+
+
 def require_loopback(host: str, insecure: bool) -> None:
     """Raises ``ConfigurationError`` when ``host`` is not this machine alone and nobody said that this is wanted."""
     if not insecure and not is_loopback(host):

@@ -75,6 +75,14 @@ class Forkable(Protocol):
 
 
 @runtime_checkable
+class CanRunSingly(Protocol):
+    """Engines that can be made exact, where they are not, for the price of speed."""
+
+    def run_singly(self) -> None:
+        """From now on run one token of one session at a time."""
+
+
+@runtime_checkable
 class Charging(Protocol):
     """Engines whose work takes emulated time (see ``speculation.shaping``)."""
 

@@ -12,6 +12,10 @@ import onnx
 
 from speculation.errors import PackageError
 
+TOKENIZER_LIMIT_BYTES = 64 * 1024 * 1024
+GRAPH_LIMIT_BYTES = 2**31 - 1
+"""More than that no protocol buffer can have."""
+
 
 def require(holds: bool, what: str) -> None:
     """Raise ``PackageError`` with ``what`` unless it holds."""
@@ -28,6 +32,13 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, as lower-case hexadecimal."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def check_size(path: Path, limit_bytes: int) -> int:
+    """The bytes of a file, before any of them is read. Raises ``PackageError`` when it is larger than the limit."""
+    size = path.stat().st_size
+    require(size <= limit_bytes, f"{path} has {size} bytes; at most {limit_bytes} are read")
+    return size
 
 
 def confined(folder: Path, name: str, kind: str = "package") -> Path:
@@ -68,8 +79,7 @@ def read_json(path: Path) -> Any:
 
 def read_bounded_json(path: Path, limit_bytes: int) -> Any:
     """The JSON value of a file that others made. Raises ``PackageError`` as ``parse_json``, and for a file over the limit."""
-    size = path.stat().st_size
-    require(size <= limit_bytes, f"{path} has {size} bytes; at most {limit_bytes} are read")
+    check_size(path, limit_bytes)
     return parse_json(path.read_bytes(), str(path))
 
 
@@ -101,19 +111,28 @@ def _no_number(name: str) -> Any:
 
 def external_files(graph: Path) -> set[str]:
     """Files that a graph keeps weights in besides its own, as it names them. Raises ``PackageError`` for what is no graph."""
-    try:
-        model = onnx.load_model(str(graph), load_external_data=False)
-    except Exception as error:
-        raise PackageError(f"{graph} is not an ONNX graph: {error}") from error
-    external = [t for t in _tensors(model.graph) if t.data_location == onnx.TensorProto.EXTERNAL]
+    external = [t for t in tensors_of(read_graph(graph).graph) if t.data_location == onnx.TensorProto.EXTERNAL]
     return {entry.value for tensor in external for entry in tensor.external_data if entry.key == "location"}
 
 
-def _tensors(graph: Any) -> Iterator[Any]:
-    """Every constant of a graph and of the graphs inside its nodes."""
-    yield from graph.initializer
+def read_graph(path: Path) -> Any:
+    """An ``onnx.ModelProto`` without what it keeps in other files. Raises ``PackageError`` for what is no graph."""
+    check_size(path, GRAPH_LIMIT_BYTES)
+    try:
+        return onnx.load_model(str(path), load_external_data=False)
+    except Exception as error:
+        raise PackageError(f"{path} is not an ONNX graph: {error}") from error
+
+
+def tensors_of(graph: Any) -> Iterator[Any]:
+    """Every constant of a graph, or of a function, and of the graphs inside its nodes."""
+    yield from getattr(graph, "initializer", ())
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        yield from (sparse.values, sparse.indices)
     for node in graph.node:
         for attribute in node.attribute:
             yield from [attribute.t, *attribute.tensors]
+            for sparse in [attribute.sparse_tensor, *attribute.sparse_tensors]:
+                yield from (sparse.values, sparse.indices)
             for inner in [attribute.g, *attribute.graphs]:
-                yield from _tensors(inner)
+                yield from tensors_of(inner)

@@ -14,10 +14,13 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from speculation.engines.architecture import Architecture
+from speculation.engines.base import Engine
 from speculation.engines.files import checked, confined, external_files, read_json, require
 from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, Manifest, PairManifest, Variant
 from speculation.engines.manifest import pair_digest as digest_of_pair
-from speculation.errors import PackageError, UnknownNameError
+from speculation.engines.onnx import OnnxEngine
+from speculation.engines.tokenizer_files import load_tokenizer
+from speculation.errors import UnknownNameError
 from speculation.protocol.messages import PairIdentity
 
 BUNDLED_PAIR = "pydoc"
@@ -60,6 +63,10 @@ class Package:
         return self.manifest.context_length
 
     @property
+    def vocabulary_size(self) -> int:
+        return self.architecture.vocabulary_size
+
+    @property
     def end_token_ids(self) -> tuple[int, ...]:
         return self.manifest.end_token_ids
 
@@ -76,14 +83,11 @@ class Package:
     @cached_property
     def tokenizer(self) -> Tokenizer:
         """Raises ``PackageError`` when the file is no tokenizer, or has tokens that the model has not."""
-        path = self._checked(TOKENIZER)
-        try:
-            tokenizer = Tokenizer.from_buffer(path.read_bytes())
-        except Exception as error:
-            raise PackageError(f"{path} is not a tokenizer: {error}") from error
-        size, vocabulary_size = tokenizer.get_vocab_size(), self.architecture.vocabulary_size
-        require(size <= vocabulary_size, f"{path} has {size} tokens; config.json has a vocabulary of {vocabulary_size}")
-        return tokenizer
+        return load_tokenizer(self._checked(TOKENIZER), self.vocabulary_size, CONFIG)
+
+    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
+        """The variant's packed graph, loaded. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``."""
+        return OnnxEngine(self, variant, num_slots, threads)
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""

@@ -8,7 +8,7 @@ from speculation.errors import ConfigurationError
 
 def test_the_defaults_bind_loopback_only():
     config = load_config()
-    assert (config.host, config.port, config.variant, config.cloud) == ("127.0.0.1", 50051, "fp32", "none")
+    assert (config.host, config.port, config.variant, config.cloud) == ("127.0.0.1", 50051, None, "none")
 
 
 def test_another_address_wants_insecure():

@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 from pydantic import Field, ValidationError
 
+import cloud_verifier.config
+import device_agent.config
 from speculation.errors import ConfigurationError
 from speculation.settings import Settings, is_loopback, load_settings, require_loopback
 
@@ -104,3 +106,21 @@ def test_any_other_address_wants_insecure(host):
     with pytest.raises(ConfigurationError, match="insecure"):
         require_loopback(host, insecure=False)
     require_loopback(host, insecure=True)
+
+
+@pytest.mark.parametrize("load", [cloud_verifier.config.load_config, device_agent.config.load_config])
+def test_models_are_two_folders_from_any_source(load, tmp_path, monkeypatch):
+    file = tmp_path / "models.toml"
+    file.write_text("draft = 'a'\nfull = 'b'\n")
+    assert [(c.draft, c.full, c.pair) for c in [load(file)]] == [(Path("a"), Path("b"), None)]
+    for service in ("VERIFIER", "AGENT"):
+        monkeypatch.setenv(f"OUTRIDER_{service}_FULL", "c")
+    assert load(file, {"draft": Path("d")}).draft == Path("d")
+    assert load(file).full == Path("c")
+
+
+@pytest.mark.parametrize("load", [cloud_verifier.config.load_config, device_agent.config.load_config])
+@pytest.mark.parametrize("named", [("draft",), ("full",), ("pair", "draft"), ("pair", "full"), ("pair", "draft", "full")])
+def test_models_named_in_two_ways_or_by_half_are_refused(load, named):
+    with pytest.raises(ConfigurationError, match="by pair, or by draft and full together, not by " + " and ".join(named)):
+        load(flags=dict.fromkeys(named, Path("a")))

@@ -6,15 +6,20 @@ import pytest
 
 from speculation.engines.base import Chunk, Forkable
 from speculation.engines.blended import BlendedEngine
+from speculation.engines.exports import ExportFolder
+from speculation.engines.fitted import fitted
 from speculation.engines.lookup import LookupEngine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
+from speculation.engines.stock import StockEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
 from tests.speculation.engines.tiny import TINY, tiny_package, token_ids
 from tests.support.processor import gives_rows_alike_in_4_bits
 
 CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"], 4
 TOKENS = token_ids(CONTEXT, seed=5)
+EXPORTED = ("plain", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa")
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -24,8 +29,37 @@ def package(tmp_path_factory):
     return tiny_package(tmp_path_factory.mktemp("tiny"))
 
 
-@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended"])
-def engine(request, package, monkeypatch):
+@pytest.fixture(scope="module")
+def exports(tmp_path_factory):
+    """Exports of the package's weights, by what is particular about them."""
+    folder = tmp_path_factory.mktemp("exports")
+    graphs = {"model.onnx": {}, "model_gqa.onnx": {"attention": "gqa"}, "model_half.onnx": {"cache": HALF}}
+    graphs |= {
+        "model_gqa_half.onnx": {"attention": "gqa", "cache": HALF},
+        "model_turned.onnx": {"attention": "gqa of turned rows"},
+    }
+    return ExportFolder(export_folder(folder / "hub", graphs=graphs)), ExportFolder(genai_folder(folder / "genai"))
+
+
+def of_export(kind, exports):
+    hub, genai = exports
+    if kind == "genai":
+        return genai.engine("genai", SLOTS, 1)
+    variant = {"plain": "fp32", "half": "half", "single": "half", "gqa half": "gqa_half", "turned": "turned"}.get(kind, "gqa")
+    engine = hub.engine(variant, SLOTS, 1)
+    if kind == "gqa alone":
+        engine = StockEngine(hub.graph(variant), engine.description)
+    if kind.startswith("single"):
+        engine.run_singly()
+    return engine
+
+
+@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED])
+def engine(request, package, exports, monkeypatch):
+    if request.param in EXPORTED:
+        return of_export(request.param, exports)
+    if request.param == "fitted":
+        return fitted(RandomEngine(VOCABULARY + 8, CONTEXT, seed=3, num_slots=SLOTS), VOCABULARY)
     if request.param == "q4" and not gives_rows_alike_in_4_bits():
         monkeypatch.setitem(globals(), "same", close)
     if request.param == "random":

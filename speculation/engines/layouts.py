@@ -1,0 +1,84 @@
+"""Which layout a model folder has, told by the files in it."""
+
+from __future__ import annotations
+
+import enum
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from speculation.engines.files import require
+from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, TOKENIZER
+from speculation.errors import PackageError
+
+GENAI_CONFIG = "genai_config.json"
+GRAPH_FOLDERS = ("onnx", "")
+GRAPH_NAME = re.compile(r"model(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx")
+PLAIN_VARIANT = "fp32"
+SHOWN_FILES = 8
+
+
+class Layout(enum.Enum):
+    """The layouts that load; the value is what people call them."""
+
+    PACKAGE = "package"
+    HUGGING_FACE = "hugging-face"
+    GENAI = "genai"
+
+
+def layout_of(path: Path) -> Layout:
+    """The layout of a folder. Raises ``PackageError`` with what was found, and what would be right, for any other."""
+    require(path.is_dir(), f"{path} is not a folder; a model is a folder, such as one that was downloaded from a model hub")
+    if (path / MANIFEST).is_file():
+        return Layout.PACKAGE
+    graphs, is_genai = graph_files(path).values(), (path / GENAI_CONFIG).is_file()
+    # Some repositories carry a configuration for onnxruntime-genai beside graphs in onnx/, which it does not describe.
+    if (path / CONFIG).is_file() and graphs and not (is_genai and all("/" not in graph for graph in graphs)):
+        return _with_tokenizer(path, Layout.HUGGING_FACE)
+    if is_genai:
+        return _with_tokenizer(path, Layout.GENAI)
+    raise PackageError(f"{path} is no model that can be loaded: {_advice(path)}")
+
+
+def graph_files(path: Path) -> Mapping[str, str]:
+    """Variants of a Hugging Face export: name -> path of the graph in the folder. ``onnx/`` goes before the top."""
+    found: dict[str, str] = {}
+    for folder in GRAPH_FOLDERS:
+        for name in _names(path / folder):
+            if match := GRAPH_NAME.fullmatch(name):
+                found.setdefault(match["variant"] or PLAIN_VARIANT, f"{folder}/{name}" if folder else name)
+    return found
+
+
+def _with_tokenizer(path: Path, layout: Layout) -> Layout:
+    is_there = (path / TOKENIZER).exists()
+    require(is_there, f"{path} has no {TOKENIZER}; copy the one of the model it was exported from")
+    return layout
+
+
+def _advice(path: Path) -> str:
+    names = _names(path)
+    if PAIR in names:
+        return f"it holds {PAIR}, so it is a pair: give it as the pair, or give one of its halves"
+    if "export.json" in names:
+        return "it is an export of transformers 5 (export.json), whose cache is of another kind; export with optimum instead"
+    if any("decoder" in name and name.endswith(".onnx") for folder in GRAPH_FOLDERS for name in _names(path / folder)):
+        return "it has decoder graphs of the older form, one with and one without a past; export it again into one model.onnx"
+    if CONFIG not in names:
+        return f"it has neither {MANIFEST}, nor {CONFIG}, nor {GENAI_CONFIG}, but {_shown(names)}"
+    if any(name.endswith(".safetensors") for name in names):
+        return f"it is a checkpoint, without a graph: make a package of it with outrider models convert {path} --out FOLDER"
+    return f"it has {CONFIG} but no graph; onnx/model.onnx (or model_q4.onnx, ...) is right, found: {_shown(names)}"
+
+
+def _names(folder: Path) -> list[str]:
+    return sorted(_entries(folder))
+
+
+def _entries(folder: Path) -> Iterator[str]:
+    if folder.is_dir() and not folder.is_symlink():
+        yield from (entry.name for entry in folder.iterdir())
+
+
+def _shown(names: list[str]) -> str:
+    return ", ".join(names[:SHOWN_FILES]) + (", ..." if len(names) > SHOWN_FILES else "") if names else "nothing"

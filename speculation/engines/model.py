@@ -1,0 +1,80 @@
+"""What services need of a model and of a pair, whichever way they lie on disk."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from speculation.engines.base import Engine
+from speculation.errors import UnknownNameError
+from speculation.protocol.messages import PairIdentity
+
+
+class Model(Protocol):
+    """One model in a folder. What it says of itself is checked; a graph is checked when an engine is made of it."""
+
+    @property
+    def path(self) -> Path: ...
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def variants(self) -> tuple[str, ...]:
+        """The graphs that an engine can be made of, by name."""
+
+    @property
+    def num_parameters(self) -> int: ...
+
+    @property
+    def context_length(self) -> int:
+        """Tokens of a session at most, prompt included."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Rows of the output layer: the tokenizer's tokens, and padding in some models."""
+
+    @property
+    def end_token_ids(self) -> tuple[int, ...]: ...
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 that changes with any file of the model."""
+
+    @property
+    def tokenizer(self) -> Any:
+        """A ``tokenizers.Tokenizer``. Raises ``PackageError`` when it is none, or has tokens that the model has not."""
+
+    @property
+    def tokenizer_digest(self) -> str: ...
+
+    def weight_bytes(self, variant: str) -> int:
+        """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
+
+    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
+        """A variant, loaded: takes seconds. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``."""
+
+
+class ModelPair(Protocol):
+    """A draft and a full model that speak of the same tokens."""
+
+    @property
+    def draft(self) -> Model: ...
+
+    @property
+    def full(self) -> Model: ...
+
+    @property
+    def identity(self) -> PairIdentity: ...
+
+
+def chosen_variant(model: Model, asked: str | None, preferred: str, *others: str) -> str:
+    """The variant that is asked for; with None the preferred one, or the model's first where it has no such.
+
+    ``others`` are names that may be asked for besides the model's graphs. Raises ``UnknownNameError``.
+    """
+    if asked is None:
+        return preferred if preferred in model.variants else model.variants[0]
+    if asked not in (known := (*model.variants, *others)):
+        raise UnknownNameError(f"variant of {model.name}", asked, known, "variant")
+    return asked

@@ -1,0 +1,166 @@
+"""A graph as it was exported, on ONNX Runtime: each session is run alone, and its cache goes in and comes out whole.
+
+That is the slower way, and it is exact. A run of one row takes other kernels than a run of several, and so do some rows left
+over behind a tile of them; both change the last bits. So every run has an even number of rows: where the count is odd, the last
+token of the cache is fed once more in front, or, with nothing in the cache, the only token once more behind.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import onnxruntime
+from numpy.typing import NDArray
+
+from speculation.engines.base import CacheId, Chunk, EngineDescription
+from speculation.engines.exported_graph import ExportedGraph
+from speculation.engines.packing import concatenated
+from speculation.engines.slots import Slot, Slots
+from speculation.errors import EngineError, PackageError
+
+RUN_ROWS = 128
+"""Rows of a run at most: a run gives the logits of all its rows, wanted or not, and a long prompt has many."""
+FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
+
+
+@dataclass(slots=True)
+class _Past:
+    """A session's cache: its tokens, and arrays [1, key-value heads, at least so many, head size]."""
+
+    arrays: list[NDArray[Any]]
+    token_ids: list[int] = field(default_factory=list)
+
+
+class StockEngine:
+    """An ``Engine`` and ``Forkable`` over an exported graph with caches that grow. Not for use by two threads at once.
+
+    Raises ``PackageError`` when ONNX Runtime cannot load the graph, or the graph does not do what its form promises.
+    """
+
+    _rows_multiple: ClassVar[int] = 2
+
+    def __init__(self, graph: ExportedGraph, description: EngineDescription, threads: int = 1) -> None:
+        self.head_size = graph.head_size
+        self._description, self._graph = description, graph.without_model()
+        self._session = load_session(str(graph.path), graph.path.parent, threads)
+        self._outputs = [graph.names.logits, *graph.present]
+        self._slots = Slots(description)
+        self._pasts: dict[int, _Past] = {}
+        self._run_rows = RUN_ROWS
+        self._probe()
+
+    @property
+    def description(self) -> EngineDescription:
+        return self._description
+
+    def run_singly(self) -> None:
+        """From now on each run holds one token: exact whatever the graph does with several, and slower by their number."""
+        self._run_rows = 1
+
+    def open(self) -> CacheId:
+        cache = self._slots.open()
+        self._pasts[self._slots[cache].number] = self._empty()
+        return cache
+
+    def length(self, cache: CacheId) -> int:
+        return self._slots[cache].length
+
+    def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        if not chunks:
+            return self._no_rows()
+        slots = self._slots.of(chunks)
+        token_ids = concatenated(chunks)
+        self._slots.check_token_ids(token_ids.min(), token_ids.max())
+        parts = [part for slot, chunk in zip(slots, chunks, strict=True) for part in self._append(slot, chunk)]
+        return np.concatenate([self._no_rows(), *parts])
+
+    def truncate(self, cache: CacheId, length: int) -> None:
+        self._slots.truncate(cache, length)
+
+    def close(self, cache: CacheId) -> None:
+        del self._pasts[self._slots.close(cache).number]
+
+    def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
+        child, slot, parent = self._slots.fork(cache, length)
+        past = self._pasts[parent.number]
+        # A run never writes into the arrays that it is given, so that both may hold the same ones.
+        self._pasts[slot.number] = _Past(list(past.arrays), past.token_ids[: slot.length])
+        return child
+
+    def _append(self, slot: Slot, chunk: Chunk) -> Iterator[NDArray[np.float32]]:
+        """The wanted rows of logits, run after run."""
+        start, count = 0, len(chunk.token_ids)
+        first_wanted = count - chunk.num_logits
+        while start < count:
+            end = min(start + self._run_rows, count)
+            logits = self._run(slot, [int(token) for token in chunk.token_ids[start:end]])
+            yield logits[max(0, first_wanted - start) :]
+            start = end
+
+    def _run(self, slot: Slot, token_ids: list[int]) -> NDArray[np.float32]:
+        """Append tokens to one session; the logits of each."""
+        past = self._pasts[slot.number]
+        del past.token_ids[slot.length :]
+        is_odd = len(token_ids) % self._rows_multiple > 0
+        again = past.token_ids[-1:] if is_odd else []
+        behind = token_ids[-1:] if is_odd and not again else []
+        logits, present = self._forward(past, slot.length - len(again), [*again, *token_ids, *behind])
+        past.arrays = present
+        past.token_ids += token_ids
+        slot.length += len(token_ids)
+        return logits[len(again) : len(again) + len(token_ids)]
+
+    def _forward(self, past: _Past, length: int, token_ids: list[int]) -> tuple[NDArray[np.float32], list[NDArray[Any]]]:
+        """One run behind the first ``length`` tokens of a cache."""
+        graph, end = self._graph, length + len(token_ids)
+        values = {graph.names.input_ids: token_ids, graph.names.attention_mask: [1] * end}
+        values[graph.names.position_ids] = list(range(length, end))
+        feeds: dict[str, NDArray[Any]] = dict(graph.fixed_inputs)
+        feeds |= {name: np.array([values[name]], kind) for name, kind in graph.small_inputs.items() if name in values}
+        arrays = [np.ascontiguousarray(array[:, :, :length]) for array in past.arrays]
+        try:
+            logits, *present = self._session.run(self._outputs, feeds | dict(zip(graph.past, arrays, strict=True)))
+        except Exception as error:
+            raise EngineError(f"{self._description.name} could not be run: {error}") from error
+        return np.asarray(logits[0], np.float32), present
+
+    def _probe(self) -> None:
+        """Two tokens give two rows of logits, and a cache of two."""
+        try:
+            logits, present = self._forward(self._empty(), 0, [0, 0])
+        except EngineError as error:
+            raise PackageError(f"{self._graph.path} cannot be used: {error}") from error
+        shapes = {logits.shape, *(array.shape for array in present)}
+        cache = (1, self._graph.num_kv_heads, 2, self._graph.head_size)
+        if shapes != {(2, self._description.vocabulary_size), cache}:
+            wanted = f"logits {(2, self._description.vocabulary_size)} and caches {cache}"
+            raise PackageError(f"{self._graph.path} gives arrays of shapes {sorted(shapes)} for two tokens, not {wanted}")
+
+    def _empty(self) -> _Past:
+        shape = (1, self._graph.num_kv_heads, 0, self._graph.head_size)
+        return _Past([np.zeros(shape, self._graph.cache_type)] * len(self._graph.past))
+
+    def _no_rows(self) -> NDArray[np.float32]:
+        return np.empty((0, self._description.vocabulary_size), np.float32)
+
+
+def load_session(graph: str | bytes, folder: Path, threads: int) -> Any:
+    """A session of ONNX Runtime on the CPU, over a file or over bytes whose weights may lie in ``folder``.
+
+    Raises ``PackageError`` when the runtime refuses the graph.
+    """
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 4
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    if isinstance(graph, bytes):
+        options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(folder))
+    try:
+        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        name = graph if isinstance(graph, str) else f"the graph in {folder}"
+        raise PackageError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error

@@ -1,0 +1,104 @@
+"""Models as others publish them, behind real gRPC and HTTP: collaborative text is the cloud's alone, token for token."""
+
+import asyncio
+import json
+
+import pytest
+
+from device_agent.request import Mode
+from outrider import cli
+from outrider.client import Client, DoneEvent
+from outrider.local import Emulation, Models, local_agent
+from speculation.engines.pairs import pair_of
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
+from tests.speculation.engines.tiny import tiny_package
+
+PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 60, 60
+GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """One full model in four layouts, and drafts: that model too, another one, and others with more and fewer rows."""
+    path = tmp_path_factory.mktemp("folders")
+    tiny_package(path / "package", seed=2, variants=("fp32", "q4"))
+    export_folder(path / "plain", seed=2)
+    export_folder(path / "gqa", seed=2, graphs={"model_fp16.onnx": {"attention": "gqa", "cache": HALF}})
+    export_folder(path / "shared-scale", seed=2, graphs={"model_quantized.onnx": {"shares_a_scale": True}})
+    genai_folder(path / "genai", seed=2)
+    tiny_package(path / "other-package", seed=1, variants=("fp32",), num_hidden_layers=1)
+    export_folder(path / "other", seed=1, num_hidden_layers=1)
+    export_folder(path / "more-rows", seed=1, num_hidden_layers=1, vocab_size=288)
+    export_folder(path / "fewer-rows", seed=1, num_hidden_layers=1, vocab_size=260)
+    return path
+
+
+async def answers(models, parameters):
+    """The answers together and by the cloud alone, to two prompts at a time."""
+
+    async def one(client, mode, seed):
+        options = {"mode": mode.value, "max_tokens": NUM_TOKENS, "seed": seed, **parameters}
+        return [event async for event in client.stream(PROMPT, **options)][-1]
+
+    async with asyncio.timeout(LIMIT_S), local_agent(Emulation(), models) as url, Client(url) as client:
+        modes = [(mode, seed) for mode in (Mode.COLLABORATE, Mode.CLOUD) for seed in (3, 4)]
+        done = await asyncio.gather(*(one(client, mode, seed) for mode, seed in modes))
+    return done[:2], done[2:]
+
+
+@pytest.mark.parametrize("parameters", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    ("draft", "full"),
+    [
+        ("other", "plain"),
+        ("other", "gqa"),
+        ("other", "genai"),
+        ("plain", "plain"),
+        ("genai", "plain"),
+        ("other-package", "plain"),
+        ("package", "gqa"),
+        ("other", "package"),
+        ("plain", "package"),
+        ("more-rows", "plain"),
+        ("fewer-rows", "plain"),
+        ("fewer-rows", "package"),
+        ("other", "shared-scale"),
+    ],
+)
+async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, full, parameters):
+    together, alone = await answers(Models(folders / draft, folders / full), parameters)
+    for collaborative, cloud in zip(together, alone, strict=True):
+        assert isinstance(collaborative, DoneEvent)
+        assert collaborative.token_ids == cloud.token_ids
+        assert collaborative.verified_count == len(collaborative.token_ids)
+        assert collaborative.text == pair_of(folders / draft, folders / full).full.tokenizer.decode(cloud.token_ids)
+
+
+async def test_a_draft_that_is_the_full_model_in_another_layout_is_never_corrected(folders):
+    together, _ = await answers(Models(folders / "genai", folders / "plain"), GREEDY)
+    for done in together:
+        assert done.usage["accepted"] > 0
+        assert done.usage["corrections"] == 0
+
+
+async def test_the_full_model_may_choose_tokens_that_the_draft_has_not(folders):
+    """Random weights do; the draft has 260 rows and reads on all the same."""
+    together, _ = await answers(Models(folders / "fewer-rows", folders / "plain"), {"temperature": 3.0})
+    assert max(token for done in together for token in done.token_ids) >= 260
+
+
+def test_the_command_takes_two_folders(folders, capsys):
+    names = ["--draft", str(folders / "package"), "--full", str(folders / "plain"), "--variant", "q4", "--full-variant", "fp32"]
+    texts = []
+    for mode in ("collaborate", "cloud"):
+        arguments = ["generate", PROMPT, *names, "--mode", mode, "--max-tokens", "20", "--seed", "1", "--json"]
+        assert cli.run(lambda arguments=arguments: cli.app(arguments, standalone_mode=False)) == 0
+        texts.append(json.loads(capsys.readouterr().out.splitlines()[-1])["token_ids"])
+    assert texts[0] == texts[1]
+    assert len(texts[0]) <= 20
+
+
+def test_the_command_says_which_graphs_there_are(folders, capsys):
+    names = ["--draft", str(folders / "other"), "--full", str(folders / "plain"), "--variant", "q9"]
+    assert cli.run(lambda: cli.app(["generate", PROMPT, *names], standalone_mode=False)) == 2
+    assert "unknown variant of other 'q9'; known: fp32, random" in capsys.readouterr().err

@@ -1,0 +1,231 @@
+"""Exported graphs on ONNX Runtime: the same model as the packed graph, exact, in the way that each graph allows."""
+
+import logging
+
+import numpy as np
+import onnx
+import pytest
+
+from speculation.engines import self_test
+from speculation.engines.base import CanRunSingly, Chunk, Forkable
+from speculation.engines.exports import ExportFolder
+from speculation.engines.onnx import OnnxEngine
+from speculation.engines.ragged import RaggedEngine
+from speculation.engines.stock import RUN_ROWS, StockEngine
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
+from tests.speculation.engines.tiny import reference_logits, tiny_package, token_ids
+
+LENGTH = 70
+TOKENS = token_ids(LENGTH, seed=4)
+GRAPHS = {
+    "model.onnx": {},
+    "model_gqa.onnx": {"attention": "gqa"},
+    "model_half.onnx": {"cache": HALF},
+    "model_gqa_half.onnx": {"attention": "gqa", "cache": HALF},
+    "model_turned.onnx": {"attention": "gqa of turned rows"},
+    "model_quantized.onnx": {"shares_a_scale": True},
+    "model_quantized_gqa.onnx": {"shares_a_scale": True, "attention": "gqa"},
+}
+LONG = {"max_position_embeddings": 600, "num_hidden_layers": 1}
+
+
+class OneRowStock(StockEngine):
+    """The engine without its even rows."""
+
+    _rows_multiple = 1
+
+
+class OneRowRagged(RaggedEngine):
+    """The engine without its even rows."""
+
+    _rows_multiple = 1
+
+
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory):
+    return ExportFolder(export_folder(tmp_path_factory.mktemp("hub"), graphs=GRAPHS))
+
+
+@pytest.fixture(scope="module")
+def package(tmp_path_factory):
+    return tiny_package(tmp_path_factory.mktemp("package"), variants=("fp32",))
+
+
+def logits_of(engine):
+    cache = engine.open()
+    logits = engine.extend([Chunk(cache, TOKENS, LENGTH)])
+    engine.close(cache)
+    return logits
+
+
+def alone(hub, variant, kind=StockEngine, num_slots=4):
+    graph = hub.graph(variant)
+    return kind(graph, hub.engine("fp32", num_slots, 1).description)
+
+
+@pytest.mark.parametrize(
+    ("variant", "tolerance"), [("fp32", 1e-4), ("gqa", 1e-4), ("turned", 1e-4), ("half", 0.02), ("gqa_half", 0.05)]
+)
+def test_an_export_is_the_model_that_the_packed_graph_is(hub, package, variant, tolerance):
+    found = logits_of(hub.engine(variant, 2, 1))
+    assert np.abs(found - logits_of(OnnxEngine(package, num_slots=2))).max() < tolerance
+    assert np.abs(found - reference_logits(package, TOKENS)).max() < tolerance
+
+
+def test_the_slower_way_over_attention_nodes_is_the_model_too(hub, package):
+    assert np.abs(logits_of(alone(hub, "gqa")) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
+def test_an_export_of_genai_is_that_model_under_other_names(tmp_path, package):
+    engine = ExportFolder(genai_folder(tmp_path)).engine("genai", 2, 1)
+    assert isinstance(engine, RaggedEngine)
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+    assert engine.description.name.endswith(":genai:genai")
+
+
+@pytest.mark.parametrize("variant", ["fp32", "gqa", "turned", "half", "gqa_half"])
+def test_an_export_is_exact_in_either_way(hub, variant):
+    for engine in (hub.engine(variant, 4, 1), alone(hub, variant)):
+        found = self_test.run(engine)
+        assert found.is_exact, (type(engine), found.details)
+
+
+@pytest.mark.parametrize("attention", ["plain", "gqa"])
+def test_an_export_with_a_long_context_is_exact_where_kernels_change(tmp_path, attention):
+    hub = ExportFolder(export_folder(tmp_path, graphs={"model.onnx": {"attention": attention}}, **LONG))
+    for engine in (hub.engine("fp32", 4, 1), alone(hub, "fp32")):
+        found = self_test.run(engine)
+        assert found.is_exact, (type(engine), found.details)
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("fp32", OneRowStock), ("gqa", OneRowStock), ("gqa", OneRowRagged)])
+def test_without_the_even_rows_it_is_not(hub, variant, kind):
+    assert not self_test.run(alone(hub, variant, kind)).is_exact
+
+
+@pytest.mark.parametrize(("variant", "kind"), [("quantized", StockEngine), ("quantized_gqa", RaggedEngine)])
+def test_a_graph_whose_rows_share_a_scale_is_run_token_by_token_and_says_so(hub, variant, kind, caplog):
+    engine = hub.engine(variant, 4, 1)
+    assert isinstance(engine, kind)
+    assert isinstance(engine, CanRunSingly)
+    assert not self_test.run(engine).is_exact
+    assert self_test.make_exact(engine).is_exact
+    assert "each token is run alone" in caplog.text
+
+
+def test_an_engine_that_is_exact_already_keeps_its_speed(hub, caplog):
+    engine = hub.engine("fp32", 4, 1)
+    assert self_test.make_exact(engine).is_exact
+    assert caplog.text == ""
+
+
+def test_what_is_not_exact_and_cannot_be_is_reported(hub):
+    class Stubborn:
+        """An engine that cannot run singly."""
+
+        def __init__(self, engine):
+            for verb in ("description", "open", "length", "extend", "truncate", "close"):
+                setattr(self, verb, getattr(engine, verb))
+
+    assert not self_test.make_exact(Stubborn(hub.engine("quantized", 4, 1))).is_exact
+
+
+@pytest.mark.parametrize(
+    ("variant", "said"),
+    [
+        ("fp32", "each session is run alone, since 0 of 2 layers have their attention in one GroupQueryAttention node"),
+        ("gqa", "sessions share passes, since its attention nodes take lengths"),
+        ("turned", "sessions share passes, since its attention nodes take lengths"),
+    ],
+)
+def test_the_log_says_in_one_line_which_way_was_taken_and_why(hub, variant, said, caplog):
+    with caplog.at_level(logging.INFO):
+        hub.engine(variant, 2, 1)
+    assert [said in record.getMessage() for record in caplog.records] == [True]
+
+
+def test_a_prompt_longer_than_a_run_is_the_same_as_in_pieces(tmp_path):
+    engine = ExportFolder(export_folder(tmp_path, **LONG)).engine("fp32", 2, 1)
+    tokens = token_ids(2 * RUN_ROWS + 3, seed=2)
+    whole, pieces = engine.open(), engine.open()
+    last = engine.extend([Chunk(whole, tokens, 5)])
+    for start in range(0, len(tokens), 50):
+        engine.extend([Chunk(pieces, tokens[start : start + 50], 0)])
+    rows = engine.extend([Chunk(whole, [1], 1), Chunk(pieces, [1], 1)])
+    assert rows[0].tobytes() == rows[1].tobytes()
+    assert last.shape == (5, 272)
+
+
+def test_few_rows_are_run_at_a_time_where_the_vocabulary_is_large(hub, monkeypatch):
+    monkeypatch.setattr("speculation.engines.ragged.LOGITS_LIMIT_BYTES", 4 * 272 * 4 * 7)
+    few = hub.engine("gqa", 4, 1)
+    monkeypatch.undo()
+    assert few._pass_rows == 6
+    assert logits_of(few).tobytes() == logits_of(hub.engine("gqa", 4, 1)).tobytes()
+
+
+def test_an_engine_says_what_it_is(hub):
+    described = hub.engine("half", 3, 1).description
+    assert described.name == f"{hub.name}:half:hugging-face"
+    assert (described.vocabulary_size, described.context_length, described.num_slots) == (272, 96, 3)
+    assert described.kv_bytes_per_token == 2 * 2 * 2 * 16 * 2
+    assert described.weight_bytes == (hub.path / "onnx" / "model_half.onnx").stat().st_size
+    assert isinstance(hub.engine("half", 3, 1), Forkable)
+
+
+def test_where_there_is_no_room_for_caches_in_place_sessions_are_run_alone(hub, monkeypatch, caplog):
+    zeros = np.zeros
+
+    def refuse(shape, kind):
+        if shape[2] > hub.context_length:
+            raise MemoryError("no 4 TiB")
+        return zeros(shape, kind)
+
+    monkeypatch.setattr("speculation.engines.ragged.np.zeros", refuse)
+    with caplog.at_level(logging.INFO):
+        assert isinstance(hub.engine("gqa", 2, 1), StockEngine)
+    assert "run alone, since there is no room for caches of 160 positions: no 4 TiB" in caplog.text
+
+
+@pytest.mark.parametrize("keeps", [[], [1]], ids=["a number", "an array"])
+@pytest.mark.parametrize("attention", ["plain", "gqa"])
+def test_an_export_that_asks_how_many_logits_are_wanted_is_asked_for_all(tmp_path, package, attention, keeps):
+    engine = ExportFolder(export_folder(tmp_path, graphs={"model.onnx": {"attention": attention, "keeps": keeps}})).engine(
+        "fp32", 2, 1
+    )
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
+def test_positions_that_the_graph_takes_and_does_not_use_are_not_given(tmp_path, package):
+    graphs = {"model.onnx": {"attention": "gqa", "extra_inputs": ("position_ids",)}}
+    engine = ExportFolder(export_folder(tmp_path, graphs=graphs)).engine("fp32", 2, 1)
+    assert isinstance(engine, RaggedEngine)
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
+@pytest.mark.parametrize(("attention", "kind"), [("plain", StockEngine), ("gqa", RaggedEngine)])
+def test_weights_may_lie_in_shards_beside_the_graph(tmp_path, package, attention, kind):
+    hub = ExportFolder(export_folder(tmp_path, graphs={"model_q4.onnx": {"attention": attention}}))
+    shard(tmp_path / "onnx" / "model_q4.onnx")
+    engine = hub.engine("q4", 2, 1)
+    assert isinstance(engine, kind)
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+    assert engine.description.weight_bytes == sum(file.stat().st_size for file in (tmp_path / "onnx").iterdir())
+    assert self_test.run(engine).is_exact
+
+
+def shard(path):
+    """Move every constant that is larger than a few numbers into one of two files, as large exports have them."""
+    model = onnx.load(path)
+    files = [path.with_name(f"{path.name}_data"), path.with_name(f"{path.name}_data_1")]
+    parts = [bytearray(), bytearray()]
+    for number, tensor in enumerate(t for t in model.graph.initializer if len(t.raw_data) > 256):
+        part, data = parts[number % 2], tensor.raw_data
+        tensor.ClearField("raw_data")
+        tensor.data_location = onnx.TensorProto.EXTERNAL
+        for key, value in (("location", files[number % 2].name), ("offset", len(part)), ("length", len(data))):
+            tensor.external_data.add(key=key, value=str(value))
+        part += data + bytes(-len(data) % 4096)
+    path.write_bytes(model.SerializeToString())
+    for file, part in zip(files, parts, strict=True):
+        file.write_bytes(part)
