@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
+from speculation.engines.blended import blended
 from speculation.engines.fitted import fitted
+from speculation.engines.lookup import LookupEngine
 from speculation.engines.model import Model, ModelPair, chosen_variant
 from speculation.engines.pairs import models_of
 from speculation.engines.random import RandomEngine
@@ -22,7 +24,7 @@ from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import UNSHAPED
 from speculation.text import token_bytes
 
-RANDOM = "random"
+RANDOM, LOOKUP = "random", "lookup"
 DRAFT_VARIANT = "q4"
 """The variant that is taken where none is named and the draft has it."""
 
@@ -41,15 +43,18 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
 
 
 def draft_engine(draft: Model, config: AgentConfig) -> Engine:
-    """The draft's engine with a cache for each branch of each stream; ``random`` knows the vocabulary and nothing else.
+    """The draft's engine with a cache for each branch of each stream. ``random`` knows the vocabulary and nothing else,
+    ``lookup`` the text.
 
-    Raises ``UnknownNameError`` for a variant that is neither a graph of the model nor ``random``.
+    Raises ``UnknownNameError`` for a variant that is neither a graph of the model nor one of these.
     """
-    variant = chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM)
+    variant = chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM, LOOKUP)
     num_slots = config.max_streams * config.policy().width
     if variant == RANDOM:
         return RandomEngine(draft.vocabulary_size, draft.context_length, seed=0, num_slots=num_slots)
-    return draft.engine(variant, num_slots, config.threads)
+    if variant == LOOKUP:
+        return LookupEngine(draft.vocabulary_size, draft.context_length, num_slots)
+    return blended(draft.engine(variant, num_slots, config.threads), config.draft_lookup)
 
 
 def connector_of(config: AgentConfig) -> Connector | None:
@@ -83,4 +88,18 @@ def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:
         end_token_ids=pair.full.end_token_ids,
         context_length=pair.full.context_length,
         draft_context_length=engine.description.context_length,
+        chat=_chat(pair.full),
     )
+
+
+def _chat(full: Model) -> Callable[[Sequence[Mapping[str, str]]], Sequence[int]] | None:
+    """The token ids of a conversation; None where the model has no template. The template spells special tokens itself."""
+    template = full.chat_template
+    if template is None:
+        return None
+
+    def token_ids(messages: Sequence[Mapping[str, str]]) -> Sequence[int]:
+        ids: Sequence[int] = full.tokenizer.encode(template.render(messages), add_special_tokens=False).ids
+        return ids
+
+    return token_ids

@@ -25,7 +25,9 @@ class AgentConfig(Settings):
 
     ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair, unless
     ``draft`` and ``full`` name two folders (``docs/models.md``); ``variant`` is a graph of the draft (None: q4 where it has
-    that), or ``random`` for a draft that knows nothing. ``phone`` and ``network`` name profiles;
+    that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
+    ``draft_lookup`` is the weight of looking up beside the draft model, where the text repeats itself (0: off).
+    ``phone`` and ``network`` name profiles;
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
@@ -58,6 +60,7 @@ class AgentConfig(Settings):
     draft_floor: float = Field(0.1, ge=0, le=1)
     draft_price: float = Field(0.01, ge=0)
     draft_pass_floor: float = Field(0.0, ge=0, le=1)
+    draft_lookup: float = Field(0.0, ge=0, lt=1)
     draft_gather: bool = True
     phone: str = UNSHAPED
     network: str = UNSHAPED

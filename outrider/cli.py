@@ -90,6 +90,10 @@ def demo(
 @app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
+    chat: Annotated[
+        bool, typer.Option("--chat", help="PROMPT is a user's message, written as the model's template says.")
+    ] = False,
+    system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before it; implies --chat.")] = None,
     mode: Annotated[Mode, typer.Option(help="Who writes.")] = Mode.COLLABORATE,
     max_tokens: Annotated[
         int | None, typer.Option(metavar="N", help="At most so many tokens; else 128, or as many as fit.")
@@ -115,7 +119,7 @@ def generate(
     models = Models(draft, full, variant, full_variant)
     models.check_agent(agent)
     emulation = Emulation.chosen(agent, phone, network, cloud, Emulation())
-    request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed)
+    request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
     _run(front.run(request, emulation, agent, is_json=json, models=models))
 
 
@@ -169,12 +173,15 @@ def agent(
     pair: PairOption = None,
     draft: DraftOption = None,
     full: FullOption = None,
-    variant: Annotated[str | None, typer.Option(help="Graph of the draft model, or random.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Graph of the draft model, or lookup, or random.")] = None,
     drafting: Annotated[
         str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
     ] = None,
     draft_length: Annotated[int | None, typer.Option(metavar="N", help="Drafts before fixed-length stops and waits.")] = None,
     draft_width: Annotated[int | None, typer.Option(metavar="N", help="Branches that one draft step extends.")] = None,
+    draft_lookup: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Weight of looking up where the text repeats itself; 0 is off.")
+    ] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,

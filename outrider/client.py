@@ -90,6 +90,14 @@ class Options(TypedDict, total=False):
     deadline_ms: int
 
 
+Messages = Sequence[Mapping[str, str]]
+
+
+def text_keys(prompt: str | Messages) -> dict[str, object]:
+    """The key of a request that says what to write about."""
+    return {"prompt": prompt} if isinstance(prompt, str) else {"messages": [dict(message) for message in prompt]}
+
+
 class Client:
     """One agent. ``timeout_s`` bounds the silence between two pieces of a stream, keep-alives included.
 
@@ -121,14 +129,14 @@ class Client:
         await _require_success(response)
         return _object(response.text)
 
-    async def stream(self, prompt: str, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
+    async def stream(self, prompt: str | Messages, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
         """The events of one answer; the last is ``DoneEvent``. Leaving early (close the generator) cancels the answer, once
-        the agent's grace is over.
+        the agent's grace is over. ``prompt`` is a text to go on from, or a conversation: objects with role and content.
 
         Raises ``InvalidRequestError`` for a request that the agent refuses, ``LinkError`` when the agent cannot be reached
         or goes away, and whatever else of the tree the agent ends the stream with.
         """
-        async with aclosing(self._follow(_Place(), {"prompt": prompt, **options})) as events:
+        async with aclosing(self._follow(_Place(), {**text_keys(prompt), **options})) as events:
             async for event in events:
                 yield event
 

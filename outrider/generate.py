@@ -14,7 +14,7 @@ from rich.console import Console
 
 from device_agent.events import DoneEvent, ErrorEvent, Event, error_object
 from device_agent.request import Mode, StreamRequest
-from outrider.client import Client, Options
+from outrider.client import Client, Messages, Options, text_keys
 from outrider.display import LiveView, TextView, View
 from outrider.local import BUNDLED, Emulation, Models, agent_at
 from outrider.transcript import Transcript
@@ -23,7 +23,10 @@ from speculation.errors import OutriderError
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to write. Raises ``InvalidRequestError`` for what no agent would serve, before anything is started."""
+    """What to write. ``is_chat``: the prompt is a user's message, behind the system's where there is one.
+
+    Raises ``InvalidRequestError`` for what no agent would serve, before anything is started.
+    """
 
     prompt: str
     mode: Mode = Mode.COLLABORATE
@@ -32,9 +35,19 @@ class Request:
     top_p: float = 1.0
     top_k: int = 0
     seed: int | None = None
+    is_chat: bool = False
+    system: str | None = None
 
     def __post_init__(self) -> None:
-        StreamRequest.from_json({"prompt": self.prompt, **self.options()})
+        StreamRequest.from_json({**text_keys(self.text), **self.options()})
+
+    @property
+    def text(self) -> str | Messages:
+        """The prompt, or the conversation."""
+        if not self.is_chat:
+            return self.prompt
+        system = [] if self.system is None else [{"role": "system", "content": self.system}]
+        return [*system, {"role": "user", "content": self.prompt}]
 
     def options(self) -> Options:
         """The fields beside the prompt, as the client takes them."""
@@ -109,7 +122,7 @@ async def answer(client: Client, request: Request, view: View) -> tuple[DoneEven
 
 
 async def _events(client: Client, request: Request) -> AsyncIterator[Event]:
-    async with aclosing(client.stream(request.prompt, **request.options())) as events:
+    async with aclosing(client.stream(request.text, **request.options())) as events:
         async for event in events:
             yield event
 

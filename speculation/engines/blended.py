@@ -78,6 +78,11 @@ class BlendedEngine:
             blend(row, guess(text, repeats, self._description.vocabulary_size), self._odds)
 
 
+def blended(engine: Engine, share: float) -> Engine:
+    """The draft's engine with so much looking up; the engine itself where ``share`` is 0, or where it cannot fork."""
+    return BlendedEngine(engine, share) if share and isinstance(engine, Forkable) else engine
+
+
 def blend(row: NDArray[np.float32], found: Guess, odds: float) -> None:
     """Lift the logits of tokens that are in the text, in place; ``odds``: log(share / (1 - share)).
 

@@ -32,6 +32,7 @@ SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token
 """What a template may call its special tokens."""
 
 Message = Mapping[str, Any]
+Find = Callable[[str], Path | None]
 
 
 class ChatTemplate:
@@ -76,44 +77,42 @@ class ChatTemplate:
         return "".join(parts)
 
 
-def load(folder: Path, name: str = DEFAULT) -> ChatTemplate | None:
-    """The template of a model's folder, None where it has none.
+def load(find: Find, name: str = DEFAULT) -> ChatTemplate | None:
+    """The template of a model, None where it has none. ``find`` gives the path of a file of the model by its name, or None.
 
     Raises ``PackageError`` for a file that is not what its name says, or a ``name`` that is not among several templates.
     """
-    config = _tokenizer_config(folder / TOKENIZER_CONFIG)
-    source = _source(folder, config, name)
+    path = find(TOKENIZER_CONFIG)
+    config = {} if path is None else _tokenizer_config(path)
+    source = _source(find(TEMPLATE_FILE), config, name)
     if source is None:
         return None
     texts = {key: _token_text(config.get(key)) for key in SPECIAL_TOKENS}
     return ChatTemplate(source, {key: text for key, text in texts.items() if text is not None})
 
 
-def _source(folder: Path, config: Mapping[str, Any], name: str) -> str | None:
-    path = folder / TEMPLATE_FILE
-    if name == DEFAULT and path.is_file():
+def _source(path: Path | None, config: Mapping[str, Any], name: str) -> str | None:
+    if name == DEFAULT and path is not None:
         return _read(path)
     found = config.get("chat_template")
     if found is None or isinstance(found, str):
         return found if name == DEFAULT else None
-    named = _named(found, folder)
+    named = _named(found)
     if named and name not in named:
-        raise PackageError(f"{folder} has no chat template {name!r}; it has {', '.join(sorted(named))}")
+        raise PackageError(f"the model has no chat template {name!r}; it has {', '.join(sorted(named))}")
     return named.get(name)
 
 
-def _named(found: object, folder: Path) -> dict[str, str]:
+def _named(found: object) -> dict[str, str]:
     """Several templates: a list of objects with ``name`` and ``template``."""
     try:
         return {str(entry["name"]): str(entry["template"]) for entry in found}  # type: ignore[attr-defined]
     except (TypeError, KeyError) as error:
         wanted = "a text, or a list of objects with name and template"
-        raise PackageError(f"{folder / TOKENIZER_CONFIG}: chat_template must be {wanted}") from error
+        raise PackageError(f"{TOKENIZER_CONFIG}: chat_template must be {wanted}") from error
 
 
 def _tokenizer_config(path: Path) -> Mapping[str, Any]:
-    if not path.is_file():
-        return {}
     try:
         config = json.loads(_read(path))
     except ValueError as error:

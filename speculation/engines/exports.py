@@ -12,7 +12,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from speculation.engines import chat
 from speculation.engines.base import Engine, EngineDescription
+from speculation.engines.chat import ChatTemplate
 from speculation.engines.export_facts import ExportFacts, genai_facts, hugging_face_facts
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
 from speculation.engines.files import confined, digest_of, file_digest, read_bounded_json, read_graph, require
@@ -87,6 +89,13 @@ class ExportFolder:
     @cached_property
     def tokenizer(self) -> Any:
         return load_tokenizer(confined(self.path, TOKENIZER, "model"), self.vocabulary_size, self.facts.source, leaves_out=True)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        def find(name: str) -> Path | None:
+            return confined(self.path, name, "model") if (self.path / name).is_file() else None
+
+        return chat.load(find)
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the graph and of its weights in other files."""

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from speculation.engines.base import Engine
+from speculation.engines.chat import ChatTemplate
 from speculation.errors import UnknownNameError
 from speculation.protocol.messages import PairIdentity
 
@@ -47,6 +48,10 @@ class Model(Protocol):
 
     @property
     def tokenizer_digest(self) -> str: ...
+
+    @property
+    def chat_template(self) -> ChatTemplate | None:
+        """How the model wants conversations written; None where it does not say. Raises ``PackageError``."""
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""

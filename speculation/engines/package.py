@@ -13,8 +13,10 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
+from speculation.engines import chat
 from speculation.engines.architecture import Architecture
 from speculation.engines.base import Engine
+from speculation.engines.chat import ChatTemplate
 from speculation.engines.files import checked, confined, external_files, read_json, require
 from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, Manifest, PairManifest, Variant
 from speculation.engines.manifest import pair_digest as digest_of_pair
@@ -88,6 +90,11 @@ class Package:
     def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
         """The variant's packed graph, loaded. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``."""
         return OnnxEngine(self, variant, num_slots, threads)
+
+    @cached_property
+    def chat_template(self) -> ChatTemplate | None:
+        """Of the files that the manifest lists."""
+        return chat.load(lambda name: self._checked(name) if name in self.manifest.files else None)
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""

@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import shutil
 
 import pytest
 
@@ -9,7 +10,7 @@ from device_agent.request import Mode
 from outrider import cli
 from outrider.client import Client, DoneEvent
 from outrider.local import Emulation, Models, local_agent
-from speculation.engines.pairs import pair_of
+from speculation.engines.pairs import load_model, pair_of
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
 from tests.speculation.engines.tiny import tiny_package
 
@@ -101,4 +102,26 @@ def test_the_command_takes_two_folders(folders, capsys):
 def test_the_command_says_which_graphs_there_are(folders, capsys):
     names = ["--draft", str(folders / "other"), "--full", str(folders / "plain"), "--variant", "q9"]
     assert cli.run(lambda: cli.app(["generate", PROMPT, *names], standalone_mode=False)) == 2
-    assert "unknown variant of other 'q9'; known: fp32, random" in capsys.readouterr().err
+    assert "unknown variant of other 'q9'; known: fp32, lookup, random" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("flags", "messages"),
+    [
+        (["--chat"], [{"role": "user", "content": "Tiny"}]),
+        (["--system", "Huge"], [{"role": "system", "content": "Huge"}, {"role": "user", "content": "Tiny"}]),
+    ],
+)
+def test_a_conversation_is_written_as_the_full_models_template_says(folders, tmp_path, capsys, flags, messages):
+    full = tmp_path / "full"
+    shutil.copytree(folders / "plain", full)
+    template = (
+        "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}{% if add_generation_prompt %}[answer]{% endif %}"
+    )
+    (full / "tokenizer_config.json").write_text(json.dumps({"chat_template": template}))
+    names = ["--draft", str(folders / "other"), "--full", str(full), "--max-tokens", "4", "--json", *flags]
+    assert cli.run(lambda: cli.app(["generate", "Tiny", *names], standalone_mode=False)) == 0
+    done = json.loads(capsys.readouterr().out.splitlines()[-1])
+    model = load_model(full)
+    text = "".join(f"[{message['role']}] {message['content']}\n" for message in messages) + "[answer]"
+    assert done["prompt_token_ids"] == model.tokenizer.encode(text, add_special_tokens=False).ids

@@ -21,6 +21,13 @@ from tests.acceptance.plain_loop import plain_text
 
 NUM_PROMPTS, NUM_TOKENS, AT_ONCE = 40, 128, 8
 GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95, "top_k": 200}
+DRAFTS = {
+    "fp32": {"variant": "fp32"},
+    "q4": {"variant": "q4"},
+    "random": {"variant": "random"},
+    "lookup": {"variant": "lookup"},
+    "q4 and lookup": {"variant": "q4", "draft_lookup": 0.2},
+}
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -38,7 +45,7 @@ def plain_texts(sampled: bool) -> list[list[int]]:
     return texts
 
 
-async def collaborative_texts(variant: str, mode: Mode, sampled: bool) -> list[list[int]]:
+async def collaborative_texts(draft: str, mode: Mode, sampled: bool) -> list[list[int]]:
     """Prompt and answer of every prompt, through a real verifier; every answer verified to its end."""
     prompts = [prompt["text"] for prompt in load_pair().prompts[:NUM_PROMPTS]]
     gate = asyncio.Semaphore(AT_ONCE)
@@ -53,7 +60,7 @@ async def collaborative_texts(variant: str, mode: Mode, sampled: bool) -> list[l
         return [*done.prompt_token_ids, *done.token_ids]
 
     async with cloud_verifier.server.serve(VerifierConfig(port=0, num_slots=AT_ONCE)) as verifier:
-        config = AgentConfig(verifier=verifier.target, variant=variant, max_streams=AT_ONCE)
+        config = AgentConfig(verifier=verifier.target, max_streams=AT_ONCE, **DRAFTS[draft])
         async with build_agent(config) as agent, asyncio.timeout(300):
             return await asyncio.gather(*(one(agent, seed, prompt) for seed, prompt in enumerate(prompts)))
 
@@ -64,6 +71,6 @@ async def test_the_cloud_alone_equals_a_plain_loop(sampled):
 
 
 @pytest.mark.parametrize("sampled", [False, True], ids=["greedy", "sampled"])
-@pytest.mark.parametrize("variant", ["fp32", "q4", "random"])
-async def test_collaborative_text_equals_a_plain_loop_with_any_draft(variant, sampled):
-    assert await collaborative_texts(variant, Mode.COLLABORATE, sampled) == plain_texts(sampled)
+@pytest.mark.parametrize("draft", DRAFTS)
+async def test_collaborative_text_equals_a_plain_loop_with_any_draft(draft, sampled):
+    assert await collaborative_texts(draft, Mode.COLLABORATE, sampled) == plain_texts(sampled)

@@ -35,6 +35,14 @@ async def test_the_request_holds_what_was_asked_and_nothing_else():
     assert bodies == [{"prompt": "The", "max_tokens": 3, "stop": ["\n"]}]
 
 
+async def test_a_conversation_is_sent_as_messages():
+    messages = [{"role": "system", "content": "be brief"}, {"role": "user", "content": "The"}]
+    async with agent_that_answers(stream_of(*EVENTS)) as (url, bodies), Client(url) as client:
+        async for _ in client.stream(messages, max_tokens=3):
+            pass
+    assert bodies == [{"messages": messages, "max_tokens": 3}]
+
+
 async def test_events_and_fields_of_a_newer_agent_are_ignored():
     newer = EVENTS[-1].to_json() | {"energy_j": 3}
     response = stream_of(*EVENTS[:-1]) + message("weather", {"seq": 7}) + message("done", newer)

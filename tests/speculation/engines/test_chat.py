@@ -181,7 +181,7 @@ def folder_with(path, config=None, template=None):
         (path / chat.TOKENIZER_CONFIG).write_text(config if isinstance(config, str) else json.dumps(config), "utf-8")
     if template is not None:
         (path / chat.TEMPLATE_FILE).write_bytes(template)
-    return path
+    return lambda name: path / name if (path / name).is_file() else None
 
 
 @pytest.mark.parametrize("config", [None, {}, {"chat_template": None}, {"bos_token": "<s>"}])
@@ -208,7 +208,7 @@ def test_of_several_templates_one_is_asked_for(tmp_path):
     folder = folder_with(tmp_path, {"chat_template": named})
     assert chat.load(folder).render(TALK) == "plain"
     assert chat.load(folder, "tool_use").render(TALK) == "tools"
-    with pytest.raises(PackageError, match="no chat template 'rag'; it has default, tool_use"):
+    with pytest.raises(PackageError, match="the model has no chat template 'rag'; it has default, tool_use"):
         chat.load(folder, "rag")
 
 
