@@ -1,14 +1,17 @@
 """How much memory the conversion of a checkpoint takes, beside the checkpoint's size and its largest weight.
 
-    python -m benchmarks.conversion [--quick] [--json FILE] [--fill PAGE]
+    python -m benchmarks.conversion [--quick] [--billion] [--json FILE] [--fill PAGE]
 
 Checkpoints are random, in bfloat16, with many layers. Each conversion is a process of its own; its peak is what the system held
-for it at most, less what it held once everything was imported.
+for it at most, less what it held once everything was imported. ``--billion`` converts and quantises a checkpoint of a billion
+parameters instead (some minutes, 5 GB of disk), and serves it as the full model of a pair whose draft is tiny: both services in
+one process, self-test included.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
 import math
 import multiprocessing
@@ -24,6 +27,9 @@ import numpy as np
 from tokenizers import Tokenizer, models
 
 from benchmarks.report import Grid, add_arguments, publish
+from device_agent.events import DoneEvent
+from outrider.client import Client
+from outrider.local import Emulation, Models, local_agent
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.package_writer import LINEARS
 
@@ -34,7 +40,10 @@ SIZES: Mapping[str, Mapping[str, int]] = {
     "tiny": {"num_hidden_layers": 4, "hidden_size": 128, "intermediate_size": 256, "num_attention_heads": 2},
     "16 layers": {"num_hidden_layers": 16, "hidden_size": 384, "intermediate_size": 1024, "num_attention_heads": 6},
     "30 layers": {"num_hidden_layers": 30, "hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9},
+    "a billion": {"num_hidden_layers": 16, "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32},
 }
+TINY, BILLION, SERVED_VARIANT, SERVED_TOKENS = "tiny", "a billion", "q4", 16
+SERVED_TIMEOUT_S = 600.0
 COMMON = {
     "model_type": "llama",
     "vocab_size": VOCABULARY,
@@ -115,6 +124,39 @@ def measured(size: str) -> list[dict[str, object]]:
     return rows
 
 
+def billion() -> list[dict[str, object]]:
+    """The conversion to 4 bits, then the service, each in a fresh process."""
+    with tempfile.TemporaryDirectory() as name:
+        folder, spawn = Path(name), multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as fresh:
+            said = {}
+            for size in (TINY, BILLION):
+                said[size] = fresh.submit(write_checkpoint, folder / f"{size} checkpoint", size).result()
+            fresh.submit(converted, folder / f"{TINY} checkpoint", "fp32", folder / TINY).result()
+            made = fresh.submit(converted, folder / f"{BILLION} checkpoint", SERVED_VARIANT, folder / BILLION).result()
+            (folder / f"{BILLION} checkpoint" / "model.safetensors").unlink()
+            answered = fresh.submit(served, folder / TINY, folder / BILLION).result()
+    steps = {"convert": made, f"serve {SERVED_TOKENS} tokens": answered}
+    return [
+        {"model": f"{BILLION}, {step}", "variant": SERVED_VARIANT, **said[BILLION], **found} for step, found in steps.items()
+    ]
+
+
+def served(draft: Path, full: Path) -> dict[str, float]:
+    """Peak and time of both services in this process, from their start to the end of an answer."""
+    before, began = peak_bytes(), time.monotonic()
+    asyncio.run(_answered(Models(draft, full, "fp32", SERVED_VARIANT)))
+    return {"peak_mib": (peak_bytes() - before) / MIB, "seconds": time.monotonic() - began}
+
+
+async def _answered(models: Models) -> None:
+    async with local_agent(Emulation(), models) as url, Client(url, timeout_s=SERVED_TIMEOUT_S) as client:
+        events = [event async for event in client.stream("a" * 8, max_tokens=SERVED_TOKENS)]
+    done = events[-1]
+    if not isinstance(done, DoneEvent) or done.verified_count != len(done.token_ids):
+        raise RuntimeError(f"the answer was not verified to its end: {done}")
+
+
 def cells(row: Mapping[str, object]) -> list[str]:
     """Numbers as a page shows them."""
     return [f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()]
@@ -123,9 +165,10 @@ def cells(row: Mapping[str, object]) -> list[str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--billion", action="store_true", help="a billion parameters: convert, quantise, serve")
     arguments = parser.parse_args()
-    sizes = ["tiny"] if arguments.quick else [size for size in SIZES if size != "tiny"]
-    rows = [row for size in sizes for row in measured(size)]
+    sizes = [TINY] if arguments.quick else [size for size in SIZES if size not in (TINY, BILLION)]
+    rows = billion() if arguments.billion else [row for size in sizes for row in measured(size)]
     publish(
         arguments, "conversion", [Grid("Measured: one conversion, one process", COLUMNS, [cells(row) for row in rows])], rows
     )

@@ -89,10 +89,14 @@ def refuse_unknown(given: Iterable[str], known: Iterable[str], where: str, prefi
 
 
 def require_one_source(pair: Path | None, draft: Path | None, full: Path | None) -> None:
-    """Raises ``ConfigurationError`` unless the models are named in one way: as a pair, as two folders, or not at all."""
-    named = [name for name, path in (("pair", pair), ("draft", draft), ("full", full)) if path is not None]
-    if named not in ([], ["pair"], ["draft", "full"]):
+    """Raises ``ConfigurationError`` unless the models are named in one way: as a pair, as two folders, or not at all; and for
+    a path that is no folder."""
+    named = {name: path for name, path in (("pair", pair), ("draft", draft), ("full", full)) if path is not None}
+    if list(named) not in ([], ["pair"], ["draft", "full"]):
         raise ConfigurationError(f"models are named by pair, or by draft and full together, not by {' and '.join(named)}")
+    for name, path in named.items():
+        if not path.is_dir():
+            raise ConfigurationError(f"{name}: {path} is not a folder; name the one that the model's files are in")
 
 
 def require_loopback(host: str, insecure: bool) -> None:

@@ -110,6 +110,9 @@ def test_any_other_address_wants_insecure(host):
 
 @pytest.mark.parametrize("load", [cloud_verifier.config.load_config, device_agent.config.load_config])
 def test_models_are_two_folders_from_any_source(load, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in "abcd":
+        Path(name).mkdir()
     file = tmp_path / "models.toml"
     file.write_text("draft = 'a'\nfull = 'b'\n")
     assert [(c.draft, c.full, c.pair) for c in [load(file)]] == [(Path("a"), Path("b"), None)]
@@ -124,3 +127,10 @@ def test_models_are_two_folders_from_any_source(load, tmp_path, monkeypatch):
 def test_models_named_in_two_ways_or_by_half_are_refused(load, named):
     with pytest.raises(ConfigurationError, match="by pair, or by draft and full together, not by " + " and ".join(named)):
         load(flags=dict.fromkeys(named, Path("a")))
+
+
+@pytest.mark.parametrize("load", [cloud_verifier.config.load_config, device_agent.config.load_config])
+@pytest.mark.parametrize("named", [("pair",), ("draft", "full")])
+def test_models_that_are_not_there_are_bad_input(load, named, tmp_path):
+    with pytest.raises(ConfigurationError, match=f"{named[0]}: .*nowhere is not a folder"):
+        load(flags=dict.fromkeys(named, tmp_path / "nowhere"))
