@@ -19,7 +19,7 @@ import resource
 import struct
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from outrider.local import Emulation, Models, local_agent
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.package_writer import LINEARS
 
+BLOCK = "conversion"
 MIB = 1 << 20
 STATUS, HIGH_WATER = Path("/proc/self/status"), "VmHWM:"
 VOCABULARY = 8192
@@ -162,6 +163,10 @@ def cells(row: Mapping[str, object]) -> list[str]:
     return [f"{value:.1f}" if isinstance(value, float) else str(value) for value in row.values()]
 
 
+def grid(rows: Sequence[Mapping[str, object]]) -> Grid:
+    return Grid("Measured: one conversion, one process", COLUMNS, [cells(row) for row in rows])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
@@ -169,9 +174,8 @@ def main() -> None:
     arguments = parser.parse_args()
     sizes = [TINY] if arguments.quick else [size for size in SIZES if size not in (TINY, BILLION)]
     rows = billion() if arguments.billion else [row for size in sizes for row in measured(size)]
-    publish(
-        arguments, "conversion", [Grid("Measured: one conversion, one process", COLUMNS, [cells(row) for row in rows])], rows
-    )
+    block = f"{BLOCK}-billion" if arguments.billion else BLOCK
+    publish(arguments, block, [grid(rows)], rows)
 
 
 if __name__ == "__main__":
