@@ -25,9 +25,9 @@ from tokenizers import Tokenizer, models
 
 from benchmarks.report import Grid, add_arguments, publish
 from speculation.engines.convert import Conversion, convert
-from speculation.engines.package_writer import LINEARS
 
 MIB = 1 << 20
+VARIANTS = ("fp32", "q4", "i8")
 STATUS, HIGH_WATER = Path("/proc/self/status"), "VmHWM:"
 VOCABULARY = 8192
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -109,7 +109,7 @@ def measured(size: str) -> list[dict[str, object]]:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as fresh:
             said = fresh.submit(write_checkpoint, checkpoint, size).result()
-            for variant in LINEARS:
+            for variant in VARIANTS:
                 found = fresh.submit(converted, checkpoint, variant, Path(folder) / variant).result()
                 rows.append({"model": size, "variant": variant, **said, **found})
     return rows

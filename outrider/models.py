@@ -16,9 +16,9 @@ from speculation.engines.architecture import DEFAULT_CONTEXT
 from speculation.errors import PackageError
 
 if TYPE_CHECKING:
-    from speculation.engines.convert import Progress
     from speculation.engines.manifest import Manifest
     from speculation.engines.package import Package
+    from speculation.engines.variants import Progress
 
 app = typer.Typer(help="Make, show and check model packages.", no_args_is_help=True, rich_markup_mode=None)
 

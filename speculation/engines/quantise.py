@@ -1,13 +1,14 @@
 """Linear layers with fewer bits, as emitters for ``graph.build``.
 
-``Int4Linear``: blocks of 32 weights share one scale (``MatMulNBits``); activations are rounded to 8 bits (accuracy level 4),
-the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an output channel, summed in
-integers, so that a row's result does not depend on its neighbours.
+``Int4Linear``: blocks of weights share one scale (``MatMulNBits``), 32 of them unless said otherwise; activations are rounded
+to 8 bits (accuracy level 4), the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an
+output channel, summed in integers, so that a row's result does not depend on its neighbours.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +16,8 @@ from numpy.typing import NDArray
 from speculation.engines.graph import GraphParts, Matrix
 
 BLOCK = 32
+BLOCKS = (16, 32, 64, 128, 256)
+"""Weights that share a scale. ``MatMulNBits`` takes powers of two from 16 on, and no more than 256."""
 ACCURACY_LEVEL = 4
 SHRINKS = np.linspace(0.76, 1.0, 13)
 """Scales tried for a block, relative to the one that just covers its largest weight."""
@@ -22,16 +25,16 @@ SLICE_WEIGHTS = 1 << 17
 """Weights rounded at a time: some temporaries are as large in float32, and rows do not depend on each other."""
 
 
-def to_int4_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round a matrix [out, in] to 4 bits with the scale of least squared error a block.
+def to_int4_blocks(weight: NDArray[np.float32], block: int = BLOCK) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round a matrix [out, in] to 4 bits with the scale of least squared error for each ``block`` weights of a row.
 
-    Returns packed values uint8 [out, blocks, BLOCK / 2], low half first, with zero point 8, and scales float32 [out, blocks].
+    Returns packed values uint8 [out, blocks, block / 2], low half first, with zero point 8, and scales float32 [out, blocks].
     """
     out_size, in_size = weight.shape
-    blocks = -(-in_size // BLOCK)
-    packed, scales = np.empty((out_size, blocks, BLOCK // 2), np.uint8), np.empty((out_size, blocks), np.float32)
+    blocks = -(-in_size // block)
+    packed, scales = np.empty((out_size, blocks, block // 2), np.uint8), np.empty((out_size, blocks), np.float32)
     for rows in _slices(weight.shape):
-        packed[rows], scales[rows] = _rounded_to_int4(weight[rows], blocks)
+        packed[rows], scales[rows] = _rounded_to_int4(weight[rows], blocks, block)
     return packed, scales
 
 
@@ -51,10 +54,10 @@ def _slices(shape: tuple[int, ...]) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, shape[0], step))
 
 
-def _rounded_to_int4(weight: NDArray[np.float32], blocks: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    padded = np.zeros((len(weight), blocks * BLOCK), np.float32)
+def _rounded_to_int4(weight: NDArray[np.float32], blocks: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    padded = np.zeros((len(weight), blocks * block), np.float32)
     padded[:, : weight.shape[1]] = weight
-    values = padded.reshape(len(weight), blocks, BLOCK)
+    values = padded.reshape(len(weight), blocks, block)
     scales = _best_scales(values)
     levels = _levels(values, scales)
     return (levels[..., 0::2] | levels[..., 1::2] << 4).astype(np.uint8), scales
@@ -62,7 +65,7 @@ def _rounded_to_int4(weight: NDArray[np.float32], blocks: int) -> tuple[NDArray[
 
 def from_int4_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float32], in_size: int) -> NDArray[np.float32]:
     """The matrix [out, in] that packed values stand for."""
-    levels = np.stack((packed & 15, packed >> 4), axis=-1).reshape(*scales.shape, BLOCK)
+    levels = np.stack((packed & 15, packed >> 4), axis=-1).reshape(*scales.shape, 2 * packed.shape[-1])
     values = (levels.astype(np.float32) - 8) * scales[..., None]
     return values.reshape(len(scales), -1)[:, :in_size]
 
@@ -84,14 +87,17 @@ def _levels(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray
     return levels
 
 
+@dataclass(frozen=True, slots=True)
 class Int4Linear:
-    """4-bit weights in blocks, 8-bit activations."""
+    """4-bit weights with a scale for each ``block`` of them, 8-bit activations."""
+
+    block: int = BLOCK
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
-        packed, scales = to_int4_blocks(weight.read())
+        packed, scales = to_int4_blocks(weight.read(), self.block)
         inputs = [x, parts.constant(f"{name}.weight_q4", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
         sizes = {"K": weight.shape[1], "N": weight.shape[0]}
-        options = {"bits": 4, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
+        options = {"bits": 4, "block_size": self.block, "accuracy_level": ACCURACY_LEVEL}
         return parts.node("MatMulNBits", inputs, name, "com.microsoft", **sizes, **options)
 
 

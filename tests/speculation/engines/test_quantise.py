@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from speculation.engines.quantise import BLOCK, from_int4_blocks, to_int4_blocks
+from speculation.engines.quantise import BLOCK, BLOCKS, from_int4_blocks, to_int4_blocks
 
 
 def rounded(weight):
@@ -19,6 +19,23 @@ def test_rounding_keeps_the_shape_and_stays_within_half_a_step(in_size):
     assert (packed.shape, scales.shape) == ((5, blocks, BLOCK // 2), (5, blocks))
     assert rounded(weight).shape == weight.shape
     assert np.abs(rounded(weight) - weight).max() < 0.5
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_has_a_scale_of_its_own(block):
+    """It is rounded as it would be alone."""
+    weight = np.random.default_rng(2).normal(size=(3, 512)).astype(np.float32)
+    packed, scales = to_int4_blocks(weight, block)
+    assert (packed.shape, scales.shape) == ((3, 512 // block, block // 2), (3, 512 // block))
+    alone, alone_scales = to_int4_blocks(weight[1:2, block : 2 * block], block)
+    np.testing.assert_array_equal(packed[1, 1], alone[0, 0])
+    assert scales[1, 1] == alone_scales[0, 0]
+
+
+def test_smaller_blocks_are_closer():
+    weight = np.random.default_rng(3).normal(size=(16, 512)).astype(np.float32)
+    errors = [np.square(from_int4_blocks(*to_int4_blocks(weight, block), 512) - weight).mean() for block in BLOCKS]
+    assert errors == sorted(errors)
 
 
 def test_values_on_the_grid_are_kept():
