@@ -152,6 +152,9 @@ def rows_a_second(engines: Engines, num_rounds: int, what: str) -> dict[str, dic
             for label, (num_sessions, rows) in PASSES.items():
                 took_s = [_pass_s(engines[name], sessions[name][:num_sessions], rows) for _ in range(IN_A_ROW)]
                 best_s[name][label] = min(best_s[name][label], *took_s)
+    for name, caches in sessions.items():
+        for cache in caches:
+            engines[name].close(cache)
     return {
         name: {label: sessions * rows / best[label] for label, (sessions, rows) in PASSES.items()}
         for name, best in best_s.items()

@@ -48,5 +48,7 @@ def test_every_variant_is_made_and_timed(tmp_path):
     package = with_variants(tiny_package(tmp_path / "tiny", variants=("fp32", "q4")), tmp_path / "copy")
     assert variant_names() == ["fp32", "i8", "q4_b16", "q4", "q4_b64", "q4_b128"]
     assert set(package.variants) == set(variant_names())
-    found = rows_a_second({v: OnnxEngine(package, v, slots()) for v in variant_names()}, 1, "tiny")
+    engines = {variant: OnnxEngine(package, variant, slots()) for variant in variant_names()}
+    found = rows_a_second(engines, 1, "tiny")
+    assert [engine.open() for engine in engines.values() for _ in range(slots())]
     assert all(speeds.keys() == PASSES.keys() and min(speeds.values()) > 0 for speeds in found.values())
