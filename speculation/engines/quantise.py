@@ -3,6 +3,10 @@
 ``Int4Linear``: blocks of weights share one scale (``MatMulNBits``), 32 of them unless said otherwise; activations are rounded
 to 8 bits (accuracy level 4), the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an
 output channel, summed in integers, so that a row's result does not depend on its neighbours.
+
+x86 without VNNI adds two products of an unsigned and a signed byte in 16 bits and cuts off what does not fit (``vpmaddubsw``).
+Weights up to 63 always fit, 2 * 255 * 63 < 2**15, so they have 7 bits and the product is fast and right on every processor.
+Signed activations would spare that bit, but ONNX Runtime multiplies them there without vector instructions.
 """
 
 from __future__ import annotations
@@ -19,6 +23,8 @@ BLOCK = 32
 BLOCKS = (16, 32, 64, 128, 256)
 """Weights that share a scale. ``MatMulNBits`` takes powers of two from 16 on, and no more than 256."""
 ACCURACY_LEVEL = 4
+MOST_INT8, MOST_ROW, ROW_ZERO = 63, 127, 128
+"""The largest level of a weight and of an activation, and the byte that stands for an activation of zero."""
 SHRINKS = np.linspace(0.76, 1.0, 13)
 """Scales tried for a block, relative to the one that just covers its largest weight."""
 SLICE_WEIGHTS = 1 << 17
@@ -39,12 +45,12 @@ def to_int4_blocks(weight: NDArray[np.float32], block: int = BLOCK) -> tuple[NDA
 
 
 def to_int8_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a matrix [out, in] to int8 from -127 to 127, with a scale for each of its rows, float32 [out]."""
+    """Round a matrix [out, in] to int8, at most ``MOST_INT8`` either way, with a scale for each of its rows, float32 [out]."""
     levels, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
     for rows in _slices(weight.shape):
         most = np.abs(weight[rows]).max(axis=1)
-        scales[rows] = np.maximum(most, np.finfo(np.float32).tiny) / np.float32(127)
-        levels[rows] = np.clip(np.rint(weight[rows] / scales[rows][:, None]), -127, 127)
+        scales[rows] = np.maximum(most, np.finfo(np.float32).tiny) / np.float32(MOST_INT8)
+        levels[rows] = np.clip(np.rint(weight[rows] / scales[rows][:, None]), -MOST_INT8, MOST_INT8)
     return levels, scales
 
 
@@ -102,26 +108,29 @@ class Int4Linear:
 
 
 class Int8RowLinear:
-    """8-bit weights with a scale a channel, 8-bit activations with a scale a row."""
+    """Weights in 8 bits, of which 7 are used, with a scale a channel; 8-bit activations with a scale a row."""
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
         levels, scales = to_int8_rows(weight.read())
         matrix = parts.constant(f"{name}.weight_i8", levels.T)
         channel = parts.constant(f"{name}.scales", scales)
         rows, row_scale = self._rounded_rows(parts, name, x)
-        total = parts.node("MatMulInteger", [rows, matrix], f"{name}.total")
+        zero = parts.constant("row_zero", np.array(ROW_ZERO, np.uint8), is_read_whole=False)
+        total = parts.node("MatMulInteger", [rows, matrix, zero], f"{name}.total")
         total = parts.node("Cast", [total], f"{name}.total_f32", to=1)
         scaled = parts.node("Mul", [total, row_scale], f"{name}.by_row")
         return parts.node("Mul", [scaled, channel], name)
 
     @staticmethod
     def _rounded_rows(parts: GraphParts, name: str, x: str) -> tuple[str, str]:
-        """Rows as int8 [rows, in], and their scales [rows, 1]; as uint8, AVX2 alone would cut off their sums."""
+        """Rows as uint8 [rows, in] around ``ROW_ZERO``, and their scales [rows, 1]."""
         size = parts.node("Abs", [x], f"{name}.size")
         axis = parts.constant("last_axis", np.array([-1], np.int64), is_read_whole=False)
         most = parts.node("ReduceMax", [size, axis], f"{name}.most", keepdims=1)
         least = parts.constant("least_scale", np.array(1e-30, np.float32), is_read_whole=False)
-        levels = parts.constant("levels", np.array(127, np.float32), is_read_whole=False)
+        levels = parts.constant("levels", np.array(MOST_ROW, np.float32), is_read_whole=False)
         scale = parts.node("Max", [parts.node("Div", [most, levels], f"{name}.step"), least], f"{name}.row_scale")
         ratio = parts.node("Round", [parts.node("Div", [x, scale], f"{name}.ratio")], f"{name}.rounded")
-        return parts.node("Cast", [ratio], f"{name}.rows", to=3), scale
+        middle = parts.constant("row_middle", np.array(ROW_ZERO, np.float32), is_read_whole=False)
+        shifted = parts.node("Add", [ratio, middle], f"{name}.shifted")
+        return parts.node("Cast", [shifted], f"{name}.rows", to=2), scale

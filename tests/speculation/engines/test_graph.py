@@ -9,7 +9,7 @@ from speculation.engines.architecture import Architecture
 from speculation.engines.base import Chunk
 from speculation.engines.graph import build
 from speculation.engines.onnx import OnnxEngine
-from speculation.engines.quantise import BLOCK, BLOCKS, from_int4_blocks, to_int4_blocks
+from speculation.engines.quantise import BLOCK, BLOCKS, MOST_INT8, from_int4_blocks, to_int4_blocks
 from speculation.errors import PackageError
 from tests.speculation.engines.tiny import TINY, reference_logits, tiny_package, tiny_weights, token_ids
 
@@ -49,7 +49,7 @@ def to_int4(weight, block=BLOCK):
 
 
 def to_int8(weight):
-    scales = np.abs(weight).max(axis=1, keepdims=True) / 127
+    scales = np.abs(weight).max(axis=1, keepdims=True) / MOST_INT8
     return np.rint(weight / scales) * scales
 
 

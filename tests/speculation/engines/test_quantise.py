@@ -1,9 +1,12 @@
-"""Rounding of weights to 4 bits."""
+"""Rounding of weights to 4 and 8 bits."""
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
-from speculation.engines.quantise import BLOCK, BLOCKS, from_int4_blocks, to_int4_blocks
+from speculation.engines.graph import IR_VERSION, OPSET, GraphParts, Matrix
+from speculation.engines.quantise import BLOCK, BLOCKS, Int8RowLinear, from_int4_blocks, to_int4_blocks
 
 
 def rounded(weight):
@@ -54,3 +57,22 @@ def test_the_chosen_scales_are_better_than_those_that_just_cover_the_largest_wei
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
     plain = np.clip(np.rint(blocks / (largest / -8)), -8, 7) * (largest / -8)
     assert np.square(rounded(weight) - weight).mean() < 0.95 * np.square(plain - blocks).mean()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_8_bit_products_are_summed_whole_on_every_processor(sign):
+    """Where 16 bits are all that two of them get, too; ONNX Runtime is asked, not the rule."""
+    weight, rows = np.full((16, 64), 0.5 * sign, np.float32), np.full((4, 64), 3, np.float32)
+    np.testing.assert_allclose(product(Int8RowLinear(), rows, weight), rows @ weight.T, rtol=1e-5)
+
+
+def product(linear, rows, weight):
+    """``rows @ weight.T`` as a runtime computes it by a linear layer."""
+    parts = GraphParts()
+    linear.emit(parts, "y", "x", Matrix(("w",), (weight.shape,), {"w": weight}))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in "xy"]
+    graph = helper.make_graph(parts.nodes, "product", values[:1], values[1:], list(parts.constants.values()))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": rows})[0]
