@@ -31,10 +31,10 @@ from device_agent.events import DoneEvent
 from outrider.client import Client
 from outrider.local import Emulation, Models, local_agent
 from speculation.engines.convert import Conversion, convert
-from speculation.engines.package_writer import LINEARS
 
 BLOCK = "conversion"
 MIB = 1 << 20
+VARIANTS = ("fp32", "q4", "i8")
 STATUS, HIGH_WATER = Path("/proc/self/status"), "VmHWM:"
 VOCABULARY = 8192
 SIZES: Mapping[str, Mapping[str, int]] = {
@@ -119,7 +119,7 @@ def measured(size: str) -> list[dict[str, object]]:
         spawn = multiprocessing.get_context("spawn")
         with ProcessPoolExecutor(1, spawn, max_tasks_per_child=1) as fresh:
             said = fresh.submit(write_checkpoint, checkpoint, size).result()
-            for variant in LINEARS:
+            for variant in VARIANTS:
                 found = fresh.submit(converted, checkpoint, variant, Path(folder) / variant).result()
                 rows.append({"model": size, "variant": variant, **said, **found})
     return rows

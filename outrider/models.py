@@ -1,4 +1,4 @@
-"""`outrider models`: make a package of a checkpoint, tell what a package is, check its files."""
+"""`outrider models`: make a package of a checkpoint, quantise it, tell what it is, check its files."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from speculation.engines.architecture import DEFAULT_CONTEXT
 from speculation.errors import PackageError
 
 if TYPE_CHECKING:
-    from speculation.engines.convert import Progress
     from speculation.engines.manifest import Manifest
     from speculation.engines.package import Package
+    from speculation.engines.variants import Progress
 
-app = typer.Typer(help="Make, show and check model packages.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(help="Make, quantise, show and check model packages.", no_args_is_help=True, rich_markup_mode=None)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]
@@ -35,7 +35,9 @@ def convert_command(
         ),
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The package to make: a folder that is new, or empty.")],
-    variant: Annotated[list[str] | None, typer.Option(metavar="NAME", help="fp32 (the default), q4 or i8; may repeat.")] = None,
+    variant: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="fp32 (the default), q4, i8, or q4_b64 and so on; may repeat.")
+    ] = None,
     context: Annotated[
         int | None,
         typer.Option(metavar="N", help=f"Tokens of a session, prompt included; else the model's, at most {DEFAULT_CONTEXT}."),
@@ -66,6 +68,41 @@ def convert_command(
         print(json_format.dumps(made))
     else:
         print(f"{out}: {manifest.name}, {', '.join(manifest.variants)}, context {manifest.context_length}, {made['seconds']} s")
+
+
+@app.command()
+def quantize(
+    package: PackageArgument,
+    to: Annotated[str, typer.Option("--to", metavar="KIND", help="int8, or int4.")],
+    block: Annotated[
+        int | None,
+        typer.Option(metavar="N", help="int4: weights that share a scale, a power of two from 16 to 256; 32 by default."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Leave the package as it is; a copy of it with the variant goes here.")
+    ] = None,
+    json: JsonOption = False,
+) -> None:
+    """Add a quantised variant to a package.
+
+    It is called i8, q4, or q4_b64 where a block has 64 weights. They come from model.safetensors where the package has it, else
+    from its fp32 graph, one weight at a time. All of it happens, or nothing.
+    """
+    from speculation.engines.adding import Quantisation, add_quantised
+
+    began = time.monotonic()
+    wanted = Quantisation(package, to, block, out)
+    with _bar(is_shown=sys.stderr.isatty() and not json) as progress:
+        manifest = add_quantised(wanted, progress)
+    place, seconds = out or package, round(time.monotonic() - began, 3)
+    if json:
+        told = {"package": str(place), "variant": wanted.variant, **_summary(place, manifest), "seconds": seconds}
+        print(json_format.dumps(told))
+    else:
+        graph = manifest.variants[wanted.variant].graph
+        print(
+            f"{place}: {manifest.name} has {wanted.variant} in {graph}, beside {_others(manifest, wanted.variant)}, {seconds} s"
+        )
 
 
 @app.command()
@@ -133,6 +170,10 @@ def _summary(path: Path, manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "files": {name: {"bytes": sizes.get(name), "sha256": digest} for name, digest in sorted(manifest.files.items())},
     }
+
+
+def _others(manifest: Manifest, variant: str) -> str:
+    return ", ".join(name for name in manifest.variants if name != variant)
 
 
 def _architecture(package: Package) -> dict[str, Any]:

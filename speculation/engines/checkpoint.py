@@ -6,6 +6,7 @@ Nothing in the folder is trusted: a refusal is a ``PackageError`` that names the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +53,11 @@ class Checkpoint(Mapping[str, NDArray[np.float32]]):
     def tensor(self, name: str) -> Tensor:
         """What the file's header says of a weight, without reading it."""
         return self._files[name].tensors[name]
+
+    @cached_property
+    def sizes(self) -> Mapping[str, int]:
+        """How many values each weight has, without reading any."""
+        return {name: self.tensor(name).size for name in self}
 
     def are_equal(self, name: str, other: str) -> bool:
         """Whether two weights of one shape hold the same values; a block of each is in memory at a time."""

@@ -15,7 +15,7 @@ from safetensors.numpy import save
 
 from speculation.engines.architecture import Architecture
 from speculation.engines.files import file_digest
-from speculation.engines.graph import Float32Linear, Linear, build
+from speculation.engines.graph import build
 from speculation.engines.manifest import (
     CONFIG,
     GENERATION,
@@ -30,11 +30,8 @@ from speculation.engines.manifest import (
     Variant,
     pair_digest,
 )
-from speculation.engines.quantise import Int4Linear, Int8RowLinear
+from speculation.engines.variants import GRAPHS, LINEARS
 from speculation.errors import PackageError, UnknownNameError
-
-LINEARS: Mapping[str, Linear] = {"fp32": Float32Linear(), "q4": Int4Linear(), "i8": Int8RowLinear()}
-GRAPHS = {"fp32": "onnx/model.onnx", "q4": "onnx/model_q4.onnx", "i8": "onnx/model_i8.onnx"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +75,7 @@ def write_package(path: Path, source: PackageSource) -> Manifest:
         variants=variants,
         files={name: file_digest(path / name) for name in files},
     )
-    write_json(path / MANIFEST, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
+    write_manifest(path, manifest)
     return manifest
 
 
@@ -100,6 +97,11 @@ def write_pair(path: Path, name: str, version: int, draft: PackageSource, full: 
     )
     write_json(path / PAIR, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
     return manifest
+
+
+def write_manifest(path: Path, manifest: Manifest) -> None:
+    """Write a package's manifest into its folder."""
+    write_json(path / MANIFEST, {"schema_version": SCHEMA_VERSION, **asdict(manifest)})
 
 
 def write_json(path: Path, value: object) -> None:

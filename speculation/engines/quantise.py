@@ -1,13 +1,18 @@
 """Linear layers with fewer bits, as emitters for ``graph.build``.
 
-``Int4Linear``: blocks of 32 weights share one scale (``MatMulNBits``); activations are rounded to 8 bits (accuracy level 4),
-the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an output channel, summed in
-integers, so that a row's result does not depend on its neighbours.
+``Int4Linear``: blocks of weights share one scale (``MatMulNBits``), 32 of them unless said otherwise; activations are rounded
+to 8 bits (accuracy level 4), the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an
+output channel, summed in integers, so that a row's result does not depend on its neighbours.
+
+x86 without VNNI adds two products of an unsigned and a signed byte in 16 bits and cuts off what does not fit (``vpmaddubsw``).
+Weights up to 63 always fit, 2 * 255 * 63 < 2**15, so they have 7 bits and the product is fast and right on every processor.
+Signed activations would spare that bit, but ONNX Runtime multiplies them there without vector instructions.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,33 +20,37 @@ from numpy.typing import NDArray
 from speculation.engines.graph import GraphParts, Matrix
 
 BLOCK = 32
+BLOCKS = (16, 32, 64, 128, 256)
+"""Weights that share a scale. ``MatMulNBits`` takes powers of two from 16 on, and no more than 256."""
 ACCURACY_LEVEL = 4
+MOST_INT8, MOST_ROW, ROW_ZERO = 63, 127, 128
+"""The largest level of a weight and of an activation, and the byte that stands for an activation of zero."""
 SHRINKS = np.linspace(0.76, 1.0, 13)
 """Scales tried for a block, relative to the one that just covers its largest weight."""
 SLICE_WEIGHTS = 1 << 17
 """Weights rounded at a time: some temporaries are as large in float32, and rows do not depend on each other."""
 
 
-def to_int4_blocks(weight: NDArray[np.float32]) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    """Round a matrix [out, in] to 4 bits with the scale of least squared error a block.
+def to_int4_blocks(weight: NDArray[np.float32], block: int = BLOCK) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round a matrix [out, in] to 4 bits with the scale of least squared error for each ``block`` weights of a row.
 
-    Returns packed values uint8 [out, blocks, BLOCK / 2], low half first, with zero point 8, and scales float32 [out, blocks].
+    Returns packed values uint8 [out, blocks, block / 2], low half first, with zero point 8, and scales float32 [out, blocks].
     """
     out_size, in_size = weight.shape
-    blocks = -(-in_size // BLOCK)
-    packed, scales = np.empty((out_size, blocks, BLOCK // 2), np.uint8), np.empty((out_size, blocks), np.float32)
+    blocks = -(-in_size // block)
+    packed, scales = np.empty((out_size, blocks, block // 2), np.uint8), np.empty((out_size, blocks), np.float32)
     for rows in _slices(weight.shape):
-        packed[rows], scales[rows] = _rounded_to_int4(weight[rows], blocks)
+        packed[rows], scales[rows] = _rounded_to_int4(weight[rows], blocks, block)
     return packed, scales
 
 
 def to_int8_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round a matrix [out, in] to int8 from -127 to 127, with a scale for each of its rows, float32 [out]."""
+    """Round a matrix [out, in] to int8, at most ``MOST_INT8`` either way, with a scale for each of its rows, float32 [out]."""
     levels, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
     for rows in _slices(weight.shape):
         most = np.abs(weight[rows]).max(axis=1)
-        scales[rows] = np.maximum(most, np.finfo(np.float32).tiny) / np.float32(127)
-        levels[rows] = np.clip(np.rint(weight[rows] / scales[rows][:, None]), -127, 127)
+        scales[rows] = np.maximum(most, np.finfo(np.float32).tiny) / np.float32(MOST_INT8)
+        levels[rows] = np.clip(np.rint(weight[rows] / scales[rows][:, None]), -MOST_INT8, MOST_INT8)
     return levels, scales
 
 
@@ -51,10 +60,10 @@ def _slices(shape: tuple[int, ...]) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, shape[0], step))
 
 
-def _rounded_to_int4(weight: NDArray[np.float32], blocks: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    padded = np.zeros((len(weight), blocks * BLOCK), np.float32)
+def _rounded_to_int4(weight: NDArray[np.float32], blocks: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    padded = np.zeros((len(weight), blocks * block), np.float32)
     padded[:, : weight.shape[1]] = weight
-    values = padded.reshape(len(weight), blocks, BLOCK)
+    values = padded.reshape(len(weight), blocks, block)
     scales = _best_scales(values)
     levels = _levels(values, scales)
     return (levels[..., 0::2] | levels[..., 1::2] << 4).astype(np.uint8), scales
@@ -62,7 +71,7 @@ def _rounded_to_int4(weight: NDArray[np.float32], blocks: int) -> tuple[NDArray[
 
 def from_int4_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float32], in_size: int) -> NDArray[np.float32]:
     """The matrix [out, in] that packed values stand for."""
-    levels = np.stack((packed & 15, packed >> 4), axis=-1).reshape(*scales.shape, BLOCK)
+    levels = np.stack((packed & 15, packed >> 4), axis=-1).reshape(*scales.shape, 2 * packed.shape[-1])
     values = (levels.astype(np.float32) - 8) * scales[..., None]
     return values.reshape(len(scales), -1)[:, :in_size]
 
@@ -84,38 +93,44 @@ def _levels(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray
     return levels
 
 
+@dataclass(frozen=True, slots=True)
 class Int4Linear:
-    """4-bit weights in blocks, 8-bit activations."""
+    """4-bit weights with a scale for each ``block`` of them, 8-bit activations."""
+
+    block: int = BLOCK
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
-        packed, scales = to_int4_blocks(weight.read())
+        packed, scales = to_int4_blocks(weight.read(), self.block)
         inputs = [x, parts.constant(f"{name}.weight_q4", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
         sizes = {"K": weight.shape[1], "N": weight.shape[0]}
-        options = {"bits": 4, "block_size": BLOCK, "accuracy_level": ACCURACY_LEVEL}
+        options = {"bits": 4, "block_size": self.block, "accuracy_level": ACCURACY_LEVEL}
         return parts.node("MatMulNBits", inputs, name, "com.microsoft", **sizes, **options)
 
 
 class Int8RowLinear:
-    """8-bit weights with a scale a channel, 8-bit activations with a scale a row."""
+    """Weights in 8 bits, of which 7 are used, with a scale a channel; 8-bit activations with a scale a row."""
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
         levels, scales = to_int8_rows(weight.read())
         matrix = parts.constant(f"{name}.weight_i8", levels.T)
         channel = parts.constant(f"{name}.scales", scales)
         rows, row_scale = self._rounded_rows(parts, name, x)
-        total = parts.node("MatMulInteger", [rows, matrix], f"{name}.total")
+        zero = parts.constant("row_zero", np.array(ROW_ZERO, np.uint8), is_read_whole=False)
+        total = parts.node("MatMulInteger", [rows, matrix, zero], f"{name}.total")
         total = parts.node("Cast", [total], f"{name}.total_f32", to=1)
         scaled = parts.node("Mul", [total, row_scale], f"{name}.by_row")
         return parts.node("Mul", [scaled, channel], name)
 
     @staticmethod
     def _rounded_rows(parts: GraphParts, name: str, x: str) -> tuple[str, str]:
-        """Rows as int8 [rows, in], and their scales [rows, 1]; as uint8, AVX2 alone would cut off their sums."""
+        """Rows as uint8 [rows, in] around ``ROW_ZERO``, and their scales [rows, 1]."""
         size = parts.node("Abs", [x], f"{name}.size")
         axis = parts.constant("last_axis", np.array([-1], np.int64), is_read_whole=False)
         most = parts.node("ReduceMax", [size, axis], f"{name}.most", keepdims=1)
         least = parts.constant("least_scale", np.array(1e-30, np.float32), is_read_whole=False)
-        levels = parts.constant("levels", np.array(127, np.float32), is_read_whole=False)
+        levels = parts.constant("levels", np.array(MOST_ROW, np.float32), is_read_whole=False)
         scale = parts.node("Max", [parts.node("Div", [most, levels], f"{name}.step"), least], f"{name}.row_scale")
         ratio = parts.node("Round", [parts.node("Div", [x, scale], f"{name}.ratio")], f"{name}.rounded")
-        return parts.node("Cast", [ratio], f"{name}.rows", to=3), scale
+        middle = parts.constant("row_middle", np.array(ROW_ZERO, np.float32), is_read_whole=False)
+        shifted = parts.node("Add", [ratio, middle], f"{name}.shifted")
+        return parts.node("Cast", [shifted], f"{name}.rows", to=2), scale

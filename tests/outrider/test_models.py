@@ -7,6 +7,7 @@ import pytest
 from outrider import cli, models
 from speculation.engines.architecture import SUPPORTED
 from speculation.engines.package import Package
+from speculation.engines.quantise import BLOCK
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 
 CONFIG = config_of("qwen3")
@@ -40,7 +41,7 @@ def test_help_tells_every_flag_and_family(outrider):
     flags = ("--out", "--variant", "--context", "--name", "--licence", "--end-token", "--json")
     assert [word for word in (*flags, *SUPPORTED) if word not in shown] == []
     code, shown, _ = outrider("models", "--help")
-    assert [verb for verb in ("convert", "show", "verify") if verb not in shown] == []
+    assert [verb for verb in ("convert", "quantize", "show", "verify") if verb not in shown] == []
 
 
 def test_a_conversion_says_in_one_line_what_it_made(checkpoint, tmp_path, outrider):
@@ -94,6 +95,58 @@ def test_an_out_folder_must_be_named(checkpoint, outrider):
     code, _, said = outrider("models", "convert", checkpoint)
     assert code == 2
     assert "--out" in said
+
+
+def test_quantising_says_in_one_line_what_it_added(package, outrider):
+    code, shown, said = outrider("models", "quantize", package, "--to", "int4", "--block", 64)
+    assert (code, said, shown.count("\n")) == (0, "", 1)
+    assert shown.startswith(f"{package}: checkpoint has q4_b64 in onnx/model_q4_b64.onnx, beside fp32, ")
+    assert Package(package).variants == ("fp32", "q4_b64")
+    assert outrider("models", "verify", package)[0] == 0
+
+
+def test_a_program_is_told_of_the_copy_that_was_quantised(package, tmp_path, outrider):
+    before, out = Package(package).digest, tmp_path / "copy"
+    code, shown, said = outrider("models", "quantize", package, "--to", "int8", "--out", out, "--json")
+    assert (code, said, shown.count("\n")) == (0, "", 1)
+    made = json.loads(shown)
+    assert (made["package"], made["variant"], list(made["variants"])) == (str(out), "i8", ["fp32", "i8"])
+    assert made["digest"] == Package(out).digest != before
+    assert Package(package).digest == before
+
+
+def test_its_help_names_the_usual_block(outrider):
+    code, shown, _ = outrider("models", "quantize", "--help")
+    words = " ".join(shown.split())
+    assert code == 0
+    assert [word for word in ("--to", "--block", "--out", "--json", f"{BLOCK} by default") if word not in words] == []
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "message"),
+    [
+        ([], 2, "--to"),
+        (["--to", "int3"], 2, "unknown kind of weights 'int3'; known: int4, int8"),
+        (["--to", "int4", "--block", "48"], 2, "one of 16, 32, 64, 128, 256; not 48"),
+        (["--to", "int8", "--block", "32"], 2, "leave the block out"),
+        (["--to", "int4", "--out", "."], 2, "exists already"),
+    ],
+)
+def test_a_quantisation_that_cannot_be_is_one_line_and_an_exit_code(package, outrider, options, code, message):
+    left, shown, said = outrider("models", "quantize", package, *options)
+    assert (left, shown) == (code, "")
+    assert message in said
+    assert Package(package).variants == ("fp32",)
+
+
+def test_what_is_wrong_with_a_package_is_another_exit_code(package, checkpoint, outrider):
+    code, _, said = outrider("models", "quantize", checkpoint, "--to", "int4")
+    assert (code, said.count("\n")) == (1, 1)
+    assert f"`outrider models convert {checkpoint} --out DIR --variant fp32`" in said
+    (package / "tokenizer.json").write_text("{}")
+    code, _, said = outrider("models", "quantize", package, "--to", "int4")
+    assert code == 1
+    assert "is damaged" in said
 
 
 def test_a_progress_bar_goes_to_standard_error(capsys):

@@ -16,7 +16,7 @@ from speculation.engines.external import ALIGNMENT_BYTES, ExternalData
 from speculation.engines.graph import build
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
-from speculation.engines.package_writer import LINEARS
+from speculation.engines.variants import LINEARS
 from speculation.errors import PackageError
 from tests.speculation.engines.families import config_of, shapes_of, weights_of, write_checkpoint
 from tests.speculation.engines.tiny import token_ids

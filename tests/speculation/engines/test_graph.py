@@ -9,7 +9,7 @@ from speculation.engines.architecture import Architecture
 from speculation.engines.base import Chunk
 from speculation.engines.graph import build
 from speculation.engines.onnx import OnnxEngine
-from speculation.engines.quantise import from_int4_blocks, to_int4_blocks
+from speculation.engines.quantise import BLOCK, BLOCKS, MOST_INT8, from_int4_blocks, to_int4_blocks
 from speculation.errors import PackageError
 from tests.speculation.engines.tiny import TINY, reference_logits, tiny_package, tiny_weights, token_ids
 
@@ -43,13 +43,13 @@ def test_the_graph_agrees_with_a_plain_forward_in_float64(tmp_path, overrides):
     assert relative_difference(logits_of(package, tokens), reference_logits(package, tokens)) < FLOAT32_TOLERANCE
 
 
-def to_int4(weight):
-    packed, scales = to_int4_blocks(weight.astype(np.float32))
+def to_int4(weight, block=BLOCK):
+    packed, scales = to_int4_blocks(weight.astype(np.float32), block)
     return from_int4_blocks(packed, scales, weight.shape[1]).astype(np.float64)
 
 
 def to_int8(weight):
-    scales = np.abs(weight).max(axis=1, keepdims=True) / 127
+    scales = np.abs(weight).max(axis=1, keepdims=True) / MOST_INT8
     return np.rint(weight / scales) * scales
 
 
@@ -60,6 +60,16 @@ def test_a_quantised_graph_agrees_with_a_plain_forward_of_its_rounded_weights(tm
     found, wanted = logits_of(package, tokens, variant), reference_logits(package, tokens, rounded)
     assert np.abs(found - wanted).mean() < 0.12 * wanted.std()
     assert np.abs(reference_logits(package, tokens) - wanted).mean() > 0.01 * wanted.std()
+
+
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block != BLOCK])
+def test_a_graph_of_any_block_size_agrees_with_a_plain_forward_of_its_rounded_weights(tmp_path, block):
+    """Also where a block is longer than a row of the matrix."""
+    variant = f"q4_b{block}"
+    package, tokens = tiny_package(tmp_path, variants=(variant,), hidden_size=64), token_ids(90)
+    found = logits_of(package, tokens, variant)
+    wanted = reference_logits(package, tokens, lambda weight: to_int4(weight, block))
+    assert np.abs(found - wanted).mean() < 0.12 * wanted.std()
 
 
 def test_the_graph_agrees_with_the_network_that_is_trained(tmp_path):

@@ -1,9 +1,12 @@
-"""Rounding of weights to 4 bits."""
+"""Rounding of weights to 4 and 8 bits."""
 
 import numpy as np
+import onnxruntime
 import pytest
+from onnx import TensorProto, helper
 
-from speculation.engines.quantise import BLOCK, from_int4_blocks, to_int4_blocks
+from speculation.engines.graph import IR_VERSION, OPSET, GraphParts, Matrix
+from speculation.engines.quantise import BLOCK, BLOCKS, Int8RowLinear, from_int4_blocks, to_int4_blocks
 
 
 def rounded(weight):
@@ -19,6 +22,23 @@ def test_rounding_keeps_the_shape_and_stays_within_half_a_step(in_size):
     assert (packed.shape, scales.shape) == ((5, blocks, BLOCK // 2), (5, blocks))
     assert rounded(weight).shape == weight.shape
     assert np.abs(rounded(weight) - weight).max() < 0.5
+
+
+@pytest.mark.parametrize("block", BLOCKS)
+def test_each_block_has_a_scale_of_its_own(block):
+    """It is rounded as it would be alone."""
+    weight = np.random.default_rng(2).normal(size=(3, 512)).astype(np.float32)
+    packed, scales = to_int4_blocks(weight, block)
+    assert (packed.shape, scales.shape) == ((3, 512 // block, block // 2), (3, 512 // block))
+    alone, alone_scales = to_int4_blocks(weight[1:2, block : 2 * block], block)
+    np.testing.assert_array_equal(packed[1, 1], alone[0, 0])
+    assert scales[1, 1] == alone_scales[0, 0]
+
+
+def test_smaller_blocks_are_closer():
+    weight = np.random.default_rng(3).normal(size=(16, 512)).astype(np.float32)
+    errors = [np.square(from_int4_blocks(*to_int4_blocks(weight, block), 512) - weight).mean() for block in BLOCKS]
+    assert errors == sorted(errors)
 
 
 def test_values_on_the_grid_are_kept():
@@ -37,3 +57,22 @@ def test_the_chosen_scales_are_better_than_those_that_just_cover_the_largest_wei
     largest = np.take_along_axis(blocks, np.abs(blocks).argmax(-1, keepdims=True), -1)
     plain = np.clip(np.rint(blocks / (largest / -8)), -8, 7) * (largest / -8)
     assert np.square(rounded(weight) - weight).mean() < 0.95 * np.square(plain - blocks).mean()
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_the_largest_8_bit_products_are_summed_whole_on_every_processor(sign):
+    """Where 16 bits are all that two of them get, too; ONNX Runtime is asked, not the rule."""
+    weight, rows = np.full((16, 64), 0.5 * sign, np.float32), np.full((4, 64), 3, np.float32)
+    np.testing.assert_allclose(product(Int8RowLinear(), rows, weight), rows @ weight.T, rtol=1e-5)
+
+
+def product(linear, rows, weight):
+    """``rows @ weight.T`` as a runtime computes it by a linear layer."""
+    parts = GraphParts()
+    linear.emit(parts, "y", "x", Matrix(("w",), (weight.shape,), {"w": weight}))
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in "xy"]
+    graph = helper.make_graph(parts.nodes, "product", values[:1], values[1:], list(parts.constants.values()))
+    opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    return session.run(None, {"x": rows})[0]

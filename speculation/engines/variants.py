@@ -1,0 +1,107 @@
+"""The variants that a graph comes in, and how one is written from weights that are read one at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speculation.engines.architecture import Architecture
+from speculation.engines.external import ExternalData
+from speculation.engines.files import require
+from speculation.engines.graph import Float32Linear, Linear, Weights, build
+from speculation.engines.manifest import Variant
+from speculation.engines.quantise import BLOCK, BLOCKS, Int4Linear, Int8RowLinear
+
+PLAIN, INT8 = "fp32", "i8"
+
+
+def int4_name(block: int) -> str:
+    """What the 4-bit variant with blocks of so many weights is called; the usual size goes without saying."""
+    return "q4" if block == BLOCK else f"q4_b{block}"
+
+
+LINEARS: Mapping[str, Linear] = {
+    PLAIN: Float32Linear(),
+    int4_name(BLOCK): Int4Linear(),
+    INT8: Int8RowLinear(),
+    **{int4_name(block): Int4Linear(block) for block in BLOCKS if block != BLOCK},
+}
+"""How each variant multiplies."""
+GRAPHS = {name: "onnx/model.onnx" if name == PLAIN else f"onnx/model_{name}.onnx" for name in LINEARS}
+"""Where each variant's graph lies in a package."""
+EXTERNAL_BYTES = 64 << 20
+"""Models with more float32 weights than this keep the constants of their graphs in files of their own."""
+DATA_SUFFIX = "_data"
+HEAD = "lm_head.weight"
+COMPUTED = ".rotary_emb.inv_freq"
+"""Older checkpoints hold rotary frequencies, which follow from the configuration."""
+
+Progress = Callable[[str, int, int], None]
+"""Told after each weight: the variant, bytes of weights (as float32) that went through, and bytes in all."""
+
+
+class CountedWeights(Mapping[str, NDArray[np.float32]]):
+    """Weights that remember which were used, and tell of each.
+
+    ``sizes``: how many values each has, known without reading it. ``origin``: what a refusal calls the place they are from.
+    """
+
+    def __init__(self, weights: Weights, sizes: Mapping[str, int], origin: Path) -> None:
+        self.used: set[str] = set()
+        self.num_bytes = 4 * sum(sizes.values())
+        self._weights, self._origin = weights, origin
+        self._done = 0
+        self._tell: Callable[[int], None] = lambda done: None
+
+    def told(self, variant: str, progress: Progress) -> CountedWeights:
+        """The same weights from the start, for the graph of another variant."""
+        self._done = 0
+        self._tell = lambda done: progress(variant, min(done, self.num_bytes), self.num_bytes)
+        return self
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        values = self._weights[name]
+        self.used.add(name)
+        self._done += values.nbytes
+        self._tell(self._done)
+        return values
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._weights
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._weights)
+
+    def __len__(self) -> int:
+        return len(self._weights)
+
+    def check_all_used(self, is_tied: bool) -> None:
+        """A weight that the graph leaves out would make it another model. Raises ``PackageError``."""
+        needless = {HEAD} if is_tied else set()
+        left = sorted(n for n in self if n not in self.used | needless and not n.endswith(COMPUTED))
+        names = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
+        require(not left, f"{self._origin} holds weights that its model_type has no place for: {names}")
+
+
+def write_graph(
+    folder: Path, variant: str, architecture: Architecture, weights: CountedWeights, external_bytes: int = EXTERNAL_BYTES
+) -> Variant:
+    """Write one variant's graph into a folder, its constants beside it where the weights take more than ``external_bytes``.
+
+    Raises ``PackageError`` for weights that are missing, have another shape than ``architecture`` says, or are left over.
+    """
+    path = folder / GRAPHS[variant]
+    path.parent.mkdir(exist_ok=True)
+    with ExitStack() as stack:
+        store = None
+        if weights.num_bytes > external_bytes:
+            data = path.with_name(path.name + DATA_SUFFIX)
+            store = ExternalData(stack.enter_context(data.open("wb")), data.name)
+        model, weight_bytes = build(architecture, weights, LINEARS[variant], store)
+    weights.check_all_used(architecture.is_tied)
+    path.write_bytes(model.SerializeToString())
+    return Variant(GRAPHS[variant], weight_bytes)
