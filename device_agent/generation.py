@@ -30,6 +30,8 @@ LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
 
 STOP = FinishReason.STOP.value
 HANG_UP_S = 0.5
+HEAD_START_S = 2e-3
+"""How long drafting waits at most for ``Open`` to leave on a connection that is there."""
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
 LOST = (LinkError, CapacityError)
@@ -63,6 +65,8 @@ class Generation:
         self._drafter = drafting.drafter(self._session, pair)
         self._sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()
+        self._is_connected = False
+        self._open_left = asyncio.Event()
         self._opened_s = 0.0
         self._reconnect_s = RECONNECT_S
         self._is_alone = self._mode is Mode.DEVICE
@@ -107,7 +111,7 @@ class Generation:
 
     async def _collaborate(self, tasks: asyncio.TaskGroup) -> None:
         """Draft and converse at once, until one of them has ended the answer."""
-        both = tasks.create_task(self._draft()), tasks.create_task(self._converse_again_and_again(tasks))
+        both = tasks.create_task(self._converse_again_and_again(tasks)), tasks.create_task(self._draft_behind_open())
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for task in both:
             task.cancel()
@@ -132,11 +136,13 @@ class Generation:
         if self._connector is None:
             raise LinkError("no verifier is configured")
         link = await self._connector.connect()
+        self._is_connected = True
         self._meter.links.append(link.statistics)
         sending: asyncio.Task[None] | None = None
         try:
             self._opened_s = _now_s()
             await link.send(self._session.open())
+            self._open_left.set()
             sending = tasks.create_task(self._sender.run(link))
             await self._listen(link)
         finally:
@@ -229,6 +235,18 @@ class Generation:
         if self._display.is_stopped:  # the end is here: a verifier that comes back later could not take it back
             self._end(STOP)
         self._may_draft.set()
+
+    async def _draft_behind_open(self) -> None:
+        """Draft, once ``Open`` has left where there is a connection already.
+
+        On the device's one core the draft's prefill would keep it waiting for longer than it takes to leave, and the verifier's
+        own prefill with it. Where a connection must be made first, nothing is waited for: the first word is the promise.
+        """
+        if self._is_connected:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(HEAD_START_S):
+                    await self._open_left.wait()
+        await self._draft()
 
     async def _draft(self) -> None:
         """Draft ahead for as long as this task lives; alone, until the answer is over."""

@@ -6,6 +6,7 @@ import contextlib
 import pytest
 
 from device_agent.drafting.resting import Resting
+from device_agent.generation import HEAD_START_S
 from device_agent.request import Message, Mode, Reveal
 from speculation.errors import (
     CapacityError,
@@ -131,6 +132,48 @@ def test_open_goes_out_before_the_devices_own_prefill():
     sent_s, message = run(work())
     assert isinstance(message, Open)
     assert sent_s == 0
+
+
+class SlowToSend:
+    """A connection that is there, on which the first message takes so long to leave."""
+
+    def __init__(self, connector, first_s):
+        self._connector, self._first_s = connector, first_s
+
+    async def connect(self):
+        link = await self._connector.connect()
+        send, waits_s = link.send, [self._first_s]
+
+        async def slow(message):
+            await asyncio.sleep(waits_s.pop() if waits_s else 0)
+            await send(message)
+
+        link.send = slow
+        return link
+
+    async def aclose(self):
+        await self._connector.aclose()
+
+
+@pytest.mark.parametrize(("first_s", "waits_s"), [(0.0, 0.0), (0.001, 0.001), (0.3, HEAD_START_S)])
+def test_drafting_lets_open_leave_first_but_not_for_long(first_s, waits_s):
+    async def work():
+        async with verifier(SlowEngine(0.5)) as made:
+            connector = SlowToSend(MemoryConnector(made), first_s)
+            async with agent_of(connector, DraftEngine(1.0, step_s=0.01)) as running:
+                return await answer(running)
+
+    assert done_of(run(work()))["figures"]["first_visible_ms"]["value"] == pytest.approx(10 + 1000 * waits_s)
+
+
+def test_where_a_connection_must_be_made_first_drafting_waits_for_nothing():
+    async def work():
+        async with verifier(SlowEngine(0.5)) as made:
+            connector = WatchedConnector(MemoryConnector(made), delay_s=0.1)
+            async with agent_of(connector, DraftEngine(1.0, step_s=0.01)) as running:
+                return await answer(running)
+
+    assert done_of(run(work()))["figures"]["first_visible_ms"]["value"] == pytest.approx(10)
 
 
 def test_the_drafter_does_not_wait_for_verdicts_but_keeps_its_depth():
