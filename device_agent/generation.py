@@ -17,6 +17,7 @@ from device_agent.drafting.drafting import Drafting
 from device_agent.ending import cause, done_event
 from device_agent.events import DoneEvent, ErrorEvent, Event, StateEvent, error_object
 from device_agent.figures import Meter
+from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
 from device_agent.sending import Sender
@@ -30,8 +31,6 @@ LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
 
 STOP = FinishReason.STOP.value
 HANG_UP_S = 0.5
-HEAD_START_S = 2e-3
-"""How long drafting waits at most for ``Open`` to leave on a connection that is there."""
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
 LOST = (LinkError, CapacityError)
@@ -65,8 +64,7 @@ class Generation:
         self._drafter = drafting.drafter(self._session, pair)
         self._sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()
-        self._is_connected = False
-        self._open_left = asyncio.Event()
+        self._head_start = HeadStart()
         self._opened_s = 0.0
         self._reconnect_s = RECONNECT_S
         self._is_alone = self._mode is Mode.DEVICE
@@ -136,13 +134,13 @@ class Generation:
         if self._connector is None:
             raise LinkError("no verifier is configured")
         link = await self._connector.connect()
-        self._is_connected = True
+        self._head_start.connected()
         self._meter.links.append(link.statistics)
         sending: asyncio.Task[None] | None = None
         try:
             self._opened_s = _now_s()
             await link.send(self._session.open())
-            self._open_left.set()
+            self._head_start.left()
             sending = tasks.create_task(self._sender.run(link))
             await self._listen(link)
         finally:
@@ -237,15 +235,7 @@ class Generation:
         self._may_draft.set()
 
     async def _draft_behind_open(self) -> None:
-        """Draft, once ``Open`` has left where there is a connection already.
-
-        On the device's one core the draft's prefill would keep it waiting for longer than it takes to leave, and the verifier's
-        own prefill with it. Where a connection must be made first, nothing is waited for: the first word is the promise.
-        """
-        if self._is_connected:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(HEAD_START_S):
-                    await self._open_left.wait()
+        await self._head_start.over()
         await self._draft()
 
     async def _draft(self) -> None:

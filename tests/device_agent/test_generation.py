@@ -6,7 +6,7 @@ import contextlib
 import pytest
 
 from device_agent.drafting.resting import Resting
-from device_agent.generation import HEAD_START_S
+from device_agent.head_start import LONGEST_S
 from device_agent.request import Message, Mode, Reveal
 from speculation.errors import (
     CapacityError,
@@ -155,7 +155,7 @@ class SlowToSend:
         await self._connector.aclose()
 
 
-@pytest.mark.parametrize(("first_s", "waits_s"), [(0.0, 0.0), (0.001, 0.001), (0.3, HEAD_START_S)])
+@pytest.mark.parametrize(("first_s", "waits_s"), [(0.0, 0.0), (0.001, 0.001), (0.3, LONGEST_S)])
 def test_drafting_lets_open_leave_first_but_not_for_long(first_s, waits_s):
     async def work():
         async with verifier(SlowEngine(0.5)) as made:

@@ -23,7 +23,7 @@ NUM_TOKENS = 32
 
 
 def test_an_unknown_draft_is_answered_with_all_that_exist():
-    with pytest.raises(UnknownNameError, match="'q9'; known: fp32, q4, random"):
+    with pytest.raises(UnknownNameError, match="'q9'; known: fp32, lookup, q4, random"):
         build_agent(AgentConfig(variant="q9"))
 
 
