@@ -9,17 +9,13 @@ import numpy as np
 import onnx
 import pytest
 
-from speculation.engines.base import Chunk
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
+from tests.speculation.engines.conversions import CONFIG, VARIANTS, WEIGHTS, logits_of, made
 from tests.speculation.engines.families import config_of, family_logits, weights_of, write_checkpoint
 from tests.speculation.engines.tiny import token_ids
-
-CONFIG = config_of("llama")
-WEIGHTS = weights_of(CONFIG)
-VARIANTS = ("fp32", "q4", "i8")
 
 
 @pytest.fixture
@@ -30,16 +26,6 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "packages" / "made"
-
-
-def made(checkpoint, out, **options):
-    convert(Conversion(checkpoint, out, **options))
-    return Package(out)
-
-
-def logits_of(package, variant="fp32"):
-    engine, tokens = OnnxEngine(package, variant, num_slots=1), token_ids(40)
-    return engine.extend([Chunk(engine.open(), tokens, len(tokens))])
 
 
 def edit(file, **changes):

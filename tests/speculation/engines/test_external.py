@@ -10,20 +10,12 @@ import onnx
 import pytest
 
 from speculation.engines.architecture import Architecture
-from speculation.engines.base import Chunk
-from speculation.engines.convert import Conversion, convert
 from speculation.engines.external import ALIGNMENT_BYTES, ExternalData
 from speculation.engines.graph import build
-from speculation.engines.onnx import OnnxEngine
-from speculation.engines.package import Package
 from speculation.engines.variants import LINEARS
 from speculation.errors import PackageError
-from tests.speculation.engines.families import config_of, shapes_of, weights_of, write_checkpoint
-from tests.speculation.engines.tiny import token_ids
-
-CONFIG = config_of("llama")
-WEIGHTS = weights_of(CONFIG)
-VARIANTS = ("fp32", "q4", "i8")
+from tests.speculation.engines.conversions import CONFIG, VARIANTS, WEIGHTS, logits_of, made
+from tests.speculation.engines.families import config_of, shapes_of, write_checkpoint
 
 
 @pytest.fixture
@@ -34,16 +26,6 @@ def checkpoint(tmp_path):
 @pytest.fixture
 def out(tmp_path):
     return tmp_path / "packages" / "made"
-
-
-def made(checkpoint, out, **options):
-    convert(Conversion(checkpoint, out, **options))
-    return Package(out)
-
-
-def logits_of(package, variant="fp32"):
-    engine, tokens = OnnxEngine(package, variant, num_slots=1), token_ids(40)
-    return engine.extend([Chunk(engine.open(), tokens, len(tokens))])
 
 
 @pytest.mark.parametrize("variant", VARIANTS)
