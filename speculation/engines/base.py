@@ -82,6 +82,10 @@ class CanRunSingly(Protocol):
         """From now on run one token of one session at a time."""
 
 
+class ForkableEngine(Engine, Forkable, Protocol):
+    """An engine that forks: only a type."""
+
+
 @runtime_checkable
 class Charging(Protocol):
     """Engines whose work takes emulated time (see ``speculation.shaping``)."""

@@ -11,20 +11,16 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable
+from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable, ForkableEngine
 from speculation.engines.lookup import Guess, guess, repeats_of
+from speculation.errors import EngineError
 
 SHORTEST_ENDING = 3
 """Tokens that must have occurred before in a row: fewer do so by chance."""
-
-
-class ForkableEngine(Engine, Forkable, Protocol):
-    """Only a type: an engine that forks."""
 
 
 class BlendedEngine:
@@ -79,8 +75,16 @@ class BlendedEngine:
 
 
 def blended(engine: Engine, share: float) -> Engine:
-    """The draft's engine with so much looking up; the engine itself where ``share`` is 0, or where it cannot fork."""
-    return BlendedEngine(engine, share) if share and isinstance(engine, Forkable) else engine
+    """The draft's engine with so much looking up; the engine itself where ``share`` is 0.
+
+    Raises ``EngineError`` where it cannot fork.
+    """
+    if not share:
+        return engine
+    if not isinstance(engine, Forkable):
+        name = engine.description.name
+        raise EngineError(f"{name} cannot fork, so nothing is looked up beside it: set the share to 0")
+    return BlendedEngine(engine, share)
 
 
 def blend(row: NDArray[np.float32], found: Guess, odds: float) -> None:

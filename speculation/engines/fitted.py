@@ -9,26 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable
+from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable, ForkableEngine
 from speculation.errors import EngineError, InvalidRequestError
 
 STAND_IN = 0
-
-
-class _ForkableEngine(Engine, Forkable, Protocol):
-    """Only a type: an engine that forks."""
 
 
 class FittedEngine:
     """An ``Engine`` and ``Forkable`` around another one that forks. It reads token ids below ``vocabulary_size``, and gives
     logits of the tokens that both know: float32 [rows, the smaller of the two sizes]."""
 
-    def __init__(self, engine: _ForkableEngine, vocabulary_size: int) -> None:
+    def __init__(self, engine: ForkableEngine, vocabulary_size: int) -> None:
         self._engine = engine
         self._read_size, self._own_size = vocabulary_size, engine.description.vocabulary_size
         self._given_size = min(vocabulary_size, self._own_size)

@@ -9,12 +9,11 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable
+from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable, ForkableEngine
 from speculation.shaping import costs
 from speculation.shaping.costs import Machine, Work
 from speculation.shaping.models import ModelDescription
@@ -121,17 +120,13 @@ class ShapedEngine:
 class _ForkableShapedEngine(ShapedEngine):
     """Adds the one ability that not every engine has; ``ShapedEngine`` picks this class by itself."""
 
-    _engine: _ForkableEngine
+    _engine: ForkableEngine
 
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
         self._check_growth(self._engine.length(cache) if length is None else length)
         copy = self._engine.fork(cache, length)
         self._caches.add(copy)
         return copy
-
-
-class _ForkableEngine(Engine, Forkable, Protocol):
-    """Only a type: an engine that forks."""
 
 
 def shape(engine: Engine, cost: PhoneCost | CloudCost) -> Engine:

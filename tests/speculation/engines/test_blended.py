@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 
 from speculation.engines.base import Chunk
-from speculation.engines.blended import SHORTEST_ENDING, BlendedEngine, blend
+from speculation.engines.blended import SHORTEST_ENDING, BlendedEngine, blend, blended
 from speculation.engines.lookup import Guess, guess, repeats_of
 from speculation.engines.random import RandomEngine
+from speculation.errors import EngineError
 
 VOCABULARY, SHARE = 11, 0.25
 PHRASE = [7, 2, 9, 4, 1]
@@ -75,3 +76,17 @@ def test_the_blends_weight_is_that_of_a_guess_of_the_text():
     wanted = (1 - SHARE) * chances_of(plain)
     wanted[found.token_ids] += SHARE * found.chances
     assert chances_of(blended) == pytest.approx(wanted / wanted.sum(), rel=1e-5)
+
+
+class CannotFork:
+    """Another engine without that ability."""
+
+    def __init__(self, inner):
+        self.description = inner.description
+
+
+def test_a_share_that_would_have_no_effect_is_refused():
+    engine = CannotFork(random_engine())
+    assert blended(engine, 0.0) is engine
+    with pytest.raises(EngineError, match="random cannot fork"):
+        blended(engine, 0.2)
