@@ -23,7 +23,11 @@ from models.recipes.place import Place, add_place_arguments
 from speculation.engines.manifest import MANIFEST, TOKENIZER, WEIGHTS
 
 VALIDATION_ROWS = 512
-CHECKPOINT_STEPS = 200
+REPORT_STEPS = 20
+"""Steps between two lines of progress; only then does the host wait for the device."""
+
+Measures = Callable[[int], dict[str, float]]
+"""What a run is judged by: name -> value, taken on so many held-out windows."""
 
 
 @dataclass(slots=True)
@@ -79,6 +83,14 @@ def load(path: Path, model: Decoder, opts: list[torch.optim.Optimizer] | None = 
     return Progress(**state["progress"])
 
 
+def load_weights(trained: Path, model: Decoder) -> None:
+    """The weights of a checkpoint, or of a released package."""
+    if trained.is_dir():
+        model.load_state_dict(load_file(trained / WEIGHTS))
+    else:
+        load(trained, model)
+
+
 def start_from(package: Path, corpus: Path, model: Decoder) -> Progress:
     """Read a released package's weights into a model, as the start of a new run.
 
@@ -98,10 +110,13 @@ def learning_rate_scale(progress: Progress, warmup_steps: int, decay_from: int |
 
 
 class Run:
-    """One training run in a folder: ``latest.pt`` while it runs, ``constant.pt`` before the decay, ``final.pt`` at the end."""
+    """One training run in a folder: ``latest.pt`` and ``decaying.pt`` while it runs, ``constant.pt`` before the decay,
+    ``final.pt`` at the end. A run goes on from ``latest.pt``, so that a decay is done as a whole."""
 
-    def __init__(self, model: Decoder, arguments: argparse.Namespace, place: Place) -> None:
+    def __init__(self, model: Decoder, arguments: argparse.Namespace, place: Place, measures: Measures | None = None) -> None:
+        """``measures`` are taken besides the validation losses."""
         model.to(place.device)
+        self._more_measures = measures
         self.model, self.out, self.arguments = model, arguments.out, arguments
         self.optimisers = optimisers(model, arguments.muon_lr, arguments.adam_lr, place.precision)
         self._bases = (arguments.muon_lr, arguments.adam_lr)
@@ -113,12 +128,14 @@ class Run:
         elif arguments.start_from is not None:
             self.progress = start_from(arguments.start_from, arguments.corpus, model)
         self._log = (self.out / "log.jsonl").open("a", buffering=1)
-        self._running: float | None = None
+        self._running: Tensor | None = None
         print(f"{model.num_parameters / 1e6:.2f} M parameters, from step {self.progress.step}", flush=True)
 
     def go(self, loss_of_step: Callable[[int], Tensor], tokens_per_step: int) -> None:
         """Train until the constant phase and the decay are over, or a signal asks to stop."""
         stop, began, decay_from, decay_steps = StopRequest(), time.monotonic(), None, 1
+        if self.progress.began_from:
+            self.validate(8)
         while not stop.was_made:
             if decay_from is None and self._constant_phase_is_over(time.monotonic() - began):
                 self._save("constant.pt")
@@ -129,17 +146,23 @@ class Run:
                 self.validate(32)
                 return
             self._step(loss_of_step, tokens_per_step, scale, "constant" if decay_from is None else "decay")
-            if self.progress.step % CHECKPOINT_STEPS == 0 and decay_from is None:
-                self._save("latest.pt")
+            if self.progress.step % self.arguments.checkpoint_steps == 0:
+                self._save("latest.pt" if decay_from is None else "decaying.pt")
                 self.validate(8)
         if decay_from is None:
             self._save("latest.pt")
         print(f"stopped at step {self.progress.step}; the same command goes on from the last checkpoint", flush=True)
 
     def validate(self, count: int) -> None:
-        for kind in ("docs", "code"):
-            loss = validation_loss(self.model, self.arguments.corpus, kind, count)
-            print(f"validation loss, {kind}: {loss:.3f} nats a token", flush=True)
+        """Print and log what is measured on held-out text."""
+        measured = {
+            f"validation loss, {kind}": validation_loss(self.model, self.arguments.corpus, kind, count)
+            for kind in ("docs", "code")
+        }
+        if self._more_measures is not None:
+            measured |= self._more_measures(count)
+        print("; ".join(f"{name}: {value:.3f}" for name, value in measured.items()), flush=True)
+        self._log.write(json.dumps({**asdict(self.progress), **measured}) + "\n")
 
     def _constant_phase_is_over(self, elapsed_s: float) -> bool:
         return self.progress.tokens >= self.arguments.tokens or elapsed_s / 60 >= self.arguments.until_minutes
@@ -160,19 +183,19 @@ class Run:
             optimiser.zero_grad(set_to_none=True)
         self.progress.step += 1
         self.progress.tokens += tokens_per_step
+        loss = loss.detach()
+        self._running = loss if self._running is None else self._running.lerp(loss, 0.05)
+        if self.progress.step % REPORT_STEPS == 0:
+            self._report(self._running.item(), phase)
         self.progress.seconds += time.monotonic() - started
-        self._report(loss.item(), phase)
 
     def _report(self, loss: float, phase: str) -> None:
+        p = self.progress
         if not math.isfinite(loss):
-            raise SystemExit(f"the loss is {loss} at step {self.progress.step}")
-        self._running = loss if self._running is None else 0.95 * self._running + 0.05 * loss
-        if self.progress.step % 20 == 0:
-            p = self.progress
-            rate = p.tokens / p.seconds
-            line = f"step {p.step} ({phase}) loss {self._running:.3f}, {p.tokens / 1e6:.2f} M tokens, {rate:.0f} tokens/s"
-            print(line, flush=True)
-            self._log.write(json.dumps({**asdict(p), "loss": self._running, "phase": phase}) + "\n")
+            raise SystemExit(f"the loss is {loss} at step {p.step} or a little before")
+        rate = p.tokens / max(p.seconds, 1e-9)
+        print(f"step {p.step} ({phase}) loss {loss:.3f}, {p.tokens / 1e6:.2f} M tokens, {rate:.0f} tokens/s", flush=True)
+        self._log.write(json.dumps({**asdict(p), "loss": loss, "phase": phase}) + "\n")
 
 
 def add_arguments(parser: argparse.ArgumentParser, tokens: float, muon_lr: float, adam_lr: float) -> None:
@@ -189,4 +212,5 @@ def add_arguments(parser: argparse.ArgumentParser, tokens: float, muon_lr: float
     parser.add_argument("--muon-lr", type=float, default=muon_lr)
     parser.add_argument("--adam-lr", type=float, default=adam_lr)
     parser.add_argument("--warmup-steps", type=int, default=50)
+    parser.add_argument("--checkpoint-steps", type=int, default=200, help="steps between checkpoints (default: %(default)s)")
     add_place_arguments(parser)

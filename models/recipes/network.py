@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -175,11 +176,12 @@ class Decoder(nn.Module):
         """Logits [..., vocabulary] of last hidden states [..., hidden]."""
         return F.linear(hidden, self.model["embed_tokens"].weight)
 
-    def no_past(self, batch: int, capacity: int) -> list[Past]:
+    def no_past(self, batch: int, capacity: int, dtype: torch.dtype = torch.float32) -> list[Past]:
         """Room for the keys and values of ``capacity`` rows, one a layer."""
         shape = self.shape
         size = (batch, shape.num_key_value_heads, capacity, shape.head_dim)
-        return [Past(*(torch.empty(size, device=self.cos.device) for _ in range(2))) for _ in self.model["layers"]]
+        empty = partial(torch.empty, size, dtype=dtype, device=self.cos.device)
+        return [Past(empty(), empty()) for _ in self.model["layers"]]
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Logits [batch, rows, vocabulary]."""

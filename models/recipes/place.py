@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -36,16 +36,28 @@ class Place:
             raise SystemExit(f"--device {arguments.device}: {error}") from error
         return cls(device, PRECISIONS[arguments.precision or _fastest(device)], arguments.compile)
 
+    def autocast(self) -> torch.autocast:
+        """The context in which matrix products are computed in this precision."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16)
+
     def forward(self, model: nn.Module) -> Callable[[Tensor], Tensor]:
         """The model's logits in float32, computed in this precision."""
-        inner = torch.compile(model, dynamic=False) if self.is_compiled else model
+        inner = self.compiled(model)
 
         def logits(token_ids: Tensor) -> Tensor:
-            with torch.autocast(self.device.type, torch.bfloat16, enabled=self.precision is torch.bfloat16):
+            with self.autocast():
                 out: Tensor = inner(token_ids)
             return out.float()
 
         return logits
+
+    def uncompiled(self) -> Place:
+        """The same place for what runs seldom, or with rows of many shapes."""
+        return replace(self, is_compiled=False)
+
+    def compiled(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """The same function, compiled where the run asked for that."""
+        return torch.compile(function, dynamic=False) if self.is_compiled else function
 
 
 def _fastest(device: torch.device) -> str:

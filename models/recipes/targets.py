@@ -42,7 +42,7 @@ def divergence(targets: Targets, logits: Tensor) -> Tensor:
     return (kept + full_rest * (full_rest / draft_rest).log()).mean()
 
 
-def disagreement(targets: Targets, logits: Tensor, temperature: float) -> Tensor:
+def disagreement(targets: Targets, logits: Tensor, temperature: float | Tensor) -> Tensor:
     """Mean chance that both choose differently with shared noise at a temperature above 0.
 
     With p the full model's and q the draft's distribution, two exponential races on one noise choose the same token with

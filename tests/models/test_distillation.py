@@ -9,12 +9,15 @@ torch = pytest.importorskip("torch", reason="the training framework is an extra"
 from models.recipes.average import averaged  # noqa: E402
 from models.recipes.data import Windows  # noqa: E402
 from models.recipes.network import Decoder, Shape  # noqa: E402
-from models.recipes.samples import BATCH, NUM_KEPT, PROMPT_ROWS, continued, draw  # noqa: E402
+from models.recipes.place import Place  # noqa: E402
+from models.recipes.samples import NUM_KEPT, PROMPT_ROWS, Drawing, continued  # noqa: E402
 from models.recipes.targets import NUM_COMPARED, Targets, disagreement, divergence  # noqa: E402
 
 SMALL = Shape(32, 32, 2, 4, 2, vocab_size=128)
 LENGTH = PROMPT_ROWS + 4
 HEADING, OTHER_HEADING = 5, 6
+PART = 16
+HERE = Place(torch.device("cpu"), torch.float32, is_compiled=False)
 
 
 @pytest.fixture
@@ -44,7 +47,7 @@ def logits(*shape):
 
 def test_a_continuation_is_what_the_whole_forward_says(decoder):
     prompts = torch.arange(30).reshape(3, 10)
-    tokens, targets = continued(decoder, prompts, 16, 0.0)
+    tokens, targets = continued(decoder, HERE, prompts, 16, 0.0)
     with torch.no_grad():
         whole = Targets.of(decoder(tokens[:, :-1])[:, 9:], NUM_KEPT)
     assert torch.equal(tokens[:, :10], prompts)
@@ -54,32 +57,40 @@ def test_a_continuation_is_what_the_whole_forward_says(decoder):
 
 def test_sampled_continuations_differ_and_greedy_ones_do_not(decoder):
     prompts = torch.zeros(2, 4, dtype=torch.int64)
-    greedy, _ = continued(decoder, prompts, 24, 0.0)
-    sampled, _ = continued(decoder, prompts, 24, 2.0)
+    greedy, _ = continued(decoder, HERE, prompts, 24, 0.0)
+    sampled, _ = continued(decoder, HERE, prompts, 24, 2.0)
     assert torch.equal(greedy[0], greedy[1])
     assert not torch.equal(sampled[0], sampled[1])
 
 
 def test_what_was_drawn_is_not_drawn_again(decoder, windows, tmp_path, capsys):
-    first = draw(decoder, windows, BATCH + 1, LENGTH, tmp_path / "samples")
-    assert "512 of 512 samples" in capsys.readouterr().out
-    again = draw(decoder, windows, BATCH + 1, LENGTH, tmp_path / "samples")
+    drawing = Drawing(PART + 1, LENGTH, PART, tmp_path / "samples")
+    first = drawing.of(decoder, HERE, windows)
+    assert f"{2 * PART} samples drawn" in capsys.readouterr().out
+    again = drawing.of(decoder, HERE, windows)
     assert capsys.readouterr().out == ""
-    assert len(again) == 2 * BATCH
-    np.testing.assert_array_equal(again.token_ids, first.token_ids)
+    assert len(again) == 2 * PART
+    for name in ("token_ids", "target_ids", "log_probs"):
+        assert torch.equal(getattr(again, name), getattr(first, name))
 
 
-def test_half_of_the_prompts_open_sections(decoder, windows, tmp_path):
-    drawn = draw(decoder, windows, BATCH, LENGTH, tmp_path / "samples")
-    assert np.isin(drawn.token_ids[: BATCH // 2, 0], (HEADING, OTHER_HEADING)).all()
+def test_without_a_folder_nothing_is_kept(decoder, windows, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows)
+    assert sorted(tmp_path.iterdir()) == before
 
 
-def test_a_batch_of_samples_has_a_target_for_every_token_behind_the_prompt(decoder, windows, tmp_path):
-    drawn = draw(decoder, windows, BATCH, LENGTH, tmp_path / "samples")
+def test_half_of_the_prompts_open_sections(decoder, windows):
+    drawn = Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows)
+    assert np.isin(drawn.token_ids[: PART // 2, 0], (HEADING, OTHER_HEADING)).all()
+
+
+def test_a_batch_of_samples_has_a_target_for_every_token_behind_the_prompt(decoder, windows):
+    drawn = Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows)
     tokens, targets = drawn.batch([3, 1])
     assert tokens.shape == (2, LENGTH - 1)
     assert targets.token_ids.shape == targets.log_probs.shape == (2, LENGTH - PROMPT_ROWS, NUM_KEPT)
-    np.testing.assert_array_equal(targets.token_ids[:, :, 0], drawn.token_ids[[3, 1], PROMPT_ROWS:])  # the first part is greedy
+    assert torch.equal(targets.token_ids[:, :, 0], drawn.token_ids[[3, 1], PROMPT_ROWS:].long())  # the first part is greedy
 
 
 def test_with_all_tokens_kept_the_divergence_is_that_of_whole_distributions():
