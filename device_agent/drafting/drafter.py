@@ -186,7 +186,7 @@ class Drafter:
         """Never where a verifier waits for drafts, or may."""
         if view.is_alone or self._tells_verifier or self.schedule.is_waited_for:
             return False
-        return self._resting.is_due(self._num_verdicts, view.pass_s)
+        return self._resting.is_due(self._num_verdicts, bool(self.branches.main), view.pass_s)
 
     @property
     def _tells_verifier(self) -> bool:

@@ -58,9 +58,11 @@ class Resting:
         self._found: bool | None = None
         self._long_spell = SHORTEST_SPELL
         self._spell = self._left = TRIAL
+        self._pass_s: float | None = None
 
     def verdict(self, num_tokens: int, interval_s: float, pass_s: float | None) -> None:
         """A verdict brought so many tokens, so long after its stream's last one. Nothing is learned beside long passes."""
+        self._pass_s = pass_s
         if not _is_short(pass_s):
             return
         self._left -= 1
@@ -69,13 +71,17 @@ class Resting:
         if not self._left:
             self._begin_next()
 
-    def is_due(self, num_verdicts: int, pass_s: float | None) -> bool:
+    def is_due(self, num_verdicts: int, has_drafted: bool, pass_s: float | None) -> bool:
         """Whether a stream that has had so many verdicts leaves drafting alone until the next.
 
-        Never before its first, whose drafts are shown at once; nor where it is not known what a pass takes, nor beside long
-        passes: drafts share messages there, and a message is next to nothing of a pass.
+        Before its first verdict it does so once it ``has_drafted``: that word is shown at once, and more would only take time
+        from the verifier's own first pass. Its own passes are not known then; those of the agent's last stream are taken.
+        Nowhere where it is not known what a pass takes, nor beside long ones: drafts share messages there, and a message is
+        next to nothing of a pass.
         """
-        return self.is_resting and num_verdicts > 0 and _is_short(pass_s)
+        if num_verdicts == 0:
+            return self.is_resting and has_drafted and _is_short(self._pass_s)
+        return self.is_resting and _is_short(pass_s)
 
     def _begin_next(self) -> None:
         self._is_trial = not self._is_trial

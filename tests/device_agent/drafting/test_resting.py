@@ -62,14 +62,36 @@ def test_it_never_rests_where_a_pass_is_long_or_not_known(pass_s):
     resting = Resting()
     assert not any(watched(resting, 0.5, 1000, pass_s))
     watched(resting, 0.5, 1000)
-    assert resting.is_due(5, SHORT_S)
-    assert not resting.is_due(5, pass_s)
+    assert resting.is_due(5, has_drafted=False, pass_s=SHORT_S)
+    assert not resting.is_due(5, has_drafted=False, pass_s=pass_s)
 
 
-def test_what_comes_before_the_first_verdict_is_drafted_in_any_case():
+def test_before_the_first_verdict_one_word_is_drafted_in_any_case():
     resting = Resting()
     watched(resting, 0.5, 1000)
-    assert not resting.is_due(0, SHORT_S)
+    assert not resting.is_due(0, has_drafted=False, pass_s=None)
+    assert resting.is_due(0, has_drafted=True, pass_s=None)
+
+
+def test_before_the_first_verdict_nothing_is_known_of_passes_but_the_last_one():
+    assert not Resting().is_due(0, has_drafted=True, pass_s=None)
+    resting = Resting()
+    watched(resting, 0.5, 1000)
+    resting.verdict(1, LONG_S, LONG_S)
+    assert not resting.is_due(0, has_drafted=True, pass_s=None)
+
+
+def test_a_stream_that_begins_at_rest_shows_its_first_word_and_waits():
+    async def work():
+        resting = Resting()
+        watched(resting, 0.5, 1000)
+        stream = Stream(Watched(), Ahead(), resting=resting)
+        for _ in range(3):
+            await stream.drafter.step()
+        assert len(stream.main) == 1
+        assert stream.drafter.is_paused
+
+    virtual_time.run(work())
 
 
 @pytest.mark.parametrize(("policy", "least", "most"), [(Ahead(), 40, 130), (FixedLength(1), 300, 400)])
