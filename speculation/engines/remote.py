@@ -7,6 +7,7 @@ A cache is the list of its tokens, and nothing is kept at the server: every pass
 from __future__ import annotations
 
 import logging
+import math
 import weakref
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -146,13 +147,13 @@ def connect(model: Model, server: RemoteServer, num_slots: int) -> RemoteEngine:
 
 
 def _connected(http: JsonServer, model: Model, server: RemoteServer, num_slots: int) -> RemoteEngine:
-    name, context_length = _chosen(http.get(MODELS_PATH, MODELS_LIMIT_BYTES), server)
+    name, longest = _chosen(http.get(MODELS_PATH, MODELS_LIMIT_BYTES), server)
     size = model.vocabulary_size
     served = Served(name, size, size if server.num_logprobs == ALL_LOGPROBS else min(server.num_logprobs, size))
     description = EngineDescription(
         name=f"{name}:{server.route}",
         vocabulary_size=size,
-        context_length=min(model.context_length, context_length or model.context_length),
+        context_length=int(min(model.context_length, longest)),
         num_slots=num_slots,
         num_parameters=0,
         weight_bytes=0,
@@ -161,8 +162,9 @@ def _connected(http: JsonServer, model: Model, server: RemoteServer, num_slots: 
     return RemoteEngine(http, ROUTES[server.route](served), description)
 
 
-def _chosen(listed: Any, server: RemoteServer) -> tuple[str, int | None]:
-    """The model's name there, and its longest text, where the list of models says one."""
+def _chosen(listed: Any, server: RemoteServer) -> tuple[str, float]:
+    """The model's name there, and the longest prompt that it takes, where the list of models says so: a row needs one token to
+    be generated, so that is one less than its longest text."""
     try:
         lengths = {str(entry["id"]): entry.get("max_model_len") for entry in listed["data"]}
     except (AttributeError, LookupError, TypeError) as error:
@@ -174,9 +176,11 @@ def _chosen(listed: Any, server: RemoteServer) -> tuple[str, int | None]:
     if name not in lengths:
         raise EngineError(f"{server.url} serves {known}, not {name!r} (full_model)")
     length = lengths[name]
-    if length is not None and not (isinstance(length, int) and length > 0):
+    if length is None:
+        return name, math.inf
+    if not (isinstance(length, int) and length > 2):
         raise EngineError(f"{server.url}{MODELS_PATH} gives {name} a max_model_len of {length!r}")
-    return name, length
+    return name, length - 1
 
 
 def _try(engine: RemoteEngine) -> None:

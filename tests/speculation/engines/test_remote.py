@@ -258,7 +258,9 @@ def test_a_model_is_found_by_its_name_or_as_the_only_one(served, url, route):
 def test_a_server_that_takes_shorter_texts_shortens_the_context(served, url, route):
     assert connected(url, route).description.context_length == CONTEXT
     served.max_model_len = 30
-    assert connected(url, route).description.context_length == 30
+    engine = connected(url, route)
+    assert engine.description.context_length == 29
+    assert rows_of(engine, [5] * 29, 1).shape == (1, VOCABULARY)
     served.meddle = lambda path, answer: without_length(answer)
     assert connected(url, route).description.context_length == CONTEXT
 
