@@ -43,6 +43,8 @@ def _read_url(value: object) -> object:
     """An http address of a server, without a slash at its end. Raises ``ConfigurationError`` for anything else."""
     if value is None:
         return None
+    if "@" in str(value):
+        raise ConfigurationError(f"full_url: without a name or key in it; give the key as {ENVIRONMENT_PREFIX}FULL_API_KEY")
     try:
         parts = urlsplit(value if isinstance(value, str) else "")
         is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
@@ -50,8 +52,6 @@ def _read_url(value: object) -> object:
         is_address = False
     if not is_address or parts.query or parts.fragment or any(c.isspace() for c in str(value)):
         raise ConfigurationError(f"full_url: an address like http://127.0.0.1:8000 (got {value!r})")
-    if parts.username is not None or parts.password is not None:
-        raise ConfigurationError(f"full_url: without a name or key in it; give the key as {ENVIRONMENT_PREFIX}FULL_API_KEY")
     url = str(value).rstrip("/")
     if url.endswith("/v1"):
         raise ConfigurationError(f"full_url: the address without its /v1 (got {value!r})")

@@ -252,9 +252,10 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _start_log() -> None:
-    """Warnings, and the one line that says which way an export is run: nothing else tells why it is slower."""
+    """Warnings, and the one line that says how a model is run, or by whom: nothing else tells why it is slower."""
     logging.basicConfig(format=LOG_FORMAT)
-    logging.getLogger("speculation.engines.exports").setLevel(logging.INFO)
+    for name in ("exports", "remote"):
+        logging.getLogger(f"speculation.engines.{name}").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:

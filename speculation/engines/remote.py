@@ -110,15 +110,14 @@ class RemoteEngine:
     def _rows(self, asked: Asked) -> list[Row]:
         route = self._route
         answer = self._http.post(route.path, route.request(asked), route.limit_bytes(asked))
-        where = f"{self._http.url}{route.path}"
         try:
             rows = route.rows(answer, asked)
         except EngineError as error:
-            raise EngineError(f"{where}: {error}") from error
+            raise EngineError(f"{route.path}: {error}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise EngineError(f"{where} answered in another form than its route has: {error!r}") from error
+            raise EngineError(f"{route.path} answered in another form than its route has: {error!r}") from error
         if len(rows) != asked.num_rows:
-            raise EngineError(f"{where} gave {len(rows)} rows, not {asked.num_rows}")
+            raise EngineError(f"{route.path} gave {len(rows)} rows, not {asked.num_rows}")
         return rows
 
     def _filled(self, rows: Sequence[Row]) -> NDArray[np.float32]:
@@ -141,7 +140,7 @@ def connect(model: Model, server: RemoteServer, num_slots: int) -> RemoteEngine:
         _try(engine)
     except EngineError as error:
         http.close()
-        raise ConfigurationError(f"the full model cannot be used: {error}{_advice(str(error))}") from error
+        raise ConfigurationError(f"the full model at {http.url} cannot be used: {error}{_advice(str(error))}") from error
     _log.info("%s: the full model is run by %s", engine.description.name, http.url)
     return engine
 
@@ -168,18 +167,18 @@ def _chosen(listed: Any, server: RemoteServer) -> tuple[str, float]:
     try:
         lengths = {str(entry["id"]): entry.get("max_model_len") for entry in listed["data"]}
     except (AttributeError, LookupError, TypeError) as error:
-        raise EngineError(f"{server.url}{MODELS_PATH} is no list of models: {error!r}") from error
+        raise EngineError(f"{MODELS_PATH} is no list of models: {error!r}") from error
     known = ", ".join(sorted(lengths)) or "none"
     if server.model is None and len(lengths) != 1:
-        raise EngineError(f"{server.url} serves {known}: name one (full_model)")
+        raise EngineError(f"{MODELS_PATH} lists {known}: name one (full_model)")
     name = server.model or next(iter(lengths))
     if name not in lengths:
-        raise EngineError(f"{server.url} serves {known}, not {name!r} (full_model)")
+        raise EngineError(f"{MODELS_PATH} lists {known}, not {name!r} (full_model)")
     length = lengths[name]
     if length is None:
         return name, math.inf
     if not (isinstance(length, int) and length > 2):
-        raise EngineError(f"{server.url}{MODELS_PATH} gives {name} a max_model_len of {length!r}")
+        raise EngineError(f"{MODELS_PATH} gives {name} a max_model_len of {length!r}")
     return name, length - 1
 
 

@@ -19,7 +19,8 @@ BROKEN = (httpx.ConnectError, httpx.ReadError, httpx.WriteError, httpx.RemotePro
 
 
 class JsonServer:
-    """Requests to one server, from any number of threads. All methods raise ``EngineError`` when no answer of use comes.
+    """Requests to one server, from any number of threads. All methods raise ``EngineError`` when no answer of use comes; as it
+    may be told to whoever asked for a text, it names the path and not the address.
 
     ``timeout_s`` bounds an answer from its request to its last byte, but that a server which falls silent half-way through is
     found out only so much later again. ``api_key`` goes into the header that OpenAI's clients use, and nowhere else.
@@ -51,7 +52,7 @@ class JsonServer:
         try:
             return json.loads(content)
         except (ValueError, RecursionError) as error:
-            raise EngineError(f"{self.url}{path} answered with what is not JSON: {error}") from error
+            raise EngineError(f"{path} answered with what is not JSON: {error}") from error
 
     def _content(self, method: str, path: str, body: dict[str, Any] | None, limit_bytes: int) -> bytes:
         deadline_s = time.monotonic() + self._timeout_s
@@ -62,9 +63,9 @@ class JsonServer:
                 raise self._too_late(path) from error
             except BROKEN as error:
                 if attempt == ATTEMPTS:
-                    raise EngineError(f"{self.url}{path} cannot be reached: {_described(error)}") from error
-            except httpx.HTTPError as error:
-                raise EngineError(f"{self.url}{path}: {_described(error)}") from error
+                    raise EngineError(f"{path} cannot be reached: {_described(error)}") from error
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
+                raise EngineError(f"{path}: {_described(error)}") from error
         raise AssertionError
 
     def _attempt(self, method: str, path: str, body: dict[str, Any] | None, limit_bytes: int, deadline_s: float) -> bytes:
@@ -78,19 +79,19 @@ class JsonServer:
         for part in response.iter_raw():
             content += part
             if len(content) > limit_bytes:
-                raise EngineError(f"{self.url}{path} answered with more than the {limit_bytes} bytes that are read")
+                raise EngineError(f"{path} answered with more than the {limit_bytes} bytes that are read")
             if time.monotonic() > deadline_s:
                 raise self._too_late(path)
         return bytes(content)
 
     def _refusal(self, path: str, response: httpx.Response, deadline_s: float) -> EngineError:
         if response.is_redirect:
-            return EngineError(f"{self.url}{path} redirects (status {response.status_code}), which is not followed")
+            return EngineError(f"{path} redirects (status {response.status_code}), which is not followed")
         said = _message(self._read(path, response, ERROR_LIMIT_BYTES, deadline_s))
-        return EngineError(f"{self.url}{path} refused with status {response.status_code}: {said}")
+        return EngineError(f"{path} refused with status {response.status_code}: {said}")
 
     def _too_late(self, path: str) -> EngineError:
-        return EngineError(f"{self.url}{path} did not answer within {self._timeout_s:g} s")
+        return EngineError(f"{path} did not answer within {self._timeout_s:g} s")
 
 
 def _message(content: bytes) -> str:
