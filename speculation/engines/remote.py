@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.model import Model
-from speculation.engines.remote_http import JsonServer
+from speculation.engines.remote_http import JsonServer, shown
 from speculation.engines.remote_routes import ROUTES, UNLIKELY, Asked, Route, Row, Served
 from speculation.engines.slots import Slots
 from speculation.errors import ConfigurationError, EngineError, UnknownNameError
@@ -113,9 +113,9 @@ class RemoteEngine:
         try:
             rows = route.rows(answer, asked)
         except EngineError as error:
-            raise EngineError(f"{route.path}: {error}") from error
+            raise EngineError(f"{route.path}: {shown(str(error))}") from error
         except (ArithmeticError, AttributeError, LookupError, TypeError, ValueError) as error:
-            raise EngineError(f"{route.path} answered in another form than its route has: {error!r}") from error
+            raise EngineError(f"{route.path} answered in another form than its route has: {shown(repr(error))}") from error
         if len(rows) != asked.num_rows:
             raise EngineError(f"{route.path} gave {len(rows)} rows, not {asked.num_rows}")
         return rows

@@ -94,6 +94,12 @@ class JsonServer:
         return EngineError(f"{path} did not answer within {self._timeout_s:g} s")
 
 
+def shown(text: str) -> str:
+    """A text of the server's in one line, as far as it is told: what ends a stream has to fit into a status."""
+    text = " ".join(text[: 2 * SHOWN_CHARACTERS].split())
+    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+
+
 def _message(content: bytes) -> str:
     """What a refusal says, in whichever of the usual places: error.message, error, message, detail; else its beginning."""
     try:
@@ -104,8 +110,7 @@ def _message(content: bytes) -> str:
         text = found if isinstance(found, str) else json.dumps(found)
     except (ValueError, RecursionError):
         text = content.decode("utf-8", "replace")
-    text = " ".join(text.split())
-    return text if len(text) <= SHOWN_CHARACTERS else text[:SHOWN_CHARACTERS] + "..."
+    return shown(text)
 
 
 def _described(error: Exception) -> str:

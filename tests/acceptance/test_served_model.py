@@ -22,7 +22,7 @@ from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.tiny import tiny_package
 from tests.support.served_model import NAME, ServedModel, serving
 
-PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 60, 60
+PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 40, 60
 TEMPERATURES = (0.0, 0.8, 3.0)
 """At the last one tokens that the server does not return would often be chosen, were one of them in a row."""
 

@@ -383,6 +383,7 @@ FAILURES = {
     "no number": (changed(set_entry(0, 0, float("nan"))), "highest log-probability is nan"),
     "infinite": (changed(set_entry(0, 0, float("inf"))), "highest log-probability is inf"),
     "a text for a number": (changed(set_entry(0, 0, "much")), "in another form than its route has"),
+    "a long text": (changed(set_entry(0, 0, "much" * 1000)), r"in another form than its route has: ValueError.{290}\.\.\.$"),
 }
 
 
