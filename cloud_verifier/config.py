@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
+from urllib.parse import urlsplit
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
 from speculation.errors import ConfigurationError
@@ -14,8 +15,13 @@ from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping import profiles
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
+from speculation.truncation import MAX_VOCABULARY_SIZE
 
 ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
+OWN_SIZE = "own"
+ALL_LOGPROBS = -1
+REMOTE = "full_url"
+REMOTE_DETAILS = ("full_route", "full_model", "full_logprobs", "full_timeout_s", "full_api_key")
 
 
 def _read_patience(value: object) -> object:
@@ -33,6 +39,44 @@ def _read_patience(value: object) -> object:
     return patience_ms
 
 
+def _read_url(value: object) -> object:
+    """An http address of a server, without a slash at its end. Raises ``ConfigurationError`` for anything else."""
+    if value is None:
+        return None
+    if "@" in str(value):
+        raise ConfigurationError(f"full_url: without a name or key in it; give the key as {ENVIRONMENT_PREFIX}FULL_API_KEY")
+    try:
+        parts = urlsplit(value if isinstance(value, str) else "")
+        is_address = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        is_address = False
+    if not is_address or parts.query or parts.fragment or any(c.isspace() for c in str(value)):
+        raise ConfigurationError(f"full_url: an address like http://127.0.0.1:8000 (got {value!r})")
+    url = str(value).rstrip("/")
+    if url.endswith("/v1"):
+        raise ConfigurationError(f"full_url: the address without its /v1 (got {value!r})")
+    return url
+
+
+def _read_key(value: object) -> object:
+    """A key that fits in a header. Raises ``ConfigurationError``, which does not show it."""
+    key = value.get_secret_value() if isinstance(value, SecretStr) else value
+    if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable() and key.split() == [key]):
+        raise ConfigurationError("full_api_key: a key is one word of plain characters")
+    return value
+
+
+def _read_num_logprobs(value: object) -> object:
+    """-1 or a number of tokens, from every source."""
+    try:
+        number = int(value) if isinstance(value, str | int) and not isinstance(value, bool) else 0
+    except ValueError:
+        number = 0
+    if number != ALL_LOGPROBS and not 1 <= number <= MAX_VOCABULARY_SIZE:
+        raise ConfigurationError(f"full_logprobs: 1 to {MAX_VOCABULARY_SIZE}, or {ALL_LOGPROBS} for all (got {value!r})")
+    return number
+
+
 class VerifierConfig(Settings):
     """Where the verifier listens, what it runs, and how much it takes on.
 
@@ -44,6 +88,8 @@ class VerifierConfig(Settings):
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
     ``draft_length`` above 0 runs the pair's draft model beside the full one, which drafts so many tokens for each session
     without drafts; ``draft_variant`` is its graph, ``draft_emulate`` the model that its time is charged for.
+    ``full_url`` is a server that runs the full model instead (``docs/models.md``): by ``full_route``, under the name
+    ``full_model`` (None: the only one there), with the ``full_logprobs`` likeliest tokens of each row.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a cloud that does not exist.
     """
 
@@ -68,6 +114,12 @@ class VerifierConfig(Settings):
     draft_length: int = Field(0, ge=0)
     draft_variant: str | None = None
     draft_emulate: str = DEFAULT_DRAFT_MODEL
+    full_url: Annotated[str | None, BeforeValidator(_read_url)] = None
+    full_route: Literal["vllm", "vllm-prefixes", "sglang"] = "vllm"
+    full_model: str | None = None
+    full_logprobs: Annotated[int, BeforeValidator(_read_num_logprobs)] = 20
+    full_timeout_s: float = Field(60.0, gt=0, le=3600)
+    full_api_key: Annotated[SecretStr | None, BeforeValidator(_read_key)] = None
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_FULL_MODEL
 
@@ -76,7 +128,18 @@ class VerifierConfig(Settings):
         require_loopback(self.host, self.insecure)
         require_one_source(self.pair, self.draft, self.full)
         profiles.cloud(self.cloud)
+        self._check_remote()
         return self
+
+    def _check_remote(self) -> None:
+        """Raises ``ConfigurationError`` for what means nothing with a server that runs the full model, or without one."""
+        given = [name for name in REMOTE_DETAILS if name in self.model_fields_set]
+        if self.full_url is None and given:
+            raise ConfigurationError(f"{', '.join(given)}: without {REMOTE} there is no server to ask; give both or neither")
+        if self.full_url is not None and self.variant is not None:
+            raise ConfigurationError(f"{REMOTE} and variant: the server has loaded what it runs; leave out one or the other")
+        if self.full_url is not None and self.emulate == OWN_SIZE:
+            raise ConfigurationError(f"{REMOTE} and emulate {OWN_SIZE!r}: its size is not known; name one like 70B:fp16")
 
 
 def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> VerifierConfig:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from cloud_verifier.config import VerifierConfig
+from cloud_verifier.config import OWN_SIZE, VerifierConfig
 from speculation.engines import self_test
 from speculation.engines.base import Engine
 from speculation.engines.fitted import fitted
 from speculation.engines.model import ModelPair, chosen_variant
 from speculation.engines.pairs import models_of
+from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping import profiles
@@ -17,7 +18,6 @@ from speculation.shaping.engine import CloudCost, shape
 from speculation.shaping.models import ModelDescription, parse_model
 from speculation.shaping.profiles import CloudProfile
 
-OWN_SIZE = "own"
 FULL_VARIANT, DRAFT_VARIANT = "fp32", "q4"
 """The variants that are taken where none is named and the model has them."""
 
@@ -36,16 +36,28 @@ def build_engine(config: VerifierConfig) -> FullModel:
     """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
 
     Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
-    ``CapacityError`` (the emulated model does not fit the emulated machine), ``EngineError``.
+    ``ConfigurationError`` (the server that runs the full model does not answer as it should), ``CapacityError`` (the emulated
+    model does not fit the emulated machine), ``EngineError``.
     """
     cloud = profiles.cloud(config.cloud)
     model = _model(config.emulate)
     pair = models_of(config.pair, config.draft, config.full)
-    engine = pair.full.engine(chosen_variant(pair.full, config.variant, FULL_VARIANT), config.num_slots, config.threads)
+    engine = _build_full(pair, config)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.make_exact(engine)
     draft = _build_draft(pair, cloud, config) if config.draft_length else None
     return FullModel(_shape(engine, cloud, model), pair.identity, tested, draft)
+
+
+def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
+    """The full model's engine: a graph of its folder, or a server that has it."""
+    if config.full_url is None:
+        return pair.full.engine(chosen_variant(pair.full, config.variant, FULL_VARIANT), config.num_slots, config.threads)
+    key = None if config.full_api_key is None else config.full_api_key.get_secret_value()
+    server = RemoteServer(
+        config.full_url, config.full_route, config.full_model, config.full_logprobs, config.full_timeout_s, key
+    )
+    return connect(pair.full, server, config.num_slots)
 
 
 def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:

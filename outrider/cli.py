@@ -132,6 +132,16 @@ def verifier(
     draft: DraftOption = None,
     full: FullOption = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the full model.")] = None,
+    full_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
+    ] = None,
+    full_route: Annotated[
+        str | None, typer.Option(metavar="ROUTE", help="How it is asked: vllm, vllm-prefixes or sglang.")
+    ] = None,
+    full_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at that server.")] = None,
+    full_logprobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Likeliest tokens of each position to ask for; -1 is all.")
+    ] = None,
     patience: Annotated[
         str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
     ] = None,
@@ -146,6 +156,7 @@ def verifier(
     from cloud_verifier import server
 
     flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant}
+    flags |= {"full_url": full_url, "full_route": full_route, "full_model": full_model, "full_logprobs": full_logprobs}
     flags |= {
         "draft": draft,
         "full": full,
@@ -241,9 +252,10 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _start_log() -> None:
-    """Warnings, and the one line that says which way an export is run: nothing else tells why it is slower."""
+    """Warnings, and the one line that says how a model is run, or by whom: nothing else tells why it is slower."""
     logging.basicConfig(format=LOG_FORMAT)
-    logging.getLogger("speculation.engines.exports").setLevel(logging.INFO)
+    for name in ("exports", "remote"):
+        logging.getLogger(f"speculation.engines.{name}").setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:

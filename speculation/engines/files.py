@@ -12,6 +12,7 @@ import onnx
 
 from speculation.errors import PackageError
 
+CONFIG_LIMIT_BYTES = 16 * 1024 * 1024
 TOKENIZER_LIMIT_BYTES = 64 * 1024 * 1024
 GRAPH_LIMIT_BYTES = 2**31 - 1
 """More than that no protocol buffer can have."""

@@ -40,6 +40,13 @@ def layout_of(path: Path) -> Layout:
     raise PackageError(f"{path} is no model that can be loaded: {_advice(path)}")
 
 
+def only_describes(path: Path) -> bool:
+    """Whether a folder says what a model is, in ``config.json`` and ``tokenizer.json``, and has no graph to run."""
+    if any((path / name).exists() for name in (MANIFEST, PAIR, GENAI_CONFIG)) or graph_files(path):
+        return False
+    return all((path / name).is_file() for name in (CONFIG, TOKENIZER))
+
+
 def graph_files(path: Path) -> Mapping[str, str]:
     """Variants of a Hugging Face export: name -> path of the graph in the folder. ``onnx/`` goes before the top."""
     found: dict[str, str] = {}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from speculation.engines.described import DescribedFolder
 from speculation.engines.exports import ExportFolder
 from speculation.engines.files import digest_of
-from speculation.engines.layouts import Layout, layout_of
+from speculation.engines.layouts import Layout, layout_of, only_describes
 from speculation.engines.model import Model, ModelPair
 from speculation.engines.package import Package, load_pair
 from speculation.engines.tokenizer_files import difference, meaning_of
@@ -29,10 +30,16 @@ def load_model(path: Path) -> Model:
     return Package(path) if layout_of(path) is Layout.PACKAGE else ExportFolder(path)
 
 
+def load_full(path: Path) -> Model:
+    """As ``load_model``. A folder without a graph will do, too: a device runs no full model, and a verifier may have a server
+    elsewhere run it; an engine is refused then."""
+    return DescribedFolder(path) if only_describes(path) else load_model(path)
+
+
 def pair_of(draft_path: Path, full_path: Path) -> FolderPair:
     """A draft and a full model out of two folders. Its identity follows from the files, so that two ends with the same
     folders agree. Raises ``PackageError`` where one cannot be used, or their tokenizers do not mean the same."""
-    draft, full = load_model(draft_path), load_model(full_path)
+    draft, full = load_model(draft_path), load_full(full_path)
     tokenizer_digest = _shared_tokenizer(draft, full)
     pair_digest = digest_of({"draft": draft.digest, "full": full.digest})
     return FolderPair(draft, full, PairIdentity(tokenizer_digest, pair_digest, full.digest))

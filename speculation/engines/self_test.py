@@ -61,11 +61,17 @@ def run(engine: Engine) -> SelfTest:
 
 
 def make_exact(engine: Engine) -> SelfTest:
-    """Test an engine; one that is not exact, but can be by running singly, does so from now on, and is tested again."""
+    """Test an engine; one that is not exact, but can be by running singly, does so from now on, and is tested again.
+
+    One that stays inexact is used all the same, and the log says so.
+    """
     tested = run(engine)
-    if tested.is_exact or not isinstance(engine, CanRunSingly):
+    if tested.is_exact:
         return tested
     said = f"{engine.description.name}: rows depend on what shares their pass ({'; '.join(tested.details)})"
+    if not isinstance(engine, CanRunSingly):
+        _log.warning("%s, and nothing here can mend it: a near tie may give another text, which devices are told", said)
+        return tested
     _log.warning("%s, so that each token is run alone: exact, and slower", said)
     engine.run_singly()
     return run(engine)

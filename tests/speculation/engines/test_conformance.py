@@ -11,14 +11,18 @@ from speculation.engines.fitted import fitted
 from speculation.engines.lookup import LookupEngine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
+from speculation.engines.remote import ALL_LOGPROBS, RemoteEngine, RemoteServer, connect
+from speculation.engines.remote_routes import ROUTES
 from speculation.engines.stock import StockEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
 from tests.speculation.engines.tiny import TINY, tiny_package, token_ids
 from tests.support.processor import gives_rows_alike_in_4_bits
+from tests.support.served_model import ServedModel, serving
 
 CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"], 4
 TOKENS = token_ids(CONTEXT, seed=5)
+REMOTE = tuple(f"remote {route}" for route in ROUTES)
 EXPORTED = ("plain", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa")
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
@@ -54,8 +58,18 @@ def of_export(kind, exports):
     return engine
 
 
-@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED])
+@pytest.fixture(scope="module")
+def served():
+    """The address of a server that gives all log-probabilities; it takes a token less than its context holds."""
+    with serving(ServedModel(RandomEngine(VOCABULARY, CONTEXT + 1, seed=3), CONTEXT + 1, max_logprobs=-1)) as url:
+        yield url
+
+
+@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED, *REMOTE])
 def engine(request, package, exports, monkeypatch):
+    if request.param in REMOTE:
+        server = RemoteServer(request.getfixturevalue("served"), request.param.split()[1], num_logprobs=ALL_LOGPROBS)
+        return connect(package, server, SLOTS)
     if request.param in EXPORTED:
         return of_export(request.param, exports)
     if request.param == "fitted":
@@ -195,7 +209,8 @@ def test_random_walks_equal_fresh_runs(engine):
     """Open, extend in batches, cut, fork and close at random; each row must be that of its prefix alone."""
     rng = np.random.default_rng(0)
     texts = {}
-    for _ in range(60):
+    # Every row of a remote engine is a few hundred entries of JSON.
+    for _ in range(15 if isinstance(engine, RemoteEngine) else 60):
         if len(texts) < SLOTS - 1 and rng.random() < 0.4:
             parent = rng.choice(list(texts)) if texts and rng.random() < 0.5 else None
             texts[engine.open() if parent is None else engine.fork(parent)] = [] if parent is None else list(texts[parent])

@@ -1,6 +1,7 @@
 """Two folders become a pair where their tokenizers mean the same, whatever layouts they have."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -228,3 +229,35 @@ def test_an_export_says_what_a_service_asks(folders):
     assert (model.name, model.context_length, model.vocabulary_size, model.end_token_ids) == ("export", 96, 272, (0,))
     assert abs(model.num_parameters / package.num_parameters - 1) < 0.6
     assert load_model(folders / "genai").end_token_ids == (0,)
+
+
+@pytest.fixture
+def described(folders, tmp_path):
+    """What ``folders / "export"`` says of itself, with weights beside it that no graph is made of."""
+    path = shutil.copytree(folders / "export", tmp_path / "described", ignore=shutil.ignore_patterns("onnx"))
+    (path / "model.safetensors").write_bytes(b"weights")
+    return path
+
+
+def test_a_full_model_without_a_graph_makes_a_pair_whose_identity_does_not_hang_on_its_weights(folders, described):
+    pair = pair_of(folders / "package", described)
+    (described / "model.safetensors").write_bytes(b"other weights")
+    assert pair_of(folders / "package", described).identity == pair.identity
+    facts = [(m.vocabulary_size, m.context_length, m.end_token_ids) for m in (pair.full, load_model(folders / "export"))]
+    assert facts[0] == facts[1]
+    (described / "config.json").write_text((described / "config.json").read_text().replace("10000", "20000"))
+    assert pair_of(folders / "package", described).identity != pair.identity
+
+
+def test_an_engine_of_a_full_model_without_a_graph_is_refused_with_what_would_be_right(folders, described):
+    full = pair_of(folders / "package", described).full
+    advice = r"it is a checkpoint.*outrider models convert.*; or say where a server runs it \(full_url of the verifier\)"
+    with pytest.raises(PackageError, match=advice):
+        full.engine(full.variants[0], 1, 1)
+    with pytest.raises(InvalidRequestError, match="unknown variant of described 'fp32'; known: elsewhere"):
+        full.weight_bytes("fp32")
+
+
+def test_a_draft_needs_a_graph_all_the_same(folders, described):
+    with pytest.raises(PackageError, match="it is a checkpoint, without a graph"):
+        pair_of(described, folders / "package")
