@@ -10,20 +10,18 @@ import logging
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from speculation.engines import chat
 from speculation.engines.base import Engine, EngineDescription
-from speculation.engines.chat import ChatTemplate
 from speculation.engines.export_facts import ExportFacts, genai_facts, hugging_face_facts
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
 from speculation.engines.files import confined, digest_of, file_digest, read_bounded_json, read_graph, require
 from speculation.engines.layouts import GENAI_CONFIG, Layout, graph_files, layout_of
 from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER
+from speculation.engines.providers import Provider
+from speculation.engines.published import PublishedFolder
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import StockEngine
 from speculation.engines.surgery import CannotBeRaggedError
-from speculation.engines.tokenizer_files import load_tokenizer, meaning_of
 from speculation.errors import ConfigurationError, UnknownNameError
 
 CONFIG_LIMIT_BYTES = 16 * 1024 * 1024
@@ -35,21 +33,18 @@ WHOLE_MODEL = ("fp32", "fp16")
 _log = logging.getLogger(__name__)
 
 
-class ExportFolder:
-    """A ``Model`` in a layout that other tools write. Raises ``PackageError`` when it is none, or says nothing usable."""
+class ExportFolder(PublishedFolder):
+    """A ``Model`` of graphs that other tools write. Raises ``PackageError`` when it is none, or says nothing usable."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path
         self.layout = layout_of(path)
-        require(self.layout is not Layout.PACKAGE, f"{path} is a package; it is no export")
-        self.graphs, self.facts = self._described()
+        is_export = self.layout in (Layout.HUGGING_FACE, Layout.GENAI)
+        require(is_export, f"{path} is a {self.layout.value}; it is no export")
+        self.graphs, facts = self._described(path)
+        super().__init__(path, facts)
 
     def __repr__(self) -> str:
         return f"ExportFolder({str(self.path)!r})"
-
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -61,18 +56,6 @@ class ExportFolder:
         nearest = next((variant for variant in WHOLE_MODEL if variant in self.graphs), self.variants[0])
         return num_parameters(read_graph(confined(self.path, self.graphs[nearest], "model")))
 
-    @property
-    def context_length(self) -> int:
-        return self.facts.context_length
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.facts.vocabulary_size
-
-    @property
-    def end_token_ids(self) -> tuple[int, ...]:
-        return self.facts.end_token_ids
-
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the SHA-256 of each file that is read: configurations, tokenizer, graphs and their weights."""
@@ -80,22 +63,6 @@ class ExportFolder:
         for graph in self.graphs.values():
             names |= {graph, *external_ranges(self.path, graph, read_graph(confined(self.path, graph, "model")))}
         return digest_of({name: file_digest(confined(self.path, name, "model")) for name in sorted(names)})
-
-    @cached_property
-    def tokenizer_digest(self) -> str:
-        """SHA-256 over what the tokenizer does, however its file is spelled."""
-        return digest_of(meaning_of(self.path))
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(confined(self.path, TOKENIZER, "model"), self.vocabulary_size, self.facts.source, leaves_out=True)
-
-    @cached_property
-    def chat_template(self) -> ChatTemplate | None:
-        def find(name: str) -> Path | None:
-            return confined(self.path, name, "model") if (self.path / name).is_file() else None
-
-        return chat.load(find)
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the graph and of its weights in other files."""
@@ -107,14 +74,20 @@ class ExportFolder:
             raise UnknownNameError(f"variant of {self.name}", variant, self.variants, "variant")
         return read_exported(self.path, self.graphs[variant], self.facts)
 
-    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
-        """In ragged batches where the graph allows it, else session by session; the log says which, and why."""
+    def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
+        """In ragged batches where the graph and the provider allow it, else session by session; the log says which, and why."""
         if num_slots < 1 or threads < 1:
             raise ConfigurationError(f"an engine needs at least 1 slot and 1 thread, not {num_slots} and {threads}")
         graph = self.graph(variant)
         description = self._description(graph, variant, num_slots)
+        if provider is not Provider.CPU:
+            engine: Engine = StockEngine(graph, description, threads, provider)
+            _log.info(
+                "%s: each session is run alone, since caches in place are not known to work on %s", description.name, provider
+            )
+            return engine
         try:
-            engine: Engine = RaggedEngine(graph, description, threads)
+            engine = RaggedEngine(graph, description, threads)
         except CannotBeRaggedError as reason:
             _log.info("%s: each session is run alone, since %s", description.name, reason)
             return StockEngine(graph, description, threads)
@@ -132,11 +105,11 @@ class ExportFolder:
             kv_bytes_per_token=graph.kv_bytes_per_token,
         )
 
-    def _described(self) -> tuple[Mapping[str, str], ExportFacts]:
+    def _described(self, path: Path) -> tuple[Mapping[str, str], ExportFacts]:
         if self.layout is Layout.GENAI:
-            file, facts = genai_facts(read_bounded_json(confined(self.path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES))
+            file, facts = genai_facts(read_bounded_json(confined(path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES))
             return {GENAI_VARIANT: file}, facts
-        config = read_bounded_json(confined(self.path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
-        has_generation = (self.path / GENERATION).is_file()
-        generation = read_bounded_json(confined(self.path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if has_generation else {}
-        return graph_files(self.path), hugging_face_facts(config, generation)
+        config = read_bounded_json(confined(path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
+        has_generation = (path / GENERATION).is_file()
+        generation = read_bounded_json(confined(path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if has_generation else {}
+        return graph_files(path), hugging_face_facts(config, generation)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from speculation.engines.checkpoint_folder import CheckpointFolder
 from speculation.engines.exports import ExportFolder
 from speculation.engines.files import digest_of
 from speculation.engines.layouts import Layout, layout_of
@@ -26,7 +27,10 @@ class FolderPair:
 
 def load_model(path: Path) -> Model:
     """The model in a folder, whichever layout it has. Raises ``PackageError`` with what was found, and what would be right."""
-    return Package(path) if layout_of(path) is Layout.PACKAGE else ExportFolder(path)
+    layout = layout_of(path)
+    if layout is Layout.PACKAGE:
+        return Package(path)
+    return CheckpointFolder(path) if layout is Layout.CHECKPOINT else ExportFolder(path)
 
 
 def pair_of(draft_path: Path, full_path: Path) -> FolderPair:
