@@ -36,12 +36,14 @@ def build_engine(config: VerifierConfig) -> FullModel:
     """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
 
     Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
-    ``CapacityError`` (the emulated model does not fit the emulated machine), ``EngineError``.
+    ``CapacityError`` (the emulated model does not fit the emulated machine, or the model this one's memory), ``EngineError``,
+    ``ConfigurationError`` (the provider is not there, or cannot run such a graph).
     """
     cloud = profiles.cloud(config.cloud)
     model = _model(config.emulate)
     pair = models_of(config.pair, config.draft, config.full)
-    engine = pair.full.engine(chosen_variant(pair.full, config.variant, FULL_VARIANT), config.num_slots, config.threads)
+    variant = chosen_variant(pair.full, config.variant, FULL_VARIANT)
+    engine = pair.full.engine(variant, config.num_slots, config.threads, config.provider)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.make_exact(engine)
     draft = _build_draft(pair, cloud, config) if config.draft_length else None
@@ -51,7 +53,8 @@ def build_engine(config: VerifierConfig) -> FullModel:
 def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:
     """The draft's engine with a cache for each session. It needs no proof: what it says is a hint."""
     variant = chosen_variant(pair.draft, config.draft_variant, DRAFT_VARIANT)
-    engine = fitted(pair.draft.engine(variant, config.num_slots, config.threads), pair.full.vocabulary_size)
+    draft = pair.draft.engine(variant, config.num_slots, config.threads, config.provider)
+    engine = fitted(draft, pair.full.vocabulary_size)
     return _shape(engine, cloud, _model(config.draft_emulate))
 
 

@@ -21,7 +21,7 @@ from speculation.errors import CapacityError, ConfigurationError, EngineError, P
 from tests.speculation.engines import test_conformance
 from tests.speculation.engines.families import FAMILIES, config_of, family_logits, weights_of, write_checkpoint
 from tests.speculation.engines.test_conformance import CONTEXT, SLOTS, VOCABULARY
-from tests.speculation.engines.tiny import token_ids
+from tests.speculation.engines.tiny import tiny_tokenizer, token_ids
 
 torch, transformers = (
     pytest.importorskip(name, reason=f"{name} is not installed; pip install 'outrider[transformers]'")
@@ -98,6 +98,52 @@ def test_every_family_is_the_model_that_it_is_and_exact(tmp_path, provider, fami
     assert np.abs(logits_of(engine) - wanted).max() / np.abs(wanted).max() < TOLERANCE[provider]
     found = self_test.run(engine)
     assert found.is_exact, found.details
+
+
+def saved(path, kind, **entries):
+    """A checkpoint that the library makes up and writes: a class of it, and entries of its configuration."""
+    sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY}
+    config = kind.config_class(**{**sizes, "max_position_embeddings": CONTEXT, "eos_token_id": 0, "pad_token_id": 0, **entries})
+    torch.manual_seed(0)
+    kind(config).float().save_pretrained(path)
+    written = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({"max_position_embeddings": CONTEXT, **written}))
+    (path / "tokenizer.json").write_bytes(tiny_tokenizer())
+    return path
+
+
+GATED = {"intermediate_size": 48, "num_key_value_heads": 2}
+OTHERS = {
+    "bloom": ("BloomForCausalLM", {"n_layer": 2, "n_head": 4}),
+    "falcon": ("FalconForCausalLM", {}),
+    "gemma3": ("Gemma3ForCausalLM", {**GATED, "head_dim": 16, "num_hidden_layers": 6, "sliding_window": 13}),
+    "gpt2": ("GPT2LMHeadModel", {"n_embd": 32, "n_layer": 2, "n_head": 4, "n_positions": CONTEXT + 4}),
+    "gpt-neox": ("GPTNeoXForCausalLM", {"intermediate_size": 48}),
+    "opt": ("OPTForCausalLM", {"ffn_dim": 48, "word_embed_proj_dim": 32}),
+    "phi3": ("Phi3ForCausalLM", GATED),
+}
+
+
+@pytest.mark.parametrize("provider", ON)
+@pytest.mark.parametrize("family", OTHERS)
+def test_families_that_cannot_be_converted_are_run_and_exact(tmp_path, provider, family):
+    """GPT-2's context ends inside a block, and its positions are learned, so that there is none behind the end."""
+    name, entries = OTHERS[family]
+    kind = getattr(transformers, name)
+    engine = engine_of(saved(tmp_path, kind, **entries), provider)
+    with torch.inference_mode():
+        wanted = kind.from_pretrained(tmp_path)(torch.tensor([TOKENS]), use_cache=False).logits[0].numpy()
+    assert np.abs(logits_of(engine) - wanted).max() / np.abs(wanted).max() < TOLERANCE[provider]
+    found = self_test.run(engine)
+    assert found.is_exact, found.details
+
+
+def test_a_mixture_of_experts_is_exact_token_by_token(tmp_path):
+    """How many rows an expert gets depends on all the rows of a run."""
+    sizes = {**GATED, "num_local_experts": 4}
+    engine = engine_of(saved(tmp_path, transformers.MixtralForCausalLM, **sizes))
+    assert not self_test.run(engine).is_exact
+    assert self_test.make_exact(engine).is_exact
 
 
 @pytest.mark.parametrize("provider", ON)
@@ -249,16 +295,18 @@ def test_what_cannot_be_loaded_is_refused(tmp_path, weights, entries, said):
         engine_of(path)
 
 
-def test_a_model_whose_past_cannot_be_cut_is_refused(tmp_path):
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("MambaForCausalLM", {"num_hidden_layers": 1, "state_size": 4}),
+        ("Qwen3NextForCausalLM", {**GATED, "num_hidden_layers": 4, "num_experts": 4, "num_experts_per_tok": 2}),
+    ],
+)
+def test_a_model_whose_past_cannot_be_cut_is_refused(tmp_path, name, entries):
     """A state that is overwritten by each token has no way back."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "state_size": 4, "vocab_size": VOCABULARY}
-    model = transformers.MambaForCausalLM(transformers.MambaConfig(**sizes))
-    model.save_pretrained(tmp_path)
-    config = json.loads((tmp_path / "config.json").read_text())
-    (tmp_path / "config.json").write_text(json.dumps(config | {"max_position_embeddings": CONTEXT}))
-    (tmp_path / "tokenizer.json").write_bytes((tiny_checkpoint(tmp_path / "other") / "tokenizer.json").read_bytes())
-    with pytest.raises(PackageError, match=r"cannot be used|keeps more, or other, than keys and values of each token"):
-        engine_of(tmp_path)
+    path = saved(tmp_path, getattr(transformers, name), **entries)
+    with pytest.raises(PackageError, match=r"keeps keys and values of each token in every layer|cannot be cut back"):
+        engine_of(path)
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="PyTorch finds a CUDA device")
