@@ -5,10 +5,11 @@ from __future__ import annotations
 from functools import cached_property
 from pathlib import Path
 
+from speculation.engines.architecture import MAX_LAYERS
 from speculation.engines.base import Engine
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.export_facts import hugging_face_facts
-from speculation.engines.files import digest_of, file_digest
+from speculation.engines.files import digest_of, file_digest, require
 from speculation.engines.manifest import CONFIG, GENERATION, INDEX, TOKENIZER
 from speculation.engines.model import TRANSFORMERS
 from speculation.engines.providers import Provider
@@ -27,6 +28,8 @@ class CheckpointFolder(PublishedFolder):
     def __init__(self, path: Path) -> None:
         self.checkpoint = Checkpoint(path)
         super().__init__(path, hugging_face_facts(self.checkpoint.config, self.checkpoint.generation_config()))
+        layers = self.facts.num_layers
+        require(layers <= MAX_LAYERS, f"{path / CONFIG} says that there are {layers} layers; at most {MAX_LAYERS} are built")
 
     def __repr__(self) -> str:
         return f"CheckpointFolder({str(self.path)!r})"

@@ -118,6 +118,8 @@ class Package:
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
+        if variant in self.checkpoint_variants:
+            return 4 * self.num_parameters
         return self._variant(variant).weight_bytes
 
     def graph(self, variant: str) -> Path:

@@ -95,6 +95,13 @@ def test_it_makes_a_pair_with_other_layouts(path, tmp_path):
         assert pair.identity.full_digest == pair.full.digest
 
 
+def test_more_layers_than_any_model_has_are_refused_before_they_are_built(path):
+    config = json.loads((path / "config.json").read_text())
+    (path / "config.json").write_text(json.dumps({**config, "num_hidden_layers": 10**9}))
+    with pytest.raises(PackageError, match="says that there are 1000000000 layers; at most 1024 are built"):
+        load_model(path)
+
+
 def test_a_link_among_its_files_is_refused(path):
     (path / "real.json").write_bytes((path / "config.json").read_bytes())
     (path / "config.json").unlink()
@@ -116,6 +123,7 @@ def test_without_the_extra_a_refusal_names_it_and_the_faster_way(path, monkeypat
 def test_a_package_with_weights_beside_its_graphs_offers_them_only_by_name(tmp_path):
     package = tiny_package(tmp_path / "package", variants=("fp32",))
     assert package.checkpoint_variants == ("transformers",)
+    assert package.weight_bytes("transformers") == 4 * package.num_parameters
     assert chosen_variant(package, None, "q4") == "fp32"
     assert chosen_variant(package, "transformers", "q4") == "transformers"
     manifest = json.loads((package.path / "manifest.json").read_text())

@@ -2,7 +2,7 @@
 
 On a machine with a GPU all of it is run on ``cuda``, too. Nothing is needed but pytest, torch, transformers and what
 ``speculation.engines`` imports. ``python -m pytest -c /dev/null --rootdir . --import-mode=importlib -p no:cacheprovider FILE``
-does without the plug-ins that the project's own settings are for.
+does without the plug-ins that the project's own settings are for; ``-k cuda`` runs what a GPU is needed for.
 """
 
 import json
@@ -38,8 +38,8 @@ ON = (
 KINDS = ("llama", "mistral", "bfloat16", "singly")
 TOKENS = token_ids(90)
 WINDOWED = ("mistral", "qwen2-window", "qwen3-layers")
-TOLERANCE = {Provider.CPU: 2e-5, Provider.CUDA: 1e-4}
-"""Of the largest logit; both compute in float32."""
+TOLERANCE = {Provider.CPU: 2e-5, Provider.CUDA: 1e-3}
+"""Of the largest logit; both compute in float32. What is wrong by a bias or a token of a window is off by more than 1e-2."""
 
 
 def engine_of(path, provider=Provider.CPU, num_slots=SLOTS, kind=TransformersEngine):
