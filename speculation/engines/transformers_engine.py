@@ -23,7 +23,8 @@ from speculation.engines.torch_model import Past, TorchModel
 from speculation.errors import ConfigurationError, EngineError, PackageError
 
 ROWS = {Provider.CPU: 8, Provider.CUDA: 64}
-"""Rows of a block: as many as cost little more than one, since weights are read once for all of them."""
+"""Rows of a block: more of them make prompts and drafts cheaper, and each decoded token dearer, which takes a whole block. On
+the CPU a token takes up to twice the time of one row; the number for a GPU is a guess."""
 
 
 @dataclass(frozen=True, slots=True)
