@@ -10,6 +10,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
+from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
@@ -83,6 +84,7 @@ class VerifierConfig(Settings):
     ``pair`` None is the bundled pair, unless ``draft`` and ``full`` name two folders (``docs/models.md``). ``variant`` None is
     fp32 where the full model has it, ``draft_variant`` None is q4. ``cloud`` names a cloud profile whose time is
     charged for each pass; ``emulate`` is the model that is charged for (``own`` is the full model, at its real size).
+    ``provider`` is what runs the models: ``cpu``, or ``cuda``.
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
@@ -101,6 +103,7 @@ class VerifierConfig(Settings):
     full: Path | None = None
     variant: str | None = None
     threads: int = Field(1, ge=1)
+    provider: Provider = Provider.CPU
     num_slots: int = Field(16, ge=1)
     max_sessions: int = Field(16, ge=1)
     credit: int = Field(256, ge=INITIAL_CREDIT)

@@ -36,8 +36,9 @@ def build_engine(config: VerifierConfig) -> FullModel:
     """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
 
     Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
-    ``ConfigurationError`` (the server that runs the full model does not answer as it should), ``CapacityError`` (the emulated
-    model does not fit the emulated machine), ``EngineError``.
+    ``CapacityError`` (the emulated model does not fit the emulated machine, or the model this one's memory), ``EngineError``,
+    ``ConfigurationError`` (the provider is not there, or cannot run such a graph; the server that runs the full model does not
+    answer as it should).
     """
     cloud = profiles.cloud(config.cloud)
     model = _model(config.emulate)
@@ -52,7 +53,8 @@ def build_engine(config: VerifierConfig) -> FullModel:
 def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
     """The full model's engine: a graph of its folder, or a server that has it."""
     if config.full_url is None:
-        return pair.full.engine(chosen_variant(pair.full, config.variant, FULL_VARIANT), config.num_slots, config.threads)
+        variant = chosen_variant(pair.full, config.variant, FULL_VARIANT)
+        return pair.full.engine(variant, config.num_slots, config.threads, config.provider)
     key = None if config.full_api_key is None else config.full_api_key.get_secret_value()
     server = RemoteServer(
         config.full_url, config.full_route, config.full_model, config.full_logprobs, config.full_timeout_s, key
@@ -63,7 +65,8 @@ def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
 def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:
     """The draft's engine with a cache for each session. It needs no proof: what it says is a hint."""
     variant = chosen_variant(pair.draft, config.draft_variant, DRAFT_VARIANT)
-    engine = fitted(pair.draft.engine(variant, config.num_slots, config.threads), pair.full.vocabulary_size)
+    draft = pair.draft.engine(variant, config.num_slots, config.threads, config.provider)
+    engine = fitted(draft, pair.full.vocabulary_size)
     return _shape(engine, cloud, _model(config.draft_emulate))
 
 

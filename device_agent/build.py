@@ -33,7 +33,7 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
     """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread.
 
     Raises ``PackageError`` (the models cannot be used), ``UnknownNameError`` (variant), ``CapacityError`` (the emulated model
-    does not fit the phone), ``EngineError``.
+    does not fit the phone), ``EngineError``, ``ConfigurationError`` (the provider is not there, or cannot run such a graph).
     """
     pair = models_of(config.pair, config.draft, config.full)
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
@@ -54,7 +54,7 @@ def draft_engine(draft: Model, config: AgentConfig) -> Engine:
         return RandomEngine(draft.vocabulary_size, draft.context_length, seed=0, num_slots=num_slots)
     if variant == LOOKUP:
         return LookupEngine(draft.vocabulary_size, draft.context_length, num_slots)
-    return blended(draft.engine(variant, num_slots, config.threads), config.draft_lookup)
+    return blended(draft.engine(variant, num_slots, config.threads, config.provider), config.draft_lookup)
 
 
 def connector_of(config: AgentConfig) -> Connector | None:

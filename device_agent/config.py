@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 
 from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
+from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
@@ -26,6 +27,7 @@ class AgentConfig(Settings):
     ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair, unless
     ``draft`` and ``full`` name two folders (``docs/models.md``); ``variant`` is a graph of the draft (None: q4 where it has
     that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
+    ``provider`` is what runs the draft: ``cpu``, or ``cuda``.
     ``draft_lookup`` is the weight of looking up beside the draft model, where the text repeats itself (0: off).
     ``phone`` and ``network`` name profiles;
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
@@ -52,6 +54,7 @@ class AgentConfig(Settings):
     full: Path | None = None
     variant: str | None = None
     threads: int = Field(1, ge=1)
+    provider: Provider = Provider.CPU
     drafting: str = ADAPTIVE
     draft_depth: int = Field(32, ge=1)
     draft_length: int = Field(4, ge=1)

@@ -16,6 +16,7 @@ import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
 from outrider import models
+from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
@@ -49,6 +50,7 @@ PairOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A pair 
 DraftOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The draft model, in any layout that loads.")]
 FullOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The full model, in any layout that loads.")]
 DraftVariantOption = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Graph of the draft, or random.")]
+ProviderOption = Annotated[Provider | None, typer.Option(help="What runs the models; cpu by default.")]
 FullVariantOption = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
 
 
@@ -69,6 +71,7 @@ def demo(
     full: FullOption = None,
     variant: DraftVariantOption = None,
     full_variant: FullVariantOption = None,
+    provider: ProviderOption = None,
     json: JsonOption = False,
 ) -> None:
     """Stream one answer, then compare: collaborative, cloud alone, device alone."""
@@ -76,7 +79,7 @@ def demo(
     from outrider.generate import Request
     from outrider.local import Emulation, Models
 
-    models = Models(draft, full, variant, full_variant)
+    models = Models(draft, full, variant, full_variant, provider)
     models.check_agent(agent)
     emulation = Emulation.chosen(agent, phone, network, cloud, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
     if list_prompts:
@@ -110,13 +113,14 @@ def generate(
     full: FullOption = None,
     variant: DraftVariantOption = None,
     full_variant: FullVariantOption = None,
+    provider: ProviderOption = None,
     json: JsonOption = False,
 ) -> None:
     """Write the continuation of PROMPT."""
     from outrider import generate as front
     from outrider.local import Emulation, Models
 
-    models = Models(draft, full, variant, full_variant)
+    models = Models(draft, full, variant, full_variant, provider)
     models.check_agent(agent)
     emulation = Emulation.chosen(agent, phone, network, cloud, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
@@ -131,7 +135,7 @@ def verifier(
     pair: PairOption = None,
     draft: DraftOption = None,
     full: FullOption = None,
-    variant: Annotated[str | None, typer.Option(help="Graph of the full model.")] = None,
+    variant: Annotated[str | None, typer.Option(help="Graph of the full model, or transformers.")] = None,
     full_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
     ] = None,
@@ -142,6 +146,7 @@ def verifier(
     full_logprobs: Annotated[
         int | None, typer.Option(metavar="N", help="Likeliest tokens of each position to ask for; -1 is all.")
     ] = None,
+    provider: ProviderOption = None,
     patience: Annotated[
         str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
     ] = None,
@@ -160,6 +165,7 @@ def verifier(
     flags |= {
         "draft": draft,
         "full": full,
+        "provider": provider,
         "patience": patience,
         "gather": gather,
         "draft_length": draft_length,
@@ -184,7 +190,10 @@ def agent(
     pair: PairOption = None,
     draft: DraftOption = None,
     full: FullOption = None,
-    variant: Annotated[str | None, typer.Option(help="Graph of the draft model, or lookup, or random.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Graph of the draft model, or transformers, or lookup, or random.")
+    ] = None,
+    provider: ProviderOption = None,
     drafting: Annotated[
         str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
     ] = None,
@@ -203,7 +212,7 @@ def agent(
     from device_agent import server
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
-    flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure}
+    flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags["allowed_hosts"] = allowed_host or None
     settings = device_agent.config.load_config(config, flags)

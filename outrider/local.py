@@ -12,6 +12,7 @@ import cloud_verifier.server
 import device_agent.server
 from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
+from speculation.engines.providers import Provider
 from speculation.errors import InvalidRequestError
 from speculation.settings import require_one_source
 from speculation.shaping import profiles
@@ -59,7 +60,8 @@ class Emulation:
 
 @dataclass(frozen=True, slots=True)
 class Models:
-    """Folders of a draft and of a full model, and a graph of each by name. Without folders it is the bundled pair.
+    """Folders of a draft and of a full model, a graph of each by name, and what runs them. Without folders it is the bundled
+    pair.
 
     Raises ``ConfigurationError`` for one folder without the other.
     """
@@ -68,6 +70,7 @@ class Models:
     full: Path | None = None
     draft_variant: str | None = None
     full_variant: str | None = None
+    provider: Provider | None = None
 
     def __post_init__(self) -> None:
         require_one_source(None, self.draft, self.full)
@@ -85,7 +88,7 @@ BUNDLED = Models()
 async def local_agent(emulation: Emulation, models: Models = BUNDLED) -> AsyncIterator[str]:
     """The URL of an agent, with a verifier behind it, that live while the block runs."""
     phone, network, cloud = emulation.phone, emulation.network, emulation.cloud
-    folders: dict[str, Any] = {"draft": models.draft, "full": models.full}
+    folders: dict[str, Any] = {"draft": models.draft, "full": models.full, "provider": models.provider or Provider.CPU}
     full = VerifierConfig(port=0, cloud=cloud, variant=models.full_variant, **folders)
     async with cloud_verifier.server.serve(full) as verifier:
         emulated: dict[str, Any] = {"phone": phone, "network": network, "cloud": cloud}

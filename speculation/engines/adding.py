@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from speculation.engines.checkpoint import INDEX, Checkpoint
+from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.files import checked, read_json, require
 from speculation.engines.graph_weights import GraphWeights
-from speculation.engines.manifest import MANIFEST, PAIR, WEIGHTS, Manifest, PairManifest
+from speculation.engines.manifest import INDEX, MANIFEST, PAIR, WEIGHTS, Manifest, PairManifest
 from speculation.engines.package import Package
 from speculation.engines.package_writer import write_manifest
 from speculation.engines.quantise import BLOCK, BLOCKS

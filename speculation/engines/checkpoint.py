@@ -14,11 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.files import confined, read_bounded_json, require
-from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER, WEIGHTS
+from speculation.engines.manifest import CONFIG, GENERATION, INDEX, TOKENIZER, WEIGHTS
 from speculation.engines.safetensors_file import SafetensorsFile, Tensor
 from speculation.errors import PackageError
 
-INDEX = f"{WEIGHTS}.index.json"
 KIND = "checkpoint"
 CONFIG_LIMIT_BYTES, TOKENIZER_LIMIT_BYTES, INDEX_LIMIT_BYTES = 16 << 20, 64 << 20, 64 << 20
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")

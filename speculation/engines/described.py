@@ -2,42 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
-from speculation.engines import chat
 from speculation.engines.base import Engine
-from speculation.engines.chat import ChatTemplate
-from speculation.engines.export_facts import ExportFacts, hugging_face_facts
-from speculation.engines.files import CONFIG_LIMIT_BYTES, confined, digest_of, file_digest, read_bounded_json
 from speculation.engines.layouts import layout_of
-from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER
-from speculation.engines.tokenizer_files import load_tokenizer, meaning_of
+from speculation.engines.providers import Provider
+from speculation.engines.published import PublishedFolder, described_facts
 from speculation.errors import PackageError, UnknownNameError
 
 ELSEWHERE = "elsewhere"
 """What stands for a graph where there is none."""
 
 
-class DescribedFolder:
+class DescribedFolder(PublishedFolder):
     """A ``Model`` of ``config.json``, ``generation_config.json`` where there is one, and ``tokenizer.json``.
 
     It has no graph, so ``engine`` refuses with what would be right. Two folders are the same model where these files are the
-    same: weights beside them are not looked at. Raises ``PackageError`` where a file says nothing usable.
+    same. Raises ``PackageError`` where a file says nothing usable.
     """
 
-    def __init__(self, path: Path, facts: ExportFacts | None = None) -> None:
-        self.path = path
-        self.facts = facts or described_facts(path)
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({str(self.path)!r})"
-
-    @property
-    def name(self) -> str:
-        return self.path.resolve().name
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, described_facts(path))
 
     @property
     def variants(self) -> tuple[str, ...]:
@@ -48,38 +34,10 @@ class DescribedFolder:
         """Not known."""
         return 0
 
-    @property
-    def context_length(self) -> int:
-        return self.facts.context_length
-
-    @property
-    def vocabulary_size(self) -> int:
-        return self.facts.vocabulary_size
-
-    @property
-    def end_token_ids(self) -> tuple[int, ...]:
-        return self.facts.end_token_ids
-
     @cached_property
     def digest(self) -> str:
         """SHA-256 over the SHA-256 of each file that is read."""
         return self._digest_over(())
-
-    @cached_property
-    def tokenizer_digest(self) -> str:
-        """SHA-256 over what the tokenizer does, however its file is spelled."""
-        return digest_of(meaning_of(self.path))
-
-    @cached_property
-    def tokenizer(self) -> Any:
-        return load_tokenizer(confined(self.path, TOKENIZER, "model"), self.vocabulary_size, self.facts.source, leaves_out=True)
-
-    @cached_property
-    def chat_template(self) -> ChatTemplate | None:
-        def find(name: str) -> Path | None:
-            return confined(self.path, name, "model") if (self.path / name).is_file() else None
-
-        return chat.load(find)
 
     def weight_bytes(self, variant: str) -> int:
         """Not known."""
@@ -87,22 +45,10 @@ class DescribedFolder:
             raise UnknownNameError(f"variant of {self.name}", variant, self.variants, "variant")
         return 0
 
-    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
+    def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
         """Raises ``PackageError``: there is nothing to load."""
         try:
             layout_of(self.path)
         except PackageError as error:
             raise PackageError(f"{error}; or say where a server runs it (full_url of the verifier)") from error
         raise PackageError(f"{self.path} has a graph by now; start again")
-
-    def _digest_over(self, others: Iterable[str]) -> str:
-        names = {name for name in (CONFIG, GENERATION, TOKENIZER) if (self.path / name).is_file()} | set(others)
-        return digest_of({name: file_digest(confined(self.path, name, "model")) for name in sorted(names)})
-
-
-def described_facts(path: Path) -> ExportFacts:
-    """What ``config.json`` and ``generation_config.json`` of a folder say. Raises ``PackageError``."""
-    config = read_bounded_json(confined(path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
-    has_generation = (path / GENERATION).is_file()
-    generation = read_bounded_json(confined(path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if has_generation else {}
-    return hugging_face_facts(config, generation)

@@ -12,11 +12,12 @@ from functools import cached_property
 from pathlib import Path
 
 from speculation.engines.base import Engine, EngineDescription
-from speculation.engines.described import DescribedFolder, described_facts
 from speculation.engines.export_facts import ExportFacts, genai_facts
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
 from speculation.engines.files import confined, read_bounded_json, read_graph, require
 from speculation.engines.layouts import GENAI_CONFIG, Layout, graph_files, layout_of
+from speculation.engines.providers import Provider
+from speculation.engines.published import PublishedFolder, described_facts
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import StockEngine
 from speculation.engines.surgery import CannotBeRaggedError
@@ -30,12 +31,13 @@ WHOLE_MODEL = ("fp32", "fp16")
 _log = logging.getLogger(__name__)
 
 
-class ExportFolder(DescribedFolder):
-    """A ``Model`` in a layout that other tools write. Raises ``PackageError`` when it is none, or says nothing usable."""
+class ExportFolder(PublishedFolder):
+    """A ``Model`` of graphs that other tools write. Raises ``PackageError`` when it is none, or says nothing usable."""
 
     def __init__(self, path: Path) -> None:
         self.layout = layout_of(path)
-        require(self.layout is not Layout.PACKAGE, f"{path} is a package; it is no export")
+        is_export = self.layout in (Layout.HUGGING_FACE, Layout.GENAI)
+        require(is_export, f"{path} is a {self.layout.value}; it is no export")
         self.graphs, facts = self._described(path)
         super().__init__(path, facts)
 
@@ -67,14 +69,20 @@ class ExportFolder(DescribedFolder):
             raise UnknownNameError(f"variant of {self.name}", variant, self.variants, "variant")
         return read_exported(self.path, self.graphs[variant], self.facts)
 
-    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
-        """In ragged batches where the graph allows it, else session by session; the log says which, and why."""
+    def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
+        """In ragged batches where the graph and the provider allow it, else session by session; the log says which, and why."""
         if num_slots < 1 or threads < 1:
             raise ConfigurationError(f"an engine needs at least 1 slot and 1 thread, not {num_slots} and {threads}")
         graph = self.graph(variant)
         description = self._description(graph, variant, num_slots)
+        if provider is not Provider.CPU:
+            engine: Engine = StockEngine(graph, description, threads, provider)
+            _log.info(
+                "%s: each session is run alone, since caches in place are not known to work on %s", description.name, provider
+            )
+            return engine
         try:
-            engine: Engine = RaggedEngine(graph, description, threads)
+            engine = RaggedEngine(graph, description, threads)
         except CannotBeRaggedError as reason:
             _log.info("%s: each session is run alone, since %s", description.name, reason)
             return StockEngine(graph, description, threads)

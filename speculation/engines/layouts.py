@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from speculation.engines.files import require
-from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, TOKENIZER
+from speculation.engines.manifest import CONFIG, INDEX, MANIFEST, PAIR, TOKENIZER, WEIGHTS
 from speculation.errors import PackageError
 
 GENAI_CONFIG = "genai_config.json"
@@ -16,6 +16,8 @@ GRAPH_FOLDERS = ("onnx", "")
 GRAPH_NAME = re.compile(r"model(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx")
 PLAIN_VARIANT = "fp32"
 SHOWN_FILES = 8
+OTHER_TOOLS = {PAIR, "export.json"}
+"""Files of folders that are something else, whatever lies beside them."""
 
 
 class Layout(enum.Enum):
@@ -24,6 +26,7 @@ class Layout(enum.Enum):
     PACKAGE = "package"
     HUGGING_FACE = "hugging-face"
     GENAI = "genai"
+    CHECKPOINT = "checkpoint"
 
 
 def layout_of(path: Path) -> Layout:
@@ -37,12 +40,14 @@ def layout_of(path: Path) -> Layout:
         return _with_tokenizer(path, Layout.HUGGING_FACE)
     if is_genai:
         return _with_tokenizer(path, Layout.GENAI)
+    if {CONFIG} < (names := set(_names(path))) and names & {WEIGHTS, INDEX} and not names & OTHER_TOOLS:
+        return _with_tokenizer(path, Layout.CHECKPOINT)
     raise PackageError(f"{path} is no model that can be loaded: {_advice(path)}")
 
 
 def only_describes(path: Path) -> bool:
-    """Whether a folder says what a model is, in ``config.json`` and ``tokenizer.json``, and has no graph to run."""
-    if any((path / name).exists() for name in (MANIFEST, PAIR, GENAI_CONFIG)) or graph_files(path):
+    """Whether a folder says what a model is, in ``config.json`` and ``tokenizer.json``, and has nothing to run."""
+    if any((path / name).exists() for name in (MANIFEST, PAIR, GENAI_CONFIG, WEIGHTS, INDEX)) or graph_files(path):
         return False
     return all((path / name).is_file() for name in (CONFIG, TOKENIZER))
 
@@ -74,7 +79,7 @@ def _advice(path: Path) -> str:
     if CONFIG not in names:
         return f"it has neither {MANIFEST}, nor {CONFIG}, nor {GENAI_CONFIG}, but {_shown(names)}"
     if any(name.endswith(".safetensors") for name in names):
-        return f"it is a checkpoint, without a graph: make a package of it with outrider models convert {path} --out FOLDER"
+        return f"it has weights, but neither {WEIGHTS} nor {INDEX}, which is what they are called in a checkpoint"
     return f"it has {CONFIG} but no graph; onnx/model.onnx (or model_q4.onnx, ...) is right, found: {_shown(names)}"
 
 

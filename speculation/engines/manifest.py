@@ -12,6 +12,7 @@ from speculation.errors import PackageError
 SCHEMA_VERSION = 1
 MANIFEST, PAIR, PROMPTS = "manifest.json", "pair.json", "prompts.json"
 CONFIG, TOKENIZER, GENERATION, WEIGHTS = "config.json", "tokenizer.json", "generation_config.json", "model.safetensors"
+INDEX = f"{WEIGHTS}.index.json"
 
 
 @dataclass(frozen=True, slots=True)

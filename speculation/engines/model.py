@@ -7,8 +7,12 @@ from typing import Any, Protocol
 
 from speculation.engines.base import Engine
 from speculation.engines.chat import ChatTemplate
+from speculation.engines.providers import Provider
 from speculation.errors import UnknownNameError
 from speculation.protocol.messages import PairIdentity
+
+TRANSFORMERS = "transformers"
+"""The variant that is no graph: a checkpoint's own weights, run by the library of this name on PyTorch."""
 
 
 class Model(Protocol):
@@ -22,7 +26,11 @@ class Model(Protocol):
 
     @property
     def variants(self) -> tuple[str, ...]:
-        """The graphs that an engine can be made of, by name."""
+        """What an engine can be made of, by name: graphs, or of a checkpoint without one its weights."""
+
+    @property
+    def checkpoint_variants(self) -> tuple[str, ...]:
+        """``transformers`` where weights lie beside the graphs and can be run, too; it is taken only where it is named."""
 
     @property
     def num_parameters(self) -> int: ...
@@ -56,8 +64,9 @@ class Model(Protocol):
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
 
-    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
-        """A variant, loaded: takes seconds. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``."""
+    def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
+        """A variant, loaded: takes seconds. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``, and
+        ``CapacityError`` where it does not fit the memory."""
 
 
 class ModelPair(Protocol):
@@ -80,6 +89,6 @@ def chosen_variant(model: Model, asked: str | None, preferred: str, *others: str
     """
     if asked is None:
         return preferred if preferred in model.variants else model.variants[0]
-    if asked not in (known := (*model.variants, *others)):
+    if asked not in (known := (*model.variants, *model.checkpoint_variants, *others)):
         raise UnknownNameError(f"variant of {model.name}", asked, known, "variant")
     return asked

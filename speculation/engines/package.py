@@ -17,16 +17,24 @@ from speculation.engines import chat
 from speculation.engines.architecture import Architecture
 from speculation.engines.base import Engine
 from speculation.engines.chat import ChatTemplate
+from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.files import checked, confined, external_files, read_json, require
-from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, Manifest, PairManifest, Variant
+from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, WEIGHTS, Manifest, PairManifest, Variant
 from speculation.engines.manifest import pair_digest as digest_of_pair
+from speculation.engines.model import TRANSFORMERS
 from speculation.engines.onnx import OnnxEngine
+from speculation.engines.providers import Provider
 from speculation.engines.tokenizer_files import load_tokenizer
-from speculation.errors import UnknownNameError
+from speculation.engines.transformers_engine import CheckpointFacts, TransformersEngine
+from speculation.errors import ConfigurationError, UnknownNameError
 from speculation.protocol.messages import PairIdentity
 
 BUNDLED_PAIR = "pydoc"
 PROMPT_KEYS = {"source", "title", "text"}
+PACKED_ON_CPU = (
+    "which are run on the CPU only: their attention node wants lengths that ONNX Runtime's build for CUDA has not had yet; "
+    "the variant transformers of a package that has model.safetensors is right, or an export, or provider cpu"
+)
 
 
 class Package:
@@ -87,8 +95,20 @@ class Package:
         """Raises ``PackageError`` when the file is no tokenizer, or has tokens that the model has not."""
         return load_tokenizer(self._checked(TOKENIZER), self.vocabulary_size, CONFIG)
 
-    def engine(self, variant: str, num_slots: int, threads: int) -> Engine:
-        """The variant's packed graph, loaded. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``."""
+    @property
+    def checkpoint_variants(self) -> tuple[str, ...]:
+        """Weights beside the graphs are a checkpoint that ``transformers`` can run."""
+        return (TRANSFORMERS,) if WEIGHTS in self.manifest.files else ()
+
+    def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
+        """The variant's packed graph, or the package's weights, loaded.
+
+        Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``, ``CapacityError``.
+        """
+        if variant in self.checkpoint_variants:
+            return self._by_transformers(num_slots, threads, provider)
+        if provider is not Provider.CPU:
+            raise ConfigurationError(f"provider {provider}: {self.path} has packed graphs, {PACKED_ON_CPU}")
         return OnnxEngine(self, variant, num_slots, threads)
 
     @cached_property
@@ -98,6 +118,8 @@ class Package:
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
+        if variant in self.checkpoint_variants:
+            return 4 * self.num_parameters
         return self._variant(variant).weight_bytes
 
     def graph(self, variant: str) -> Path:
@@ -111,6 +133,13 @@ class Package:
             require(not location.startswith("/"), f"{path} keeps weights in {location!r}; they must lie inside the package")
             self._checked(str(PurePosixPath(name).parent / location))
         return path
+
+    def _by_transformers(self, num_slots: int, threads: int, provider: Provider) -> Engine:
+        for name in (CONFIG, WEIGHTS):
+            self._checked(name)
+        name = f"{self.name}:{TRANSFORMERS}:{provider}"
+        facts = CheckpointFacts(name, self.vocabulary_size, self.context_length, self.num_parameters)
+        return TransformersEngine(Checkpoint(self.path), facts, num_slots, threads, provider)
 
     def _variant(self, name: str) -> Variant:
         if name not in self.manifest.variants:

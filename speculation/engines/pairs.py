@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from speculation.engines.checkpoint_folder import CheckpointFolder
 from speculation.engines.described import DescribedFolder
 from speculation.engines.exports import ExportFolder
 from speculation.engines.files import digest_of
@@ -27,12 +28,15 @@ class FolderPair:
 
 def load_model(path: Path) -> Model:
     """The model in a folder, whichever layout it has. Raises ``PackageError`` with what was found, and what would be right."""
-    return Package(path) if layout_of(path) is Layout.PACKAGE else ExportFolder(path)
+    layout = layout_of(path)
+    if layout is Layout.PACKAGE:
+        return Package(path)
+    return CheckpointFolder(path) if layout is Layout.CHECKPOINT else ExportFolder(path)
 
 
 def load_full(path: Path) -> Model:
-    """As ``load_model``. A folder without a graph will do, too: a device runs no full model, and a verifier may have a server
-    elsewhere run it; an engine is refused then."""
+    """As ``load_model``. A folder without graph or weights will do, too: a device runs no full model, and a verifier may have a
+    server elsewhere run it; an engine is refused then."""
     return DescribedFolder(path) if only_describes(path) else load_model(path)
 
 

@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.exported_graph import ExportedGraph
 from speculation.engines.packing import concatenated
+from speculation.engines.providers import Provider, execution_provider
 from speculation.engines.slots import Slot, Slots
-from speculation.errors import EngineError, PackageError
+from speculation.errors import ConfigurationError, EngineError, PackageError
 
 RUN_ROWS = 128
 """Rows of a run at most: a run gives the logits of all its rows, wanted or not, and a long prompt has many."""
@@ -43,10 +44,12 @@ class StockEngine:
 
     _rows_multiple: ClassVar[int] = 2
 
-    def __init__(self, graph: ExportedGraph, description: EngineDescription, threads: int = 1) -> None:
+    def __init__(
+        self, graph: ExportedGraph, description: EngineDescription, threads: int = 1, provider: Provider = Provider.CPU
+    ) -> None:
         self.head_size = graph.head_size
         self._description, self._graph = description, graph.without_model()
-        self._session = load_session(str(graph.path), graph.path.parent, threads)
+        self._session = load_session(str(graph.path), graph.path.parent, threads, provider)
         self._outputs = [graph.names.logits, *graph.present]
         self._slots = Slots(description)
         self._pasts: dict[int, _Past] = {}
@@ -148,11 +151,12 @@ class StockEngine:
         return np.empty((0, self._description.vocabulary_size), np.float32)
 
 
-def load_session(graph: str | bytes, folder: Path, threads: int) -> Any:
-    """A session of ONNX Runtime on the CPU, over a file or over bytes whose weights may lie in ``folder``.
+def load_session(graph: str | bytes, folder: Path, threads: int, provider: Provider = Provider.CPU) -> Any:
+    """A session of ONNX Runtime, over a file or over bytes whose weights may lie in ``folder``.
 
-    Raises ``PackageError`` when the runtime refuses the graph.
+    Raises ``PackageError`` when the runtime refuses the graph, ``ConfigurationError`` when it has no such provider.
     """
+    wanted = execution_provider(provider)
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
@@ -160,7 +164,12 @@ def load_session(graph: str | bytes, folder: Path, threads: int) -> Any:
     if isinstance(graph, bytes):
         options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(folder))
     try:
-        return onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        session = onnxruntime.InferenceSession(graph, options, providers=[wanted])
     except Exception as error:
         name = graph if isinstance(graph, str) else f"the graph in {folder}"
         raise PackageError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error
+    # Where a provider cannot start (no driver, other libraries), the runtime goes on with the CPU and says so in its log only.
+    if wanted not in session.get_providers():
+        found = ", ".join(session.get_providers())
+        raise ConfigurationError(f"provider {provider}: ONNX Runtime could not start {wanted}, and runs {found} instead")
+    return session

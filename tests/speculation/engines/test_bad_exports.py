@@ -372,10 +372,16 @@ def checkpoint(path):
     (path / "model.safetensors").write_bytes(b"")
 
 
+def weights_by_another_name(path):
+    (path / GRAPH).unlink()
+    (path / "weights.safetensors").write_bytes(b"")
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (checkpoint, "it is a checkpoint, without a graph: make a package of it with outrider models convert"),
+        (checkpoint, "model.safetensors has 0 bytes; a safetensors file begins with"),
+        (weights_by_another_name, "has weights, but neither model.safetensors nor model.safetensors.index.json"),
         (remove("tokenizer.json"), r"has no tokenizer.json; copy the one"),
         (remove(GRAPH), r"has config.json but no graph; onnx/model.onnx .* is right, found: config.json"),
         (remove("config.json"), r"neither manifest.json, nor config.json, nor genai_config.json, but generation_config.json"),

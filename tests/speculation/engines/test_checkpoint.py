@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from speculation.engines import checkpoint as module
-from speculation.engines.checkpoint import INDEX, Checkpoint
+from speculation.engines.checkpoint import Checkpoint
+from speculation.engines.manifest import INDEX
 from speculation.engines.safetensors_file import BLOCK_WEIGHTS
 from speculation.errors import PackageError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint

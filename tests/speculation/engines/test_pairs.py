@@ -233,15 +233,13 @@ def test_an_export_says_what_a_service_asks(folders):
 
 @pytest.fixture
 def described(folders, tmp_path):
-    """What ``folders / "export"`` says of itself, with weights beside it that no graph is made of."""
-    path = shutil.copytree(folders / "export", tmp_path / "described", ignore=shutil.ignore_patterns("onnx"))
-    (path / "model.safetensors").write_bytes(b"weights")
-    return path
+    """What ``folders / "export"`` says of itself, with nothing to run."""
+    return shutil.copytree(folders / "export", tmp_path / "described", ignore=shutil.ignore_patterns("onnx"))
 
 
-def test_a_full_model_without_a_graph_makes_a_pair_whose_identity_does_not_hang_on_its_weights(folders, described):
+def test_a_full_model_with_nothing_to_run_makes_a_pair_whose_identity_is_its_description(folders, described):
     pair = pair_of(folders / "package", described)
-    (described / "model.safetensors").write_bytes(b"other weights")
+    (described / "README.md").write_bytes(b"of another one")
     assert pair_of(folders / "package", described).identity == pair.identity
     facts = [(m.vocabulary_size, m.context_length, m.end_token_ids) for m in (pair.full, load_model(folders / "export"))]
     assert facts[0] == facts[1]
@@ -251,7 +249,7 @@ def test_a_full_model_without_a_graph_makes_a_pair_whose_identity_does_not_hang_
 
 def test_an_engine_of_a_full_model_without_a_graph_is_refused_with_what_would_be_right(folders, described):
     full = pair_of(folders / "package", described).full
-    advice = r"it is a checkpoint.*outrider models convert.*; or say where a server runs it \(full_url of the verifier\)"
+    advice = r"it has config.json but no graph; .*; or say where a server runs it \(full_url of the verifier\)"
     with pytest.raises(PackageError, match=advice):
         full.engine(full.variants[0], 1, 1)
     with pytest.raises(InvalidRequestError, match="unknown variant of described 'fp32'; known: elsewhere"):
@@ -259,5 +257,5 @@ def test_an_engine_of_a_full_model_without_a_graph_is_refused_with_what_would_be
 
 
 def test_a_draft_needs_a_graph_all_the_same(folders, described):
-    with pytest.raises(PackageError, match="it is a checkpoint, without a graph"):
+    with pytest.raises(PackageError, match="it has config.json but no graph"):
         pair_of(described, folders / "package")

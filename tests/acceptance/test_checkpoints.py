@@ -1,0 +1,96 @@
+"""Checkpoints without a graph, run by transformers, behind real gRPC and HTTP: collaborative text is the cloud's alone."""
+
+import asyncio
+import json
+
+import pytest
+
+from device_agent.request import Mode
+from outrider import cli
+from outrider.client import Client, DoneEvent
+from outrider.local import Emulation, Models, local_agent
+from tests.speculation.engines.stock_graphs import export_folder
+from tests.speculation.engines.tiny import TINY, tiny_package, tiny_tokenizer, tiny_weights
+
+PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 60, 100
+GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    """One full model as a checkpoint and as a package, and drafts: another checkpoint, an export, and the full model."""
+    for name in ("torch", "transformers"):
+        pytest.importorskip(name, reason=f"{name} is not installed; pip install 'outrider[transformers]'")
+    import numpy as np
+    from safetensors.numpy import save
+
+    path = tmp_path_factory.mktemp("folders")
+    for name, seed, layers in (("full", 2, 2), ("draft", 1, 1)):
+        config = {**TINY, "num_hidden_layers": layers, "eos_token_id": 0}
+        weights = {n: np.ascontiguousarray(w.astype(np.float32)) for n, w in tiny_weights(config, seed).items()}
+        (path / name).mkdir()
+        (path / name / "config.json").write_text(json.dumps(config))
+        (path / name / "tokenizer.json").write_bytes(tiny_tokenizer())
+        (path / name / "model.safetensors").write_bytes(save(weights, metadata={"format": "pt"}))
+    tiny_package(path / "package", seed=2, variants=("fp32", "q4"))
+    export_folder(path / "export", seed=1, num_hidden_layers=1)
+    return path
+
+
+async def answers(models, parameters):
+    """The answers together and by the cloud alone, to two prompts at a time."""
+
+    async def one(client, mode, seed):
+        options = {"mode": mode.value, "max_tokens": NUM_TOKENS, "seed": seed, **parameters}
+        return [event async for event in client.stream(PROMPT, **options)][-1]
+
+    async with asyncio.timeout(LIMIT_S), local_agent(Emulation(), models) as url, Client(url) as client:
+        modes = [(mode, seed) for mode in (Mode.COLLABORATE, Mode.CLOUD) for seed in (3, 4)]
+        done = await asyncio.gather(*(one(client, mode, seed) for mode, seed in modes))
+    return done[:2], done[2:]
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.parametrize("parameters", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
+@pytest.mark.parametrize(
+    ("draft", "full", "variants"),
+    [
+        ("draft", "full", (None, None)),
+        ("full", "full", ("transformers", "transformers")),
+        ("export", "full", (None, None)),
+        ("draft", "package", (None, "fp32")),
+        ("package", "package", ("q4", "transformers")),
+        ("package", "full", ("transformers", None)),
+    ],
+    ids=["both", "one model", "export drafts", "verified by a graph", "a package's weights", "a package's weights draft"],
+)
+async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, full, variants, parameters):
+    together, alone = await answers(Models(folders / draft, folders / full, *variants), parameters)
+    for collaborative, cloud in zip(together, alone, strict=True):
+        assert isinstance(collaborative, DoneEvent)
+        assert collaborative.token_ids == cloud.token_ids
+        assert collaborative.verified_count == len(collaborative.token_ids)
+        assert collaborative.text == cloud.text
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+async def test_a_draft_that_is_the_full_model_is_never_corrected(folders):
+    for done in (await answers(Models(folders / "full", folders / "full"), GREEDY))[0]:
+        assert done.usage["accepted"] > 0
+        assert done.usage["corrections"] == 0
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_the_command_runs_checkpoints(folders, capsys):
+    names = ["--draft", str(folders / "draft"), "--full", str(folders / "full"), "--variant", "transformers"]
+    arguments = ["generate", PROMPT, *names, "--full-variant", "transformers", "--max-tokens", "5", "--json"]
+    assert cli.run(lambda: cli.app([*arguments, "--provider", "cpu"], standalone_mode=False)) == 0
+    assert len(json.loads(capsys.readouterr().out.splitlines()[-1])["token_ids"]) <= 5
+
+
+def test_the_command_says_what_a_provider_needs(capsys):
+    """The bundled pair has packed graphs, which CUDA does not run; that is known before any model is loaded."""
+    assert cli.run(lambda: cli.app(["generate", PROMPT, "--provider", "cuda"], standalone_mode=False)) == 2
+    assert "run on the CPU only" in capsys.readouterr().err
+    assert cli.run(lambda: cli.app(["generate", PROMPT, "--provider", "tpu"], standalone_mode=False)) == 2
+    assert "'cpu', 'cuda'" in capsys.readouterr().err
