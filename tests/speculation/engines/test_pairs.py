@@ -257,5 +257,5 @@ def test_an_engine_of_a_full_model_without_a_graph_is_refused_with_what_would_be
 
 
 def test_a_draft_needs_a_graph_all_the_same(folders, described):
-    with pytest.raises(PackageError, match="it has config.json but no graph"):
+    with pytest.raises(PackageError, match=r"it has config\.json but no graph"):
         pair_of(described, folders / "package")
