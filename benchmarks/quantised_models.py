@@ -6,10 +6,12 @@ from __future__ import annotations
 
 import json
 import shutil
+import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from pydoc_data.topics import topics
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +30,12 @@ from speculation.engines.package_writer import PackageSource, write_package
 from speculation.engines.variants import PLAIN
 from speculation.parameters import SamplingParameters
 
-ASKED = [(INT8_KIND, None), (INT4_KIND, 16), (INT4_KIND, 32), (INT4_KIND, 64), (INT4_KIND, 128)]
-"""Kind and block of every variant that is compared with fp32."""
+ASKED = [
+    (INT8_KIND, None, False),
+    *((INT4_KIND, block, is_calibrated) for block in (16, 32, 64, 128) for is_calibrated in (False, True)),
+]
+"""Kind and block of every variant that is compared with fp32, and whether a text says what counts."""
+CALIBRATION_BYTES = 100_000
 PAST = 64
 """Tokens in the cache of each session whose pass is timed."""
 PASSES = {
@@ -57,15 +63,28 @@ class Quality:
 def with_variants(package: Package, folder: Path) -> Package:
     """A copy of a package with every variant of ``ASKED`` added by the code behind ``outrider models quantize``."""
     shutil.copytree(package.path, folder)
-    for wanted in (Quantisation(folder, kind, block) for kind, block in ASKED):
-        if wanted.variant not in Package(folder).variants:
-            add_quantised(wanted)
+    with tempfile.TemporaryDirectory() as name:
+        text = Path(name) / "calibration.txt"
+        text.write_text(calibration_text(), "utf-8")
+        for wanted in _quantisations(folder, text):
+            if wanted.variant not in Package(folder).variants:
+                add_quantised(wanted)
     return Package(folder)
 
 
 def variant_names() -> list[str]:
     """What is compared, fp32 first."""
-    return [PLAIN, *(Quantisation(Path(), kind, block).variant for kind, block in ASKED)]
+    return [PLAIN, *(wanted.variant for wanted in _quantisations(Path(), Path()))]
+
+
+def calibration_text() -> str:
+    """What the interpreter's own ``help()`` tells of the language's topics: of the kind that the bundled pair writes."""
+    return "\n".join(text for _, text in sorted(topics.items()))[:CALIBRATION_BYTES]
+
+
+def _quantisations(package: Path, text: Path) -> Iterator[Quantisation]:
+    for kind, block, is_calibrated in ASKED:
+        yield Quantisation(package, kind, block, calibrate=text if is_calibrated else None)
 
 
 def half_of_all(weight: NDArray[np.float32]) -> NDArray[np.float32]:

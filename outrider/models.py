@@ -78,6 +78,10 @@ def quantize(
         int | None,
         typer.Option(metavar="N", help="int4: weights that share a scale, a power of two from 16 to 256; 32 by default."),
     ] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="int4: a text in UTF-8 such as it will meet; scales favour what counts there."),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Leave the package as it is; a copy of it with the variant goes here.")
     ] = None,
@@ -85,13 +89,13 @@ def quantize(
 ) -> None:
     """Add a quantised variant to a package.
 
-    It is called i8, q4, or q4_b64 where a block has 64 weights. They come from model.safetensors where the package has it, else
-    from its fp32 graph, one weight at a time. All of it happens, or nothing.
+    It is called i8, q4, or q4_b64 where a block has 64 weights; calibrated, q4_cal and so on. Weights come from
+    model.safetensors where the package has it, else from its fp32 graph, one weight at a time. All of it happens, or nothing.
     """
     from speculation.engines.adding import Quantisation, add_quantised
 
     began = time.monotonic()
-    wanted = Quantisation(package, to, block, out)
+    wanted = Quantisation(package, to, block, out, calibrate=calibrate)
     with _bar(is_shown=sys.stderr.isatty() and not json) as progress:
         manifest = add_quantised(wanted, progress)
     place, seconds = out or package, round(time.monotonic() - began, 3)

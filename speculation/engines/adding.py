@@ -10,13 +10,24 @@ from pathlib import Path
 
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.files import checked, read_json, require
+from speculation.engines.graph import Linear
 from speculation.engines.graph_weights import GraphWeights
+from speculation.engines.importance import importance_of, read_text
 from speculation.engines.manifest import INDEX, MANIFEST, PAIR, WEIGHTS, Manifest, PairManifest
 from speculation.engines.package import Package
 from speculation.engines.package_writer import write_manifest
-from speculation.engines.quantise import BLOCK, BLOCKS
+from speculation.engines.quantise import BLOCK, BLOCKS, Int4Linear
 from speculation.engines.staging import check_is_free, digests_of, staged_files, staged_folder
-from speculation.engines.variants import EXTERNAL_BYTES, INT8, PLAIN, CountedWeights, Progress, int4_name, write_graph
+from speculation.engines.variants import (
+    CALIBRATED,
+    EXTERNAL_BYTES,
+    INT8,
+    PLAIN,
+    CountedWeights,
+    Progress,
+    int4_name,
+    write_graph,
+)
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 
 INT4_KIND, INT8_KIND = "int4", "int8"
@@ -25,7 +36,8 @@ KINDS = (INT8_KIND, INT4_KIND)
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """What to add to which package. ``kind`` is one of ``KINDS``; ``block`` weights share a scale, with ``int4`` alone.
+    """What to add to which package. ``kind`` is one of ``KINDS``; ``block`` weights share a scale, with ``int4`` alone, and
+    ``calibrate`` is a text that says which of them count most.
 
     With ``out``, a copy of the package gets the variant, and the package stays as it is. ``external_bytes``: as ``Conversion``.
     """
@@ -35,6 +47,7 @@ class Quantisation:
     block: int | None = None
     out: Path | None = None
     external_bytes: int = EXTERNAL_BYTES
+    calibrate: Path | None = None
 
     @property
     def variant(self) -> str:
@@ -42,16 +55,30 @@ class Quantisation:
         if self.kind not in KINDS:
             raise UnknownNameError("kind of weights", self.kind, KINDS, "to")
         if self.kind == INT8_KIND:
-            if self.block is not None:
-                raise InvalidRequestError(
-                    "int8 has a scale for each row of a matrix and no blocks; leave the block out", "block"
-                )
+            self._check_int8()
             return INT8
-        block = BLOCK if self.block is None else self.block
-        if block not in BLOCKS:
+        if self._block not in BLOCKS:
             sizes = ", ".join(map(str, BLOCKS))
-            raise InvalidRequestError(f"a block must be a power of two, one of {sizes}; not {block}", "block")
-        return int4_name(block)
+            raise InvalidRequestError(f"a block must be a power of two, one of {sizes}; not {self.block}", "block")
+        return int4_name(self._block) + (CALIBRATED if self.calibrate is not None else "")
+
+    def linear(self, package: Package, progress: Progress) -> Linear | None:
+        """How a calibrated variant multiplies; None for others. Runs the fp32 graph over the text."""
+        if self.calibrate is None:
+            return None
+        text = read_text(self.calibrate)
+        importance = importance_of(package, text, lambda done, total: progress("text", done, total))
+        return Int4Linear(self._block, importance)
+
+    @property
+    def _block(self) -> int:
+        return BLOCK if self.block is None else self.block
+
+    def _check_int8(self) -> None:
+        if self.block is not None:
+            raise InvalidRequestError("int8 has a scale for each row of a matrix and no blocks; leave the block out", "block")
+        if self.calibrate is not None:
+            raise InvalidRequestError("int8 covers the largest weight of each row, and has nothing to calibrate", "calibrate")
 
 
 def add_quantised(wanted: Quantisation, progress: Progress = lambda variant, done, total: None) -> Manifest:
@@ -60,15 +87,16 @@ def add_quantised(wanted: Quantisation, progress: Progress = lambda variant, don
     Weights are those of ``model.safetensors`` where the package has it, else of its fp32 graph. All of it happens or nothing.
     Raises ``InvalidRequestError`` for a variant that is there already, a block that cannot be, an ``out`` that holds something,
     and for one half of a pair, which names its halves by their files; ``PackageError`` for a folder that is no package, a
-    damaged file, and a package without weights in full.
+    damaged file, a package without weights in full, or without the fp32 graph that a calibration runs.
     """
     variant, package = wanted.variant, _opened(wanted.package)
     _check_request(wanted, package)
     for name in sorted(package.manifest.files):
         checked(package.path, name, package.manifest.files)
     weights, architecture = _weights(package), replace(package.architecture, context_length=package.context_length)
+    linear = wanted.linear(package, progress)
     with _staged(wanted, package.manifest) as folder:
-        made = write_graph(folder, variant, architecture, weights.told(variant, progress), wanted.external_bytes)
+        made = write_graph(folder, variant, architecture, weights.told(variant, progress), wanted.external_bytes, linear)
         files = {**package.manifest.files, **digests_of(folder)}
         manifest = replace(package.manifest, variants={**package.manifest.variants, variant: made}, files=files)
         write_manifest(folder, manifest)

@@ -30,7 +30,7 @@ from speculation.engines.manifest import (
     Variant,
     pair_digest,
 )
-from speculation.engines.variants import GRAPHS, LINEARS
+from speculation.engines.variants import LINEARS, graph_path
 from speculation.errors import PackageError, UnknownNameError
 
 
@@ -122,5 +122,5 @@ def _write_graph(path: Path, variant: str, architecture: Architecture, weights: 
     if variant not in LINEARS:
         raise UnknownNameError("variant", variant, LINEARS)
     model, weight_bytes = build(architecture, weights, LINEARS[variant])
-    onnx.save_model(model, str(path / GRAPHS[variant]))
-    return Variant(GRAPHS[variant], weight_bytes)
+    onnx.save_model(model, str(path / graph_path(variant)))
+    return Variant(graph_path(variant), weight_bytes)

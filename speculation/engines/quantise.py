@@ -11,8 +11,8 @@ Signed activations would spare that bit, but ONNX Runtime multiplies them there 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,16 +31,23 @@ SLICE_WEIGHTS = 1 << 17
 """Weights rounded at a time: some temporaries are as large in float32, and rows do not depend on each other."""
 
 
-def to_int4_blocks(weight: NDArray[np.float32], block: int = BLOCK) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+def to_int4_blocks(
+    weight: NDArray[np.float32], block: int = BLOCK, importance: NDArray[np.float32] | None = None
+) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
     """Round a matrix [out, in] to 4 bits with the scale of least squared error for each ``block`` weights of a row.
 
+    ``importance`` [in] says how much an error of each column counts; without it all count alike.
     Returns packed values uint8 [out, blocks, block / 2], low half first, with zero point 8, and scales float32 [out, blocks].
     """
     out_size, in_size = weight.shape
     blocks = -(-in_size // block)
     packed, scales = np.empty((out_size, blocks, block // 2), np.uint8), np.empty((out_size, blocks), np.float32)
+    counts = _padded(importance[None], blocks, block) if importance is not None else np.ones((1, blocks, block), np.float32)
     for rows in _slices(weight.shape):
-        packed[rows], scales[rows] = _rounded_to_int4(weight[rows], blocks, block)
+        values = _padded(weight[rows], blocks, block)
+        scales[rows] = _best_scales(values, counts)
+        levels = _levels(values, scales[rows])
+        packed[rows] = (levels[..., 0::2] | levels[..., 1::2] << 4).astype(np.uint8)
     return packed, scales
 
 
@@ -60,13 +67,11 @@ def _slices(shape: tuple[int, ...]) -> Iterator[slice]:
     yield from (slice(start, start + step) for start in range(0, shape[0], step))
 
 
-def _rounded_to_int4(weight: NDArray[np.float32], blocks: int, block: int) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
-    padded = np.zeros((len(weight), blocks * block), np.float32)
-    padded[:, : weight.shape[1]] = weight
-    values = padded.reshape(len(weight), blocks, block)
-    scales = _best_scales(values)
-    levels = _levels(values, scales)
-    return (levels[..., 0::2] | levels[..., 1::2] << 4).astype(np.uint8), scales
+def _padded(rows: NDArray[np.float32], blocks: int, block: int) -> NDArray[np.float32]:
+    """Rows in blocks, [rows, blocks, block], with zeros behind the last value."""
+    padded = np.zeros((len(rows), blocks * block), np.float32)
+    padded[:, : rows.shape[1]] = rows
+    return padded.reshape(len(rows), blocks, block)
 
 
 def from_int4_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float32], in_size: int) -> NDArray[np.float32]:
@@ -76,14 +81,14 @@ def from_int4_blocks(packed: NDArray[np.uint8], scales: NDArray[np.float32], in_
     return values.reshape(len(scales), -1)[:, :in_size]
 
 
-def _best_scales(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _best_scales(values: NDArray[np.float32], counts: NDArray[np.float32]) -> NDArray[np.float32]:
     """Levels reach from -8 to 7, so the largest weight, of either sign, is put on the side of -8."""
     largest = np.take_along_axis(values, np.abs(values).argmax(axis=-1, keepdims=True), axis=-1)[..., 0]
     full = np.where(largest == 0, 1, largest / -8).astype(np.float32)
     best, least = full, np.full(full.shape, np.inf, np.float32)
     for shrink in SHRINKS:
         scales = (full * shrink).astype(np.float32)
-        error = np.square(values - (_levels(values, scales) - 8.0) * scales[..., None]).sum(axis=-1)
+        error = (np.square(values - (_levels(values, scales) - 8.0) * scales[..., None]) * counts).sum(axis=-1)
         best, least = np.where(error < least, scales, best), np.minimum(error, least)
     return best
 
@@ -95,12 +100,16 @@ def _levels(values: NDArray[np.float32], scales: NDArray[np.float32]) -> NDArray
 
 @dataclass(frozen=True, slots=True)
 class Int4Linear:
-    """4-bit weights with a scale for each ``block`` of them, 8-bit activations."""
+    """4-bit weights with a scale for each ``block`` of them, 8-bit activations.
+
+    ``importance``: by name of the layer, how much an error of each of its columns counts (``importance.py``).
+    """
 
     block: int = BLOCK
+    importance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
-        packed, scales = to_int4_blocks(weight.read(), self.block)
+        packed, scales = to_int4_blocks(weight.read(), self.block, self.importance.get(name))
         inputs = [x, parts.constant(f"{name}.weight_q4", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
         sizes = {"K": weight.shape[1], "N": weight.shape[0]}
         options = {"bits": 4, "block_size": self.block, "accuracy_level": ACCURACY_LEVEL}

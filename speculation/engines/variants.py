@@ -17,6 +17,8 @@ from speculation.engines.manifest import Variant
 from speculation.engines.quantise import BLOCK, BLOCKS, Int4Linear, Int8RowLinear
 
 PLAIN, INT8 = "fp32", "i8"
+CALIBRATED = "_cal"
+"""Behind the name of a 4-bit variant whose scales were found with a text."""
 
 
 def int4_name(block: int) -> str:
@@ -31,14 +33,18 @@ LINEARS: Mapping[str, Linear] = {
     **{int4_name(block): Int4Linear(block) for block in BLOCKS if block != BLOCK},
 }
 """How each variant multiplies."""
-GRAPHS = {name: "onnx/model.onnx" if name == PLAIN else f"onnx/model_{name}.onnx" for name in LINEARS}
-"""Where each variant's graph lies in a package."""
 EXTERNAL_BYTES = 64 << 20
 """Models with more float32 weights than this keep the constants of their graphs in files of their own."""
 DATA_SUFFIX = "_data"
 HEAD = "lm_head.weight"
 COMPUTED = ".rotary_emb.inv_freq"
 """Older checkpoints hold rotary frequencies, which follow from the configuration."""
+
+
+def graph_path(variant: str) -> str:
+    """Where a variant's graph lies in a package."""
+    return "onnx/model.onnx" if variant == PLAIN else f"onnx/model_{variant}.onnx"
+
 
 Progress = Callable[[str, int, int], None]
 """Told after each weight: the variant, bytes of weights (as float32) that went through, and bytes in all."""
@@ -88,20 +94,26 @@ class CountedWeights(Mapping[str, NDArray[np.float32]]):
 
 
 def write_graph(
-    folder: Path, variant: str, architecture: Architecture, weights: CountedWeights, external_bytes: int = EXTERNAL_BYTES
+    folder: Path,
+    variant: str,
+    architecture: Architecture,
+    weights: CountedWeights,
+    external_bytes: int = EXTERNAL_BYTES,
+    linear: Linear | None = None,
 ) -> Variant:
     """Write one variant's graph into a folder, its constants beside it where the weights take more than ``external_bytes``.
 
-    Raises ``PackageError`` for weights that are missing, have another shape than ``architecture`` says, or are left over.
+    ``linear`` multiplies, where the variant is not one of ``LINEARS``. Raises ``PackageError`` for weights that are missing,
+    have another shape than ``architecture`` says, or are left over.
     """
-    path = folder / GRAPHS[variant]
+    path = folder / graph_path(variant)
     path.parent.mkdir(exist_ok=True)
     with ExitStack() as stack:
         store = None
         if weights.num_bytes > external_bytes:
             data = path.with_name(path.name + DATA_SUFFIX)
             store = ExternalData(stack.enter_context(data.open("wb")), data.name)
-        model, weight_bytes = build(architecture, weights, LINEARS[variant], store)
+        model, weight_bytes = build(architecture, weights, linear or LINEARS[variant], store)
     weights.check_all_used(architecture.is_tied)
     path.write_bytes(model.SerializeToString())
-    return Variant(GRAPHS[variant], weight_bytes)
+    return Variant(graph_path(variant), weight_bytes)

@@ -115,6 +115,18 @@ def test_a_program_is_told_of_the_copy_that_was_quantised(package, tmp_path, out
     assert Package(package).digest == before
 
 
+def test_a_text_makes_another_variant_beside_the_plain_one(package, tmp_path, outrider):
+    text = tmp_path / "text.txt"
+    text.write_text("What the model will meet. " * 40)
+    assert outrider("models", "quantize", package, "--to", "int4")[0] == 0
+    code, shown, said = outrider("models", "quantize", package, "--to", "int4", "--calibrate", text, "--json")
+    assert (code, said) == (0, "")
+    assert json.loads(shown)["variant"] == "q4_cal"
+    assert Package(package).variants == ("fp32", "q4", "q4_cal")
+    assert Package(package).graph("q4").read_bytes() != Package(package).graph("q4_cal").read_bytes()
+    assert outrider("models", "verify", package)[0] == 0
+
+
 def test_its_help_names_the_usual_block(outrider):
     code, shown, _ = outrider("models", "quantize", "--help")
     words = " ".join(shown.split())
@@ -129,6 +141,8 @@ def test_its_help_names_the_usual_block(outrider):
         (["--to", "int3"], 2, "unknown kind of weights 'int3'; known: int4, int8"),
         (["--to", "int4", "--block", "48"], 2, "one of 16, 32, 64, 128, 256; not 48"),
         (["--to", "int8", "--block", "32"], 2, "leave the block out"),
+        (["--to", "int8", "--calibrate", "text.txt"], 2, "has nothing to calibrate"),
+        (["--to", "int4", "--calibrate", "missing.txt"], 1, "missing.txt is no file"),
         (["--to", "int4", "--out", "."], 2, "exists already"),
     ],
 )
