@@ -29,6 +29,7 @@ class Names:
     attention_mask: str = "attention_mask"
     position_ids: str = "position_ids"
     num_logits_to_keep: str = "num_logits_to_keep"
+    use_cache_branch: str = "use_cache_branch"
     past: tuple[str, str] = ("past_key_values.%d.key", "past_key_values.%d.value")
     present: tuple[str, str] = ("present.%d.key", "present.%d.value")
     logits: str = "logits"

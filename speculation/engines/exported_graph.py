@@ -34,7 +34,8 @@ POINTER = b"version https://git-lfs"
 class ExportedGraph:
     """A checked graph. ``model`` is an ``onnx.ModelProto`` without external data; ``small_inputs`` are those that are no
     caches, with the type of their numbers, and ``fixed_inputs`` those of them that are the same in every run; ``past`` and
-    ``present`` are keys and values in turn, layer after layer."""
+    ``present`` are keys and values in turn, layer after layer. ``has_branches``: one half of the graph, of which an input
+    tells, begins a text, and the other goes on behind a cache."""
 
     path: Path
     model: Any
@@ -47,6 +48,7 @@ class ExportedGraph:
     num_kv_heads: int
     head_size: int
     weight_bytes: int
+    has_branches: bool
 
     def without_model(self) -> ExportedGraph:
         """What an engine keeps: the weights are in the runtime by then."""
@@ -74,9 +76,15 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     inputs = _checked_inputs(model, path, facts, past)
     _check_outputs(model, path, facts, present)
     cache_type, num_kv_heads, head_size = _cache_form([inputs[name] for name in past], path, facts)
+    switch = inputs.pop(facts.names.use_cache_branch, None)
     small = {name: _token_type(value, path) for name, value in inputs.items() if name not in past}
+    if switch is not None:
+        small[switch.name] = _switch_type(switch, path)
     fixed = _fixed_inputs(inputs, facts.names, small)
-    return ExportedGraph(path, model, facts, small, fixed, past, present, cache_type, num_kv_heads, head_size, size)
+    has_branches = switch is not None
+    return ExportedGraph(
+        path, model, facts, small, fixed, past, present, cache_type, num_kv_heads, head_size, size, has_branches
+    )
 
 
 def external_ranges(folder: Path, name: str, model: Any) -> dict[str, int]:
@@ -148,7 +156,7 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
     names = facts.names
     missing = sorted({names.input_ids, *past} - inputs.keys())
     require(not missing, f"{path} has no input {_shown(missing)}; a decoder with a cache is needed (text-generation-with-past)")
-    known = (names.input_ids, names.attention_mask, names.position_ids, names.num_logits_to_keep)
+    known = (names.input_ids, names.attention_mask, names.position_ids, names.num_logits_to_keep, names.use_cache_branch)
     unknown = sorted(inputs.keys() - {*known, *past})
     require(
         not unknown, f"{path} has inputs that are not known: {_shown(unknown)}; known: {', '.join(known)} and {past[0]} ..."
@@ -199,6 +207,13 @@ def _token_type(value: Any, path: Path) -> type[Any]:
     kind = value.type.tensor_type.elem_type
     require(kind in TOKEN_TYPES, f"{path} takes {value.name} as {TensorProto.DataType.Name(kind)}; INT64 or INT32 is right")
     return TOKEN_TYPES[kind]
+
+
+def _switch_type(value: Any, path: Path) -> type[Any]:
+    kind, rank = value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim)
+    says = f"{path} takes {value.name} as {TensorProto.DataType.Name(kind)} of {rank} dimensions; BOOL of 1 is right"
+    require(kind == TensorProto.BOOL and rank == 1, says)
+    return np.bool_
 
 
 def _fixed_inputs(inputs: Mapping[str, Any], names: Names, types: Mapping[str, type[Any]]) -> dict[str, NDArray[Any]]:

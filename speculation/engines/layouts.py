@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import itertools
 import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -13,7 +14,8 @@ from speculation.errors import PackageError
 
 GENAI_CONFIG = "genai_config.json"
 GRAPH_FOLDERS = ("onnx", "")
-GRAPH_NAME = re.compile(r"model(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx")
+GRAPH_NAMES = tuple(re.compile(rf"{stem}(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx") for stem in ("model", "decoder_model_merged"))
+"""What exports call their graphs now, and what they called them; where both are there, the first of a variant is taken."""
 PLAIN_VARIANT = "fp32"
 SHOWN_FILES = 8
 OTHER_TOOLS = {PAIR, "export.json"}
@@ -55,9 +57,9 @@ def only_describes(path: Path) -> bool:
 def graph_files(path: Path) -> Mapping[str, str]:
     """Variants of a Hugging Face export: name -> path of the graph in the folder. ``onnx/`` goes before the top."""
     found: dict[str, str] = {}
-    for folder in GRAPH_FOLDERS:
+    for folder, pattern in itertools.product(GRAPH_FOLDERS, GRAPH_NAMES):
         for name in _names(path / folder):
-            if match := GRAPH_NAME.fullmatch(name):
+            if match := pattern.fullmatch(name):
                 found.setdefault(match["variant"] or PLAIN_VARIANT, f"{folder}/{name}" if folder else name)
     return found
 

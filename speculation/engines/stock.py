@@ -124,6 +124,8 @@ class StockEngine:
         values[graph.names.position_ids] = list(range(length, end))
         feeds: dict[str, NDArray[Any]] = dict(graph.fixed_inputs)
         feeds |= {name: np.array([values[name]], kind) for name, kind in graph.small_inputs.items() if name in values}
+        if graph.has_branches:
+            feeds[graph.names.use_cache_branch] = np.array([length > 0])
         arrays = [np.ascontiguousarray(array[:, :, :length]) for array in past.arrays]
         try:
             logits, *present = self._session.run(self._outputs, feeds | dict(zip(graph.past, arrays, strict=True)))
@@ -132,16 +134,19 @@ class StockEngine:
         return np.asarray(logits[0], np.float32), present
 
     def _probe(self) -> None:
-        """Two tokens give two rows of logits, and a cache of two."""
-        try:
-            logits, present = self._forward(self._empty(), 0, [0, 0])
-        except EngineError as error:
-            raise PackageError(f"{self._graph.path} cannot be used: {error}") from error
-        shapes = {logits.shape, *(array.shape for array in present)}
-        cache = (1, self._graph.num_kv_heads, 2, self._graph.head_size)
-        if shapes != {(2, self._description.vocabulary_size), cache}:
-            wanted = f"logits {(2, self._description.vocabulary_size)} and caches {cache}"
-            raise PackageError(f"{self._graph.path} gives arrays of shapes {sorted(shapes)} for two tokens, not {wanted}")
+        """Two tokens give two rows of logits and a cache of two, and two more behind them a cache of four."""
+        past, graph = self._empty(), self._graph
+        for length in (0, 2):
+            try:
+                logits, past.arrays = self._forward(past, length, [0, 0])
+            except EngineError as error:
+                raise PackageError(f"{graph.path} cannot be used: {error}") from error
+            shapes = {logits.shape, *(array.shape for array in past.arrays)}
+            cache = (1, graph.num_kv_heads, length + 2, graph.head_size)
+            if shapes != {(2, self._description.vocabulary_size), cache}:
+                wanted = f"logits {(2, self._description.vocabulary_size)} and caches {cache}"
+                found = f"for two tokens behind {length}" if length else "for two tokens"
+                raise PackageError(f"{graph.path} gives arrays of shapes {sorted(shapes)} {found}, not {wanted}")
 
     def _empty(self) -> _Past:
         shape = (1, self._graph.num_kv_heads, 0, self._graph.head_size)

@@ -26,6 +26,7 @@ def folders(tmp_path_factory):
     export_folder(path / "plain", seed=2)
     export_folder(path / "gqa", seed=2, graphs={"model_fp16.onnx": {"attention": "gqa", "cache": HALF}})
     export_folder(path / "shared-scale", seed=2, graphs={"model_quantized.onnx": {"shares_a_scale": True}})
+    export_folder(path / "older", seed=2, graphs={"decoder_model_merged.onnx": {}})
     genai_folder(path / "genai", seed=2)
     tiny_package(path / "other-package", seed=1, variants=("fp32",), num_hidden_layers=1)
     export_folder(path / "other", seed=1, num_hidden_layers=1)
@@ -52,6 +53,8 @@ async def answers(models, parameters):
     ("draft", "full"),
     [
         ("other", "plain"),
+        ("other", "older"),
+        ("older", "plain"),
         ("other", "gqa"),
         ("other", "genai"),
         ("plain", "plain"),

@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper
+import onnx.compose
+from onnx import TensorProto, helper, numpy_helper
 
 from speculation.engines.graph import GraphParts
 from tests.speculation.engines.tiny import TINY, tiny_tokenizer, tiny_weights
@@ -22,7 +23,8 @@ def export_folder(path, seed=0, graphs=None, name="tiny-export", subfolder="onnx
     (path / "generation_config.json").write_text(json.dumps({"eos_token_id": [0]}))
     (path / "tokenizer.json").write_bytes(tokenizer or tiny_tokenizer())
     for file, given in (graphs or {"model.onnx": {}}).items():
-        onnx.save(stock_graph(config, seed, **given), path / subfolder / file)
+        made = merged_graph if "merged" in file else stock_graph
+        onnx.save(made(config, seed, **given), path / subfolder / file)
     return path
 
 
@@ -59,12 +61,42 @@ def stock_graph(config, seed=0, attention="plain", cache=FLOAT, names=None, extr
     rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it. ``keeps`` is the shape of an input
     ``num_logits_to_keep``.
     """
-    names = names or ("past_key_values.%d.key", "past_key_values.%d.value", "present.%d.key", "present.%d.value")
+    names = names or (*_Builder.PAST, "present.%d.key", "present.%d.value")
     weights = {n: w.astype(np.float16).astype(np.float32) for n, w in tiny_weights(config, seed).items()}
     return _Builder(config, weights, attention, cache, names).build(extra_inputs, shares_a_scale, keeps)
 
 
+def merged_graph(config, seed=0, forgets=False):
+    """As older exporters write a decoder: two graphs in one, of which an input says whether there is a cache.
+
+    The half that begins a text does not read its caches. With ``forgets`` the other half is that one, too.
+    """
+    plain = stock_graph(config, seed)
+    names = [template % n for n in range(config["num_hidden_layers"]) for template in _Builder.PAST]
+    halves = {"then_branch": _half(plain, "later.", names if forgets else ()), "else_branch": _half(plain, "first.", names)}
+    outputs = [value.name for value in plain.graph.output]
+    choice = helper.make_node("If", ["use_cache_branch"], outputs, **halves)
+    inputs = [*plain.graph.input, helper.make_tensor_value_info("use_cache_branch", TensorProto.BOOL, [1])]
+    graph = helper.make_graph([choice], "merged", inputs, plain.graph.output)
+    return helper.make_model(graph, opset_imports=plain.opset_import, ir_version=IR_VERSION, producer_name="tests")
+
+
+def _half(plain, prefix, without):
+    """A branch: nodes with names of their own over the outer inputs, caches in ``without`` being empty."""
+    inner = onnx.compose.add_prefix_graph(plain.graph, prefix, rename_inputs=False)
+    empty = [f"{prefix}{name}" for name in without]
+    shapes = {
+        value.name: [1, value.type.tensor_type.shape.dim[1].dim_value, 0, TINY["head_dim"]] for value in plain.graph.input[3:]
+    }
+    constants = [numpy_helper.from_array(np.zeros(shapes[n], np.float32), e) for n, e in zip(without, empty, strict=True)]
+    for node in inner.node:
+        node.input[:] = [f"{prefix}{name}" if name in without else name for name in node.input]
+    return helper.make_graph(inner.node, prefix, [], inner.output, [*inner.initializer, *constants])
+
+
 class _Builder:
+    PAST = ("past_key_values.%d.key", "past_key_values.%d.value")
+
     def __init__(self, config, weights, attention, cache, names):
         self.config, self.weights, self.attention, self.cache, self.names = config, weights, attention, cache, names
         self.parts = GraphParts()

@@ -291,8 +291,8 @@ def test_a_vocabulary_that_the_graph_leaves_open_is_found_out_by_a_first_run(tmp
 
 
 def test_inputs_that_are_not_known_are_named_with_those_that_are(path):
-    onnx.save(stock_graph(TINY, extra_inputs=("use_cache_branch", "encoder_states")), path / GRAPH)
-    known = r"encoder_states, use_cache_branch; known: input_ids, attention_mask, position_ids, num_logits_to_keep and past_key"
+    onnx.save(stock_graph(TINY, extra_inputs=("cache_position", "encoder_states")), path / GRAPH)
+    known = r"cache_position, encoder_states; known: input_ids, .*, num_logits_to_keep, use_cache_branch and past_key"
     with pytest.raises(PackageError, match=known):
         use(path)
 
@@ -310,6 +310,18 @@ def test_a_graph_that_forgets_is_found_out_by_a_first_run(path):
 
     change_graph(path, forget)
     with pytest.raises(PackageError, match="for two tokens"):
+        use(path)
+
+
+def test_a_graph_whose_half_for_later_runs_forgets_is_found_out_by_a_second_run(tmp_path):
+    graphs = {"decoder_model_merged.onnx": {"forgets": True}}
+    with pytest.raises(PackageError, match="cannot be used"):
+        use(export_folder(tmp_path / "merged", graphs=graphs))
+
+
+def test_a_choice_of_halves_that_is_no_truth_value_is_refused(path):
+    onnx.save(stock_graph(TINY, extra_inputs=("use_cache_branch",)), path / GRAPH)
+    with pytest.raises(PackageError, match="takes use_cache_branch as INT64 of 1 dimensions; BOOL of 1 is right"):
         use(path)
 
 
@@ -359,7 +371,7 @@ def remove(*names):
 
 
 def older_form(path):
-    (path / GRAPH).rename(path / "onnx" / "decoder_model_merged.onnx")
+    (path / GRAPH).rename(path / "onnx" / "decoder_model.onnx")
 
 
 def transformers_5(path):

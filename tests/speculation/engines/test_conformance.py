@@ -23,7 +23,7 @@ from tests.support.served_model import ServedModel, serving
 CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"], 4
 TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
-EXPORTED = ("plain", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa")
+EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa")
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -41,6 +41,7 @@ def exports(tmp_path_factory):
     graphs |= {
         "model_gqa_half.onnx": {"attention": "gqa", "cache": HALF},
         "model_turned.onnx": {"attention": "gqa of turned rows"},
+        "decoder_model_merged_older.onnx": {},
     }
     return ExportFolder(export_folder(folder / "hub", graphs=graphs)), ExportFolder(genai_folder(folder / "genai"))
 
@@ -49,7 +50,8 @@ def of_export(kind, exports):
     hub, genai = exports
     if kind == "genai":
         return genai.engine("genai", SLOTS, 1)
-    variant = {"plain": "fp32", "half": "half", "single": "half", "gqa half": "gqa_half", "turned": "turned"}.get(kind, "gqa")
+    own = {"plain": "fp32", "older": "older", "half": "half", "single": "half", "gqa half": "gqa_half", "turned": "turned"}
+    variant = own.get(kind, "gqa")
     engine = hub.engine(variant, SLOTS, 1)
     if kind == "gqa alone":
         engine = StockEngine(hub.graph(variant), engine.description)

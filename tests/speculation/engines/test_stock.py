@@ -23,6 +23,7 @@ GRAPHS = {
     "model_half.onnx": {"cache": HALF},
     "model_gqa_half.onnx": {"attention": "gqa", "cache": HALF},
     "model_turned.onnx": {"attention": "gqa of turned rows"},
+    "decoder_model_merged_older.onnx": {},
     "model_quantized.onnx": {"shares_a_scale": True},
     "model_quantized_gqa.onnx": {"shares_a_scale": True, "attention": "gqa"},
 }
@@ -64,7 +65,8 @@ def alone(hub, variant, kind=StockEngine, num_slots=4):
 
 
 @pytest.mark.parametrize(
-    ("variant", "tolerance"), [("fp32", 1e-4), ("gqa", 1e-4), ("turned", 1e-4), ("half", 0.02), ("gqa_half", 0.05)]
+    ("variant", "tolerance"),
+    [("fp32", 1e-4), ("gqa", 1e-4), ("turned", 1e-4), ("older", 1e-4), ("half", 0.02), ("gqa_half", 0.05)],
 )
 def test_an_export_is_the_model_that_the_packed_graph_is(hub, package, variant, tolerance):
     found = logits_of(hub.engine(variant, 2, 1))
@@ -83,7 +85,7 @@ def test_an_export_of_genai_is_that_model_under_other_names(tmp_path, package):
     assert engine.description.name.endswith(":genai:genai")
 
 
-@pytest.mark.parametrize("variant", ["fp32", "gqa", "turned", "half", "gqa_half"])
+@pytest.mark.parametrize("variant", ["fp32", "older", "gqa", "turned", "half", "gqa_half"])
 def test_an_export_is_exact_in_either_way(hub, variant):
     for engine in (hub.engine(variant, 4, 1), alone(hub, variant)):
         found = self_test.run(engine)
