@@ -109,14 +109,14 @@ def _byte_fallback(steps: Sequence[Mapping[str, Any]]) -> _Spelling | None:
     place = kinds.index("ByteFallback")
     pairs = [(step.get("pattern", {}).get("String"), step.get("content")) for step in steps[:place]]
     rest = steps[place + 2 :]
-    are_known = kinds[:place] == ["Replace"] * place and all(old and new is not None for old, new in pairs)
+    are_known = kinds[:place] == ["Replace"] * place and all(old and isinstance(new, str) for old, new in pairs)
     drops = [step["start"] for step in rest if step.get("type") == "Strip" and step["content"] == " " and step["stop"] == 0]
     if not are_known or kinds[place + 1 : place + 2] != ["Fuse"] or not len(drops) == len(rest) <= 1:
         return None
 
     def bytes_of(token: str) -> bytes:
         for old, new in pairs:
-            token = token.replace(old, new)
+            token = token.replace(str(old), str(new))
         return bytes.fromhex(token[3:5]) if _ONE_BYTE.fullmatch(token) else token.encode()
 
     return bytes_of, sum(drops)

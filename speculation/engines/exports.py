@@ -18,6 +18,7 @@ from speculation.engines.chat import ChatTemplate
 from speculation.engines.export_facts import ExportFacts, genai_facts, hugging_face_facts
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
 from speculation.engines.files import confined, digest_of, file_digest, read_bounded_json, read_graph, require
+from speculation.engines.generation_defaults import generation_defaults
 from speculation.engines.layouts import GENAI_CONFIG, Layout, graph_files, layout_of
 from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER
 from speculation.engines.ragged import RaggedEngine
@@ -25,6 +26,7 @@ from speculation.engines.stock import StockEngine
 from speculation.engines.surgery import CannotBeRaggedError
 from speculation.engines.tokenizer_files import load_tokenizer, meaning_of
 from speculation.errors import ConfigurationError, UnknownNameError
+from speculation.parameters import GenerationDefaults
 
 CONFIG_LIMIT_BYTES = 16 * 1024 * 1024
 GENAI_CONFIG_LIMIT_BYTES = 1024 * 1024
@@ -97,6 +99,19 @@ class ExportFolder:
 
         return chat.load(find)
 
+    @cached_property
+    def generation_defaults(self) -> GenerationDefaults:
+        """Of ``generation_config.json``, or of ``search`` in ``genai_config.json``."""
+        if self.layout is Layout.GENAI:
+            config = read_bounded_json(confined(self.path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES)
+            return generation_defaults(config.get("search") or {}, f"{self.path / GENAI_CONFIG}: search")
+        return generation_defaults(self._generation_config(), f"{self.path / GENERATION}")
+
+    def _generation_config(self) -> Any:
+        """The object of the file, an empty one where there is no file."""
+        is_there = (self.path / GENERATION).is_file()
+        return read_bounded_json(confined(self.path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if is_there else {}
+
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the graph and of its weights in other files."""
         return self.graph(variant).weight_bytes
@@ -137,6 +152,4 @@ class ExportFolder:
             file, facts = genai_facts(read_bounded_json(confined(self.path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES))
             return {GENAI_VARIANT: file}, facts
         config = read_bounded_json(confined(self.path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
-        has_generation = (self.path / GENERATION).is_file()
-        generation = read_bounded_json(confined(self.path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if has_generation else {}
-        return graph_files(self.path), hugging_face_facts(config, generation)
+        return graph_files(self.path), hugging_face_facts(config, self._generation_config())

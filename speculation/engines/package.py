@@ -18,11 +18,13 @@ from speculation.engines.architecture import Architecture
 from speculation.engines.base import Engine
 from speculation.engines.chat import ChatTemplate
 from speculation.engines.files import checked, confined, external_files, read_json, require
-from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, Manifest, PairManifest, Variant
+from speculation.engines.generation_defaults import generation_defaults
+from speculation.engines.manifest import CONFIG, GENERATION, MANIFEST, PAIR, PROMPTS, TOKENIZER, Manifest, PairManifest, Variant
 from speculation.engines.manifest import pair_digest as digest_of_pair
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.tokenizer_files import load_tokenizer
 from speculation.errors import UnknownNameError
+from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.protocol.messages import PairIdentity
 
 BUNDLED_PAIR = "pydoc"
@@ -95,6 +97,13 @@ class Package:
     def chat_template(self) -> ChatTemplate | None:
         """Of the files that the manifest lists."""
         return chat.load(lambda name: self._checked(name) if name in self.manifest.files else None)
+
+    @cached_property
+    def generation_defaults(self) -> GenerationDefaults:
+        """Of ``generation_config.json``, where the manifest lists it."""
+        if GENERATION not in self.manifest.files:
+            return NO_DEFAULTS
+        return generation_defaults(read_json(self._checked(GENERATION)), f"{self.path / GENERATION}")
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
