@@ -39,6 +39,12 @@ _SCREENED_FROM = 256
 # Rough weights are off by less than this share; smaller ones than that below are not to be compared at all.
 _ROUGHNESS = 0.1
 _SMALLEST_WEIGHT = 1e-290
+# Tokens this far behind the highest score are looked at only where their noise is large enough: the first distance at which
+# no more than this share of a row is nearer. Where both are too many the row is screened by rough weights instead.
+_FAR = (14.0, 8.0)
+_NEAR_SHARE = 1 / 8
+# Far tokens are weighed in single precision, and count as this far behind where they are farther.
+_MOST_BEHIND, _LOWEST = 80.0, float(np.finfo(np.float32).min)
 # A choice needs its runner-up too: whether its lead is a near tie.
 _FOR_THE_CHOICE = 2
 
@@ -115,7 +121,7 @@ def choose(
             near_ties[row] = any(peak.logit - other.logit < NEAR_TIE for other in _behind(logits[row], peak, 1))
         else:
             sampled.append(_left(row, logits[row], peak.logit, asked))
-    for left, contest in _contests(sampled, positions, parameters, _FOR_THE_CHOICE):
+    for left, contest in _contests(sampled, positions, parameters, _FOR_THE_CHOICE, wants_others=False):
         sums = contest.sums
         winner = int(sums.argmax())
         token_ids[left.row] = contest.token_ids[winner]
@@ -151,9 +157,20 @@ def choose_ranked(
 
 def _rank_greedy(row: NDArray[np.float32], peak: _Peak, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
     """Write the tokens of the highest logits with their confidences."""
-    total = float(np.exp(row - np.float64(peak.logit)).sum())
+    total = _total_weight(row, peak.logit)
     for place, found in enumerate([peak, *_behind(row, peak, len(token_ids) - 1)]):
         token_ids[place], confidences[place] = found.token_id, math.exp(found.logit - peak.logit) / total
+
+
+def _total_weight(row: NDArray[np.float32], peak: float) -> float:
+    """The sum of exp(logit - ``peak``), of the far ones in single precision: off by a millionth of them at most."""
+    # Cut off first, for what lies behind may be more than single precision can hold.
+    behind = np.maximum(row, np.float32(max(peak - _MOST_BEHIND, _LOWEST)))
+    behind -= np.float32(peak)
+    near = (behind > -_FAR[-1]).nonzero()[0]
+    behind[near] = -_MOST_BEHIND
+    far = float(np.exp(behind, out=behind).sum())
+    return float(np.exp(row[near] - np.float64(peak)).sum()) + far
 
 
 def _rank(left: _Left, contest: _Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
@@ -227,15 +244,17 @@ def _contests(
     positions: Sequence[int] | NDArray[np.int64],
     parameters: Sequence[SamplingParameters],
     count: int,
+    wants_others: bool = True,
 ) -> Iterator[tuple[_Left, _Contest]]:
     """Give each row its noise: rows with few tokens left share one call, the others are screened one by one.
 
-    The first ``count`` tokens of a row are in its contest.
+    The first ``count`` tokens of a row are in its contest. What the others weigh is told only where it is wanted.
     """
     short = [left for left in rows if len(left.scores) <= _SCREENED_FROM]
     for left in rows:
         if len(left.scores) > _SCREENED_FROM:
-            yield left, _screened(left, int(positions[left.row]), parameters[left.row].seed, count)
+            drawn = _drawn(left, int(positions[left.row]), parameters[left.row].seed)
+            yield left, _foremost(left, drawn, count, wants_others) or _screened(left, drawn, count)
     names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
     if len(short) == 1:
         left, token_ids = short[0], names[0]
@@ -262,16 +281,54 @@ def _pooled(
         yield left, _Contest(token_ids, left.scores + drawn[start:end], 0.0)
 
 
-def _screened(left: _Left, position: int, seed: int, count: int) -> _Contest:
+def _drawn(left: _Left, position: int, seed: int) -> NDArray[np.uint32]:
+    """The raw bits of every token left."""
+    if left.token_ids is None:
+        return noise.bits_of_row(seed, position, len(left.scores))
+    return noise.bits_of_tokens(seed, position, left.token_ids)
+
+
+def _foremost(left: _Left, drawn: NDArray[np.uint32], count: int, wants_others: bool) -> _Contest | None:
+    """The tokens of high scores, and of the others those whose noise may take them past place ``count`` of these.
+
+    None where no few tokens stand out by their scores.
+    """
+    scores = left.scores
+    for bar in (left.highest - far for far in _FAR):
+        near = (scores >= bar).nonzero()[0]
+        if len(near) <= _NEAR_SHARE * len(scores):
+            break
+    if not count <= len(near) <= _NEAR_SHARE * len(scores):
+        return None
+    sums = scores[near] + noise.gumbel_of(drawn[near])
+    least = float(np.partition(sums, len(sums) - count)[len(sums) - count])
+    lucky = (drawn >= noise.least_bits(least - bar)).nonzero()[0]
+    lucky = lucky[scores[lucky] < bar]
+    if len(lucky):
+        near = np.concatenate((near, lucky))
+        order = near.argsort()
+        near, sums = near[order], np.concatenate((sums, scores[lucky] + noise.gumbel_of(drawn[lucky])))[order]
+    others = _rest(left, drawn, near) if wants_others else 0.0
+    return _Contest(near if left.token_ids is None else left.token_ids[near], sums, others)
+
+
+def _rest(left: _Left, drawn: NDArray[np.uint32], near: NDArray[np.int64]) -> float:
+    """About what all tokens but those weigh."""
+    distances = left.scores - left.highest
+    distances[near] = -_MOST_BEHIND
+    # In place: fresh memory for each of these costs more than the arithmetic.
+    behind = np.maximum(distances, -_MOST_BEHIND, out=distances).astype(np.float32)
+    weights = np.exp(behind, out=behind)
+    weights /= noise.rough_odds(drawn)
+    return float(weights.sum())
+
+
+def _screened(left: _Left, drawn: NDArray[np.uint32], count: int) -> _Contest:
     """The tokens whose rough weight comes near that of place ``count``, and those whose noise is too large to be told roughly.
 
     Rough weights are exp(score) / -log(u), in single precision where that is enough.
     """
     scores, token_ids = left.scores, left.token_ids
-    if token_ids is None:
-        drawn = noise.bits_of_row(seed, position, len(scores))
-    else:
-        drawn = noise.bits_of_tokens(seed, position, token_ids)
     weights = np.exp(scores - left.highest)
     weights /= noise.rough_odds(drawn)
     least = _weight_at(weights, count)
