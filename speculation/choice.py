@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.contest import FAR, MOST_BEHIND, Contest, Left, contests
+from speculation.contest import FAR, MOST_BEHIND, Contest, Left, contests, is_long
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
 from speculation.truncation import MAX_VOCABULARY_SIZE, at_least, nucleus, top_by_value
@@ -131,6 +131,8 @@ def _rank_greedy(row: NDArray[np.float32], peak: _Peak, token_ids: NDArray[np.in
 
 def _total_weight(row: NDArray[np.float32], peak: float) -> float:
     """The sum of exp(logit - ``peak``), of the far ones in single precision: off by a millionth of them at most."""
+    if not is_long(len(row)):
+        return float(np.exp(row - np.float64(peak)).sum())
     # Cut off first, for what lies behind may be more than single precision can hold.
     behind = np.maximum(row, np.float32(max(peak - MOST_BEHIND, _LOWEST)))
     behind -= np.float32(peak)

@@ -19,6 +19,8 @@ _SCREENED_FROM = 256
 # Rough weights are off by less than this share; smaller ones than that below are not to be compared at all.
 _ROUGHNESS = 0.1
 _SMALLEST_WEIGHT = 1e-290
+# For shorter rows the look at who stands out by score takes as long as it saves.
+LONG_ROW = 16_384
 # Tokens this far behind the highest score are looked at only where their noise is large enough: the first distance at which
 # no more than this share of a row is nearer. Where both are too many the row is screened by rough weights instead.
 FAR = (14.0, 8.0)
@@ -50,6 +52,11 @@ class Contest:
     others: float
 
 
+def is_long(num_tokens: int) -> bool:
+    """Whether a row is worth a look at who stands out by score, before all of it is weighed."""
+    return num_tokens >= LONG_ROW
+
+
 def contests(
     rows: Sequence[Left],
     positions: Sequence[int] | NDArray[np.int64],
@@ -65,7 +72,8 @@ def contests(
     for left in rows:
         if len(left.scores) > _SCREENED_FROM:
             drawn = _drawn(left, int(positions[left.row]), parameters[left.row].seed)
-            yield left, _foremost(left, drawn, count, wants_others) or _screened(left, drawn, count)
+            foremost = _foremost(left, drawn, count, wants_others) if is_long(len(left.scores)) else None
+            yield left, foremost or _screened(left, drawn, count)
     names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
     if len(short) == 1:
         left, token_ids = short[0], names[0]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from speculation import noise
+from speculation import contest, noise
 from speculation.choice import NEAR_TIE, choose, choose_ranked
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
@@ -346,8 +346,9 @@ def test_weights_too_small_to_be_compared_lose_nobody(count):
 
 @pytest.mark.parametrize("behind", [8.2, 12.0, 14.1])
 @pytest.mark.parametrize("num_high", [1, 3, 6])
-def test_a_few_high_tokens_among_many_low_ones_lose_to_none_but_the_luckiest(behind, num_high):
-    """Low tokens are not even weighed unless their bits are high enough, for the choice and for the places behind it."""
+def test_a_few_high_tokens_among_many_low_ones_lose_to_none_but_the_luckiest(behind, num_high, monkeypatch):
+    """Low tokens of a long row are not even weighed unless their bits are high enough, for the choice and the places behind it."""
+    monkeypatch.setattr(contest, "LONG_ROW", 0)
     row = np.full(1500, -behind)
     row[np.arange(num_high) * 250 + 5] = -np.arange(num_high) / 8
     num_low = 0
