@@ -157,10 +157,11 @@ class Stage:
 
 def over_client(client: Client, request: StreamRequest) -> AsyncIterator[Event]:
     """The same over HTTP. The client's own work is in the process's time too, and so in the difference."""
+    asked = request.parameters(SEED)
     options: Options = {
         "max_tokens": NUM_TOKENS,
-        "temperature": request.temperature,
-        "top_p": request.top_p,
+        "temperature": asked.temperature,
+        "top_p": asked.top_p,
         "seed": SEED,
         "mode": request.mode.value,
     }

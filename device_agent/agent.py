@@ -29,6 +29,9 @@ from speculation.shaping.profiles import UNSHAPED
 SEED_BITS = 53
 """Seeds that are drawn fit a JSON number of any client."""
 
+DEFAULT_MAX_TOKENS = 128
+"""Where neither the request nor the settings nor the model say."""
+
 SHORT_PROMPT_BYTES = 4096
 """Up to here the tokenizer takes about a millisecond, less than a turn on another thread may cost."""
 
@@ -156,7 +159,7 @@ class DeviceAgent:
             session_id=secrets.token_hex(16),
             request=request,
             prompt=prompt,
-            parameters=request.parameters(seed),
+            parameters=request.parameters(seed, self.pair.defaults),
             max_tokens=self._max_tokens(request, len(prompt)),
         )
 
@@ -187,11 +190,15 @@ class DeviceAgent:
                 f"the prompt has {prompt_tokens} tokens; a context of {context} leaves no room behind it", "prompt"
             )
         if request.max_tokens is None:
-            return min(room, self.config.default_max_tokens)
+            return min(room, self._default_max_tokens)
         if request.max_tokens > room:
             why = f"a prompt of {prompt_tokens} tokens leaves {room} in a context of {context}"
             raise InvalidRequestError(f"max_tokens must be at most {room} ({why}), not {request.max_tokens}", "max_tokens")
         return request.max_tokens
+
+    @property
+    def _default_max_tokens(self) -> int:
+        return self.config.default_max_tokens or self.pair.defaults.max_tokens or DEFAULT_MAX_TOKENS
 
     def _session_event(self, assignment: Assignment, seq: int) -> SessionEvent:
         return SessionEvent(
@@ -219,7 +226,13 @@ class DeviceAgent:
             "verifier": self.config.verifier,
             "streams": self.num_streams,
             "max_streams": self.config.max_streams,
+            "defaults": self._defaults(),
         }
+
+    def _defaults(self) -> dict[str, Any]:
+        """What a request gets that does not say, and which of the model's own entries it does not get."""
+        defaults = asdict(self.pair.defaults)
+        return defaults | {"max_tokens": self._default_max_tokens, "unused": list(self.pair.defaults.unused)}
 
 
 def _named(profile: str) -> str | None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 
 from device_agent.agent import DeviceAgent
-from device_agent.config import AgentConfig
+from device_agent.config import AgentConfig, GenerationSource
 from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
 from speculation.engines.blended import blended
@@ -17,12 +19,15 @@ from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
+from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.shaping import profiles
 from speculation.shaping.engine import PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import UNSHAPED
 from speculation.text import token_bytes
+
+_log = logging.getLogger(__name__)
 
 RANDOM, LOOKUP = "random", "lookup"
 DRAFT_VARIANT = "q4"
@@ -39,7 +44,18 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
     engine = shape(drafting, PhoneCost(profiles.phone(config.phone), parse_model(config.emulate)))
     runner = EngineRunner.on_own_thread(engine, "draft-model")
-    return DeviceAgent(facts_of(pair, engine), runner, connector_of(config), config)
+    facts = replace(facts_of(pair, engine), defaults=defaults_of(pair.full, config))
+    return DeviceAgent(facts, runner, connector_of(config), config)
+
+
+def defaults_of(full: Model, config: AgentConfig) -> GenerationDefaults:
+    """What a request gets that does not say. The log tells once what the model suggests besides. Raises ``PackageError``."""
+    if config.generation_defaults is GenerationSource.NONE:
+        return NO_DEFAULTS
+    defaults = full.generation_defaults
+    if defaults.unused:
+        _log.warning("%s suggests what is not implemented and not applied: %s", full.name, ", ".join(defaults.unused))
+    return defaults
 
 
 def draft_engine(draft: Model, config: AgentConfig) -> Engine:

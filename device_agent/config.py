@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,6 +20,13 @@ from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
 
 ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
+
+
+class GenerationSource(StrEnum):
+    """Where the defaults of a request come from."""
+
+    MODEL = "model"
+    NONE = "none"
 
 
 class AgentConfig(Settings):
@@ -39,6 +47,8 @@ class AgentConfig(Settings):
     chance of the path below which a verifier is told to wait no longer (``adaptive``, ``second-branch``; 0: never).
     ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
+    ``generation_defaults`` says where a request's sampling comes from that does not say: from the full ``model``'s
+    ``generation_config.json``, or from ``none`` (greedy). ``default_max_tokens`` None takes the model's, else 128.
     An answer whose reader is gone goes on for ``resume_grace_s``; one that ended is kept for ``resume_window_s``.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a profile that does not exist.
     """
@@ -76,7 +86,8 @@ class AgentConfig(Settings):
     max_kept_streams: int = Field(16, ge=0)
     max_stream_events: int = Field(32768, ge=16)
     max_prompt_bytes: int = Field(64 * 1024, ge=1)
-    default_max_tokens: int = Field(128, ge=1)
+    default_max_tokens: int | None = Field(None, ge=1)
+    generation_defaults: GenerationSource = GenerationSource.MODEL
     retry_after_s: float = Field(1.0, ge=0)
     drain_grace_s: float = Field(5.0, ge=0)
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from device_agent.answer import Decode
+from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.protocol.messages import PairIdentity
 
 
@@ -14,7 +15,8 @@ class PairFacts:
     """Names, digests, the tokenizer's two directions, and the limits in tokens.
 
     ``chat`` gives the token ids of a conversation (objects with role and content) as the model's own template writes it, and
-    raises ``InvalidRequestError`` where that refuses; None where the model has no template.
+    raises ``InvalidRequestError`` where that refuses; None where the model has no template. ``defaults`` are those of a
+    request.
     """
 
     draft: str
@@ -25,4 +27,5 @@ class PairFacts:
     end_token_ids: tuple[int, ...]
     context_length: int
     draft_context_length: int
+    defaults: GenerationDefaults = NO_DEFAULTS
     chat: Callable[[Sequence[Mapping[str, str]]], Sequence[int]] | None = None

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from speculation.errors import InvalidRequestError, UnknownNameError
-from speculation.parameters import SamplingParameters
+from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
 from speculation.text import MAX_STOPS
 
 MAX_STOP_CHARACTERS = 256
@@ -51,7 +51,8 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class StreamRequest:
-    """One request. ``seed`` None lets the device draw one; ``max_tokens`` None takes the agent's default.
+    """One request. ``seed`` None lets the device draw one; ``max_tokens`` None takes the agent's default, and so do
+    ``temperature``, ``top_p``, ``top_k`` and ``min_p``.
 
     ``messages``, where there are any, go before ``prompt`` with a model that has a chat template; ``prompt`` is their contents,
     for one that has none.
@@ -62,10 +63,10 @@ class StreamRequest:
 
     prompt: str
     max_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
-    min_p: float = 0.0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
+    min_p: float | None = None
     seed: int | None = None
     stop: tuple[str, ...] = ()
     mode: Mode = Mode.COLLABORATE
@@ -88,14 +89,20 @@ class StreamRequest:
         _require(abs(self.priority) < 2**31, "priority", "a 32-bit number", self.priority)
         _require(self.deadline_ms is None or 1 <= self.deadline_ms < 2**31, "deadline_ms", "at least 1", self.deadline_ms)
         _check_stops(self.stop)
-        _require(self.top_k < 2**31, "top_k", "a 31-bit number", self.top_k)
+        _require((self.top_k or 0) < 2**31, "top_k", "a 31-bit number", self.top_k)
         self.parameters(self.seed or 0)
         if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
             raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
 
-    def parameters(self, seed: int) -> SamplingParameters:
-        """The parameters of the choice, with the seed that was resolved."""
-        return SamplingParameters(self.temperature, self.top_k, self.top_p, self.min_p, seed)
+    def parameters(self, seed: int, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParameters:
+        """The parameters of the choice, with the seed that was resolved, and the defaults of what the request leaves open."""
+        return SamplingParameters(
+            temperature=defaults.temperature if self.temperature is None else self.temperature,
+            top_k=defaults.top_k if self.top_k is None else self.top_k,
+            top_p=defaults.top_p if self.top_p is None else self.top_p,
+            min_p=defaults.min_p if self.min_p is None else self.min_p,
+            seed=seed,
+        )
 
     @classmethod
     def from_json(cls, body: object) -> StreamRequest:

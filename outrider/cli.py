@@ -99,11 +99,14 @@ def generate(
     system: Annotated[str | None, typer.Option(metavar="TEXT", help="A system message before it; implies --chat.")] = None,
     mode: Annotated[Mode, typer.Option(help="Who writes.")] = Mode.COLLABORATE,
     max_tokens: Annotated[
-        int | None, typer.Option(metavar="N", help="At most so many tokens; else 128, or as many as fit.")
+        int | None,
+        typer.Option(metavar="N", help="At most so many tokens; else the model's limit, or 128, as far as they fit."),
     ] = None,
-    temperature: TemperatureOption = 0.0,
-    top_p: TopPOption = 1.0,
-    top_k: TopKOption = 0,
+    temperature: Annotated[float | None, typer.Option(metavar="T", help="0 is greedy; else as the model suggests.")] = None,
+    top_p: Annotated[
+        float | None, typer.Option(metavar="P", help="Choose among the likeliest tokens that sum up to this.")
+    ] = None,
+    top_k: Annotated[int | None, typer.Option(metavar="K", help="Choose among so many tokens; 0 is off.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of the shared noise; one is drawn otherwise.")] = None,
     phone: PhoneOption = None,
     network: NetworkOption = None,
@@ -202,6 +205,9 @@ def agent(
     draft_lookup: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Weight of looking up where the text repeats itself; 0 is off.")
     ] = None,
+    generation_defaults: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Defaults of a request: the full model's, or none (greedy).")
+    ] = None,
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,
@@ -214,6 +220,7 @@ def agent(
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
+    flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
     flags["allowed_hosts"] = allowed_host or None
     settings = device_agent.config.load_config(config, flags)
     _start_log()

@@ -23,7 +23,8 @@ from speculation.errors import OutriderError
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """What to write. ``is_chat``: the prompt is a user's message, behind the system's where there is one.
+    """What to write; what is None is the agent's default. ``is_chat``: the prompt is a user's message, behind the system's
+    where there is one.
 
     Raises ``InvalidRequestError`` for what no agent would serve, before anything is started.
     """
@@ -31,9 +32,9 @@ class Request:
     prompt: str
     mode: Mode = Mode.COLLABORATE
     max_tokens: int | None = None
-    temperature: float = 0.0
-    top_p: float = 1.0
-    top_k: int = 0
+    temperature: float | None = None
+    top_p: float | None = None
+    top_k: int | None = None
     seed: int | None = None
     is_chat: bool = False
     system: str | None = None
@@ -51,7 +52,13 @@ class Request:
 
     def options(self) -> Options:
         """The fields beside the prompt, as the client takes them."""
-        options: Options = {"mode": self.mode.value, "temperature": self.temperature, "top_p": self.top_p, "top_k": self.top_k}
+        options: Options = {"mode": self.mode.value}
+        if self.temperature is not None:
+            options["temperature"] = self.temperature
+        if self.top_p is not None:
+            options["top_p"] = self.top_p
+        if self.top_k is not None:
+            options["top_k"] = self.top_k
         if self.max_tokens is not None:
             options["max_tokens"] = self.max_tokens
         if self.seed is not None:

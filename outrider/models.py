@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -118,7 +119,12 @@ def show(package: PackageArgument, json: JsonOption = False) -> None:
     from speculation.engines.package import Package
 
     found = Package(package)
-    shown = {"package": str(package), **_summary(package, found.manifest), "architecture": _architecture(found)}
+    shown = {
+        "package": str(package),
+        **_summary(package, found.manifest),
+        "architecture": _architecture(found),
+        **_defaults(found),
+    }
     print(json_format.dumps(shown) if json else _as_text(shown))
 
 
@@ -196,9 +202,17 @@ def _architecture(package: Package) -> dict[str, Any]:
     }
 
 
+def _defaults(package: Package) -> dict[str, Any]:
+    """What generation_config.json suggests for a request, and what of it is not applied."""
+    defaults = asdict(package.generation_defaults)
+    unused = defaults.pop("unused")
+    return {"generation_defaults": defaults, "generation_unused": list(unused)}
+
+
 def _as_text(shown: dict[str, Any]) -> str:
     lines = [f"{key.replace('_', ' '):<16} {value}" for key, value in shown.items() if not isinstance(value, dict)]
     lines += [f"{'architecture':<16} " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown["architecture"].items())]
+    lines += ["defaults         " + ", ".join(f"{k.replace('_', ' ')} {v}" for k, v in shown["generation_defaults"].items())]
     lines += [
         f"{'variant ' + name:<16} {entry['graph']}, {entry['weight_bytes'] / 1e6:.1f} MB of weights a pass"
         for name, entry in shown["variants"].items()

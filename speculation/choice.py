@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation import noise
+from speculation.contest import FAR, MOST_BEHIND, Contest, Left, contests, is_long
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
 from speculation.truncation import MAX_VOCABULARY_SIZE, at_least, nucleus, top_by_value
@@ -34,13 +34,9 @@ NEAR_TIE = 1e-4
 # Lower temperatures count as this one: float32 logits divided by it still lie well within float64.
 MIN_TEMPERATURE = 1e-30
 
-# Of more tokens than this, those that cannot be among the first are sorted out by rough weights before logarithms are taken.
-_SCREENED_FROM = 256
-# Rough weights are off by less than this share; smaller ones than that below are not to be compared at all.
-_ROUGHNESS = 0.1
-_SMALLEST_WEIGHT = 1e-290
 # A choice needs its runner-up too: whether its lead is a near tie.
 _FOR_THE_CHOICE = 2
+_LOWEST = float(np.finfo(np.float32).min)
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,29 +71,6 @@ class _Peak(NamedTuple):
     logit: float
 
 
-@dataclass(frozen=True, slots=True)
-class _Left:
-    """The tokens of one row that top-k, top-p and min-p leave, with their scores. ``token_ids`` ascend; None is all of them."""
-
-    row: int
-    token_ids: NDArray[np.int64] | None
-    scores: NDArray[np.float64]
-    highest: float
-    temperature: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Contest:
-    """Those of the tokens left that can be among the first, with score + noise; ``others`` is the weight of the rest.
-
-    Weights are exp(score + noise - ``highest``).
-    """
-
-    token_ids: NDArray[np.int64]
-    sums: NDArray[np.float64]
-    others: float
-
-
 def choose(
     logits: NDArray[np.float32], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
 ) -> Choices:
@@ -109,13 +82,13 @@ def choose(
     peaks = _peaks(logits, len(positions), len(parameters))
     token_ids = np.array([peak.token_id for peak in peaks], dtype=np.int64)
     near_ties = np.zeros(len(logits), dtype=np.bool_)
-    sampled: list[_Left] = []
+    sampled: list[Left] = []
     for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
         if asked.temperature == 0:
             near_ties[row] = any(peak.logit - other.logit < NEAR_TIE for other in _behind(logits[row], peak, 1))
         else:
             sampled.append(_left(row, logits[row], peak.logit, asked))
-    for left, contest in _contests(sampled, positions, parameters, _FOR_THE_CHOICE):
+    for left, contest in contests(sampled, positions, parameters, _FOR_THE_CHOICE, wants_others=False):
         sums = contest.sums
         winner = int(sums.argmax())
         token_ids[left.row] = contest.token_ids[winner]
@@ -138,25 +111,38 @@ def choose_ranked(
     peaks = _peaks(logits, len(positions), len(parameters))
     token_ids = np.full((len(logits), count), -1, dtype=np.int64)
     confidences = np.zeros((len(logits), count))
-    sampled: list[_Left] = []
+    sampled: list[Left] = []
     for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
         if asked.temperature == 0:
             _rank_greedy(logits[row], peak, token_ids[row], confidences[row])
         else:
             sampled.append(_left(row, logits[row], peak.logit, asked))
-    for left, contest in _contests(sampled, positions, parameters, count):
+    for left, contest in contests(sampled, positions, parameters, count):
         _rank(left, contest, token_ids[left.row], confidences[left.row])
     return Ranked(token_ids, confidences)
 
 
 def _rank_greedy(row: NDArray[np.float32], peak: _Peak, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
     """Write the tokens of the highest logits with their confidences."""
-    total = float(np.exp(row - np.float64(peak.logit)).sum())
+    total = _total_weight(row, peak.logit)
     for place, found in enumerate([peak, *_behind(row, peak, len(token_ids) - 1)]):
         token_ids[place], confidences[place] = found.token_id, math.exp(found.logit - peak.logit) / total
 
 
-def _rank(left: _Left, contest: _Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
+def _total_weight(row: NDArray[np.float32], peak: float) -> float:
+    """The sum of exp(logit - ``peak``), of the far ones in single precision: off by a millionth of them at most."""
+    if not is_long(len(row)):
+        return float(np.exp(row - np.float64(peak)).sum())
+    # Cut off first, for what lies behind may be more than single precision can hold.
+    behind = np.maximum(row, np.float32(max(peak - MOST_BEHIND, _LOWEST)))
+    behind -= np.float32(peak)
+    near = (behind > -FAR[-1]).nonzero()[0]
+    behind[near] = -MOST_BEHIND
+    far = float(np.exp(behind, out=behind).sum())
+    return float(np.exp(row[near] - np.float64(peak)).sum()) + far
+
+
+def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
     """Write a row's first tokens with their confidences; the sums are used up."""
     sums = contest.sums
     weights = np.exp(sums - left.highest)
@@ -204,7 +190,7 @@ def _require_shape(logits: NDArray[np.float32], num_positions: int, num_paramete
         )
 
 
-def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingParameters) -> _Left:
+def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingParameters) -> Left:
     """Top-k, then top-p, then min-p."""
     temperature = max(asked.temperature, MIN_TEMPERATURE)
     highest = peak / temperature
@@ -219,77 +205,4 @@ def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingPar
     if asked.min_p > 0:
         kept = at_least(scores, highest, asked.min_p)
         token_ids, scores = kept if token_ids is None else token_ids[kept], scores[kept]
-    return _Left(row, token_ids, scores, highest, temperature)
-
-
-def _contests(
-    rows: Sequence[_Left],
-    positions: Sequence[int] | NDArray[np.int64],
-    parameters: Sequence[SamplingParameters],
-    count: int,
-) -> Iterator[tuple[_Left, _Contest]]:
-    """Give each row its noise: rows with few tokens left share one call, the others are screened one by one.
-
-    The first ``count`` tokens of a row are in its contest.
-    """
-    short = [left for left in rows if len(left.scores) <= _SCREENED_FROM]
-    for left in rows:
-        if len(left.scores) > _SCREENED_FROM:
-            yield left, _screened(left, int(positions[left.row]), parameters[left.row].seed, count)
-    names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
-    if len(short) == 1:
-        left, token_ids = short[0], names[0]
-        drawn = noise.bits_of_tokens(parameters[left.row].seed, int(positions[left.row]), token_ids)
-        yield left, _Contest(token_ids, left.scores + noise.gumbel_of(drawn), 0.0)
-    elif short:
-        yield from _pooled(short, names, positions, parameters)
-
-
-def _pooled(
-    rows: Sequence[_Left],
-    names: Sequence[NDArray[np.int64]],
-    positions: Sequence[int] | NDArray[np.int64],
-    parameters: Sequence[SamplingParameters],
-) -> Iterator[tuple[_Left, _Contest]]:
-    """Contests of several short rows, whose noise is drawn in one call; ``names`` are their token ids."""
-    seeds = np.array([parameters[left.row].seed for left in rows], dtype=np.uint64)
-    places = np.array([positions[left.row] for left in rows], dtype=np.int64)
-    counts = [len(left.scores) for left in rows]
-    drawn = noise.gumbel(np.repeat(seeds, counts), np.repeat(places, counts), np.concatenate(names))
-    end = 0
-    for left, token_ids, count in zip(rows, names, counts, strict=True):
-        start, end = end, end + count
-        yield left, _Contest(token_ids, left.scores + drawn[start:end], 0.0)
-
-
-def _screened(left: _Left, position: int, seed: int, count: int) -> _Contest:
-    """The tokens whose rough weight comes near that of place ``count``, and those whose noise is too large to be told roughly.
-
-    Rough weights are exp(score) / -log(u), in single precision where that is enough.
-    """
-    scores, token_ids = left.scores, left.token_ids
-    if token_ids is None:
-        drawn = noise.bits_of_row(seed, position, len(scores))
-    else:
-        drawn = noise.bits_of_tokens(seed, position, token_ids)
-    weights = np.exp(scores - left.highest)
-    weights /= noise.rough_odds(drawn)
-    least = _weight_at(weights, count)
-    floor = least * (1 - _ROUGHNESS) if least > _SMALLEST_WEIGHT else 0.0
-    near = ((weights >= floor) | (drawn >= noise.SURE_BITS)).nonzero()[0]
-    sums = scores[near] + noise.gumbel_of(drawn[near])
-    others = float(weights.sum() - weights[near].sum())
-    return _Contest(near if token_ids is None else token_ids[near], sums, max(0.0, others))
-
-
-def _weight_at(weights: NDArray[np.float64], place: int) -> float:
-    """The highest weight but ``place`` - 1; a few looks for the highest are quicker than a partition. Nothing is changed."""
-    taken: list[tuple[int, float]] = []
-    for _ in range(place - 1):
-        best = int(weights.argmax())
-        taken.append((best, weights.item(best)))
-        weights[best] = 0.0
-    found = float(weights.max())
-    for best, weight in reversed(taken):
-        weights[best] = weight
-    return found
+    return Left(row, token_ids, scores, highest, temperature)

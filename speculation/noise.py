@@ -208,6 +208,12 @@ def gumbel_of(drawn: NDArray[np.uint32]) -> NDArray[np.float64]:
     return cells
 
 
+def least_bits(value: float) -> int:
+    """Bits that noise of ``value`` and above cannot fall short of; noise a little below may have them, too."""
+    # A millionth is far more than all roundings of both logarithms; two are more than those of the bits.
+    return max(0, math.floor(2**32 * math.exp(-math.exp(-max(value - 1e-6, GUMBEL_MIN)))) - 2)
+
+
 def gumbel(seeds: ArrayLike, positions: ArrayLike, token_ids: ArrayLike) -> NDArray[np.float64]:
     """Gumbel noise of each address; arguments and errors as for ``bits``. Returns float64, one for each token."""
     return gumbel_of(bits(seeds, positions, token_ids))

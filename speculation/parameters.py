@@ -38,6 +38,24 @@ class SamplingParameters:
         return self.temperature == 0
 
 
+@dataclass(frozen=True, slots=True)
+class GenerationDefaults:
+    """What stands where a request names no value of its own: greedy and without a limit, unless a model suggests otherwise.
+
+    ``unused`` are entries of the model's file that would change the text and are not applied, one a text.
+    """
+
+    temperature: float = 0.0
+    top_k: int = 0
+    top_p: float = 1.0
+    min_p: float = 0.0
+    max_tokens: int | None = None
+    unused: tuple[str, ...] = ()
+
+
+NO_DEFAULTS = GenerationDefaults()
+
+
 def _require(holds: bool, name: str, wanted: str, got: object) -> None:
     if not holds:
         raise InvalidRequestError(f"{name} must be {wanted}, not {got}", name)

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import codecs
 import json
+import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from speculation.errors import InvalidRequestError
 
@@ -19,6 +20,9 @@ REPLACEMENT = "\ufffd"
 
 # A window this long is cut, so that a push costs the same however long the text is.
 _WINDOW_TOKENS = 16
+# At its end a text may lack up to three bytes of a character; some decoders show each byte that is there as a U+FFFD.
+_MAX_HELD = 3
+_ONE_BYTE = re.compile("<0x[0-9A-Fa-f]{2}>")
 
 
 Decode = Callable[[list[int]], str]
@@ -43,28 +47,79 @@ def text_stream(decode: Decode) -> TextStream:
 
 
 class TokenBytes:
-    """Decodes by a table: the bytes of each token, joined and read as UTF-8. A token that is not in it has none."""
+    """Decodes by a table: the bytes of each token, joined and read as UTF-8. A token that is not in it has none.
 
-    __slots__ = ("of",)
+    Of the spaces that a text begins with, ``num_dropped`` are left out.
+    """
 
-    def __init__(self, of: Mapping[int, bytes]) -> None:
+    __slots__ = ("num_dropped", "of")
+
+    def __init__(self, of: Mapping[int, bytes], num_dropped: int = 0) -> None:
         self.of = of
+        self.num_dropped = num_dropped
 
     def __call__(self, token_ids: Sequence[int]) -> str:
-        return b"".join([self.of.get(token_id, b"") for token_id in token_ids]).decode("utf-8", "replace")
+        text = b"".join([self.of.get(token_id, b"") for token_id in token_ids]).decode("utf-8", "replace")
+        return text[_num_spaces(text, self.num_dropped) :]
+
+
+def _num_spaces(text: str, limit: int) -> int:
+    """How many spaces a text begins with, ``limit`` at most."""
+    return min(limit, len(text) - len(text.lstrip(" ")))
 
 
 def token_bytes(tokenizer_json: str) -> TokenBytes | None:
-    """The table of a ``tokenizer.json`` that decodes byte by byte, without special tokens; None where it decodes otherwise."""
+    """The table of a ``tokenizer.json`` whose tokens stand for bytes, without special tokens; None where it decodes otherwise.
+
+    They do in byte-level tokenizers, and in those that spell in bytes (``<0xE2>``) what they have no other token for. The
+    latter's own decoder spoils whole characters beside bytes that are no UTF-8, which cannot be known while a text is shown as
+    it comes; here such bytes become U+FFFD as everywhere else, and the characters stay.
+    """
     tokenizer = json.loads(tokenizer_json)
-    if (tokenizer.get("decoder") or {}).get("type") != "ByteLevel":
+    decoder = tokenizer.get("decoder") or {}
+    steps = decoder.get("decoders", []) if decoder.get("type") == "Sequence" else [decoder]
+    spelling = _byte_level(steps) or _byte_fallback(steps)
+    if spelling is None:
         return None
-    spelled = {number: token for token, number in tokenizer["model"]["vocab"].items()}
+    vocabulary = tokenizer["model"]["vocab"]
+    tokens = vocabulary if isinstance(vocabulary, dict) else {entry[0]: number for number, entry in enumerate(vocabulary)}
+    spelled = {number: token for token, number in tokens.items()}
     added = tokenizer.get("added_tokens", [])
     spelled |= {token["id"]: token["content"] for token in added}
     special = {token["id"] for token in added if token["special"]}
+    bytes_of, num_dropped = spelling
+    return TokenBytes({number: bytes_of(token) for number, token in spelled.items() if number not in special}, num_dropped)
+
+
+_Spelling = tuple[Callable[[str], bytes], int]
+
+
+def _byte_level(steps: Sequence[Mapping[str, Any]]) -> _Spelling | None:
+    if [step.get("type") for step in steps] != ["ByteLevel"]:
+        return None
     bytes_of = _bytes_of_letters()
-    return TokenBytes({number: _spelled_bytes(token, bytes_of) for number, token in spelled.items() if number not in special})
+    return lambda token: _spelled_bytes(token, bytes_of), 0
+
+
+def _byte_fallback(steps: Sequence[Mapping[str, Any]]) -> _Spelling | None:
+    """Letters exchanged, bytes read, all joined, and perhaps spaces dropped at the very beginning."""
+    kinds = [step.get("type") for step in steps]
+    if "ByteFallback" not in kinds:
+        return None
+    place = kinds.index("ByteFallback")
+    pairs = [(step.get("pattern", {}).get("String"), step.get("content")) for step in steps[:place]]
+    rest = steps[place + 2 :]
+    are_known = kinds[:place] == ["Replace"] * place and all(old and isinstance(new, str) for old, new in pairs)
+    drops = [step["start"] for step in rest if step.get("type") == "Strip" and step["content"] == " " and step["stop"] == 0]
+    if not are_known or kinds[place + 1 : place + 2] != ["Fuse"] or not len(drops) == len(rest) <= 1:
+        return None
+
+    def bytes_of(token: str) -> bytes:
+        for old, new in pairs:
+            token = token.replace(str(old), str(new))
+        return bytes.fromhex(token[3:5]) if _ONE_BYTE.fullmatch(token) else token.encode()
+
+    return bytes_of, sum(drops)
 
 
 def _spelled_bytes(token: str, bytes_of: Mapping[str, int]) -> bytes:
@@ -82,27 +137,34 @@ def _bytes_of_letters() -> dict[str, int]:
 
 
 class ByteStream:
-    """A ``TextStream`` over the bytes of tokens: what a character still lacks is all that it remembers."""
+    """A ``TextStream`` over the bytes of tokens: it remembers what a character still lacks, and spaces yet to be dropped."""
 
-    __slots__ = ("_pending", "_table")
+    __slots__ = ("_num_dropped", "_pending", "_table")
 
-    def __init__(self, table: TokenBytes, pending: bytes = b"") -> None:
+    def __init__(self, table: TokenBytes, pending: bytes = b"", num_dropped: int | None = None) -> None:
         self._table = table
         self._pending = pending
+        self._num_dropped = table.num_dropped if num_dropped is None else num_dropped
 
     def push(self, token_ids: Sequence[int]) -> str:
         of = self._table.of
         data = self._pending + b"".join([of.get(token_id, b"") for token_id in token_ids])
         text, num_read = codecs.utf_8_decode(data, "replace", False)
         self._pending = data[num_read:]
-        return text
+        return self._begun(text) if self._num_dropped else text
 
     def finish(self) -> str:
         text, self._pending = self._pending.decode("utf-8", "replace"), b""
         return text
 
     def fork(self) -> ByteStream:
-        return ByteStream(self._table, self._pending)
+        return ByteStream(self._table, self._pending, self._num_dropped)
+
+    def _begun(self, text: str) -> str:
+        """The text without the spaces that are to be dropped before anything else."""
+        num_spaces = _num_spaces(text, self._num_dropped)
+        self._num_dropped = self._num_dropped - num_spaces if num_spaces == len(text) else 0
+        return text[num_spaces:]
 
 
 class WindowStream:
@@ -126,9 +188,9 @@ class WindowStream:
             return ""
         self._window.extend(token_ids)
         text = self._decode(self._window)
-        # An incomplete character shows as one U+FFFD at the end, whatever its bytes so far; all before it is settled.
-        end = len(text) - text.endswith(REPLACEMENT)
-        piece = text[self._num_shown : end]
+        # An incomplete character shows as U+FFFD at the end, as one or as one for each of its bytes; all before it is settled.
+        num_held = min(_MAX_HELD, len(text) - len(text.rstrip(REPLACEMENT)))
+        piece = text[self._num_shown : len(text) - num_held]
         self._num_shown += len(piece)
         if len(self._window) > self._limit:
             self._shorten(text)
@@ -154,7 +216,8 @@ class WindowStream:
         for cut in range(len(self._window) - 2, 0, -1):
             before, after = self._decode(self._window[:cut]), self._decode(self._window[cut:])
             is_complete = before != "" and not before.endswith(REPLACEMENT)
-            if after and (is_complete or before + after == text):
+            is_shown = len(text) - len(after) <= self._num_shown
+            if after and is_shown and (is_complete or before + after == text):
                 self._num_shown -= len(text) - len(after)
                 del self._window[:cut]
                 self._limit = len(self._window) + _WINDOW_TOKENS

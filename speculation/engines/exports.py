@@ -15,6 +15,7 @@ from speculation.engines.base import Engine, EngineDescription
 from speculation.engines.export_facts import ExportFacts, genai_facts
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
 from speculation.engines.files import confined, read_bounded_json, read_graph, require
+from speculation.engines.generation_defaults import generation_defaults
 from speculation.engines.layouts import GENAI_CONFIG, Layout, graph_files, layout_of
 from speculation.engines.providers import Provider
 from speculation.engines.published import PublishedFolder, described_facts
@@ -22,6 +23,7 @@ from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import StockEngine
 from speculation.engines.surgery import CannotBeRaggedError
 from speculation.errors import ConfigurationError, UnknownNameError
+from speculation.parameters import GenerationDefaults
 
 GENAI_CONFIG_LIMIT_BYTES = 1024 * 1024
 GENAI_VARIANT = "genai"
@@ -58,6 +60,14 @@ class ExportFolder(PublishedFolder):
         for graph in self.graphs.values():
             names |= {graph, *external_ranges(self.path, graph, read_graph(confined(self.path, graph, "model")))}
         return self._digest_over(names)
+
+    @cached_property
+    def generation_defaults(self) -> GenerationDefaults:
+        """Of ``generation_config.json``, or of ``search`` in ``genai_config.json``."""
+        if self.layout is not Layout.GENAI:
+            return super().generation_defaults
+        config = read_bounded_json(confined(self.path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES)
+        return generation_defaults(config.get("search") or {}, f"{self.path / GENAI_CONFIG}: search")
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the graph and of its weights in other files."""

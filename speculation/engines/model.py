@@ -9,6 +9,7 @@ from speculation.engines.base import Engine
 from speculation.engines.chat import ChatTemplate
 from speculation.engines.providers import Provider
 from speculation.errors import UnknownNameError
+from speculation.parameters import GenerationDefaults
 from speculation.protocol.messages import PairIdentity
 
 TRANSFORMERS = "transformers"
@@ -60,6 +61,10 @@ class Model(Protocol):
     @property
     def chat_template(self) -> ChatTemplate | None:
         """How the model wants conversations written; None where it does not say. Raises ``PackageError``."""
+
+    @property
+    def generation_defaults(self) -> GenerationDefaults:
+        """What the model's makers suggest for a request that does not say. Raises ``PackageError``."""
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""

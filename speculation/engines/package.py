@@ -19,7 +19,19 @@ from speculation.engines.base import Engine
 from speculation.engines.chat import ChatTemplate
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.files import checked, confined, external_files, read_json, require
-from speculation.engines.manifest import CONFIG, MANIFEST, PAIR, PROMPTS, TOKENIZER, WEIGHTS, Manifest, PairManifest, Variant
+from speculation.engines.generation_defaults import generation_defaults
+from speculation.engines.manifest import (
+    CONFIG,
+    GENERATION,
+    MANIFEST,
+    PAIR,
+    PROMPTS,
+    TOKENIZER,
+    WEIGHTS,
+    Manifest,
+    PairManifest,
+    Variant,
+)
 from speculation.engines.manifest import pair_digest as digest_of_pair
 from speculation.engines.model import TRANSFORMERS
 from speculation.engines.onnx import OnnxEngine
@@ -27,6 +39,7 @@ from speculation.engines.providers import Provider
 from speculation.engines.tokenizer_files import load_tokenizer
 from speculation.engines.transformers_engine import CheckpointFacts, TransformersEngine
 from speculation.errors import ConfigurationError, UnknownNameError
+from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.protocol.messages import PairIdentity
 
 BUNDLED_PAIR = "pydoc"
@@ -115,6 +128,13 @@ class Package:
     def chat_template(self) -> ChatTemplate | None:
         """Of the files that the manifest lists."""
         return chat.load(lambda name: self._checked(name) if name in self.manifest.files else None)
+
+    @cached_property
+    def generation_defaults(self) -> GenerationDefaults:
+        """Of ``generation_config.json``, where the manifest lists it."""
+        if GENERATION not in self.manifest.files:
+            return NO_DEFAULTS
+        return generation_defaults(read_json(self._checked(GENERATION)), f"{self.path / GENERATION}")
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""

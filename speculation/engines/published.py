@@ -11,8 +11,10 @@ from speculation.engines import chat
 from speculation.engines.chat import ChatTemplate
 from speculation.engines.export_facts import ExportFacts, hugging_face_facts
 from speculation.engines.files import CONFIG_LIMIT_BYTES, confined, digest_of, file_digest, read_bounded_json
+from speculation.engines.generation_defaults import generation_defaults
 from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER
 from speculation.engines.tokenizer_files import load_tokenizer, meaning_of
+from speculation.parameters import GenerationDefaults
 
 
 class PublishedFolder:
@@ -61,6 +63,11 @@ class PublishedFolder:
 
         return chat.load(find)
 
+    @cached_property
+    def generation_defaults(self) -> GenerationDefaults:
+        """Of ``generation_config.json``."""
+        return generation_defaults(generation_config(self.path), f"{self.path / GENERATION}")
+
     def _digest_over(self, others: Iterable[str]) -> str:
         """SHA-256 over the SHA-256 of the configurations, the tokenizer and other files of the folder."""
         names = {name for name in (CONFIG, GENERATION, TOKENIZER) if (self.path / name).is_file()} | set(others)
@@ -70,6 +77,10 @@ class PublishedFolder:
 def described_facts(path: Path) -> ExportFacts:
     """What ``config.json`` and ``generation_config.json`` of a folder say. Raises ``PackageError``."""
     config = read_bounded_json(confined(path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
-    has_generation = (path / GENERATION).is_file()
-    generation = read_bounded_json(confined(path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if has_generation else {}
-    return hugging_face_facts(config, generation)
+    return hugging_face_facts(config, generation_config(path))
+
+
+def generation_config(path: Path) -> Any:
+    """The object of a folder's ``generation_config.json``, an empty one where there is no such file."""
+    is_there = (path / GENERATION).is_file()
+    return read_bounded_json(confined(path, GENERATION, "model"), CONFIG_LIMIT_BYTES) if is_there else {}

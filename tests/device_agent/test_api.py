@@ -166,6 +166,8 @@ async def test_health_tells_what_works(client):
     assert response.status_code == 200
     assert response.json()["status"] == "ok"
     assert response.json()["draft"] == "draft"
+    assert response.json()["defaults"]["temperature"] == 0
+    assert response.json()["defaults"]["max_tokens"] == 128
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from device_agent.build import draft_engine, facts_of
+from device_agent.build import defaults_of, draft_engine, facts_of
 from device_agent.config import AgentConfig
 from speculation.engines.blended import BlendedEngine
 from speculation.engines.files import file_digest
@@ -15,6 +15,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.pairs import pair_of
 from speculation.engines.random import RandomEngine
 from speculation.errors import ConfigurationError, PackageError, UnknownNameError
+from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from tests.speculation.engines.tiny import tiny_package
 
 MESSAGES = [{"role": "user", "content": "Tiny"}]
@@ -89,3 +90,31 @@ def test_a_template_that_was_changed_is_refused(package):
     (package.path / "tokenizer_config.json").write_text("{}")
     with pytest.raises(PackageError, match="is damaged"):
         facts(pair)
+
+
+def with_generation(package, entries):
+    """The package whose makers suggest something."""
+    path = package.path / "generation_config.json"
+    path.write_text(json.dumps(entries))
+    manifest = json.loads((package.path / "manifest.json").read_text())
+    manifest["files"][path.name] = file_digest(path)
+    (package.path / "manifest.json").write_text(json.dumps(manifest))
+    return pair_of(package.path, package.path).full
+
+
+def test_what_the_model_suggests_is_the_default_and_what_is_not_applied_is_told_once(package, caplog):
+    full = with_generation(package, {"do_sample": True, "temperature": 0.5, "repetition_penalty": 1.2})
+    assert defaults_of(full, AgentConfig()) == GenerationDefaults(0.5, unused=("repetition_penalty = 1.2",))
+    assert [record.getMessage() for record in caplog.records] == [
+        "tiny suggests what is not implemented and not applied: repetition_penalty = 1.2"
+    ]
+
+
+def test_a_model_need_not_be_asked_what_it_suggests(package, caplog):
+    full = with_generation(package, {"do_sample": True, "temperature": "hot", "repetition_penalty": 1.2})
+    assert defaults_of(full, AgentConfig(generation_defaults="none")) == NO_DEFAULTS
+    assert not caplog.records
+    with pytest.raises(PackageError, match="temperature must be a number"):
+        defaults_of(full, AgentConfig())
+    with pytest.raises(ConfigurationError, match="generation_defaults"):
+        AgentConfig(generation_defaults="auto")

@@ -17,7 +17,7 @@ from speculation.errors import (
     MalformedMessageError,
 )
 from speculation.links.memory import MemoryConnector
-from speculation.parameters import SamplingParameters
+from speculation.parameters import GenerationDefaults, SamplingParameters
 from speculation.protocol.messages import Cancel, Open, PairIdentity
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.link import ShapedConnector
@@ -461,3 +461,43 @@ def test_a_conversation_that_the_template_refuses_is_a_refused_request():
             return done_of(await answer(running))
 
     run(work())
+
+
+SUGGESTED = GenerationDefaults(temperature=0.8, top_k=40, top_p=0.9, max_tokens=7, unused=("num_beams = 2",))
+
+
+@pytest.mark.parametrize(
+    ("named", "wanted"),
+    [
+        ({}, {"temperature": 0.8, "top_k": 40, "top_p": 0.9}),
+        ({"temperature": 0.0}, {"temperature": 0.0}),
+        ({"temperature": 1.5, "top_p": 1.0}, {"temperature": 1.5, "top_k": 40}),
+        ({"top_k": 0, "min_p": 0.5}, {"temperature": 0.8, "top_p": 0.9, "min_p": 0.5}),
+    ],
+)
+def test_what_a_request_does_not_say_is_as_the_model_suggests(named, wanted):
+    async def work():
+        async with agent(pair=facts(defaults=SUGGESTED)) as running:
+            return done_of(await answer(running, max_tokens=24, seed=5, **named))
+
+    assert list(run(work())["token_ids"]) == plain_decoding(FullEngine(), 24, parameters=SamplingParameters(**wanted, seed=5))
+
+
+@pytest.mark.parametrize(
+    ("settings", "limit", "wanted"), [({}, None, 7), ({}, 3, 3), ({"default_max_tokens": 9}, None, 9), ({}, 11, 11)]
+)
+def test_the_length_that_a_request_does_not_say_is_the_settings_then_the_models(settings, limit, wanted):
+    async def work():
+        async with agent(pair=facts(defaults=SUGGESTED), **settings) as running:
+            return done_of(await answer(running, max_tokens=limit)), running.health()["defaults"]
+
+    done, told = run(work())
+    assert len(done["token_ids"]) == wanted
+    assert told == {
+        "temperature": 0.8,
+        "top_k": 40,
+        "top_p": 0.9,
+        "min_p": 0.0,
+        "max_tokens": settings.get("default_max_tokens", 7),
+        "unused": ["num_beams = 2"],
+    }

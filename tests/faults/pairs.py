@@ -140,9 +140,5 @@ def _times(rng: random.Random) -> Times:
 
 def sampling_of(request: StreamRequest) -> dict[str, Any]:
     """What the plain loop's own choice asks for."""
-    return {
-        "temperature": request.temperature,
-        "top_k": request.top_k,
-        "top_p": request.top_p,
-        "seed": request.seed,
-    }
+    asked = request.parameters(request.seed or 0)
+    return {"temperature": asked.temperature, "top_k": asked.top_k, "top_p": asked.top_p, "seed": request.seed}

@@ -203,3 +203,20 @@ def test_a_prompt_is_chosen_by_number_at_a_terminal(typed, number, monkeypatch):
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
     monkeypatch.setattr("builtins.input", lambda _: typed)
     assert demo.choose_prompt(None, is_quiet=False) == demo.choose_prompt(number, is_quiet=True)
+
+
+def test_flags_of_an_agent_reach_its_settings(outrider, monkeypatch):
+    seen = []
+
+    async def serve(settings, _):
+        seen.append(settings)
+
+    monkeypatch.setattr("device_agent.server.run", serve)
+    assert outrider("agent", "--draft-lookup", "0.2", "--generation-defaults", "none", "--draft-width", "2")[0] == 0
+    assert (seen[0].draft_lookup, seen[0].generation_defaults, seen[0].draft_width) == (0.2, "none", 2)
+
+
+def test_what_generate_is_not_told_is_left_to_the_agent():
+    assert generate.Request("text").options() == {"mode": "collaborate"}
+    asked = generate.Request("text", temperature=0.0, top_p=1.0, top_k=0, seed=3).options()
+    assert asked == {"mode": "collaborate", "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 3}

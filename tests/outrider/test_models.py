@@ -184,6 +184,19 @@ def test_show_tells_what_a_package_is(package, outrider):
     assert shown.count("\n") == 1
 
 
+def test_show_tells_what_a_package_suggests_and_what_of_it_is_not_applied(checkpoint, tmp_path, outrider):
+    suggested = {"eos_token_id": [0, 1], "do_sample": True, "top_k": 20, "repetition_penalty": 1.05}
+    (checkpoint / "generation_config.json").write_text(json.dumps(suggested))
+    assert outrider("models", "convert", checkpoint, "--out", tmp_path / "made")[0] == 0
+    shown = outrider("models", "show", tmp_path / "made")[1]
+    assert "defaults         temperature 1.0, top k 20, top p 1.0, min p 0.0, max tokens None" in shown
+    assert "generation_unused" not in shown
+    assert "['repetition_penalty = 1.05']" in shown
+    told = json.loads(outrider("models", "show", tmp_path / "made", "--json")[1])
+    assert (told["generation_defaults"]["top_k"], told["generation_unused"]) == (20, ["repetition_penalty = 1.05"])
+    assert told["end_token_ids"] == [0, 1]
+
+
 def test_show_says_where_a_file_is_missing(package, outrider):
     (package / "onnx" / "model.onnx").unlink()
     assert "file             onnx/model.onnx, missing" in outrider("models", "show", package)[1]

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from speculation import noise
+from speculation import contest, noise
 from speculation.choice import NEAR_TIE, choose, choose_ranked
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
@@ -342,6 +342,23 @@ def test_weights_too_small_to_be_compared_lose_nobody(count):
     logits[7] = 0
     for position in range(8):
         assert_ranked_equal_reference(logits, position, SamplingParameters(temperature=0.01, seed=9), count)
+
+
+@pytest.mark.parametrize("behind", [8.2, 12.0, 14.1])
+@pytest.mark.parametrize("num_high", [1, 3, 6])
+def test_a_few_high_tokens_among_many_low_ones_lose_to_none_but_the_luckiest(behind, num_high, monkeypatch):
+    """Low tokens of a long row are weighed only where their bits are high enough, for the choice and the places behind it."""
+    monkeypatch.setattr(contest, "LONG_ROW", 0)
+    row = np.full(1500, -behind)
+    row[np.arange(num_high) * 250 + 5] = -np.arange(num_high) / 8
+    num_low = 0
+    for seed in range(12):
+        asked = SamplingParameters(temperature=1.0, seed=seed)
+        assert_equals_reference(row, 7, asked)
+        assert_ranked_equal_reference(row, 7, asked, 4)
+        first = choose_ranked(row[None].astype(np.float32), [7], [asked], 4).token_ids[0]
+        num_low += int(np.count_nonzero(row[first] == -behind))
+    assert num_low > 0 or behind > 9
 
 
 def test_deep_tokens_of_ordinary_luck_are_not_lost_to_screening():

@@ -132,3 +132,19 @@ def test_an_address_out_of_range_is_refused():
         with pytest.raises(ValueError, match="token ids lie between 0 and 2147483647"):
             noise.bits([1], [0], [token_id])
     assert noise.bits([1], [0], []).shape == (0,)
+
+
+@given(st.integers(0, 2**32 - 1) | st.integers(2**32 - 3000, 2**32 - 1))
+def test_bits_whose_noise_reaches_a_value_are_not_below_its_least(bits):
+    value = float(noise.gumbel_of(np.array([bits], np.uint32))[0])
+    least = noise.least_bits(value)
+    assert least <= bits
+    # And not far below: what it lets pass is little more than what it must.
+    assert bits - least < 3 + 1e-5 * min(bits, 2**32 - bits) + 2e4 * (value < 1)
+
+
+@pytest.mark.parametrize(
+    ("value", "least"), [(-np.inf, 0), (noise.GUMBEL_MIN, 0), (noise.GUMBEL_MAX + 1, 2**32 - 3), (np.inf, 2**32 - 2)]
+)
+def test_values_that_no_noise_has_are_all_bits_or_next_to_none(value, least):
+    assert noise.least_bits(value) in range(least, least + 2)

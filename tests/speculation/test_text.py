@@ -116,6 +116,50 @@ def test_tokens_without_text_change_nothing(decoder):
     assert "".join(stream.push([token_id]) for token_id in token_ids) == "€x"
 
 
+def decode_byte_by_byte(token_ids):
+    """As some decoders do: bytes that do not make a character are a U+FFFD each, not one together."""
+    text = ""
+    for token_id in token_ids:
+        text = (text.encode("utf-8", "surrogateescape") + PIECES[token_id]).decode("utf-8", "surrogateescape")
+    return "".join("\ufffd" if "\ud800" <= letter <= "\udfff" else letter for letter in text)
+
+
+@given(st.text("a é€日🦊", max_size=40))
+def test_a_character_whose_bytes_show_one_by_one_is_held_back_until_it_is_whole(text):
+    stream, shown = WindowStream(decode_byte_by_byte), ""
+    for byte in text.encode():
+        shown += stream.push([1 + byte])
+        assert text.startswith(shown)
+    assert shown + stream.finish() == text
+
+
+def piece_tokenizer(num_dropped):
+    vocabulary = {
+        token: number for number, token in enumerate(["<unk>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "▁a", "b"])
+    }
+    tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
+    strip = [decoders.Strip(" ", num_dropped, 0)] if num_dropped else []
+    steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
+    tokenizer.decoder = decoders.Sequence(steps)
+    tokenizer.add_special_tokens(["<s>"])
+    return tokenizer
+
+
+@pytest.mark.parametrize("num_dropped", [0, 1, 2])
+@given(words=st.lists(st.sampled_from(["▁", "▁a", "b", "<s>", *"é€🦊 "]), max_size=12), data=st.data())
+def test_pieces_and_bytes_are_streamed_as_their_decoder_writes_them(num_dropped, words, data):
+    tokenizer = piece_tokenizer(num_dropped)
+    ids = [tokenizer.token_to_id(word) for word in words]
+    token_ids = [i for word, known in zip(words, ids, strict=True) for i in (as_bytes(word) if known is None else [known])]
+    stream = text_stream(table_of(tokenizer))
+    text = "".join(stream.push(piece) for piece in pieces_of(data.draw, token_ids)) + stream.finish()
+    assert text == table_of(tokenizer)(token_ids) == tokenizer.decode(token_ids)
+
+
+def as_bytes(character):
+    return [1 + byte for byte in character.encode()]
+
+
 @BOTH
 @given(first=TOKENS, second=TOKENS, third=TOKENS)
 def test_a_fork_leaves_its_parent_as_it_was(decoder, first, second, third):
@@ -167,6 +211,12 @@ def test_a_tokenizer_that_decodes_otherwise_has_no_table():
     tokenizer.decoder = decoders.WordPiece()
     assert token_bytes(tokenizer.to_str()) is None
     tokenizer.decoder = None
+    assert token_bytes(tokenizer.to_str()) is None
+    replace, fuse = decoders.Replace("x", "y"), decoders.Fuse()
+    for steps in ([replace, fuse], [decoders.Metaspace(), decoders.ByteFallback(), fuse], [decoders.ByteFallback()]):
+        tokenizer.decoder = decoders.Sequence(steps)
+        assert token_bytes(tokenizer.to_str()) is None
+    tokenizer.decoder = decoders.Sequence([replace, decoders.ByteFallback(), fuse, decoders.Strip(" ", 0, 1)])
     assert token_bytes(tokenizer.to_str()) is None
 
 
