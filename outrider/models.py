@@ -1,4 +1,4 @@
-"""`outrider models`: make a package of a checkpoint, quantise it, tell what it is, check its files."""
+"""`outrider models`: list, download and distil models, make a package of a checkpoint, quantise, show and check it."""
 
 from __future__ import annotations
 
@@ -13,14 +13,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from speculation.engines.architecture import DEFAULT_CONTEXT
-from speculation.errors import PackageError
+from speculation.errors import InvalidRequestError, PackageError
 
 if TYPE_CHECKING:
     from speculation.engines.manifest import Manifest
     from speculation.engines.package import Package
     from speculation.engines.variants import Progress
 
-app = typer.Typer(help="Make, quantise, show and check model packages.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, fetch, distil, make, quantise, show and check models.", no_args_is_help=True, rich_markup_mode=None
+)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]
@@ -132,6 +134,37 @@ def verify(package: PackageArgument, json: JsonOption = False) -> None:
         raise PackageError("; ".join(damaged))
     if not json:
         print(f"{package}: {len(manifest.files)} files agree with their digests; the package's is {manifest.digest}")
+
+
+@app.command("list")
+def list_command(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="A model, a pair, or a folder of them; else the bundled pair and what is kept."),
+    ] = None,
+    digest: Annotated[
+        bool, typer.Option("--digest/--no-digest", help="Read exports and checkpoints whole, for their digests.")
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """List the pairs and models in a folder.
+
+    Without DIR the bundled pair and the models in OUTRIDER_MODELS_FOLDER (~/.cache/outrider/models by default). A folder that
+    does not load is listed with the reason.
+    """
+    from outrider.config import load_config
+    from outrider.listing import as_table, entries_of
+    from speculation.engines.package import bundled_pair_path
+
+    if folder is not None and not folder.is_dir():
+        raise InvalidRequestError(f"{folder} is not a folder; name one that holds models", "folder")
+    kept = load_config().folder
+    roots = [folder] if folder else [bundled_pair_path(), *([kept] if kept.is_dir() else [])]
+    entries = [entry for root in roots for entry in entries_of(root, digest)]
+    if json:
+        print(json_format.dumps({"folders": [str(root) for root in roots], "models": [e.to_json() for e in entries]}))
+    else:
+        print(as_table(entries) if entries else f"no models in {', '.join(map(str, roots))}")
 
 
 @contextmanager
