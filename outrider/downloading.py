@@ -50,6 +50,8 @@ def download(wanted: Download, tell: Told = lambda name, done, total: None) -> D
     """
     if wanted.expect is not None and not DIGEST.fullmatch(wanted.expect):
         raise InvalidRequestError(f"a digest has 64 hexadecimal digits in lower case, not {wanted.expect!r}", "expect")
+    if wanted.out.name in ("", ".."):
+        raise InvalidRequestError(f"{wanted.out} is not the name of a folder to make", "out")
     source = source_of(wanted.source, wanted.revision, wanted.endpoint)
     partial = wanted.out.parent / f".{wanted.out.name}.download"
     names = _chosen(source, wanted, partial)

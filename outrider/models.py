@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.distill import distill_command
 from speculation.engines.architecture import DEFAULT_CONTEXT
 from speculation.errors import InvalidRequestError, PackageError
 
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 app = typer.Typer(
     help="List, fetch, distil, make, quantise, show and check models.", no_args_is_help=True, rich_markup_mode=None
 )
+
+app.command("distill")(distill_command)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]

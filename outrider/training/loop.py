@@ -52,6 +52,7 @@ class Schedule:
     """How long and how fast a run learns. The constant phase ends after ``tokens`` or ``until_minutes`` of this process; the
     decay takes ``decay_share`` of the steps before it.
 
+    ``num_steps``: of the whole run, where its constant phase ended by tokens.
     ``resumes_decay``: a run that was stopped in its decay goes on there. Otherwise it goes on from the constant phase's last
     checkpoint, so that a longer phase can be asked for.
     """
@@ -63,6 +64,7 @@ class Schedule:
     checkpoint_steps: int = 200
     muon_lr: float = 0.02
     adam_lr: float = 3e-3
+    num_steps: int | None = None
     resumes_decay: bool = False
 
 
@@ -158,7 +160,7 @@ class Run:
                 elapsed_s = time.monotonic() - began
                 if decay_from is None and self._constant_phase_is_over(elapsed_s):
                     decay_from = self._begin_decay()
-                decay_steps = max(1, int((decay_from or 0) * self.schedule.decay_share))
+                decay_steps = self._decay_steps(decay_from or 0)
                 scale = learning_rate_scale(self.progress, self.schedule.warmup_steps, decay_from, decay_steps)
                 if scale == 0:
                     self._save(FINAL)
@@ -171,7 +173,7 @@ class Run:
                     self.validate(8)
         if decay_from is None or self.schedule.resumes_decay:
             self._save(LATEST)
-        self._tell(f"stopped at step {self.progress.step}; the same command goes on from the last checkpoint")
+        self._tell(f"stopped at step {self.progress.step}; a run goes on from its last checkpoint")
         return False
 
     def validate(self, count: int) -> None:
@@ -187,11 +189,17 @@ class Run:
             self._save("constant.pt")
         return self.progress.step
 
+    def _decay_steps(self, decay_from: int) -> int:
+        total, ended_by_tokens = self.schedule.num_steps, self.progress.tokens >= self.schedule.tokens
+        if total is not None and ended_by_tokens and total > decay_from:
+            return total - decay_from
+        return max(1, int(decay_from * self.schedule.decay_share))
+
     def _constant_phase_is_over(self, elapsed_s: float) -> bool:
         return self.progress.tokens >= self.schedule.tokens or elapsed_s / 60 >= self.schedule.until_minutes
 
     def _share_done(self, decay_from: int | None, decay_steps: int, elapsed_s: float) -> float:
-        of_constant = max(self.progress.tokens / self.schedule.tokens, elapsed_s / 60 / self.schedule.until_minutes)
+        of_constant = max(self.progress.tokens / max(1, self.schedule.tokens), elapsed_s / 60 / self.schedule.until_minutes)
         of_decay = 0.0 if decay_from is None else (self.progress.step - decay_from) / decay_steps
         constant = min(1.0, of_constant) if decay_from is None else 1.0
         return (constant + self.schedule.decay_share * of_decay) / (1 + self.schedule.decay_share)
