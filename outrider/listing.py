@@ -58,6 +58,13 @@ def as_table(entries: list[Entry]) -> str:
 
 def _entries(path: Path, root: Path, with_digests: bool) -> Iterator[Entry]:
     name = path.name if path == root else path.relative_to(root).as_posix()
+    try:
+        yield from _found(path, root, name, with_digests)
+    except OSError as error:
+        yield _failed(path, name, error)
+
+
+def _found(path: Path, root: Path, name: str, with_digests: bool) -> Iterator[Entry]:
     if (path / PAIR).is_file():
         yield from _pair(path, name)
         return

@@ -28,7 +28,7 @@ from speculation.engines.quantise import BLOCK
 from speculation.engines.staging import staged_folder
 from speculation.engines.tokenizer_files import difference, meaning_of
 from speculation.engines.variants import PLAIN
-from speculation.errors import InvalidRequestError, PackageError
+from speculation.errors import CapacityError, InvalidRequestError, PackageError
 
 GRAPH_WEIGHTS = (2**31 - 1) // 4
 """More float32 weights than this no graph of one file can hold."""
@@ -188,10 +188,15 @@ def _trained(
         adam_lr=job.adam_lr,
         resumes_decay=True,
     )
-    measures = _measures(job, distillation, decoder, corpus)
-    run = Run(decoder, job.work, schedule, place, measures, partial(Progress, began_from=began_from), tell, watch)
-    is_done = distillation.train(run, TextWindows(corpus, job.rows, job.seed))
-    return run.progress, is_done
+    try:
+        measures = _measures(job, distillation, decoder, corpus)
+        run = Run(decoder, job.work, schedule, place, measures, partial(Progress, began_from=began_from), tell, watch)
+        return run.progress, distillation.train(run, TextWindows(corpus, job.rows, job.seed))
+    except (RuntimeError, MemoryError) as error:
+        if "memory" not in str(error).lower() and not isinstance(error, MemoryError):
+            raise
+        fewer = "take a smaller --batch, --samples-at-once, --samples or --rows"
+        raise CapacityError(f"the memory of {place.device} is full; {fewer}: {str(error).splitlines()[0]}") from error
 
 
 def _measures(job: Job, distillation: Distillation, decoder: Decoder, corpus: Corpus) -> Measures:

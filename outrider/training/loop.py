@@ -104,8 +104,11 @@ def save(path: Path, model: Decoder, opts: list[torch.optim.Optimizer], progress
     """Write a checkpoint whole or not at all."""
     partial = path.with_suffix(".partial")
     state = {"model": model.state_dict(), "optimisers": [o.state_dict() for o in opts], "progress": asdict(progress)}
-    torch.save(state, partial)
-    partial.replace(path)
+    try:
+        torch.save(state, partial)
+        partial.replace(path)
+    except (OSError, RuntimeError) as error:
+        raise EngineError(f"{path} could not be written: {error}; a run goes on from its last checkpoint") from error
 
 
 def load(path: Path, model: Decoder, opts: list[torch.optim.Optimizer] | None = None) -> Progress:

@@ -117,4 +117,5 @@ def remember(job: Job, settings: Mapping[str, Any]) -> None:
 
 def _of_the_run(job: Job) -> dict[str, Any]:
     kept = {name: value for name, value in asdict(job).items() if name not in NOT_OF_THE_RUN}
-    return {**kept, "until_minutes": None if math.isinf(job.until_minutes) else job.until_minutes}
+    limits = {name: kept[name] for name in ("tokens", "until_minutes")}
+    return {**kept, **{name: None if math.isinf(value) else value for name, value in limits.items()}}

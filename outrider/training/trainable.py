@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,9 +26,9 @@ from speculation.engines.model import Model
 from speculation.engines.package import Package
 from speculation.engines.pairs import load_model
 from speculation.engines.providers import Provider
-from speculation.engines.torch_model import TorchModel
+from speculation.engines.torch_model import EXTRA, TorchModel
 from speculation.engines.variants import PLAIN
-from speculation.errors import InvalidRequestError, PackageError
+from speculation.errors import ConfigurationError, InvalidRequestError, PackageError
 
 TRAINED = "trained are decoders of model_type llama with tied embeddings, without biases, windows or stretched positions"
 
@@ -53,8 +53,8 @@ def load_draft(path: Path) -> Trainable:
 def load_full(path: Path, place: Place, threads: int) -> tuple[FullModel, Model]:
     """A model to follow, at a place: a decoder as those that are trained, or any checkpoint that ``transformers`` runs.
 
-    Raises ``InvalidRequestError`` for what has no weights; ``PackageError`` where the extra ``transformers`` is needed and
-    missing, or the model is none of its.
+    Raises ``InvalidRequestError`` for what has no weights; ``ConfigurationError`` where the extra ``transformers`` is needed
+    and missing; ``PackageError`` where the model is none of its.
     """
     model = load_model(path)
     why_not = _why_not(model)
@@ -64,7 +64,16 @@ def load_full(path: Path, place: Place, threads: int) -> tuple[FullModel, Model]
         raise InvalidRequestError(f"{path} has no weights to follow: {'; '.join(why_not)}; a checkpoint is right", "full")
     if isinstance(model, Package):
         _check_weights(model)
+    _check_library(path, why_not)
     return FollowedByTransformers(TorchModel(Checkpoint(path), Provider.CPU, threads).module.to(place.device)), model
+
+
+def _check_library(path: Path, why_not: Sequence[str]) -> None:
+    try:
+        import transformers  # noqa: F401
+    except ImportError as error:
+        others = f"computed here {TRAINED.removeprefix('trained ')}; any other needs an extra: {EXTRA} ({error})"
+        raise ConfigurationError(f"{path}: {'; '.join(why_not)}; {others}") from error
 
 
 def cut_to(full: FullModel, rows: int) -> FullModel:

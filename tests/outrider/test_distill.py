@@ -1,6 +1,7 @@
 """`outrider models distill`: a tiny full model, a tiny draft, a few dozen steps."""
 
 import json
+import math
 import shutil
 import sys
 
@@ -13,6 +14,7 @@ from speculation.engines.base import Chunk
 from speculation.engines.package import Package
 from speculation.engines.package_writer import PackageSource, write_package
 from speculation.engines.pairs import pair_of
+from speculation.errors import CapacityError, ConfigurationError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 from tests.speculation.engines.tiny import tiny_tokenizer
 
@@ -233,6 +235,30 @@ def test_vocabularies_beyond_16_bits_are_kept_whole(folder, tmp_path):
         assert part["token_ids"].min() >= 0
         assert part["token_ids"].max() > 33000
         assert part["target_ids"].min() >= 0
+
+
+def test_without_transformers_another_architecture_is_told_what_is_missing(folder, tmp_path, monkeypatch):
+    config = config_of("qwen3", max_position_embeddings=96)
+    write_checkpoint(tmp_path / "qwen", config, weights_of(config))
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    with pytest.raises(ConfigurationError, match=r"queries and keys are normed; .*pip install 'outrider\[transformers\]'"):
+        jobs.distil(asked(folder, tmp_path, full=tmp_path / "qwen"), quiet)
+
+
+def test_a_run_may_be_ended_by_time(folder, tmp_path):
+    outcome = jobs.distil(asked(folder, tmp_path, tokens=math.inf, until_minutes=0.01), quiet)
+    assert outcome.is_done
+    assert outcome.steps > 1
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["tokens"] is None
+
+
+def test_a_memory_that_is_full_is_said_with_what_takes_less(folder, tmp_path, monkeypatch):
+    def full(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(loop.Run, "_step", full)
+    with pytest.raises(CapacityError, match="smaller --batch"):
+        jobs.distil(asked(folder, tmp_path), quiet)
 
 
 def test_a_picture_is_drawn(folder, tmp_path):

@@ -78,3 +78,19 @@ def test_a_folder_that_is_not_there_is_bad_input(tmp_path, outrider):
     assert (code, shown, said.count("\n")) == (2, "", 1)
     code, shown, _ = outrider("models", "list", tmp_path)
     assert (code, shown) == (0, f"no models in {tmp_path}\n")
+
+
+def test_a_folder_that_may_not_be_read_does_not_end_the_list(folder, monkeypatch):
+    import pathlib
+
+    listed = pathlib.Path.iterdir
+
+    def refuses(path):
+        if path.name == "broken":
+            raise PermissionError(13, "Permission denied", str(path))
+        return listed(path)
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuses)
+    first, *others = entries_of(folder)
+    assert "Permission denied" in first.error
+    assert [entry.name for entry in others] == ["made", "someone/small"]
