@@ -1,4 +1,4 @@
-"""`outrider models`: make a package of a checkpoint, quantise it, tell what it is, check its files."""
+"""`outrider models`: list, download and distil models, make a package of a checkpoint, quantise, show and check it."""
 
 from __future__ import annotations
 
@@ -13,15 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.distill import distill_command
 from speculation.engines.architecture import DEFAULT_CONTEXT
-from speculation.errors import PackageError
+from speculation.errors import InvalidRequestError, PackageError
 
 if TYPE_CHECKING:
     from speculation.engines.manifest import Manifest
     from speculation.engines.package import Package
     from speculation.engines.variants import Progress
 
-app = typer.Typer(help="Make, quantise, show and check model packages.", no_args_is_help=True, rich_markup_mode=None)
+app = typer.Typer(
+    help="List, fetch, distil, make, quantise, show and check models.", no_args_is_help=True, rich_markup_mode=None
+)
+
+app.command("distill")(distill_command)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]
@@ -131,17 +136,86 @@ def show(package: PackageArgument, json: JsonOption = False) -> None:
 @app.command()
 def verify(package: PackageArgument, json: JsonOption = False) -> None:
     """Compare every file of a package with its digest."""
+    from outrider.checking import damages
     from speculation.engines.files import confined, read_json
     from speculation.engines.manifest import MANIFEST, Manifest
 
     manifest = Manifest.from_json(read_json(confined(package, MANIFEST)))
-    damaged = [reason for reason in (_damage(package, name, manifest) for name in sorted(manifest.files)) if reason]
+    damaged = damages(package, manifest)
     if json:
         print(json_format.dumps({"package": str(package), "files": len(manifest.files), "damaged": damaged}))
     if damaged:
         raise PackageError("; ".join(damaged))
     if not json:
         print(f"{package}: {len(manifest.files)} files agree with their digests; the package's is {manifest.digest}")
+
+
+@app.command("list")
+def list_command(
+    folder: Annotated[
+        Path | None,
+        typer.Argument(metavar="[DIR]", help="A model, a pair, or a folder of them; else the bundled pair and what is kept."),
+    ] = None,
+    digest: Annotated[
+        bool, typer.Option("--digest/--no-digest", help="Read exports and checkpoints whole, for their digests.")
+    ] = True,
+    json: JsonOption = False,
+) -> None:
+    """List the pairs and models in a folder.
+
+    Without DIR the bundled pair and the models in OUTRIDER_MODELS_FOLDER (~/.cache/outrider/models by default). A folder that
+    does not load is listed with the reason.
+    """
+    from outrider.config import load_config
+    from outrider.listing import as_table, entries_of
+    from speculation.engines.package import bundled_pair_path
+
+    if folder is not None and not folder.is_dir():
+        raise InvalidRequestError(f"{folder} is not a folder; name one that holds models", "folder")
+    kept = load_config().folder
+    roots = [folder] if folder else [bundled_pair_path(), *([kept] if kept.is_dir() else [])]
+    entries = [entry for root in roots for entry in entries_of(root, digest)]
+    if json:
+        print(json_format.dumps({"folders": [str(root) for root in roots], "models": [e.to_json() for e in entries]}))
+    else:
+        print(as_table(entries) if entries else f"no models in {', '.join(map(str, roots))}")
+
+
+@app.command("download")
+def download_command(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A folder, or a repository of the Hugging Face hub (OWNER/NAME; extra hub).")
+    ],
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="A folder that is new, or empty; else one in OUTRIDER_MODELS_FOLDER."),
+    ] = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="A graph; transformers: the weights; elsewhere: no weights. May repeat."),
+    ] = None,
+    revision: Annotated[str | None, typer.Option(metavar="REV", help="A branch, tag or commit of the repository.")] = None,
+    expect: Annotated[str | None, typer.Option(metavar="DIGEST", help="Refuse a model with another digest.")] = None,
+    json: JsonOption = False,
+) -> None:
+    """Bring a model here: the files that load, and no others.
+
+    Never pickles. They are checked as `verify` does, and DIR appears whole, or not at all; the same command goes on where one
+    was interrupted.
+    """
+    from outrider.config import load_config
+    from outrider.downloading import Download, download
+
+    place = out or load_config().folder / (Path(source).resolve().name if Path(source).is_dir() else source)
+    with _bar(is_shown=sys.stderr.isatty() and not json) as tell:
+        made = download(Download(source, place, tuple(variant or ()), revision, expect), tell)
+    if json:
+        told = {"model": str(place), "digest": made.digest, "files": list(made.files), "bytes": made.num_bytes}
+        print(json_format.dumps({**told, "revision": made.version, "was_there": made.was_there}))
+        return
+    at = f" at {made.version}" if made.version else ""
+    state = "was there already" if made.was_there else f"{made.num_bytes / 1e6:.1f} MB"
+    print(f"{place}: {len(made.files)} files of {source}{at}, {state}; the digest is {made.digest}")
 
 
 @contextmanager
@@ -220,14 +294,3 @@ def _as_text(shown: dict[str, Any]) -> str:
     sizes = {name: "missing" if entry["bytes"] is None else f"{entry['bytes']} bytes" for name, entry in shown["files"].items()}
     lines += [f"{'file':<16} {name}, {sizes[name]}, SHA-256 {entry['sha256']}" for name, entry in shown["files"].items()]
     return "\n".join(lines)
-
-
-def _damage(package: Path, name: str, manifest: Manifest) -> str | None:
-    """What is wrong with a file of a package, if anything is."""
-    from speculation.engines.files import checked
-
-    try:
-        checked(package, name, manifest.files)
-    except PackageError as error:
-        return str(error)
-    return None

@@ -14,8 +14,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from models.recipes.loop import validation_loss
-from models.recipes.network import SHAPES, Decoder
+from models.recipes.runs import validation_loss
+from models.recipes.shapes import SHAPES
+from outrider.training.network import Decoder
 from speculation.engines.manifest import WEIGHTS
 
 SHARES = (0.0, 0.2, 0.4, 0.6, 0.8, 1.0)

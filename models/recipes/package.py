@@ -18,7 +18,8 @@ from safetensors.torch import load_file
 from tokenizers import Tokenizer
 
 from models.recipes.corpus import END_OF_TEXT
-from models.recipes.network import SHAPES, Shape
+from models.recipes.shapes import SHAPES
+from outrider.training.network import Shape
 from speculation.engines.manifest import MANIFEST, WEIGHTS
 from speculation.engines.package import load_pair
 from speculation.engines.package_writer import PackageSource, write_pair

@@ -7,9 +7,10 @@ import argparse
 from torch import Tensor
 
 from models.recipes.data import Windows
-from models.recipes.loop import Run, add_arguments, cross_entropy
-from models.recipes.network import SHAPES, Decoder
-from models.recipes.place import Place
+from models.recipes.runs import add_arguments, place_of, run_of
+from models.recipes.shapes import SHAPES
+from outrider.training.loop import cross_entropy
+from outrider.training.network import Decoder
 
 
 def main() -> None:
@@ -17,10 +18,10 @@ def main() -> None:
     parser.add_argument("--shape", choices=sorted(SHAPES), default="full")
     add_arguments(parser, tokens=25e6, muon_lr=0.02, adam_lr=3e-3)
     arguments = parser.parse_args()
-    place = Place.of(arguments)
+    place = place_of(arguments)
     model = Decoder(SHAPES[arguments.shape])
     windows = Windows(arguments.corpus, arguments.rows, arguments.docs_share, arguments.seed)
-    run = Run(model, arguments, place)
+    run = run_of(model, arguments, place)
     forward = place.forward(model)
 
     def loss(step: int) -> Tensor:

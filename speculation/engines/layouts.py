@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 import itertools
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from speculation.engines.files import require
@@ -56,11 +56,18 @@ def only_describes(path: Path) -> bool:
 
 def graph_files(path: Path) -> Mapping[str, str]:
     """Variants of a Hugging Face export: name -> path of the graph in the folder. ``onnx/`` goes before the top."""
+    return graphs_among(f"{folder}/{name}" if folder else name for folder in GRAPH_FOLDERS for name in _names(path / folder))
+
+
+def graphs_among(names: Iterable[str]) -> Mapping[str, str]:
+    """As ``graph_files``, of the paths of files in a folder that may lie elsewhere."""
     found: dict[str, str] = {}
+    ordered = sorted(names)
     for folder, pattern in itertools.product(GRAPH_FOLDERS, GRAPH_NAMES):
-        for name in _names(path / folder):
-            if match := pattern.fullmatch(name):
-                found.setdefault(match["variant"] or PLAIN_VARIANT, f"{folder}/{name}" if folder else name)
+        for path in ordered:
+            parent, _, name = path.rpartition("/")
+            if parent == folder and (match := pattern.fullmatch(name)):
+                found.setdefault(match["variant"] or PLAIN_VARIANT, path)
     return found
 
 

@@ -44,6 +44,11 @@ class TorchModel:
         self._keeps = {"logits_to_keep": 1} if "logits_to_keep" in parameters else {}
 
     @property
+    def module(self) -> Any:
+        """The library's own model, for who trains another one by it."""
+        return self._model
+
+    @property
     def weight_bytes(self) -> int:
         """Bytes of all weights, as they are on the device."""
         return sum(weight.numel() * weight.element_size() for weight in self._model.parameters())

@@ -8,10 +8,10 @@ torch = pytest.importorskip("torch", reason="the training framework is an extra"
 
 from models.recipes.average import averaged  # noqa: E402
 from models.recipes.data import Windows  # noqa: E402
-from models.recipes.network import Decoder, Shape  # noqa: E402
-from models.recipes.place import Place  # noqa: E402
-from models.recipes.samples import NUM_KEPT, PROMPT_ROWS, Drawing, continued  # noqa: E402
-from models.recipes.targets import NUM_COMPARED, Targets, disagreement, divergence  # noqa: E402
+from outrider.training.network import Decoder, Shape  # noqa: E402
+from outrider.training.place import Place  # noqa: E402
+from outrider.training.samples import NUM_KEPT, PROMPT_ROWS, Drawing, continued  # noqa: E402
+from outrider.training.targets import NUM_COMPARED, Targets, disagreement, divergence  # noqa: E402
 
 SMALL = Shape(32, 32, 2, 4, 2, vocab_size=128)
 LENGTH = PROMPT_ROWS + 4
@@ -65,9 +65,9 @@ def test_sampled_continuations_differ_and_greedy_ones_do_not(decoder):
 
 def test_what_was_drawn_is_not_drawn_again(decoder, windows, tmp_path, capsys):
     drawing = Drawing(PART + 1, LENGTH, PART, tmp_path / "samples")
-    first = drawing.of(decoder, HERE, windows)
+    first = drawing.of(decoder, HERE, windows, 128)
     assert f"{2 * PART} samples drawn" in capsys.readouterr().out
-    again = drawing.of(decoder, HERE, windows)
+    again = drawing.of(decoder, HERE, windows, 128)
     assert capsys.readouterr().out == ""
     assert len(again) == 2 * PART
     for name in ("token_ids", "target_ids", "log_probs"):
@@ -76,17 +76,17 @@ def test_what_was_drawn_is_not_drawn_again(decoder, windows, tmp_path, capsys):
 
 def test_without_a_folder_nothing_is_kept(decoder, windows, tmp_path):
     before = sorted(tmp_path.iterdir())
-    Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows)
+    Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows, 128)
     assert sorted(tmp_path.iterdir()) == before
 
 
 def test_half_of_the_prompts_open_sections(decoder, windows):
-    drawn = Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows)
+    drawn = Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows, 128)
     assert np.isin(drawn.token_ids[: PART // 2, 0], (HEADING, OTHER_HEADING)).all()
 
 
 def test_a_batch_of_samples_has_a_target_for_every_token_behind_the_prompt(decoder, windows):
-    drawn = Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows)
+    drawn = Drawing(PART, LENGTH, PART, None).of(decoder, HERE, windows, 128)
     tokens, targets = drawn.batch([3, 1])
     assert tokens.shape == (2, LENGTH - 1)
     assert targets.token_ids.shape == targets.log_probs.shape == (2, LENGTH - PROMPT_ROWS, NUM_KEPT)

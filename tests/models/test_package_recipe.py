@@ -15,11 +15,12 @@ from safetensors.torch import load_file  # noqa: E402
 
 from models.recipes import package as recipe  # noqa: E402
 from models.recipes.corpus import END_OF_TEXT  # noqa: E402
-from models.recipes.loop import cross_entropy, start_from  # noqa: E402
-from models.recipes.network import SHAPES, Decoder  # noqa: E402
-from models.recipes.optimiser import optimisers  # noqa: E402
-from models.recipes.place import Place  # noqa: E402
-from models.recipes.quantised import QuantisedForward, rounded  # noqa: E402
+from models.recipes.runs import place_of, start_from  # noqa: E402
+from models.recipes.shapes import SHAPES  # noqa: E402
+from outrider.training.loop import cross_entropy  # noqa: E402
+from outrider.training.network import Decoder  # noqa: E402
+from outrider.training.optimiser import optimisers  # noqa: E402
+from outrider.training.quantised import QuantisedForward, rounded  # noqa: E402
 from speculation.engines.quantise import from_int4_blocks, to_int4_blocks  # noqa: E402
 
 PAIR = Path(__file__).resolve().parents[2] / "models" / "pydoc"
@@ -102,12 +103,12 @@ def test_a_run_goes_on_from_a_released_package(tmp_path):
 def test_a_device_that_is_not_there_is_refused():
     arguments = argparse.Namespace(seed=0, threads=1, device="cuda:99", precision="fp32", compile=False)
     with pytest.raises(SystemExit, match="--device cuda:99"):
-        Place.of(arguments)
+        place_of(arguments)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_a_step_lowers_the_loss_in_either_precision(precision):
-    place = Place.of(argparse.Namespace(seed=0, threads=1, device="cpu", precision=precision, compile=False))
+    place = place_of(argparse.Namespace(seed=0, threads=1, device="cpu", precision=precision, compile=False))
     model = Decoder(SHAPES["draft"])
     (muon, adam), tokens = optimisers(model, precision=place.precision), torch.arange(64).reshape(1, 64)
     losses = []

@@ -4,24 +4,13 @@ import json
 
 import pytest
 
-from outrider import cli, models
+from outrider import models
 from speculation.engines.architecture import SUPPORTED
 from speculation.engines.package import Package
 from speculation.engines.quantise import BLOCK
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 
 CONFIG = config_of("qwen3")
-
-
-@pytest.fixture
-def outrider(capsys):
-    """Runs the command; gives its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        code = cli.run(lambda: cli.app([str(a) for a in arguments], standalone_mode=False))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

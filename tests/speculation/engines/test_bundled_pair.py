@@ -55,7 +55,7 @@ def test_the_graph_is_built_again_byte_for_byte(pair, half):
 @pytest.mark.parametrize("half", ["full", "draft"])
 def test_the_graph_agrees_with_the_network_that_was_trained(pair, half):
     torch = pytest.importorskip("torch", reason="the training framework is an extra")
-    from models.recipes.network import Decoder, Shape
+    from outrider.training.network import Decoder, Shape
 
     package = getattr(pair, half)
     decoder = Decoder(Shape(**{name: package.config[name] for name in Shape.__dataclass_fields__}))

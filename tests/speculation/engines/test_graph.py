@@ -74,7 +74,7 @@ def test_a_graph_of_any_block_size_agrees_with_a_plain_forward_of_its_rounded_we
 
 def test_the_graph_agrees_with_the_network_that_is_trained(tmp_path):
     torch = pytest.importorskip("torch", reason="the training framework is an extra")
-    from models.recipes.network import Decoder, Shape
+    from outrider.training.network import Decoder, Shape
 
     package, tokens = tiny_package(tmp_path, variants=("fp32",), hidden_size=64), token_ids(90)
     sizes = {name: package.config[name] for name in Shape.__dataclass_fields__ if name in TINY}

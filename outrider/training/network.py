@@ -49,14 +49,6 @@ class Shape:
         }
 
 
-SHAPES = {
-    "full": Shape(256, 704, 6, 8, 4),
-    "draft": Shape(128, 352, 2, 4, 2),
-    "full-gpu": Shape(384, 1024, 8, 12, 4),
-    "draft-gpu": Shape(192, 512, 3, 6, 2),
-}
-
-
 class RMSNorm(nn.Module):
     def __init__(self, size: int, eps: float) -> None:
         super().__init__()
@@ -105,7 +97,7 @@ class Attention(nn.Module):
         v = self.v_proj(x).view(batch, rows, self.kv_heads, self.size).transpose(1, 2)
         if past is not None:
             k, v = past.append(k, v)
-        out = F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1, enable_gqa=True)
+        out: Tensor = F.scaled_dot_product_attention(q, k, v, is_causal=rows > 1, enable_gqa=True)
         return self.o_proj(out.transpose(1, 2).reshape(batch, rows, -1))
 
 
@@ -182,6 +174,10 @@ class Decoder(nn.Module):
         size = (batch, shape.num_key_value_heads, capacity, shape.head_dim)
         empty = partial(torch.empty, size, dtype=dtype, device=self.cos.device)
         return [Past(empty(), empty()) for _ in self.model["layers"]]
+
+    def last_logits(self, token_ids: Tensor, past: list[Past]) -> Tensor:
+        """Logits [batch, vocabulary] behind the last of these tokens."""
+        return self.logits(self.hidden(token_ids, past)[:, -1])
 
     def forward(self, token_ids: Tensor) -> Tensor:
         """Logits [batch, rows, vocabulary]."""

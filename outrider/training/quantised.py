@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from models.recipes.network import Decoder
+from outrider.training.network import Decoder
 from speculation.engines.quantise import BLOCK, SHRINKS
 
 _HEAD = "model.embed_tokens.weight"

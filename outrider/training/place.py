@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
+
+from speculation.errors import ConfigurationError
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
 
@@ -21,20 +22,20 @@ class Place:
     is_compiled: bool
 
     @classmethod
-    def of(cls, arguments: argparse.Namespace) -> Place:
-        """From the flags; sets the process's thread count and seed.
+    def at(cls, device: str, precision: str | None = None, is_compiled: bool = False, threads: int = 1, seed: int = 0) -> Place:
+        """A device by PyTorch's name for it, in its fastest precision by default; sets the process's thread count and seed.
 
-        Raises:
-            SystemExit: the device is not there.
+        Raises ``ConfigurationError`` for a device that is not there.
         """
-        torch.manual_seed(arguments.seed)
-        torch.set_num_threads(arguments.threads)
-        device = torch.device(arguments.device)
+        torch.manual_seed(seed)
+        torch.set_num_threads(threads)
         try:
-            torch.zeros(1, device=device)
-        except (RuntimeError, AssertionError) as error:
-            raise SystemExit(f"--device {arguments.device}: {error}") from error
-        return cls(device, PRECISIONS[arguments.precision or _fastest(device)], arguments.compile)
+            found = torch.device(device)
+            torch.zeros(1, device=found)
+        except (RuntimeError, AssertionError, NotImplementedError) as error:
+            reason = str(error).partition("\n")[0]
+            raise ConfigurationError(f"--device {device}: {reason}; cpu is always there") from error
+        return cls(found, PRECISIONS[precision or _fastest(found)], is_compiled)
 
     def autocast(self) -> torch.autocast:
         """The context in which matrix products are computed in this precision."""
@@ -67,11 +68,3 @@ def _fastest(device: torch.device) -> str:
     else:
         able = device.type == "cuda" and torch.cuda.is_bf16_supported()
     return "bf16" if able else "fp32"
-
-
-def add_place_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, cuda:1, ... (default: %(default)s)")
-    parser.add_argument("--precision", choices=sorted(PRECISIONS), help="of matrix products (default: the device's fastest)")
-    parser.add_argument("--compile", action="store_true", help="compile the forward; wants a C++ compiler on a CPU")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--seed", type=int, default=0)
