@@ -27,7 +27,7 @@ from rich.progress import Progress
 
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.rivals.base import Form, Rival, Tokens
-from benchmarks.shootout_forms import BARE, FORMS, INSTALL, LLAMA, NEEDS, OURS, SIZES, Forms, lacking, version_of
+from benchmarks.shootout_forms import BARE, FORMS, INSTALL, LLAMA, NEEDS, OURS, SIZES, Forms, lacking, versions_of
 
 BLOCK = "shootout"
 PAST, VERIFY_ROWS, MANY = 64, 9, 16
@@ -228,7 +228,7 @@ def main() -> None:
     sizes = arguments.sizes or ([QUICK] if arguments.quick else [name for name in SIZES if name != QUICK])
     with Progress(console=console, transient=True) as progress:
         found = [one for size in sizes for one in measured(size, forms, rounds, arguments.past, progress)]
-    versions = [version_of(engine) for engine in dict.fromkeys(form.engine for form in forms) if engine != BARE]
+    versions = [version for engine in dict.fromkeys(form.engine for form in forms) for version in versions_of(engine)]
     table = speeds(found)
     titled = Grid(
         f"{table.title}; {arguments.past} tokens behind each session; {', '.join(versions)}", table.columns, table.rows

@@ -55,7 +55,15 @@ NEEDS: Mapping[str, Mapping[str, str]] = {
     LLAMA: {"llama_cpp": "llama-cpp-python", "gguf": "gguf"},
     TORCH: {"torch": "torch", "transformers": "transformers"},
 }
-"""Modules that an engine needs, and the packages that have them; the first is the engine's own."""
+"""Modules that an engine needs, and the packages that have them."""
+NAMED: Mapping[str, Mapping[str, str]] = {
+    OURS: {"onnxruntime": "onnxruntime"},
+    BARE: {},
+    GENAI: {"onnxruntime_genai": "onnxruntime-genai"},
+    LLAMA: {"llama_cpp": "llama-cpp-python"},
+    TORCH: NEEDS[TORCH],
+}
+"""Those whose versions the table names."""
 INSTALL = "pip install 'outrider[rivals]'"
 
 
@@ -64,13 +72,16 @@ def lacking(engine: str) -> list[str]:
     return [package for module, package in NEEDS[engine].items() if importlib.util.find_spec(module) is None]
 
 
-def version_of(engine: str) -> str:
-    """What is installed, for the table's caption."""
-    package = next(iter(NEEDS[engine].values()), "onnxruntime")
+def versions_of(engine: str) -> list[str]:
+    """What is installed of an engine, for the table's caption."""
+    return [f"{package} {_version(module, package)}" for module, package in NAMED[engine].items()]
+
+
+def _version(module: str, package: str) -> str:
     try:
-        return f"{package} {importlib.metadata.version(package)}"
+        return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
-        return f"{package} {getattr(importlib.import_module(next(iter(NEEDS[engine]))), '__version__', 'of unknown version')}"
+        return str(getattr(importlib.import_module(module), "__version__", "of unknown version"))
 
 
 def config_of(size: Mapping[str, int]) -> dict[str, Any]:
