@@ -27,6 +27,7 @@ from rich.progress import Progress
 
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.rivals.base import Form, Rival, Tokens
+from benchmarks.rivals.ours import BareForward
 from benchmarks.shootout_forms import BARE, FORMS, INSTALL, LLAMA, NEEDS, OURS, SIZES, Forms, lacking, versions_of
 
 BLOCK = "shootout"
@@ -47,7 +48,8 @@ DECODE_GOAL, VERIFY_GOAL, OVERHEAD_GOAL = 0.97, 1.5, 0.10
 
 @dataclass(slots=True)
 class Measured:
-    """One form of one size. ``cpu_s`` and ``wall_s``: seconds of every pass, by cell."""
+    """One form of one size. ``cpu_s`` and ``wall_s``: seconds of every pass, by cell; ``engine_s``: CPU seconds of our engine's
+    pass just before each, where this is the bare forward."""
 
     size: str
     engine: str
@@ -57,6 +59,7 @@ class Measured:
     agreement: float = 1.0
     cpu_s: dict[str, list[float]] = field(default_factory=dict)
     wall_s: dict[str, list[float]] = field(default_factory=dict)
+    engine_s: dict[str, list[float]] = field(default_factory=dict)
 
     def rows_a_second(self, cell: str, fastest: bool = False) -> float:
         """By CPU time: of the middle pass, or of the fastest."""
@@ -133,6 +136,8 @@ def turn(group: Sequence[Measured], rivals: Sequence[Rival], steps: Mapping[str,
                 if attempt:
                     group[index].cpu_s.setdefault(cell, []).append(cpu_s)
                     group[index].wall_s.setdefault(cell, []).append(wall_s)
+                    if isinstance(rival := rivals[index], BareForward):
+                        group[index].engine_s.setdefault(cell, []).append(rival.engine_s)
 
 
 def rotated(count: int, by: int) -> Iterator[int]:
@@ -169,7 +174,7 @@ def standing(ours: Measured, found: Sequence[Measured], cell: str) -> list[str]:
     others = [one for one in beside if one.engine != BARE]
     best = max(others, key=lambda one: one.rows_a_second(cell), default=None)
     llama = next((one for one in others if one.engine == LLAMA), None)
-    adds = next((added(ours.cpu_s[cell], one.cpu_s[cell]) for one in beside if one.engine == BARE), None)
+    adds = next((added(one.engine_s[cell], one.cpu_s[cell]) for one in beside if one.engine == BARE), None)
     is_decode = CELLS[cell][1] == 1
     asked, goal = (best, DECODE_GOAL) if is_decode else (llama, VERIFY_GOAL)
     held = [] if asked is None else [ours.rows_a_second(cell) / asked.rows_a_second(cell) >= goal]

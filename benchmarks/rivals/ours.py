@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import numpy as np
@@ -41,10 +42,12 @@ class BareForward:
     """The last pass of our engine over again, and nothing around it: what is left to it is the runtime's own time.
 
     It shares the engine's session, since two sessions of one graph may differ by some percent, by where their weights lie.
+    ``engine_s``: CPU seconds of the engine's own pass, just before; that beside the bare pass is what the engine adds.
     """
 
     def __init__(self, ours: Ours) -> None:
         self._ours = ours
+        self.engine_s = 0.0
         self._logits = np.empty((0, 0), np.float32)
         self._pass: Any = None
 
@@ -52,8 +55,10 @@ class BareForward:
         pass
 
     def ready(self, tokens: Tokens) -> None:
+        began_s = time.process_time()
         self._logits = self._ours.step(tokens)
         self._ours.rewind(len(tokens))
+        self.engine_s = time.process_time() - began_s
         self._pass = self._ours.engine._bindings[0, len(tokens)].io
 
     def step(self, tokens: Tokens) -> NDArray[np.float32]:
