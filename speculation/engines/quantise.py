@@ -117,18 +117,21 @@ class Int4Linear:
 
 
 class Int8RowLinear:
-    """Weights in 8 bits, of which 7 are used, with a scale a channel; 8-bit activations with a scale a row."""
+    """Weights in 8 bits, of which 7 are used, with a scale a channel; 8-bit activations with a scale a row.
+
+    A decoding step is as long as its nodes are many, so rounding is one ``QuantizeLinear`` with a scale for each row, and the
+    product's own last step multiplies by the channels' scales.
+    """
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
         levels, scales = to_int8_rows(weight.read())
         matrix = parts.constant(f"{name}.weight_i8", levels.T)
         channel = parts.constant(f"{name}.scales", scales)
         rows, row_scale = self._rounded_rows(parts, name, x)
+        one = parts.constant("one_scale", np.array(1, np.float32), is_read_whole=False)
         zero = parts.constant("row_zero", np.array(ROW_ZERO, np.uint8), is_read_whole=False)
-        total = parts.node("MatMulInteger", [rows, matrix, zero], f"{name}.total")
-        total = parts.node("Cast", [total], f"{name}.total_f32", to=1)
-        scaled = parts.node("Mul", [total, row_scale], f"{name}.by_row")
-        return parts.node("Mul", [scaled, channel], name)
+        total = parts.node("MatMulIntegerToFloat", [rows, matrix, one, channel, zero], f"{name}.by_channel", "com.microsoft")
+        return parts.node("Mul", [total, row_scale], name)
 
     @staticmethod
     def _rounded_rows(parts: GraphParts, name: str, x: str) -> tuple[str, str]:
@@ -139,7 +142,6 @@ class Int8RowLinear:
         least = parts.constant("least_scale", np.array(1e-30, np.float32), is_read_whole=False)
         levels = parts.constant("levels", np.array(MOST_ROW, np.float32), is_read_whole=False)
         scale = parts.node("Max", [parts.node("Div", [most, levels], f"{name}.step"), least], f"{name}.row_scale")
-        ratio = parts.node("Round", [parts.node("Div", [x, scale], f"{name}.ratio")], f"{name}.rounded")
-        middle = parts.constant("row_middle", np.array(ROW_ZERO, np.float32), is_read_whole=False)
-        shifted = parts.node("Add", [ratio, middle], f"{name}.shifted")
-        return parts.node("Cast", [shifted], f"{name}.rows", to=2), scale
+        flat = parts.constant("flat_rows", np.array([-1], np.int64), is_read_whole=False)
+        scales = parts.node("Reshape", [scale, flat], f"{name}.row_scales")
+        return parts.node("QuantizeLinear", [x, scales, parts.row_zeros(ROW_ZERO)], f"{name}.rows", axis=0), scale

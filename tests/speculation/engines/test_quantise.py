@@ -69,6 +69,7 @@ def test_the_largest_8_bit_products_are_summed_whole_on_every_processor(sign):
 def product(linear, rows, weight):
     """``rows @ weight.T`` as a runtime computes it by a linear layer."""
     parts = GraphParts()
+    parts.rows = "x"
     linear.emit(parts, "y", "x", Matrix(("w",), (weight.shape,), {"w": weight}))
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in "xy"]
     graph = helper.make_graph(parts.nodes, "product", values[:1], values[1:], list(parts.constants.values()))
