@@ -88,9 +88,21 @@ def genai_facts(config: Any) -> tuple[str, ExportFacts]:
         num_kv_heads=_size(decoder, GENAI_CONFIG, KV_HEADS),
         head_size=_size(decoder, GENAI_CONFIG, ("head_size",)),
         vocabulary_size=_needed(model, GENAI_CONFIG, ("vocab_size",)),
-        context_length=_needed(model, GENAI_CONFIG, ("context_length",)),
+        context_length=_genai_context(model, decoder),
         end_token_ids=_end_tokens(model.get(END_TOKEN), GENAI_CONFIG),
         names=_genai_names(decoder),
+    )
+
+
+def _genai_context(model: Mapping[str, Any], decoder: Mapping[str, Any]) -> int:
+    """Where onnxruntime-genai is to let its cache slide, the graph knows no window: texts longer than it would be another
+    model's."""
+    context = _needed(model, GENAI_CONFIG, ("context_length",))
+    window = decoder.get("sliding_window")
+    if window is None:
+        return context
+    return min(
+        context, _needed(_object(window, f"{GENAI_CONFIG}: model.decoder.sliding_window"), GENAI_CONFIG, ("window_size",))
     )
 
 

@@ -248,7 +248,7 @@ def test_without_transformers_another_architecture_is_told_what_is_missing(folde
 def test_a_run_may_be_ended_by_time(folder, tmp_path):
     outcome = jobs.distil(asked(folder, tmp_path, tokens=math.inf, until_minutes=0.01), quiet)
     assert outcome.is_done
-    assert outcome.steps > 1
+    assert outcome.steps >= 1
     assert json.loads((tmp_path / "run" / "run.json").read_text())["tokens"] is None
 
 

@@ -1,5 +1,6 @@
 """Exported graphs on ONNX Runtime: the same model as the packed graph, exact, in the way that each graph allows."""
 
+import json
 import logging
 
 import numpy as np
@@ -12,6 +13,7 @@ from speculation.engines.exports import ExportFolder
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import RUN_ROWS, StockEngine
+from speculation.errors import PackageError
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
 from tests.speculation.engines.tiny import reference_logits, tiny_package, token_ids
 
@@ -83,6 +85,20 @@ def test_an_export_of_genai_is_that_model_under_other_names(tmp_path, package):
     assert isinstance(engine, RaggedEngine)
     assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
     assert engine.description.name.endswith(":genai:genai")
+
+
+def test_a_window_that_only_genai_knows_of_bounds_the_context(tmp_path):
+    """Its runtime lets the cache slide; the graph attends to all there is, which is right within the window alone."""
+    path = genai_folder(tmp_path)
+    config = json.loads((path / "genai_config.json").read_text())
+    for window, wanted in ((40, 40), (500, 96)):
+        config["model"]["decoder"]["sliding_window"] = {"window_size": window, "slide_inputs": True}
+        (path / "genai_config.json").write_text(json.dumps(config))
+        assert ExportFolder(path).engine("genai", 2, 1).description.context_length == wanted
+    config["model"]["decoder"]["sliding_window"] = {"window_size": "40"}
+    (path / "genai_config.json").write_text(json.dumps(config))
+    with pytest.raises(PackageError, match="window_size"):
+        ExportFolder(path)
 
 
 @pytest.mark.parametrize("variant", ["fp32", "older", "gqa", "turned", "half", "gqa_half"])
