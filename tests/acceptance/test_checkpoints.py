@@ -1,18 +1,17 @@
 """Checkpoints without a graph, run by transformers, behind real gRPC and HTTP: collaborative text is the cloud's alone."""
 
-import asyncio
 import json
 
 import pytest
 
-from device_agent.request import Mode
 from outrider import cli
-from outrider.client import Client, DoneEvent
-from outrider.local import Emulation, Models, local_agent
+from outrider.client import DoneEvent
+from outrider.local import Models
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.tiny import TINY, tiny_package, tiny_tokenizer, tiny_weights
+from tests.support.both_ways import PROMPT, both_ways_of
 
-PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 60, 100
+LIMIT_S = 100
 GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95}
 
 
@@ -37,19 +36,6 @@ def folders(tmp_path_factory):
     return path
 
 
-async def answers(models, parameters):
-    """The answers together and by the cloud alone, to two prompts at a time."""
-
-    async def one(client, mode, seed):
-        options = {"mode": mode.value, "max_tokens": NUM_TOKENS, "seed": seed, **parameters}
-        return [event async for event in client.stream(PROMPT, **options)][-1]
-
-    async with asyncio.timeout(LIMIT_S), local_agent(Emulation(), models) as url, Client(url) as client:
-        modes = [(mode, seed) for mode in (Mode.COLLABORATE, Mode.CLOUD) for seed in (3, 4)]
-        done = await asyncio.gather(*(one(client, mode, seed) for mode, seed in modes))
-    return done[:2], done[2:]
-
-
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 @pytest.mark.parametrize("parameters", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
 @pytest.mark.parametrize(
@@ -65,7 +51,7 @@ async def answers(models, parameters):
     ids=["both", "one model", "export drafts", "verified by a graph", "a package's weights", "a package's weights draft"],
 )
 async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, full, variants, parameters):
-    together, alone = await answers(Models(folders / draft, folders / full, *variants), parameters)
+    together, alone = await both_ways_of(Models(folders / draft, folders / full, *variants), LIMIT_S, **parameters)
     for collaborative, cloud in zip(together, alone, strict=True):
         assert isinstance(collaborative, DoneEvent)
         assert collaborative.token_ids == cloud.token_ids
@@ -75,7 +61,7 @@ async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, ful
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 async def test_a_draft_that_is_the_full_model_is_never_corrected(folders):
-    for done in (await answers(Models(folders / "full", folders / "full"), GREEDY))[0]:
+    for done in (await both_ways_of(Models(folders / "full", folders / "full"), LIMIT_S))[0]:
         assert done.usage["accepted"] > 0
         assert done.usage["corrections"] == 0
 

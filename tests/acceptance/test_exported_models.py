@@ -1,20 +1,19 @@
 """Models as others publish them, behind real gRPC and HTTP: collaborative text is the cloud's alone, token for token."""
 
-import asyncio
 import json
 import shutil
 
 import pytest
 
-from device_agent.request import Mode
 from outrider import cli
-from outrider.client import Client, DoneEvent
-from outrider.local import Emulation, Models, local_agent
+from outrider.client import DoneEvent
+from outrider.local import Models
 from speculation.engines.pairs import load_model, pair_of
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
 from tests.speculation.engines.tiny import tiny_package
+from tests.support.both_ways import PROMPT, both_ways_of
 
-PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 60, 60
+LIMIT_S = 60
 GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95}
 
 
@@ -33,19 +32,6 @@ def folders(tmp_path_factory):
     export_folder(path / "more-rows", seed=1, num_hidden_layers=1, vocab_size=288)
     export_folder(path / "fewer-rows", seed=1, num_hidden_layers=1, vocab_size=260)
     return path
-
-
-async def answers(models, parameters):
-    """The answers together and by the cloud alone, to two prompts at a time."""
-
-    async def one(client, mode, seed):
-        options = {"mode": mode.value, "max_tokens": NUM_TOKENS, "seed": seed, **parameters}
-        return [event async for event in client.stream(PROMPT, **options)][-1]
-
-    async with asyncio.timeout(LIMIT_S), local_agent(Emulation(), models) as url, Client(url) as client:
-        modes = [(mode, seed) for mode in (Mode.COLLABORATE, Mode.CLOUD) for seed in (3, 4)]
-        done = await asyncio.gather(*(one(client, mode, seed) for mode, seed in modes))
-    return done[:2], done[2:]
 
 
 @pytest.mark.parametrize("parameters", [GREEDY, SAMPLED], ids=["greedy", "sampled"])
@@ -70,7 +56,7 @@ async def answers(models, parameters):
     ],
 )
 async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, full, parameters):
-    together, alone = await answers(Models(folders / draft, folders / full), parameters)
+    together, alone = await both_ways_of(Models(folders / draft, folders / full), LIMIT_S, **parameters)
     for collaborative, cloud in zip(together, alone, strict=True):
         assert isinstance(collaborative, DoneEvent)
         assert collaborative.token_ids == cloud.token_ids
@@ -79,7 +65,7 @@ async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, ful
 
 
 async def test_a_draft_that_is_the_full_model_in_another_layout_is_never_corrected(folders):
-    together, _ = await answers(Models(folders / "genai", folders / "plain"), GREEDY)
+    together, _ = await both_ways_of(Models(folders / "genai", folders / "plain"), LIMIT_S)
     for done in together:
         assert done.usage["accepted"] > 0
         assert done.usage["corrections"] == 0
@@ -87,7 +73,7 @@ async def test_a_draft_that_is_the_full_model_in_another_layout_is_never_correct
 
 async def test_the_full_model_may_choose_tokens_that_the_draft_has_not(folders):
     """Random weights do; the draft has 260 rows and reads on all the same."""
-    together, _ = await answers(Models(folders / "fewer-rows", folders / "plain"), {"temperature": 3.0})
+    together, _ = await both_ways_of(Models(folders / "fewer-rows", folders / "plain"), LIMIT_S, temperature=3.0)
     assert max(token for done in together for token in done.token_ids) >= 260
 
 

@@ -20,9 +20,10 @@ from speculation.engines.remote_routes import ROUTES
 from speculation.errors import EngineError
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.tiny import tiny_package
+from tests.support.both_ways import PROMPT, both_ways
 from tests.support.served_model import NAME, ServedModel, serving
 
-PROMPT, NUM_TOKENS, LIMIT_S = "## Tiny", 40, 60
+NUM_TOKENS, LIMIT_S = 40, 60
 TEMPERATURES = (0.0, 0.8, 3.0)
 """At the last one tokens that the server does not return would often be chosen, were one of them in a row."""
 
@@ -64,16 +65,10 @@ async def client_of(folders, full, **settings):
 
 
 async def answers(client, **parameters):
-    """The answers together and by the cloud alone, to two requests at a time."""
-
-    async def one(mode, seed):
-        options = {"mode": mode.value, "max_tokens": NUM_TOKENS, "seed": seed, **parameters}
-        return [event async for event in client.stream(PROMPT, **options)][-1]
-
-    modes = [(mode, seed) for mode in (Mode.COLLABORATE, Mode.CLOUD) for seed in (3, 4)]
-    done = await asyncio.gather(*(one(mode, seed) for mode, seed in modes))
-    assert all(isinstance(event, DoneEvent) for event in done), done
-    return [event.token_ids for event in done[:2]], [event.token_ids for event in done[2:]]
+    """The tokens together and by the cloud alone, to two requests at a time."""
+    sides = await both_ways(client, max_tokens=NUM_TOKENS, **parameters)
+    assert all(isinstance(event, DoneEvent) for side in sides for event in side), sides
+    return tuple([event.token_ids for event in side] for side in sides)
 
 
 @pytest.fixture(scope="module")

@@ -1,0 +1,27 @@
+"""The same requests answered together and by the cloud alone."""
+
+import asyncio
+
+from device_agent.request import Mode
+from outrider.client import Client
+from outrider.local import Emulation, local_agent
+
+PROMPT, NUM_TOKENS = "## Tiny", 60
+SEEDS = (3, 4)
+
+
+async def both_ways(client, **parameters):
+    """The last events together and of the cloud alone, of two requests at a time."""
+
+    async def one(mode, seed):
+        options = {"mode": mode.value, "max_tokens": NUM_TOKENS, "seed": seed, **parameters}
+        return [event async for event in client.stream(PROMPT, **options)][-1]
+
+    done = await asyncio.gather(*(one(mode, seed) for mode in (Mode.COLLABORATE, Mode.CLOUD) for seed in SEEDS))
+    return done[: len(SEEDS)], done[len(SEEDS) :]
+
+
+async def both_ways_of(models, limit_s, **parameters):
+    """As ``both_ways``, of services that are started for it."""
+    async with asyncio.timeout(limit_s), local_agent(Emulation(), models) as url, Client(url) as client:
+        return await both_ways(client, **parameters)
