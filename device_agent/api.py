@@ -24,6 +24,7 @@ from device_agent.kept import KeptStreams
 from device_agent.request import StreamRequest
 from device_agent.stream import STARTING_AFTER, Reader, Stream
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError, status_of
+from speculation.foreign_json import NestingError, loads
 from speculation.settings import is_loopback
 
 KEEP_ALIVE_S = 15.0
@@ -106,10 +107,10 @@ async def _read(request: Request, limit_bytes: int) -> bytes:
 def parse(body: bytes) -> Any:
     """A JSON document. Raises ``InvalidRequestError`` for what is no JSON in UTF-8, nested too deep, or not a finite number."""
     try:
-        return json.loads(body.decode("utf-8"), parse_constant=_refuse_constant)
+        return loads(body.decode("utf-8"), parse_constant=_refuse_constant)
     except UnicodeDecodeError as error:
         raise InvalidRequestError(f"the body is not UTF-8: byte {error.start} is no part of a character") from error
-    except RecursionError as error:
+    except NestingError as error:
         raise InvalidRequestError("the body is nested too deep") from error
     except ValueError as error:
         raise InvalidRequestError(f"the body is no valid JSON: {error}") from error

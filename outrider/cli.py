@@ -21,6 +21,8 @@ from speculation.errors import ConfigurationError, InvalidRequestError, Outrider
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
+TOLD = ("speculation.engines.exports", "speculation.engines.remote")
+"""Loggers that are heard from INFO on: they have the one line that says how a model is run, or by whom."""
 
 app = typer.Typer(
     name="outrider",
@@ -268,10 +270,10 @@ def run(command: Callable[[], Any]) -> int:
 
 
 def _start_log() -> None:
-    """Warnings, and the one line that says how a model is run, or by whom: nothing else tells why it is slower."""
+    """Warnings, and what nothing else tells: why a model is slower."""
     logging.basicConfig(format=LOG_FORMAT)
-    for name in ("exports", "remote"):
-        logging.getLogger(f"speculation.engines.{name}").setLevel(logging.INFO)
+    for name in TOLD:
+        logging.getLogger(name).setLevel(logging.INFO)
 
 
 def _fail(message: str, code: int) -> int:

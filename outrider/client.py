@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import json
 import re
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -36,6 +35,7 @@ from device_agent.events import (
     SpeculativeEvent,
     StateEvent,
 )
+from speculation import foreign_json
 from speculation.errors import (
     STATUS,
     CapacityError,
@@ -263,8 +263,8 @@ def _value(key: str, value: Any) -> Any:
 
 def _object(text: str) -> dict[str, Any]:
     try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
+        value = foreign_json.loads(text)
+    except ValueError as error:
         raise MalformedMessageError(f"the agent sent what is no JSON: {text[:80]!r}") from error
     if not isinstance(value, dict):
         raise MalformedMessageError(f"the agent sent what is no JSON object: {text[:80]!r}")

@@ -19,6 +19,7 @@ from jinja2.ext import Extension, loopcontrols
 from jinja2.parser import Parser
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from speculation import foreign_json
 from speculation.errors import InvalidRequestError, PackageError
 
 TEMPLATE_FILE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
@@ -114,7 +115,7 @@ def _named(found: object) -> dict[str, str]:
 
 def _tokenizer_config(path: Path) -> Mapping[str, Any]:
     try:
-        config = json.loads(_read(path))
+        config = foreign_json.loads(_read(path))
     except ValueError as error:
         raise PackageError(f"{path} is not JSON: {error}") from error
     if not isinstance(config, dict):

@@ -10,6 +10,7 @@ from typing import Any
 
 import onnx
 
+from speculation import foreign_json
 from speculation.errors import PackageError
 
 CONFIG_LIMIT_BYTES = 16 * 1024 * 1024
@@ -73,7 +74,7 @@ def checked(folder: Path, name: str, digests: Mapping[str, str]) -> Path:
 def read_json(path: Path) -> Any:
     """The JSON value of a file. Raises ``PackageError`` when it holds none."""
     try:
-        return json.loads(path.read_bytes())
+        return foreign_json.loads(path.read_bytes())
     except ValueError as error:
         raise PackageError(f"{path} is not JSON in UTF-8: {error}") from error
 
@@ -90,8 +91,8 @@ def parse_json(content: bytes, name: str) -> Any:
     Raises ``PackageError``, which says ``name`` for where the content came from.
     """
     try:
-        return json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
-    except RecursionError as error:
+        return foreign_json.loads(content, object_pairs_hook=_without_duplicates, parse_constant=_no_number)
+    except foreign_json.NestingError as error:
         raise PackageError(f"{name} is nested too deeply to be read") from error
     except ValueError as error:
         raise PackageError(f"{name} is not JSON in UTF-8: {error}") from error

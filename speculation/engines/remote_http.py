@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from typing import Any
 
 import httpx
 
+from speculation import foreign_json
 from speculation.errors import EngineError
 
 ERROR_LIMIT_BYTES = 64 * 1024
@@ -23,12 +25,16 @@ class JsonServer:
     may be told to whoever asked for a text, it names the path and not the address.
 
     ``timeout_s`` bounds an answer from its request to its last byte, but that a server which falls silent half-way through is
-    found out only so much later again. ``api_key`` goes into the header that OpenAI's clients use, and nowhere else.
+    found out only so much later again; ``clock`` tells seconds. ``api_key`` goes into the header that OpenAI's clients use, and
+    nowhere else.
     """
 
-    def __init__(self, url: str, api_key: str | None, timeout_s: float, connections: int) -> None:
+    def __init__(
+        self, url: str, api_key: str | None, timeout_s: float, connections: int, clock: Callable[[], float] = time.monotonic
+    ) -> None:
         self.url = url.rstrip("/")
         self._timeout_s = timeout_s
+        self._clock = clock
         # A compressed answer could be small on the way and large here.
         headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
         if api_key is not None:
@@ -50,12 +56,12 @@ class JsonServer:
     def _json(self, method: str, path: str, body: dict[str, Any] | None, limit_bytes: int) -> Any:
         content = self._content(method, path, body, limit_bytes)
         try:
-            return json.loads(content)
-        except (ValueError, RecursionError) as error:
+            return foreign_json.loads(content)
+        except ValueError as error:
             raise EngineError(f"{path} answered with what is not JSON: {error}") from error
 
     def _content(self, method: str, path: str, body: dict[str, Any] | None, limit_bytes: int) -> bytes:
-        deadline_s = time.monotonic() + self._timeout_s
+        deadline_s = self._clock() + self._timeout_s
         for attempt in range(1, ATTEMPTS + 1):
             try:
                 return self._attempt(method, path, body, limit_bytes, deadline_s)
@@ -80,7 +86,7 @@ class JsonServer:
             content += part
             if len(content) > limit_bytes:
                 raise EngineError(f"{path} answered with more than the {limit_bytes} bytes that are read")
-            if time.monotonic() > deadline_s:
+            if self._clock() > deadline_s:
                 raise self._too_late(path)
         return bytes(content)
 
@@ -103,12 +109,12 @@ def shown(text: str) -> str:
 def _message(content: bytes) -> str:
     """What a refusal says, in whichever of the usual places: error.message, error, message, detail; else its beginning."""
     try:
-        found = json.loads(content)
+        found = foreign_json.loads(content)
         for key in ("error", "message", "detail"):
             if isinstance(found, dict) and found.get(key):
                 found = found[key]
         text = found if isinstance(found, str) else json.dumps(found)
-    except (ValueError, RecursionError):
+    except ValueError:
         text = content.decode("utf-8", "replace")
     return shown(text)
 

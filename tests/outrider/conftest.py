@@ -1,5 +1,7 @@
 """What tests of the command line share."""
 
+import logging
+
 import pytest
 
 from outrider import cli
@@ -14,3 +16,14 @@ def outrider(capsys):
         return code, *capsys.readouterr()
 
     return run
+
+
+@pytest.fixture(autouse=True)
+def log_as_before():
+    """A service that starts sets up the log of its process, which here is that of all other tests too."""
+    root = logging.getLogger()
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in (None, *cli.TOLD)}
+    yield
+    root.handlers[:] = handlers
+    for name, level in levels.items():
+        logging.getLogger(name).setLevel(level)

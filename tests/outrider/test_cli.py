@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from outrider import cli, demo, generate
+from outrider import demo, generate
 from speculation.shaping import profiles
 
 ISSUED_FLAGS = {
@@ -53,17 +53,6 @@ ISSUED_FLAGS = {
     ],
     "version": [],
 }
-
-
-@pytest.fixture
-def outrider(capsys):
-    """Runs the command; gives its exit code, standard output and standard error."""
-
-    def run(*arguments):
-        code = cli.run(lambda: cli.app(list(arguments), standalone_mode=False))
-        return code, *capsys.readouterr()
-
-    return run
 
 
 @pytest.mark.parametrize("verb", ISSUED_FLAGS)

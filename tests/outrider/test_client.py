@@ -99,8 +99,9 @@ async def test_what_no_agent_would_answer_is_told_with_its_status():
 
 
 async def test_a_damaged_event_is_malformed():
-    with pytest.raises(MalformedMessageError, match="no JSON"):
-        await received(stream_of(EVENTS[0]) + b"event: commit\ndata: {\n\n")
+    for damaged in (b"{", b"[" * 10_000):
+        with pytest.raises(MalformedMessageError, match="no JSON"):
+            await received(stream_of(EVENTS[0]) + b"event: commit\ndata: " + damaged + b"\n\n")
     with pytest.raises(MalformedMessageError, match="lacks a field"):
         await received(stream_of(EVENTS[0]) + message("commit", {"seq": 1}))
 

@@ -216,6 +216,7 @@ def test_of_several_templates_one_is_asked_for(tmp_path):
     ("config", "template", "wanted"),
     [
         ("{", None, "is not JSON"),
+        ("[" * 100_000, None, "is not JSON: nested more than 64 deep"),
         ("[]", None, "must hold a JSON object"),
         ({"chat_template": 5}, None, "a text, or a list of objects"),
         ({"chat_template": ["x"]}, None, "a text, or a list of objects"),

@@ -489,17 +489,17 @@ def test_an_answer_without_end_is_given_up(served, engine, monkeypatch):
         rows_of(engine, [1, 2], 1)
 
 
-def test_an_answer_that_drips_is_given_up(monkeypatch):
-    clock = iter([0.0, 0.5, 1.5])
-    monkeypatch.setattr(remote_http.time, "monotonic", lambda: next(clock))
-    http = with_transport(lambda request: httpx.Response(200, content=iter([b"[", b"1", b"]"])), timeout_s=1.0)
+def test_an_answer_that_drips_is_given_up():
+    times_s = iter([0.0, 0.5, 1.5])
+    answer = httpx.Response(200, content=iter([b"[", b"1", b"]"]))
+    http = with_transport(lambda request: answer, timeout_s=1.0, clock=lambda: next(times_s))
     with pytest.raises(EngineError, match="did not answer within 1 s"):
         http.get("/v1/models", 100)
     http.close()
 
 
-def with_transport(handler, timeout_s=10.0):
-    http = JsonServer("http://model", None, timeout_s, 1)
+def with_transport(handler, timeout_s=10.0, **clock):
+    http = JsonServer("http://model", None, timeout_s, 1, **clock)
     http.close()
     http._client = httpx.Client(transport=httpx.MockTransport(handler))
     return http
