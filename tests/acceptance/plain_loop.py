@@ -34,9 +34,8 @@ class PlainLlama:
             p = f"model.layers.{i}."
             h = self.norm(x, p + "input_layernorm")
             q, k, v = ((w[p + f"self_attn.{n}_proj.weight"] @ h).reshape(-1, d) for n in "qkv")
-            cache.setdefault(i, ([], []))[0].append(rotated(k))
-            cache[i][1].append(v)
-            keys, values = np.stack(cache[i][0], 1), np.stack(cache[i][1], 1)
+            before = cache.get(i, np.zeros((2, len(k), 0, d), np.float32))
+            keys, values = cache[i] = np.concatenate((before, np.stack((rotated(k), v))[:, :, None]), axis=2)
             q = rotated(q).reshape(len(keys), -1, d)
             scores = q @ keys.transpose(0, 2, 1) / np.sqrt(np.float32(d))
             weights = np.exp(scores - scores.max(-1, keepdims=True))

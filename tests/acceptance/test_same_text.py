@@ -1,7 +1,7 @@
 """The first promise: collaborative text is the full model's, token for token, whatever drafts.
 
 The real pair over real gRPC; forty held-out prompts, greedy and sampled, against the cloud alone and against a plain loop that
-shares no code with the product. The verifier batches the sessions, eight at a time.
+shares no code with the product. The verifier batches the sessions, twenty at a time.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ from device_agent.request import Mode, StreamRequest
 from speculation.engines.package import load_pair
 from tests.acceptance.plain_loop import plain_text
 
-NUM_PROMPTS, NUM_TOKENS, AT_ONCE = 40, 128, 8
+NUM_PROMPTS, NUM_TOKENS, AT_ONCE = 40, 128, 20
 GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95, "top_k": 200}
 DRAFTS = {
     "fp32": {"variant": "fp32"},
@@ -59,7 +59,7 @@ async def collaborative_texts(draft: str, mode: Mode, sampled: bool) -> list[lis
         assert done.verified_count == len(done.token_ids)
         return [*done.prompt_token_ids, *done.token_ids]
 
-    async with cloud_verifier.server.serve(VerifierConfig(port=0, num_slots=AT_ONCE)) as verifier:
+    async with cloud_verifier.server.serve(VerifierConfig(port=0, num_slots=AT_ONCE, max_sessions=AT_ONCE)) as verifier:
         config = AgentConfig(verifier=verifier.target, max_streams=AT_ONCE, **DRAFTS[draft])
         async with build_agent(config) as agent, asyncio.timeout(300):
             return await asyncio.gather(*(one(agent, seed, prompt) for seed, prompt in enumerate(prompts)))
