@@ -36,6 +36,7 @@ QUICK = Search(
     num_scout_tokens=80,
     num_tokens=150,
     num_draws=1,
+    num_traces=1,
 )
 CELLS = (
     "draft, ms",
@@ -77,10 +78,10 @@ def _cell_grid(rows: Sequence[Row], search: Search) -> Grid:
     num_met = sum(not compared(row).is_missed for row in rows)
     made_up = max(row.made_up_share for row in rows)
     title = (
-        f"Emulated, up to {search.num_tokens} tokens x {search.num_draws} draws a cell, settings chosen on another draw: final"
-        f" tokens a second within {BUDGET:g} passes a token (or, where marked, the fewest that both reach); {num_met} of"
-        f" {len(rows)} cells reach {LEAST_RATIO:g} times stop-and-wait; at most {made_up:.0%} of a cell's draft rows lie behind"
-        f" prefixes that no trace holds"
+        f"Emulated, {search.num_tokens} tokens x {search.num_draws} draws or {search.num_traces} traces of the pair a cell,"
+        f" settings chosen on another: final tokens a second within {BUDGET:g} passes a token (where marked: the fewest that"
+        f" both reach); {num_met} of {len(rows)} cells reach {LEAST_RATIO:g} times stop-and-wait; at most {made_up:.0%} of a"
+        f" cell's draft rows lie behind prefixes that no trace holds"
     )
     return Grid(title, CELLS, [_cells(row) for row in rows])
 

@@ -62,19 +62,20 @@ class Search:
     """What is tried and how much of it is run.
 
     ``patiences`` are in passes, besides 0 and never. ``floors`` are those of the ``pass`` flag: each is tried with
-    ``floored_gathers`` and a patience of never. A draw has ``num_tokens`` tokens where it is synthetic; a trace has its own
-    length, and ``num_scout_tokens`` bounds both in the scouting. ``slack``: see ``shortlist``.
+    ``floored_gathers`` and a patience of never. A text is ``num_draws`` draws of ``num_tokens`` tokens where it is synthetic,
+    else ``num_traces`` of their own length; ``num_scout_tokens`` bounds both in the scouting. ``slack``: see ``shortlist``.
     """
 
     policies: tuple[str, ...] = ("four branches", "adaptive")
     patiences: tuple[float, ...] = (1.0,)
     gathers: tuple[int, ...] = (1, 2, 4)
     floors: tuple[float, ...] = (0.05, 0.15, 0.3)
-    floored_gathers: tuple[int, ...] = (2, 3, 4, 6, 8)
+    floored_gathers: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 12)
     lengths: tuple[int, ...] = (*range(1, 9), 12, LONGEST_SYNC)
     num_scout_tokens: int = 100
     num_tokens: int = 300
     num_draws: int = 1
+    num_traces: int = 4
     slack: float = 0.1
 
 
@@ -165,7 +166,8 @@ def scouting(cell: Cell, search: Search) -> Iterator[Job]:
 
 def measuring(cell: Cell, search: Search) -> Iterator[Job]:
     """The draws that were not scouted on."""
-    return _jobs(cell, range(1, search.num_draws + 1), search.num_tokens)
+    num_draws = search.num_draws if cell.text == SYNTHETIC else search.num_traces
+    return _jobs(cell, range(1, num_draws + 1), search.num_tokens)
 
 
 def reached(setup: Setup, cell: Cell, jobs: Iterable[Job]) -> Figures:
