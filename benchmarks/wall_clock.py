@@ -1,14 +1,20 @@
 """Is collaboration slower than the cloud alone in wall time, nothing emulated? Verifier and agent in processes of their own.
 
-Real gRPC and HTTP on loopback. Once each service has a core of its own, once both share one; the client runs where the kernel
-puts it. Cloud and collaborative answers to the same prompt take turns, so that drift of the machine meets both alike; rates are
-medians over prompts, and the ratio is the median of each prompt's own ratio.
+    python -m benchmarks.wall_clock [--quick] [--rounds N] [--json FILE] [--fill README.md]
+
+Real gRPC and HTTP on loopback. Once each service has a core of its own, once both share one. The reader is on the agent's core,
+as an app is on the phone, and only collects bytes: what an app does with the events is its own affair.
+
+Cloud and collaborative answers to the same prompt take turns, either first, so that drift of the machine meets both alike;
+rates are medians over prompts and rounds, and the ratio is the median of each pair's own ratio, with its 95 % interval by the
+bootstrap (Efron, 1979) over pairs. Every round starts the services anew.
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import json
 import os
 import re
 import sys
@@ -17,15 +23,18 @@ from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Literal
+from urllib.parse import urlsplit
 
+import numpy as np
 from rich.progress import Progress
 
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.virtual import last_of
-from outrider.client import Client
 from speculation.engines.package import load_pair
 
 NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 2
+NUM_ROUNDS = 4
+NUM_RESAMPLES = 10_000
+DONE = re.compile(rb"^event: done\r?\ndata: (.*)$", re.MULTILINE)
 TEMPERATURES = (0.0, 0.8)
 DRAFTS = {"real draft": "q4", "random draft": "random"}
 COLUMNS = (
@@ -34,12 +43,37 @@ COLUMNS = (
     "draft",
     "tokens a second",
     "cloud alone",
-    "ratio",
+    "ratio (95 %)",
     "worst ratio",
     "passes a token",
     "first visible, ms",
     "cloud alone",
 )
+
+
+Answer = dict[str, float]
+"""Figures of one answer, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Case:
+    """What is measured: a draft at a temperature, on a layout of cores."""
+
+    cores: str
+    draft: str
+    temperature: float
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """Two answers to one prompt, one after the other."""
+
+    ours: Answer
+    cloud: Answer
+
+    @property
+    def ratio(self) -> float:
+        return self.ours["tokens_per_s"] / self.cloud["tokens_per_s"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +86,7 @@ class Row:
     tokens_per_s: float
     cloud_tokens_per_s: float
     ratio: float
+    ratio_interval: tuple[float, float]
     worst_ratio: float
     passes_per_token: float
     first_visible_ms: float
@@ -59,10 +94,12 @@ class Row:
 
     def cells(self) -> list[str]:
         rates = (self.tokens_per_s, self.cloud_tokens_per_s)
-        shares = (self.ratio, self.worst_ratio, self.passes_per_token)
+        low, high = self.ratio_interval
+        shares = (self.worst_ratio, self.passes_per_token)
         firsts = (self.first_visible_ms, self.cloud_first_visible_ms)
         head = [self.cores, f"{self.temperature}", self.draft, *(f"{x:.0f}" for x in rates)]
-        return [*head, *(f"{x:.2f}" for x in shares), *(f"{x:.1f}" for x in firsts)]
+        ratio = f"{self.ratio:.3f} ({low:.3f} to {high:.3f})"
+        return [*head, ratio, *(f"{x:.2f}" for x in shares), *(f"{x:.1f}" for x in firsts)]
 
 
 @asynccontextmanager
@@ -85,44 +122,78 @@ async def service(core: int, *arguments: str) -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def answer(client: Client, prompt: str, temperature: float, mode: Literal["cloud", "collaborate"]) -> dict[str, float]:
-    done = await last_of(client.stream(prompt, max_tokens=NUM_TOKENS, temperature=temperature, seed=1, mode=mode))
-    return {name: figure["value"] or 0.0 for name, figure in done.figures.items()}
+async def answer(url: str, prompt: str, temperature: float, mode: Literal["cloud", "collaborate"]) -> Answer:
+    """The figures of the ``done`` event. Raises ``RuntimeError`` where the stream ends without one."""
+    asked = {"prompt": prompt, "max_tokens": NUM_TOKENS, "temperature": temperature, "seed": 1, "mode": mode}
+    found = DONE.search(await post(url, "/v1/stream", json.dumps(asked).encode()))
+    if found is None:
+        raise RuntimeError(f"an answer in mode {mode} ended without a done event")
+    return {name: figure["value"] or 0.0 for name, figure in json.loads(found.group(1))["figures"].items()}
 
 
-async def rows(cores: str, layout: tuple[int, int], prompts: Sequence[str], progress: Progress) -> list[Row]:
-    found = []
+async def post(url: str, path: str, body: bytes) -> bytes:
+    """All that comes back. HTTP/1.0, where a stream is not cut into chunks and ends with its connection."""
+    address = urlsplit(url)
+    headers = {"Host": address.netloc, "Content-Type": "application/json", "Content-Length": len(body)}
+    head = f"POST {path} HTTP/1.0\r\n" + "".join(f"{name}: {value}\r\n" for name, value in headers.items()) + "\r\n"
+    reader, writer = await asyncio.open_connection(address.hostname, address.port)
+    try:
+        writer.write(head.encode() + body)
+        return await reader.read()
+    finally:
+        writer.close()
+        await writer.wait_closed()
+
+
+async def pair(url: str, prompt: str, temperature: float, is_cloud_first: bool) -> Pair:
+    if is_cloud_first:
+        cloud = await answer(url, prompt, temperature, "cloud")
+        return Pair(await answer(url, prompt, temperature, "collaborate"), cloud)
+    ours = await answer(url, prompt, temperature, "collaborate")
+    return Pair(ours, await answer(url, prompt, temperature, "cloud"))
+
+
+async def one_round(
+    number: int, cores: str, layout: tuple[int, int], prompts: Sequence[str], found: dict[Case, list[Pair]], progress: Progress
+) -> None:
+    """All drafts at all temperatures, added to ``found``."""
+    os.sched_setaffinity(0, {layout[1]})
     async with service(layout[0], "verifier") as target:
         for draft, variant in DRAFTS.items():
-            async with (
-                service(layout[1], "agent", "--verifier", target, "--variant", variant) as url,
-                Client(url) as client,
-            ):
-                await answer(client, prompts[0], 0.0, "collaborate")
+            async with service(layout[1], "agent", "--verifier", target, "--variant", variant) as url:
+                await answer(url, prompts[0], 0.0, "collaborate")
                 for temperature in TEMPERATURES:
-                    found.append(await row(cores, draft, client, prompts, temperature, progress))
-    return found
+                    task = progress.add_task(f"round {number}, {cores}, {draft}, temperature {temperature}", total=len(prompts))
+                    pairs = found.setdefault(Case(cores, draft, temperature), [])
+                    for turn, prompt in enumerate(prompts, number):
+                        pairs.append(await pair(url, prompt, temperature, is_cloud_first=turn % 2 == 1))
+                        progress.advance(task)
+                    progress.remove_task(task)
 
 
-async def row(cores: str, draft: str, client: Client, prompts: Sequence[str], temperature: float, progress: Progress) -> Row:
-    task = progress.add_task(f"{cores}, {draft}, temperature {temperature}", total=len(prompts))
-    ours, cloud = [], []
-    for prompt in prompts:
-        cloud.append(await answer(client, prompt, temperature, "cloud"))
-        ours.append(await answer(client, prompt, temperature, "collaborate"))
-        progress.advance(task)
-    ratios = [a["tokens_per_s"] / b["tokens_per_s"] for a, b in zip(ours, cloud, strict=True)]
+def interval(ratios: Sequence[float]) -> tuple[float, float]:
+    """The 95 % interval of their median, by the bootstrap's percentiles."""
+    random = np.random.default_rng(1)
+    medians = np.median(random.choice(np.asarray(ratios), (NUM_RESAMPLES, len(ratios))), axis=1)
+    low, high = np.percentile(medians, (2.5, 97.5))
+    return float(low), float(high)
 
-    def middle(figures: Sequence[dict[str, float]], name: str) -> float:
-        return median(f[name] for f in figures)
 
+def row(case: Case, pairs: Sequence[Pair]) -> Row:
+    ratios = [p.ratio for p in pairs]
+
+    def middle(answers: Sequence[Answer], name: str) -> float:
+        return median(a[name] for a in answers)
+
+    ours, cloud = [p.ours for p in pairs], [p.cloud for p in pairs]
     return Row(
-        cores,
-        temperature,
-        draft,
+        case.cores,
+        case.temperature,
+        case.draft,
         middle(ours, "tokens_per_s"),
         middle(cloud, "tokens_per_s"),
         median(ratios),
+        interval(ratios),
         min(ratios),
         middle(ours, "passes_per_token"),
         middle(ours, "first_visible_ms"),
@@ -130,22 +201,34 @@ async def row(cores: str, draft: str, client: Client, prompts: Sequence[str], te
     )
 
 
-async def measure(num_prompts: int) -> list[Row]:
+async def measure(num_prompts: int, num_rounds: int) -> list[Row]:
     prompts = [str(prompt["text"]) for prompt in load_pair().prompts[:num_prompts]]
     cores = sorted(os.sched_getaffinity(0))
     layouts = {"one each": (cores[0], cores[-1]), "one shared": (cores[0], cores[0])}
     if len(cores) == 1:
         del layouts["one each"]
+    found: dict[Case, list[Pair]] = {}
     with Progress(transient=True) as progress:
-        return [r for name, layout in layouts.items() for r in await rows(name, layout, prompts, progress)]
+        for name, layout in layouts.items():
+            for number in range(1, num_rounds + 1):
+                await one_round(number, name, layout, prompts, found, progress)
+    return [row(case, pairs) for case, pairs in found.items()]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"how often all of it is measured ({NUM_ROUNDS})")
     arguments = parser.parse_args()
-    found = asyncio.run(measure(NUM_PROMPTS_QUICK if arguments.quick else NUM_PROMPTS))
-    title = f"Measured, wall clock: the bundled pair, unshaped, each service a process ({NUM_TOKENS} tokens, medians)"
+    num_prompts, usual_rounds = (NUM_PROMPTS_QUICK, 1) if arguments.quick else (NUM_PROMPTS, NUM_ROUNDS)
+    num_rounds = usual_rounds if arguments.rounds is None else arguments.rounds
+    if num_rounds < 1:
+        parser.error(f"--rounds must be at least 1, not {num_rounds}")
+    found = asyncio.run(measure(num_prompts, num_rounds))
+    title = (
+        f"Measured, wall clock: the bundled pair, unshaped, each service a process ({NUM_TOKENS} tokens, medians of"
+        f" {num_rounds} rounds of {num_prompts} prompts)"
+    )
     publish(arguments, "wall-clock", [Grid(title, COLUMNS, [r.cells() for r in found])], [asdict(r) for r in found])
 
 

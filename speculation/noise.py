@@ -13,6 +13,7 @@ A 32-bit u bounds the noise: ``GUMBEL_MIN`` <= g <= ``GUMBEL_MAX``.
 
 from __future__ import annotations
 
+import functools
 import math
 import sys
 from typing import TypeVar
@@ -44,6 +45,9 @@ _LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)
 _COUNTERS_AT_ONCE = 2**16
 # Up to so many counters, long integers (10 to 30 us) beat array calls (45 us, of which 40 are for calling).
 _COUNTERS_IN_INTEGERS = 96
+# Branches at one position, drafts anew behind a correction and passes over the same drafts ask for a row's bits again; 32 rows
+# of 150,000 tokens are 20 MB.
+_ROWS_KEPT = 32
 # Four neighbours share a counter; where most tokens of a row are asked for, all its counters are fewer.
 _TOKENS_WORTH_SHARING = 512
 
@@ -127,15 +131,20 @@ def _bits(seeds: NDArray[np.uint64], positions: NDArray[np.int64], token_ids: ND
     return picked
 
 
+@functools.lru_cache(maxsize=_ROWS_KEPT)
 def bits_of_row(seed: int, position: int, size: int) -> NDArray[np.uint32]:
-    """The raw bits of token ids 0 to ``size`` - 1 at one position: uint32 [size]. Four tokens share a counter.
+    """The raw bits of token ids 0 to ``size`` - 1 at one position: uint32 [size], not to be written to.
+
+    Four tokens share a counter. The last rows are kept: a row costs as much as the rest of its choice.
 
     Raises ``ValueError`` for a position below 0.
     """
     if position < 0:
         raise ValueError("positions start at 0")
     seeds, positions = np.array([seed], dtype=np.uint64), np.array([position], dtype=np.int64)
-    return _words(seeds, positions, np.arange(-(-size // _LANES))).T.ravel()[:size]
+    row = _words(seeds, positions, np.arange(-(-size // _LANES))).T.ravel()[:size]
+    row.flags.writeable = False
+    return row
 
 
 def _picked(column: NDArray[_Number], index: NDArray[np.int64] | slice) -> NDArray[_Number]:

@@ -26,6 +26,9 @@ passes later, and has taken ``1 / (1 - a) + lag / s`` steps. Running ahead pays 
 
 Where it does not, the device waits for verdicts, but for one stretch of the text in so many: else nothing would be measured
 again, neither an acceptance nor a way that could bring it back.
+
+Beside passes of a few milliseconds a step is mostly its hand-over between threads. There one branch goes on alone: several of
+its steps share a hand-over, and a second branch would come too late.
 """
 
 from __future__ import annotations
@@ -35,6 +38,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from device_agent.drafting.branches import Branch
+from device_agent.drafting.gathering import SHORTEST_PASS_S
 from device_agent.drafting.policy import View
 from device_agent.drafting.second_branch import likeliest
 
@@ -71,7 +75,7 @@ class Adaptive:
             return []
         chosen: list[Branch] = []
         total = 0.0
-        for leaf in likeliest(view, self.width):
+        for leaf in likeliest(view, 1 if _is_hurried(view) else self.width):
             chance = view.branches.chance_of(leaf)
             if chosen and chance < LEAF_SHARE * total:
                 break
@@ -105,3 +109,8 @@ class Adaptive:
         if view.pass_s is None or view.step_s is None:
             return 0.0
         return min(1.0, self.price * view.step_s / max(SAVED_PASSES * view.pass_s, 1e-9))
+
+
+def _is_hurried(view: View) -> bool:
+    """Whether there is no time for branches: a single leaf takes several steps in the time of one with company."""
+    return view.burst > 1 and view.pass_s is not None and view.pass_s < SHORTEST_PASS_S

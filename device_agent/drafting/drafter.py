@@ -172,6 +172,7 @@ class Drafter:
             step_s=step_s,
             pass_s=self.schedule.pass_s,
             lag=None if step_s is None else self.schedule.lag(step_s),
+            burst=self._steps.burst,
         )
 
     def _policy_for(self, view: View) -> Policy:
@@ -213,13 +214,12 @@ class Drafter:
 
     def _max_steps(self, leaves: Sequence[Branch], view: View) -> int:
         """Steps in a row that every leaf may take: what the policy wants, as far as depth, room and the text's end allow."""
-        burst = self._steps.burst
-        if burst == 1:
+        if view.burst == 1:
             return 1
         deepest = max(leaf.position for leaf in leaves)
         ahead = deepest - self.branches.root.position
         wanted = self._policy_for(view).in_a_row(view, leaves)
-        return max(1, min(burst, wanted, view.room // len(leaves), view.depth - ahead, self._last_position - deepest))
+        return max(1, min(view.burst, wanted, view.room // len(leaves), view.depth - ahead, self._last_position - deepest))
 
     def _grow(self, leaf: Branch, chain: Sequence[Proposal]) -> None:
         for proposal in chain:

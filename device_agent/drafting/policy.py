@@ -48,7 +48,8 @@ class View:
     was in flight. ``last_position`` is that of the last token that may be generated: nothing grows behind it. Measured, and
     None until something was: ``acceptance`` and ``usual_acceptance`` (``Pace``); ``step_s``, what a draft step takes;
     ``pass_s``, what a pass of the full model takes, as the verdicts show it; ``lag``, how many passes begin between one that
-    ends and the arrival of the first draft made with its verdict at hand (``Schedule.lag``).
+    ends and the arrival of the first draft made with its verdict at hand (``Schedule.lag``). ``burst``: steps that a single
+    leaf may take in one job, over 1 where a step is shorter than its hand-over between threads.
     """
 
     branches: Branches
@@ -63,6 +64,7 @@ class View:
     step_s: float | None = None
     pass_s: float | None = None
     lag: int | None = None
+    burst: int = 1
 
     def may_grow(self, branch: Branch) -> bool:
         """Whether a token may follow: no end of the text, and no deeper than allowed."""

@@ -3,7 +3,8 @@
 Beside a pass of a millisecond or two drafts are not free: the verifier's loop reads their messages between two passes, rows add
 to a pass, and on a shared core the draft model and the full one wait for each other. What that costs nobody knows beforehand,
 so it is measured. Verdicts are counted in spells: a long one that drafts or rests, whichever brought more tokens a second
-lately, then a short one of the other kind, which is compared. While the outcome stays the same the long spells grow longer.
+lately, then a short one of the other kind, which is compared. While the outcome stays the same the long spells grow longer;
+where drafts hardly ever save a pass the first is the longest: there is little to be found out.
 """
 
 from __future__ import annotations
@@ -25,22 +26,28 @@ SHORTEST_SPELL, LONGEST_SPELL = 160, 2560
 FADING = 0.5
 """What a new spell leaves of what earlier ones of its kind measured."""
 
+HOPELESS = 1.1
+"""Tokens a verdict that drafts must bring to be tried soon again: with fewer they could win a tenth at best."""
+
 LONGEST_SHARE = 8.0
 """An interval counts at most as so many of the middle ones: beyond, something else held the machine up."""
 
 
 @dataclass(slots=True)
 class _Rate:
-    """Tokens and seconds of one kind of spell; older ones fade."""
+    """Verdicts, tokens and seconds of one kind of spell; older ones fade."""
 
+    verdicts: float = 0.0
     tokens: float = 0.0
     seconds: float = 0.0
 
     def fade(self) -> None:
+        self.verdicts *= FADING
         self.tokens *= FADING
         self.seconds *= FADING
 
     def add(self, num_tokens: int, seconds: float) -> None:
+        self.verdicts += 1
         self.tokens += num_tokens
         self.seconds += seconds
 
@@ -94,8 +101,12 @@ class Resting:
 
     def _decide(self) -> None:
         """Between what this trial and the spells before it brought."""
-        found = self._rates[True].is_above(self._rates[False])
-        self._long_spell = min(2 * self._long_spell, LONGEST_SPELL) if found is self._found else SHORTEST_SPELL
+        drafting, resting = self._rates[False], self._rates[True]
+        found = resting.is_above(drafting)
+        if found and drafting.tokens < HOPELESS * drafting.verdicts:
+            self._long_spell = LONGEST_SPELL
+        else:
+            self._long_spell = min(2 * self._long_spell, LONGEST_SPELL) if found is self._found else SHORTEST_SPELL
         self._found, self.is_resting, self._spell = found, found, self._long_spell
 
 

@@ -52,6 +52,16 @@ def test_the_chance_is_that_of_the_whole_path():
     assert not Adaptive(1, price).select(seen(chain(0.8, 0.8, 0.7)))
 
 
+@pytest.mark.parametrize(
+    ("burst", "pass_s", "num_leaves"), [(1, 0.002, 2), (5, 0.002, 1), (5, 0.009, 1), (5, 0.011, 2), (5, None, 2)]
+)
+def test_beside_short_passes_one_branch_goes_on_alone_where_its_steps_share_a_hand_over(burst, pass_s, num_leaves):
+    branches = fork(0.4, 0.3)
+    view = View(branches, depth=32, step_s=0.0004, pass_s=pass_s, burst=burst)
+    chosen = Adaptive(2, 0.01).select(view)
+    assert (chosen[0], len(chosen)) == (branches.tip, num_leaves)
+
+
 def test_leaves_pay_together_and_each_further_one_costs_its_share():
     branches = fork(0.4, 0.3)
     price = breaking_even((0.4 + 0.3) / (1 + LEAF_SHARE))

@@ -16,14 +16,19 @@ from tests.device_agent.drafting.streams import Stream
 SHORT_S, LONG_S = 0.002, 0.041
 
 
-def watched(resting: Resting, gain: float, num_verdicts: int, pass_s: float = SHORT_S, noise: float = 0.2) -> list[bool]:
-    """Verdicts of a token each, whose drafting spells are so many times as fast as its rests; at which of them it rested."""
+def watched(
+    resting: Resting, gain: float, num_verdicts: int, pass_s: float = SHORT_S, noise: float = 0.2, per_verdict: int = 2
+) -> list[bool]:
+    """Verdicts, whose drafting spells bring so many times the tokens a second of its rests; at which of them it rested.
+
+    A rest brings a token a verdict, drafts bring ``per_verdict``.
+    """
     rng = random.Random(1)
     was_resting = []
     for _ in range(num_verdicts):
         was_resting.append(resting.is_resting)
-        seconds = SHORT_S / (1 if resting.is_resting else gain)
-        resting.verdict(1, seconds * rng.uniform(1 - noise, 1 + noise), pass_s)
+        num_tokens, per_token_s = (1, SHORT_S) if resting.is_resting else (per_verdict, SHORT_S / gain)
+        resting.verdict(num_tokens, num_tokens * per_token_s * rng.uniform(1 - noise, 1 + noise), pass_s)
     return was_resting
 
 
@@ -40,6 +45,13 @@ def test_a_first_decision_takes_two_trials_and_the_other_kind_is_tried_ever_more
     assert starts[0] == 2 * TRIAL + SHORTEST_SPELL
     assert starts[1] - starts[0] == TRIAL + 2 * SHORTEST_SPELL
     assert starts[-1] - starts[-2] == TRIAL + LONGEST_SPELL
+
+
+def test_drafts_that_hardly_ever_save_a_pass_are_tried_as_rarely_as_can_be_at_once():
+    rested = watched(Resting(), 0.9, 3 * LONGEST_SPELL, noise=0, per_verdict=1)
+    assert not any(rested[:TRIAL])
+    starts = [number for number in range(1, len(rested)) if rested[number - 1] and not rested[number]]
+    assert starts == [2 * TRIAL + LONGEST_SPELL, 3 * TRIAL + 2 * LONGEST_SPELL]
 
 
 @pytest.mark.parametrize(("before", "after"), [(0.5, 2.0), (2.0, 0.5)])
