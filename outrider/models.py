@@ -63,16 +63,20 @@ def convert_command(
     model.safetensors is not copied. DIR appears whole, or not at all.
     """
     from speculation.engines.convert import Conversion, convert
+    from speculation.engines.package import Package
 
     began = time.monotonic()
     ends = tuple(end_token or ())
     wanted = Conversion(checkpoint, out, tuple(variant or ("fp32",)), context, name, licence, ends)
     with _bar(is_shown=sys.stderr.isatty() and not json) as progress:
         manifest = convert(wanted, progress)
-    made = {"package": str(out), **_summary(out, manifest), "seconds": round(time.monotonic() - began, 3)}
+    rotary = Package(out).architecture.rotary.note(manifest.context_length)
+    made = {"package": str(out), **_summary(out, manifest), "rotary": rotary, "seconds": round(time.monotonic() - began, 3)}
     if json:
         print(json_format.dumps(made))
     else:
+        if rotary:
+            print(f"rotary positions: {rotary}")
         print(f"{out}: {manifest.name}, {', '.join(manifest.variants)}, context {manifest.context_length}, {made['seconds']} s")
 
 

@@ -80,6 +80,7 @@ class Architecture:
             _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
         is_served = self.head_size > 0 and self.head_size % HEAD_SIZE_STEP == 0
         _require(is_served, f"head_dim must be a positive multiple of {HEAD_SIZE_STEP}, not {self.head_size}")
+        self.rotary.check_head(self.head_size)
         heads = f"num_attention_heads ({self.num_heads}) must be a multiple of num_key_value_heads ({self.num_kv_heads})"
         _require(self.num_heads % self.num_kv_heads == 0, heads)
         _require(0 < self.norm_epsilon < math.inf, f"rms_norm_eps must be a positive number, not {self.norm_epsilon}")
@@ -91,6 +92,7 @@ class Architecture:
         try:
             heads = int(config["num_attention_heads"])
             has_attention_bias = _is_on(config, family.attention_bias_switch)
+            rotary = Rotary.from_config(config)
             return cls(
                 hidden_size=int(config["hidden_size"]),
                 intermediate_size=int(config["intermediate_size"]),
@@ -99,8 +101,8 @@ class Architecture:
                 num_kv_heads=int(config.get("num_key_value_heads") or heads),
                 head_size=int(config.get("head_dim") or config["hidden_size"] // heads),
                 vocabulary_size=int(config["vocab_size"]),
-                context_length=int(config["max_position_embeddings"]),
-                rotary=Rotary.from_config(config),
+                context_length=rotary.longest_context(int(config["max_position_embeddings"])),
+                rotary=rotary,
                 norm_epsilon=float(config["rms_norm_eps"]),
                 is_tied=bool(config.get("tie_word_embeddings", False)),
                 windows=_windows(config, family, int(config["num_hidden_layers"])),

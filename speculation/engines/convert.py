@@ -82,11 +82,15 @@ def _check_request(wanted: Conversion) -> None:
 
 
 def _cut(architecture: Architecture, context_length: int | None) -> Architecture:
-    """The architecture for sessions of so many tokens. Stretched rotary positions keep the model's own figures."""
-    positions = architecture.context_length
-    length = min(positions, DEFAULT_CONTEXT) if context_length is None else context_length
+    """The architecture for sessions of so many tokens. Stretched rotary positions keep the model's own figures, and are those
+    of the model's short texts where nothing is said."""
+    positions, rotary = architecture.context_length, architecture.rotary
+    length = min(rotary.fixed_context(positions), DEFAULT_CONTEXT) if context_length is None else context_length
     if not 0 < length <= positions:
-        raise InvalidRequestError(f"the context must be from 1 to the model's {positions} positions, not {length}", "context")
+        ends = f" ({rotary.note(positions)})" if rotary.kind == "dynamic" else ""
+        raise InvalidRequestError(
+            f"the context must be from 1 to the model's {positions} positions{ends}, not {length}", "context"
+        )
     return replace(architecture, context_length=length)
 
 

@@ -14,6 +14,7 @@ from onnx import TensorProto
 
 from speculation.engines.export_facts import ExportFacts, Names
 from speculation.engines.files import confined, read_graph, require, tensors_of
+from speculation.engines.layouts import WITH_PAST
 from speculation.errors import PackageError
 
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
@@ -35,7 +36,8 @@ class ExportedGraph:
     """A checked graph. ``model`` is an ``onnx.ModelProto`` without external data; ``small_inputs`` are those that are no
     caches, with the type of their numbers, and ``fixed_inputs`` those of them that are the same in every run; ``past`` and
     ``present`` are keys and values in turn, layer after layer. ``has_branches``: one half of the graph, of which an input
-    tells, begins a text, and the other goes on behind a cache."""
+    tells, begins a text, and the other goes on behind a cache. ``takes_one_token``: a run has no more. ``is_second_half``: it
+    was made to go on behind a cache with one token; what it does with several has to be tried."""
 
     path: Path
     model: Any
@@ -49,6 +51,8 @@ class ExportedGraph:
     head_size: int
     weight_bytes: int
     has_branches: bool
+    takes_one_token: bool
+    is_second_half: bool
 
     def without_model(self) -> ExportedGraph:
         """What an engine keeps: the weights are in the runtime by then."""
@@ -74,16 +78,29 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     _check_layers(model, path, facts)
     past, present = (_cache_names(templates, facts.num_layers) for templates in (facts.names.past, facts.names.present))
     inputs = _checked_inputs(model, path, facts, past)
-    _check_outputs(model, path, facts, present)
+    takes_one_token = _tokens_of_a_run(inputs[facts.names.input_ids], path) == 1
+    _check_outputs(model, path, facts, present, takes_one_token)
     cache_type, num_kv_heads, head_size = _cache_form([inputs[name] for name in past], path, facts)
     switch = inputs.pop(facts.names.use_cache_branch, None)
     small = {name: _token_type(value, path) for name, value in inputs.items() if name not in past}
     if switch is not None:
         small[switch.name] = _switch_type(switch, path)
     fixed = _fixed_inputs(inputs, facts.names, small)
-    has_branches = switch is not None
     return ExportedGraph(
-        path, model, facts, small, fixed, past, present, cache_type, num_kv_heads, head_size, size, has_branches
+        path=path,
+        model=model,
+        facts=facts,
+        small_inputs=small,
+        fixed_inputs=fixed,
+        past=past,
+        present=present,
+        cache_type=cache_type,
+        num_kv_heads=num_kv_heads,
+        head_size=head_size,
+        weight_bytes=size,
+        has_branches=switch is not None,
+        takes_one_token=takes_one_token,
+        is_second_half=path.name.startswith(WITH_PAST),
     )
 
 
@@ -164,7 +181,15 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
     return inputs
 
 
-def _check_outputs(model: Any, path: Path, facts: ExportFacts, present: tuple[str, ...]) -> None:
+def _tokens_of_a_run(value: Any, path: Path) -> int:
+    """How many tokens a run takes; 0 for any number."""
+    shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    count = shape[1] if len(shape) == 2 else 0
+    require(count < 2, f"{path} takes {value.name} of shape {shape}: {count} tokens a run; any number is right, or one")
+    return count
+
+
+def _check_outputs(model: Any, path: Path, facts: ExportFacts, present: tuple[str, ...], takes_one_token: bool) -> None:
     outputs = {value.name: value for value in model.graph.output}
     missing = sorted({facts.names.logits, *present} - outputs.keys())
     require(not missing, f"{path} has no output {_shown(missing)}, which the next pass needs")
@@ -175,7 +200,8 @@ def _check_outputs(model: Any, path: Path, facts: ExportFacts, present: tuple[st
     require(size == facts.vocabulary_size, f"{path} has a vocabulary of {size}; {says}")
     kind = outputs[facts.names.logits].type.tensor_type.elem_type
     require(kind in CACHE_TYPES, f"{path} gives logits of {TensorProto.DataType.Name(kind)}; FLOAT or FLOAT16 is right")
-    require(shape[1].dim_value != 1, f"{path} gives logits of the last token only; those of every token are needed")
+    gives_all = takes_one_token or shape[1].dim_value != 1
+    require(gives_all, f"{path} gives logits of the last token only; those of every token are needed")
 
 
 def _cache_form(values: list[Any], path: Path, facts: ExportFacts) -> tuple[type[Any], int, int]:
@@ -188,6 +214,8 @@ def _cache_form(values: list[Any], path: Path, facts: ExportFacts) -> tuple[type
     require(
         not shapes and len(shape) == 4, f"{path} has caches of different shapes; one of 4 dimensions is right, for all layers"
     )
+    is_open = shape[2] == 0
+    require(is_open, f"{path} has caches of {shape[2]} tokens, always; a number that grows, and may be 0, is right")
     sizes = [_agreed(path, facts.source, *entry) for entry in _head_entries(shape, facts)]
     return CACHE_TYPES[kinds.pop()], sizes[0], sizes[1]
 

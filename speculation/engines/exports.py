@@ -85,17 +85,15 @@ class ExportFolder(PublishedFolder):
             raise ConfigurationError(f"an engine needs at least 1 slot and 1 thread, not {num_slots} and {threads}")
         graph = self.graph(variant)
         description = self._description(graph, variant, num_slots)
-        if provider is not Provider.CPU:
-            engine: Engine = StockEngine(graph, description, threads, provider)
-            _log.info(
-                "%s: each session is run alone, since caches in place are not known to work on %s", description.name, provider
-            )
-            return engine
         try:
+            if provider is not Provider.CPU:
+                raise CannotBeRaggedError(f"caches in place are not known to work on {provider}")
             engine = RaggedEngine(graph, description, threads)
         except CannotBeRaggedError as reason:
-            _log.info("%s: each session is run alone, since %s", description.name, reason)
-            return StockEngine(graph, description, threads)
+            alone = StockEngine(graph, description, threads, provider)
+            what = "token" if alone.one_row_since else "session"
+            _log.info("%s: each %s is run alone, since %s", description.name, what, alone.one_row_since or reason)
+            return alone
         _log.info("%s: sessions share passes, since its attention nodes take lengths", description.name)
         return engine
 

@@ -267,7 +267,7 @@ class _DecoderBuilder:
     def _rotary_tables(self) -> None:
         """Cosines and sines [positions, D / 2], and the shape that flattens a padded batch."""
         a = self.architecture
-        cosines, sines = a.rotary.tables(slot_capacity(a.context_length), a.head_size)
+        cosines, sines = a.rotary.tables(slot_capacity(a.context_length), a.head_size, a.context_length)
         self.parts.constant("cos", cosines, is_read_whole=False)
         self.parts.constant("sin", sines, is_read_whole=False)
         self.parts.constant("flat_shape", np.array([-1, a.num_heads * a.head_size], np.int64), is_read_whole=False)

@@ -14,8 +14,12 @@ from speculation.errors import PackageError
 
 GENAI_CONFIG = "genai_config.json"
 GRAPH_FOLDERS = ("onnx", "")
-GRAPH_NAMES = tuple(re.compile(rf"{stem}(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx") for stem in ("model", "decoder_model_merged"))
-"""What exports call their graphs now, and what they called them; where both are there, the first of a variant is taken."""
+FIRST, WITH_PAST = "decoder_model", "decoder_with_past_model"
+"""The two graphs of a decoder that was split: one begins a text, the other one goes on behind a cache, and with an empty cache
+begins one as well."""
+STEMS = ("model", f"{FIRST}_merged", WITH_PAST)
+GRAPH_NAMES = tuple(re.compile(rf"{stem}(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx") for stem in STEMS)
+"""What exports call their graphs now, and what they called them; where several are there, the first of a variant is taken."""
 PLAIN_VARIANT = "fp32"
 SHOWN_FILES = 8
 OTHER_TOOLS = {PAIR, "export.json"}
@@ -83,8 +87,11 @@ def _advice(path: Path) -> str:
         return f"it holds {PAIR}, so it is a pair: give it as the pair, or give one of its halves"
     if "export.json" in names:
         return "it is an export of transformers 5 (export.json), whose cache is of another kind; export with optimum instead"
-    if any("decoder" in name and name.endswith(".onnx") for folder in GRAPH_FOLDERS for name in _names(path / folder)):
-        return "it has decoder graphs of the older form, one with and one without a past; export it again into one model.onnx"
+    decoders = [name for folder in GRAPH_FOLDERS for name in _names(path / folder) if re.fullmatch(r".*decoder.*\.onnx", name)]
+    if decoders:
+        found = f"it has decoder graphs of the older form, {_shown(decoders)}, and lacks the one with a past"
+        twin = decoders[0].replace(FIRST, WITH_PAST) if decoders[0].startswith(FIRST) else f"{WITH_PAST}.onnx"
+        return f"{found}; {twin} must lie beside it, or export it again into one model.onnx"
     if CONFIG not in names:
         return f"it has neither {MANIFEST}, nor {CONFIG}, nor {GENAI_CONFIG}, but {_shown(names)}"
     if any(name.endswith(".safetensors") for name in names):

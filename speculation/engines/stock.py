@@ -2,7 +2,8 @@
 
 That is the slower way, and it is exact. A run of one row takes other kernels than a run of several, and so do some rows left
 over behind a tile of them; both change the last bits. So every run has an even number of rows: where the count is odd, the last
-token of the cache is fed once more in front, or, with nothing in the cache, the only token once more behind.
+token of the cache is fed once more in front, or, with nothing in the cache, the only token once more behind. Where a graph
+takes one token a run, or its rows see what stands behind them, every run has one row: alike as well, and slower.
 """
 
 from __future__ import annotations
@@ -53,8 +54,11 @@ class StockEngine:
         self._outputs = [graph.names.logits, *graph.present]
         self._slots = Slots(description)
         self._pasts: dict[int, _Past] = {}
-        self._run_rows = RUN_ROWS
+        self._run_rows, self._multiple = RUN_ROWS, self._rows_multiple
         self._probe()
+        self.one_row_since = self._one_row_since()
+        if self.one_row_since:
+            self._run_rows = self._multiple = 1
 
     @property
     def description(self) -> EngineDescription:
@@ -108,7 +112,7 @@ class StockEngine:
         """Append tokens to one session; the logits of each."""
         past = self._pasts[slot.number]
         del past.token_ids[slot.length :]
-        is_odd = len(token_ids) % self._rows_multiple > 0
+        is_odd = len(token_ids) % self._multiple > 0
         again = past.token_ids[-1:] if is_odd else []
         behind = token_ids[-1:] if is_odd and not again else []
         logits, present = self._forward(past, slot.length - len(again), [*again, *token_ids, *behind])
@@ -134,19 +138,39 @@ class StockEngine:
         return np.asarray(logits[0], np.float32), present
 
     def _probe(self) -> None:
-        """Two tokens give two rows of logits and a cache of two, and two more behind them a cache of four."""
+        """Two tokens give two rows of logits and a cache of two, and two more behind them a cache of four; or one and one."""
         past, graph = self._empty(), self._graph
-        for length in (0, 2):
+        count, named = (1, "one token") if graph.takes_one_token else (2, "two tokens")
+        for length in (0, count):
+            behind = f"{named} behind {length}" if length else named
             try:
-                logits, past.arrays = self._forward(past, length, [0, 0])
+                logits, past.arrays = self._forward(past, length, [0] * count)
             except EngineError as error:
-                raise PackageError(f"{graph.path} cannot be used: {error}") from error
+                right = "" if length else "; right is a graph that runs with caches of no tokens"
+                raise PackageError(f"{graph.path} cannot be used for {behind}: {error}{right}") from error
             shapes = {logits.shape, *(array.shape for array in past.arrays)}
-            cache = (1, graph.num_kv_heads, length + 2, graph.head_size)
-            if shapes != {(2, self._description.vocabulary_size), cache}:
-                wanted = f"logits {(2, self._description.vocabulary_size)} and caches {cache}"
-                found = f"for two tokens behind {length}" if length else "for two tokens"
-                raise PackageError(f"{graph.path} gives arrays of shapes {sorted(shapes)} {found}, not {wanted}")
+            cache = (1, graph.num_kv_heads, length + count, graph.head_size)
+            if shapes != {(count, self._description.vocabulary_size), cache}:
+                wanted = f"logits {(count, self._description.vocabulary_size)} and caches {cache}"
+                raise PackageError(f"{graph.path} gives arrays of shapes {sorted(shapes)} for {behind}, not {wanted}")
+
+    def _one_row_since(self) -> str:
+        """Why every run has one row; empty where it may have several.
+
+        Exporters that try a graph with one token may leave the mask out that keeps a row from what stands behind it: then
+        another token there changes the row.
+        """
+        if self._graph.takes_one_token:
+            return "its graph takes one token a run"
+        if not self._graph.is_second_half:
+            return ""
+        past = self._empty()
+        for length in (0, 2):
+            runs = [self._forward(past, length, [0, token]) for token in (0, 1)]
+            if len({logits[0].tobytes() for logits, _ in runs}) > 1:
+                return "rows of its graph see what stands behind them"
+            past.arrays = runs[0][1]
+        return ""
 
     def _empty(self) -> _Past:
         shape = (1, self._graph.num_kv_heads, 0, self._graph.head_size)

@@ -30,6 +30,8 @@ def make_ragged(graph: ExportedGraph, capacity: int) -> bytes:
     Instead of the attention mask it has the inputs ``LAST`` and ``ROWS`` (int32 [B]) and ``ROOM`` (int32 scalar).
     Raises ``CannotBeRaggedError``.
     """
+    if graph.takes_one_token:
+        raise CannotBeRaggedError("its graph takes one token a run")
     model = graph.model.graph
     nodes = [node for node in model.node if node.op_type == NODE and node.domain == DOMAIN]
     _check_nodes(graph, nodes)

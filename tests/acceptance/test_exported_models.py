@@ -9,7 +9,7 @@ from outrider import cli
 from outrider.client import DoneEvent
 from outrider.local import Models
 from speculation.engines.pairs import load_model, pair_of
-from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
 from tests.speculation.engines.tiny import tiny_package
 from tests.support.both_ways import PROMPT, both_ways_of
 
@@ -26,6 +26,8 @@ def folders(tmp_path_factory):
     export_folder(path / "gqa", seed=2, graphs={"model_fp16.onnx": {"attention": "gqa", "cache": HALF}})
     export_folder(path / "shared-scale", seed=2, graphs={"model_quantized.onnx": {"shares_a_scale": True}})
     export_folder(path / "older", seed=2, graphs={"decoder_model_merged.onnx": {}})
+    export_folder(path / "split", seed=2, graphs=split_graphs())
+    export_folder(path / "one-token", seed=2, graphs=split_graphs(num_tokens=1))
     genai_folder(path / "genai", seed=2)
     tiny_package(path / "other-package", seed=1, variants=("fp32",), num_hidden_layers=1)
     export_folder(path / "other", seed=1, num_hidden_layers=1)
@@ -41,6 +43,8 @@ def folders(tmp_path_factory):
         ("other", "plain"),
         ("other", "older"),
         ("older", "plain"),
+        ("other", "one-token"),
+        ("one-token", "split"),
         ("other", "gqa"),
         ("other", "genai"),
         ("plain", "plain"),

@@ -40,6 +40,29 @@ def test_a_conversion_says_in_one_line_what_it_made(checkpoint, tmp_path, outrid
     assert shown.count("\n") == 1
 
 
+@pytest.mark.parametrize(
+    ("family", "context", "said"),
+    [
+        ("llama-longrope", 96, "rotary positions: longrope by short_factor; a context of over 96 tokens takes long_factor"),
+        (
+            "llama-longrope",
+            97,
+            "rotary positions: longrope by long_factor, also in texts of up to 96 tokens, where transformers",
+        ),
+        ("mistral-dynamic", 50, "rotary positions: dynamic turns plainly up to 96 tokens, and beyond by the text's length"),
+    ],
+)
+def test_a_conversion_says_which_of_the_angles_it_took_that_follow_the_length(tmp_path, outrider, family, context, said):
+    config = config_of(family)
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config, weights_of(config))
+    options = (checkpoint, "--context", context, "--out")
+    code, shown, _ = outrider("models", "convert", *options, tmp_path / "made")
+    assert (code, shown.count("\n")) == (0, 2)
+    assert shown.startswith(said)
+    told = json.loads(outrider("models", "convert", *options, tmp_path / "again", "--json")[1])["rotary"]
+    assert f"rotary positions: {told}\n" in shown
+
+
 def test_a_program_gets_one_line_of_json_and_nothing_else(checkpoint, tmp_path, outrider):
     out = tmp_path / "made"
     options = ["--variant", "fp32", "--variant", "q4", "--licence", "MIT", "--end-token", 3, "--json"]

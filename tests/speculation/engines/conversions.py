@@ -20,7 +20,7 @@ def made(checkpoint, out, **options):
     return Package(out)
 
 
-def logits_of(package, variant="fp32"):
-    """Of some forty tokens, all at once."""
-    engine, tokens = OnnxEngine(package, variant, num_slots=1), token_ids(40)
+def logits_of(package, variant="fp32", num_tokens=40):
+    """Of so many tokens, all at once."""
+    engine, tokens = OnnxEngine(package, variant, num_slots=1), token_ids(num_tokens)
     return engine.extend([Chunk(engine.open(), tokens, len(tokens))])

@@ -32,6 +32,12 @@ LLAMA3 = {
     "original_max_position_embeddings": 32,
 }
 YARN = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 24}
+LONGROPE = {
+    "type": "longrope",
+    "short_factor": [1.0, 1.02, 1.05, 1.1, 1.2, 1.3, 1.5, 1.8],
+    "long_factor": [1.0, 1.25, 1.75, 2.5, 3.0, 4.5, 6.0, 7.5],
+}
+DYNAMIC = {"type": "dynamic", "factor": 3.0}
 FAMILIES = {
     "llama": {"model_type": "llama", "rope_theta": 10000.0},
     "smollm": {
@@ -51,6 +57,24 @@ FAMILIES = {
         "rope_scaling": LLAMA3,
     },
     "llama-linear": {"model_type": "llama", "rope_theta": 10000.0, "rope_scaling": {"type": "linear", "factor": 2.5}},
+    "llama-longrope": {
+        "model_type": "llama",
+        "rope_theta": 10000.0,
+        "max_position_embeddings": 4 * CONTEXT,
+        "original_max_position_embeddings": CONTEXT,
+        "rope_scaling": LONGROPE,
+    },
+    "qwen2-longrope-long": {
+        "model_type": "qwen2",
+        "rope_parameters": {
+            **LONGROPE,
+            "rope_type": "longrope",
+            "rope_theta": 10000.0,
+            "original_max_position_embeddings": 32,
+            "attention_factor": 1.1,
+        },
+    },
+    "mistral-dynamic": {"model_type": "mistral", "sliding_window": None, "rope_theta": 10000.0, "rope_scaling": DYNAMIC},
     "mistral": {"model_type": "mistral", "sliding_window": 13, "rope_theta": 10000.0, "head_dim": 32},
     "qwen2": {"model_type": "qwen2", "tie_word_embeddings": True, "rope_theta": 1000000.0},
     "qwen2-window": {
@@ -196,20 +220,26 @@ def _attention(x, part, config, layer, window_change):
 
 def _turned(values, config):
     size = values.shape[-1]
-    speeds, length = _speeds(config, size)
+    speeds, length = _speeds(config, size, len(values))
     angles = np.arange(len(values))[:, None, None] * speeds
     low, high = values[..., : size // 2], values[..., size // 2 :]
     turned = (low * np.cos(angles) - high * np.sin(angles), low * np.sin(angles) + high * np.cos(angles))
     return length * np.concatenate(turned, axis=-1)
 
 
-def _speeds(config, size):
-    """Radians a position for each channel pair, and the length that turning gives; one pair after the other."""
+def _speeds(config, size, num_tokens):
+    """Radians a position for each channel pair, and the length that turning gives, in a text of so many tokens; one pair after
+    the other."""
     rope = config.get("rope_scaling") or config.get("rope_parameters") or {}
     theta, kind = rope.get("rope_theta", config.get("rope_theta")), rope.get("rope_type", rope.get("type", "default"))
     plain = [theta ** (-2 * pair / size) for pair in range(size // 2)]
-    if kind == "default":
+    if kind == "default" or (kind == "dynamic" and num_tokens <= config["max_position_embeddings"]):
         return np.array(plain), 1.0
+    if kind == "longrope":
+        trained = config.get("original_max_position_embeddings") or rope["original_max_position_embeddings"]
+        slowed = rope["long_factor" if num_tokens > trained else "short_factor"]
+        length = math.sqrt(1 + math.log(config["max_position_embeddings"] / trained) / math.log(trained))
+        return np.array([s / f for s, f in zip(plain, slowed, strict=True)]), rope.get("attention_factor", length)
     factor = rope["factor"]
     if kind == "linear":
         return np.array([speed / factor for speed in plain]), 1.0

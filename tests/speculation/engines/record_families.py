@@ -19,8 +19,8 @@ ROWS = (0, 1, 7, 8, 12, 13, 20, 21, 45, 64, 65, 89)
 """Around the ends of the families' windows, and far behind them."""
 
 
-def logits_by_transformers(path, saved=None):
-    """Logits [90, vocabulary] of a checkpoint's folder, in float32, by the plainest of its attentions.
+def logits_by_transformers(path, saved=None, tokens=TOKENS):
+    """Logits [tokens, vocabulary] of a checkpoint's folder, in float32, by the plainest of its attentions.
 
     ``saved`` is a folder that the library writes the checkpoint to again, as it writes its own.
     """
@@ -34,7 +34,7 @@ def logits_by_transformers(path, saved=None):
     if saved:
         model.save_pretrained(saved, max_shard_size="100KB")
     with torch.no_grad():
-        return model(torch.tensor([TOKENS])).logits[0].numpy()
+        return model(torch.tensor([tokens])).logits[0].numpy()
 
 
 def main():

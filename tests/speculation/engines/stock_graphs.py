@@ -53,17 +53,48 @@ def genai_folder(path, seed=0, **overrides):
     return path
 
 
-def stock_graph(config, seed=0, attention="plain", cache=FLOAT, names=None, extra_inputs=(), shares_a_scale=False, keeps=None):
+def split_graphs(stem_variant="", **given):
+    """The two graphs of a split decoder, for ``export_folder``; ``given`` is said of the one with a past."""
+    return {f"decoder_model{stem_variant}.onnx": {"has_past": False}, f"decoder_with_past_model{stem_variant}.onnx": given}
+
+
+def stock_graph(
+    config,
+    seed=0,
+    attention="plain",
+    cache=FLOAT,
+    names=None,
+    extra_inputs=(),
+    shares_a_scale=False,
+    keeps=None,
+    sees_ahead=False,
+    num_tokens="S",
+    has_past=True,
+):
     """A padded graph with caches of the type ``cache``; ``attention`` is "plain" (concatenated caches), "gqa" or "gqa of
     turned rows".
 
     ``names`` are templates: past keys, past values, present keys, present values. With ``shares_a_scale`` activations are
     rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it. ``keeps`` is the shape of an input
-    ``num_logits_to_keep``.
+    ``num_logits_to_keep``. As a decoder's half that goes on behind a cache may have been traced, with one token: it
+    ``sees_ahead``, for no mask is needed then, or takes ``num_tokens`` and no more. Without ``has_past`` it is the other half.
     """
     names = names or (*_Builder.PAST, "present.%d.key", "present.%d.value")
     weights = {n: w.astype(np.float16).astype(np.float32) for n, w in tiny_weights(config, seed).items()}
-    return _Builder(config, weights, attention, cache, names).build(extra_inputs, shares_a_scale, keeps)
+    builder = _Builder(config, weights, attention, cache, names)
+    builder.sees_ahead, builder.num_tokens = sees_ahead, num_tokens
+    model = builder.build(extra_inputs, shares_a_scale, keeps)
+    return model if has_past else _without_past(model, config)
+
+
+def _without_past(model, config):
+    """The graph with empty caches inside instead of inputs."""
+    pasts = [value for value in model.graph.input if value.name.startswith("past_key_values.")]
+    for value in pasts:
+        shape = (1, config["num_key_value_heads"], 0, config["head_dim"])
+        model.graph.initializer.append(numpy_helper.from_array(np.zeros(shape, np.float32), value.name))
+        model.graph.input.remove(value)
+    return model
 
 
 def merged_graph(config, seed=0, forgets=False):
@@ -96,6 +127,7 @@ def _half(plain, prefix, without):
 
 class _Builder:
     PAST = ("past_key_values.%d.key", "past_key_values.%d.value")
+    sees_ahead, num_tokens = False, "S"
 
     def __init__(self, config, weights, attention, cache, names):
         self.config, self.weights, self.attention, self.cache, self.names = config, weights, attention, cache, names
@@ -192,7 +224,7 @@ class _Builder:
         ahead = self.node("Greater", [columns, own], "ahead")
         unseen = self.node("Equal", ["attention_mask", zero], "unseen")
         unseen = self.node("Unsqueeze", [unseen, self.ints("unseen.axes", 1, 2)], "unseen.rows")
-        hidden = self.node("Or", [ahead, unseen], "hidden")
+        hidden = unseen if self.sees_ahead else self.node("Or", [ahead, unseen], "hidden")
         self.node("Where", [hidden, self.number("lowest", LOWEST), self.number("nothing", 0.0)], "mask")
 
     def gqa(self, layer, prefix, q, k, v):
@@ -256,13 +288,14 @@ class _Builder:
     def model(self, extra_inputs, keeps):
         value, layers = helper.make_tensor_value_info, range(self.config["num_hidden_layers"])
         past, present = ([t % n for n in layers for t in part] for part in (self.names[:2], self.names[2:]))
-        inputs = [value("input_ids", INT64, ["B", "S"]), value("attention_mask", INT64, ["B", "T"])]
+        rows = ["B", self.num_tokens]
+        inputs = [value("input_ids", INT64, rows), value("attention_mask", INT64, ["B", "T"])]
         if self.attention != "gqa":
-            inputs.append(value("position_ids", INT64, ["B", "S"]))
+            inputs.append(value("position_ids", INT64, rows))
         inputs += [value(name, self.cache, ["B", self.kv_heads, "P", self.size]) for name in past]
         inputs += [value(name, INT64, ["B"]) for name in extra_inputs]
         inputs += [] if keeps is None else [value("num_logits_to_keep", INT64, keeps)]
-        outputs = [value("logits", FLOAT, ["B", "S", self.config["vocab_size"]])]
+        outputs = [value("logits", FLOAT, [*rows, self.config["vocab_size"]])]
         outputs += [value(name, self.cache, ["B", self.kv_heads, "T", self.size]) for name in present]
         graph = helper.make_graph(self.parts.nodes, "stock", inputs, outputs, list(self.parts.constants.values()))
         opsets = [helper.make_opsetid("", OPSET), helper.make_opsetid("com.microsoft", 1)]

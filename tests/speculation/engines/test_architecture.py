@@ -10,10 +10,12 @@ from hypothesis import strategies as st
 from speculation.engines.architecture import Architecture
 from speculation.engines.rotary import KINDS, Rotary
 from speculation.errors import PackageError
-from tests.speculation.engines.families import FAMILIES, LLAMA3, YARN, config_of
+from tests.speculation.engines.families import DYNAMIC, FAMILIES, LLAMA3, LONGROPE, YARN, config_of
 
 ENTRIES = sorted(
-    {name for family in FAMILIES for name in config_of(family)} | LLAMA3.keys() | YARN.keys() | {"mscale", "beta_fast"}
+    {name for family in FAMILIES for name in config_of(family)}
+    | {name for scaling in (LLAMA3, YARN, LONGROPE, DYNAMIC) for name in scaling}
+    | {"mscale", "beta_fast"}
 )
 
 
@@ -23,6 +25,11 @@ def refused(family, **overrides):
     with pytest.raises(PackageError) as refusal:
         Architecture.from_config(config)
     return str(refusal.value)
+
+
+def longrope(**entries):
+    """The entries of a configuration whose ``longrope`` has others."""
+    return {"rope_scaling": {**LONGROPE, **entries}}
 
 
 @pytest.mark.parametrize(
@@ -56,17 +63,37 @@ def refused(family, **overrides):
         ("llama", {"rope_scaling": {**LLAMA3, "low_freq_factor": 4.0}}, "low_freq_factor must be below high_freq_factor"),
         ("llama", {"rope_scaling": {**YARN, "original_max_position_embeddings": -24}}, "original_max_position_embeddings"),
         ("llama", {"hidden_size": 1e400}, "no size"),
+        (
+            "llama",
+            {"rope_scaling": LONGROPE},
+            "'longrope' needs original_max_position_embeddings, where short_factor gives way",
+        ),
+        ("llama-longrope", {"original_max_position_embeddings": 1}, "original_max_position_embeddings over 1, not 1"),
+        ("llama-longrope", {"original_max_position_embeddings": -4}, "original_max_position_embeddings over 1, not -4"),
+        ("llama-longrope", {"head_dim": 32}, "short_factor must have 16 entries, half of a head of 32, not 8"),
+        ("llama-longrope", longrope(long_factor=[1.0] * 7), "long_factor must have 8 entries, half of a head of 16, not 7"),
+        ("llama-longrope", longrope(short_factor=[]), "short_factor must have 8 entries, half of a head of 16, not 0"),
+        ("llama-longrope", longrope(short_factor=2.0), "short_factor must be a list of numbers, not 2.0"),
+        ("llama-longrope", longrope(long_factor=[1.0] * 7 + ["2"]), "long_factor must be a list of numbers"),
+        ("llama-longrope", longrope(long_factor=[1.0] * 7 + [0]), "long_factor must hold numbers from 1e-06 to"),
+        ("llama-longrope", longrope(long_factor=[1.0] * 7 + [-2.5]), "long_factor must hold numbers from 1e-06 to"),
+        ("llama-longrope", longrope(short_factor=[1.0] * 7 + [float("nan")]), "short_factor must hold numbers from 1e-06 to"),
+        ("llama-longrope", longrope(short_factor=[1.0] * 7 + [10**400]), "short_factor must hold numbers from 1e-06 to"),
+        ("llama-longrope", longrope(attention_factor=0), "attention_factor must be from 1e-06"),
+        ("llama-longrope", longrope(factor=float("inf")), "factor must be from 1e-06"),
+        ("mistral-dynamic", {"rope_scaling": {"type": "dynamic"}}, "lacks 'factor'"),
+        ("mistral-dynamic", {"original_max_position_embeddings": -24}, "'dynamic' needs positive original_max_position"),
     ],
 )
 def test_a_configuration_that_cannot_be_built_is_refused_with_the_reason(family, overrides, message):
     assert message in refused(family, **overrides)
 
 
-@pytest.mark.parametrize("kind", ["dynamic", "longrope", "su", "mrope", 7])
+@pytest.mark.parametrize("kind", ["su", "ntk", "mrope", 7])
 def test_rotary_kinds_that_are_not_supported_are_refused_with_those_that_are(kind):
     reason = refused("llama", rope_scaling={"rope_type": kind, "factor": 2.0})
     assert repr(kind) in reason
-    assert reason.endswith("supported: default, linear, llama3, yarn")
+    assert reason.endswith("supported: default, linear, llama3, yarn, longrope, dynamic")
 
 
 @pytest.mark.parametrize(
@@ -130,6 +157,43 @@ def test_yarn_lengthens_what_it_turns():
 def test_the_length_that_yarn_gives_can_be_said_otherwise(entries, wanted):
     rotary = Rotary.from_config(config_of("llama", rope_scaling={**YARN, **entries}))
     assert rotary.attention_factor == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(
+    ("entries", "wanted"),
+    [
+        ({}, np.sqrt(1 + np.log(4) / np.log(96))),
+        ({"attention_factor": 0.7}, 0.7),
+        ({"factor": 32.0}, np.sqrt(1 + np.log(32) / np.log(96))),
+        ({"factor": 0.5}, 1.0),
+    ],
+)
+def test_the_length_that_longrope_gives_follows_from_how_far_it_stretches(entries, wanted):
+    rotary = Rotary.from_config(config_of("llama-longrope", **longrope(**entries)))
+    assert rotary.attention_factor == pytest.approx(wanted)
+
+
+def test_longrope_slows_each_pair_by_the_list_of_the_packages_context():
+    """Theta, lists and lengths worked out by hand."""
+    rotary = Rotary(100.0, "longrope", trained_context=40, short_factors=(1.0, 2.0), long_factors=(4.0, 5.0))
+    for context, wanted in ((0, (1, 0.05)), (40, (1, 0.05)), (41, (0.25, 0.02))):
+        np.testing.assert_allclose(rotary.frequencies(4, context), wanted)
+        np.testing.assert_allclose(rotary.tables(3, 4, context)[1][2], np.sin(2 * np.array(wanted)), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("family", "original", "fixed", "longest"),
+    [
+        ("llama", None, 500, 500),
+        ("llama-longrope", 96, 96, 500),
+        ("mistral-dynamic", None, 500, 500),
+        ("mistral-dynamic", 60, 60, 60),
+    ],
+)
+def test_angles_of_dynamic_are_those_of_no_text_beyond_its_original_length(family, original, fixed, longest):
+    changes = {"max_position_embeddings": 500, **({"original_max_position_embeddings": original} if original else {})}
+    found = Architecture.from_config(config_of(family, **changes))
+    assert (found.rotary.fixed_context(500), found.context_length) == (fixed, longest)
 
 
 def test_every_kind_of_rotary_positions_is_in_some_family():

@@ -12,7 +12,7 @@ from speculation.engines import files
 from speculation.engines.exports import ExportFolder
 from speculation.engines.pairs import load_model
 from speculation.errors import PackageError, UnknownNameError
-from tests.speculation.engines.stock_graphs import export_folder, genai_folder, stock_graph
+from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs, stock_graph
 from tests.speculation.engines.tiny import TINY, tiny_pair
 
 GRAPH = "onnx/model.onnx"
@@ -257,9 +257,44 @@ def one_row_of_logits(model):
     model.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 1
 
 
+def with_caches_of(num_tokens):
+    def change(model):
+        for value in model.graph.input:
+            if value.name.startswith("past_key_values."):
+                value.type.tensor_type.shape.dim[2].dim_value = num_tokens
+
+    return change
+
+
+def with_tokens_of_a_run(count):
+    def change(model):
+        model.graph.input[0].type.tensor_type.shape.dim[1].dim_value = count
+
+    return change
+
+
+def with_need_of_a_cache(model):
+    """A graph that looks at the first token of its cache, which may not be there."""
+    zero = helper.make_tensor("the_first", TensorProto.INT64, [], [0])
+    model.graph.initializer.extend([zero, helper.make_tensor("nothing_of_it", TensorProto.FLOAT, [], [0.0])])
+    for node in model.graph.node:
+        node.output[:] = ["logits.before" if name == "logits" else name for name in node.output]
+    model.graph.node.extend(
+        [
+            helper.make_node("Gather", ["past_key_values.0.key", "the_first"], ["first_key"], axis=2),
+            helper.make_node("ReduceSum", ["first_key"], ["first_sum"], keepdims=0),
+            helper.make_node("Mul", ["first_sum", "nothing_of_it"], ["no_sum"]),
+            helper.make_node("Add", ["logits.before", "no_sum"], ["logits"]),
+        ]
+    )
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        (with_caches_of(7), "model.onnx has caches of 7 tokens, always; a number that grows, and may be 0, is right"),
+        (with_tokens_of_a_run(128), r"takes input_ids of shape \[0, 128\]: 128 tokens a run; any number is right, or one"),
+        (with_need_of_a_cache, "cannot be used for two tokens: .*; right is a graph that runs with caches of no tokens"),
         (without_output("logits"), "no output logits"),
         (without_output("present.1.value"), r"no output present.1.value"),
         (without_input("input_ids"), "no input input_ids"),
@@ -317,6 +352,30 @@ def test_a_graph_whose_half_for_later_runs_forgets_is_found_out_by_a_second_run(
     graphs = {"decoder_model_merged.onnx": {"forgets": True}}
     with pytest.raises(PackageError, match="cannot be used"):
         use(export_folder(tmp_path / "merged", graphs=graphs))
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"has_past": False}, "decoder_with_past_model.onnx has no input past_key_values.0.key, .*; a decoder with a cache is"),
+        ({"num_tokens": 3}, r"decoder_with_past_model.onnx takes input_ids of shape \[0, 3\]: 3 tokens a run; any number"),
+        ({"num_tokens": 1, "extra_inputs": ("encoder_states",)}, "inputs that are not known: encoder_states; known: input_ids"),
+    ],
+    ids=str,
+)
+def test_the_half_of_a_decoder_that_goes_on_behind_a_cache_must_be_one(tmp_path, given, said):
+    with pytest.raises(PackageError, match=said):
+        use(export_folder(tmp_path / "split", graphs=split_graphs(**given)))
+
+
+def test_a_half_that_needs_a_cache_to_begin_with_is_refused(tmp_path):
+    path = export_folder(tmp_path / "split", graphs=split_graphs(num_tokens=1))
+    file = path / "onnx" / "decoder_with_past_model.onnx"
+    model = onnx.load(file)
+    with_need_of_a_cache(model)
+    onnx.save(model, file)
+    with pytest.raises(PackageError, match=r"decoder_with_past_model.onnx cannot be used for one token: .*caches of no tokens"):
+        use(path)
 
 
 def test_a_choice_of_halves_that_is_no_truth_value_is_refused(path):
@@ -398,6 +457,7 @@ def weights_by_another_name(path):
         (remove(GRAPH), r"has config.json but no graph; onnx/model.onnx .* is right, found: config.json"),
         (remove("config.json"), r"neither manifest.json, nor config.json, nor genai_config.json, but generation_config.json"),
         (older_form, "decoder graphs of the older form"),
+        (older_form, "decoder_model.onnx, and lacks the one with a past; decoder_with_past_model.onnx must lie beside it"),
         (transformers_5, "an export of transformers 5"),
         (shutil.rmtree, "is not a folder"),
     ],

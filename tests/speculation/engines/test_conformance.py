@@ -15,7 +15,7 @@ from speculation.engines.remote import ALL_LOGPROBS, RemoteEngine, RemoteServer,
 from speculation.engines.remote_routes import ROUTES
 from speculation.engines.stock import StockEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
-from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
 from tests.speculation.engines.tiny import TINY, tiny_package, token_ids
 from tests.support.processor import gives_rows_alike_in_4_bits
 from tests.support.served_model import ServedModel, serving
@@ -23,7 +23,7 @@ from tests.support.served_model import ServedModel, serving
 CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"], 4
 TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
-EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa")
+EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa", "split", "one")
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -42,6 +42,8 @@ def exports(tmp_path_factory):
         "model_gqa_half.onnx": {"attention": "gqa", "cache": HALF},
         "model_turned.onnx": {"attention": "gqa of turned rows"},
         "decoder_model_merged_older.onnx": {},
+        **split_graphs("_split"),
+        **split_graphs("_one", num_tokens=1),
     }
     return ExportFolder(export_folder(folder / "hub", graphs=graphs)), ExportFolder(genai_folder(folder / "genai"))
 
@@ -50,7 +52,8 @@ def of_export(kind, exports):
     hub, genai = exports
     if kind == "genai":
         return genai.engine("genai", SLOTS, 1)
-    own = {"plain": "fp32", "older": "older", "half": "half", "single": "half", "gqa half": "gqa_half", "turned": "turned"}
+    own = {"plain": "fp32", "older": "older", "half": "half", "single": "half", "gqa half": "gqa_half"}
+    own |= {kind: kind for kind in ("turned", "split", "one")}
     variant = own.get(kind, "gqa")
     engine = hub.engine(variant, SLOTS, 1)
     if kind == "gqa alone":

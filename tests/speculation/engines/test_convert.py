@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
+from speculation.engines.adding import Quantisation, add_quantised
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
@@ -85,6 +86,44 @@ def test_yarn_keeps_the_models_own_positions_when_the_context_is_cut(tmp_path, o
     package = made(write_checkpoint(tmp_path / "yarn", config, WEIGHTS), out, context_length=48)
     told = config_of("llama", rope_scaling={**scaling, "factor": 4.0})
     wanted = family_logits(told, WEIGHTS, token_ids(40))
+    assert np.abs(logits_of(package) - wanted).max() < 2e-5 * np.abs(wanted).max()
+
+
+LONGROPE_CONFIG = config_of("llama-longrope", original_max_position_embeddings=32)
+
+
+@pytest.mark.parametrize(("context", "made_for", "num_tokens"), [(None, 32, 20), (32, 32, 20), (33, 33, 40), (384, 384, 40)])
+def test_longrope_takes_its_short_factors_unless_a_longer_context_is_asked_for(tmp_path, out, context, made_for, num_tokens):
+    """By the plain forward of a text of so many tokens, which takes them by the text's length."""
+    checkpoint = write_checkpoint(tmp_path / "longrope", LONGROPE_CONFIG, WEIGHTS)
+    package = made(checkpoint, out, context_length=context, variants=("fp32", "q4"))
+    assert package.context_length == made_for
+    wanted = family_logits(LONGROPE_CONFIG, WEIGHTS, token_ids(num_tokens))[:20]
+    assert np.abs(logits_of(package, num_tokens=20) - wanted).max() < 2e-5 * np.abs(wanted).max()
+    notes = {32: "by short_factor; a context of over 32", 33: "by long_factor, also in texts of up to 32 tokens"}
+    assert notes[min(made_for, 33)] in package.architecture.rotary.note(made_for)
+
+
+def test_a_longrope_package_is_quantised_with_the_factors_of_its_own_context(tmp_path, out):
+    checkpoint = write_checkpoint(tmp_path / "longrope", LONGROPE_CONFIG, WEIGHTS)
+    for context in (32, 64):
+        added, wanted = out.with_name(f"added-{context}"), out.with_name(f"wanted-{context}")
+        made(checkpoint, added, context_length=context)
+        add_quantised(Quantisation(added, "int8"))
+        made(checkpoint, wanted, context_length=context, variants=("fp32", "i8"))
+        assert (added / "onnx/model_i8.onnx").read_bytes() == (wanted / "onnx/model_i8.onnx").read_bytes()
+
+
+def test_dynamic_positions_end_where_angles_would_follow_the_length(tmp_path, out):
+    config = config_of("mistral-dynamic", max_position_embeddings=96, original_max_position_embeddings=60)
+    checkpoint = write_checkpoint(tmp_path / "dynamic", config, WEIGHTS)
+    message = r"from 1 to the model's 60 positions \(dynamic turns plainly up to 60 tokens, .*\), not 61"
+    with pytest.raises(InvalidRequestError, match=message):
+        made(checkpoint, out, context_length=61)
+    assert nothing_is_left(out)
+    package = made(checkpoint, out)
+    assert package.context_length == 60
+    wanted = family_logits(config, WEIGHTS, token_ids(40))
     assert np.abs(logits_of(package) - wanted).max() < 2e-5 * np.abs(wanted).max()
 
 

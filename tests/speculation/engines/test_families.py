@@ -18,7 +18,15 @@ from speculation.engines.base import Chunk
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
-from tests.speculation.engines.families import FAMILIES, config_of, digest_of, family_logits, weights_of, write_checkpoint
+from tests.speculation.engines.families import (
+    CONTEXT,
+    FAMILIES,
+    config_of,
+    digest_of,
+    family_logits,
+    weights_of,
+    write_checkpoint,
+)
 from tests.speculation.engines.record_families import RECORDED, ROWS, TOKENS, logits_by_transformers
 from tests.speculation.engines.test_graph import to_int4, to_int8
 
@@ -36,16 +44,16 @@ def packages(tmp_path_factory):
         if family not in made:
             path, config = tmp_path_factory.mktemp(family), config_of(family)
             write_checkpoint(path / "checkpoint", config, weights_of(config), ml_dtypes.bfloat16)
-            convert(Conversion(path / "checkpoint", path / "package", ("fp32", "q4", "i8")))
+            convert(Conversion(path / "checkpoint", path / "package", ("fp32", "q4", "i8"), CONTEXT))
             made[family] = Package(path / "package")
         return made[family]
 
     return package_of
 
 
-def logits_of(package, variant="fp32"):
+def logits_of(package, variant="fp32", tokens=TOKENS):
     engine = OnnxEngine(package, variant, num_slots=1)
-    return engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))])
+    return engine.extend([Chunk(engine.open(), tokens, len(tokens))])
 
 
 def difference(found, wanted):
@@ -77,8 +85,27 @@ def test_the_graph_agrees_with_transformers_and_with_a_checkpoint_that_it_saved(
     assert difference(logits_of(packages(family)), wanted) < TOLERANCE
     assert len(list(saved.glob("model-*.safetensors"))) > 1
     shutil.copy(path / "tokenizer.json", saved)
-    convert(Conversion(saved, tmp_path / "package"))
+    convert(Conversion(saved, tmp_path / "package", context_length=CONTEXT))
     assert difference(logits_of(Package(tmp_path / "package")), wanted) < TOLERANCE
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_longrope_package_is_what_transformers_computes_of_all_texts_on_its_side_of_the_original_length(tmp_path):
+    """There the list of factors follows the text's length, here the package's context: 32 tokens take the long one in a package
+    of 33."""
+    pytest.importorskip("transformers", reason="transformers is not installed")
+    checkpoint = tmp_path / "checkpoint"
+    config = config_of("qwen2-longrope-long")
+    write_checkpoint(checkpoint, config, weights_of(config))
+    packages = {}
+    for context in (32, 33):
+        convert(Conversion(checkpoint, tmp_path / str(context), context_length=context))
+        packages[context] = Package(tmp_path / str(context))
+    within, beyond = (logits_by_transformers(checkpoint, tokens=TOKENS[:count]) for count in (32, 33))
+    assert difference(logits_of(packages[32], tokens=TOKENS[:32]), within) < TOLERANCE
+    assert difference(logits_of(packages[33], tokens=TOKENS[:33]), beyond) < TOLERANCE
+    assert difference(logits_of(packages[33], tokens=TOKENS[:32]), within) > SEEN
+    assert difference(logits_of(packages[33], tokens=TOKENS[:32]), beyond[:32]) < TOLERANCE
 
 
 @pytest.mark.parametrize("family", WINDOWED)

@@ -14,7 +14,7 @@ from speculation.engines.pairs import load_model, models_of, pair_of
 from speculation.engines.random import RandomEngine
 from speculation.engines.tokenizer_files import difference, meaning_of
 from speculation.errors import EngineError, InvalidRequestError, PackageError
-from tests.speculation.engines.stock_graphs import export_folder, genai_folder
+from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs
 from tests.speculation.engines.tiny import tiny_package, tiny_pair, tiny_tokenizer
 
 
@@ -215,6 +215,13 @@ def test_variants_are_the_graphs_that_are_there(tmp_path):
     graphs = ("model.onnx", "model_q4f16.onnx", "model_int8.onnx", "model_quantized.onnx", "decoder_model.onnx", "notes.onnx")
     path = export_folder(tmp_path, graphs={name: {} for name in graphs})
     assert set(load_model(path).variants) == {"fp32", "q4f16", "int8", "quantized"}
+
+
+def test_of_a_variants_graphs_one_that_is_whole_goes_before_the_half_of_a_split_one(tmp_path):
+    graphs = {"decoder_model_merged.onnx": {}, **split_graphs(), **split_graphs("_quantized")}
+    found = load_model(export_folder(tmp_path, graphs=graphs)).graphs
+    names = {"fp32": "decoder_model_merged", "quantized": "decoder_with_past_model_quantized"}
+    assert found == {variant: f"onnx/{name}.onnx" for variant, name in names.items()}
 
 
 @pytest.mark.parametrize("subfolder", ["onnx", ""])

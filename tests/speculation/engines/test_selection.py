@@ -7,7 +7,7 @@ import pytest
 from speculation.engines.selection import files_of
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
-from tests.speculation.engines.stock_graphs import export_folder, genai_folder
+from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs
 
 CONFIG = config_of("smollm")
 OTHERS = ("README.md", "pytorch_model.bin", "model.gguf", "onnx/model_q4.txt", "training/optimizer.pt")
@@ -30,6 +30,11 @@ def test_of_an_export_the_graphs_that_were_asked_for_are_taken(tmp_path):
         chosen(tmp_path, "q5")
     with pytest.raises(InvalidRequestError, match="taken alone"):
         chosen(tmp_path, "q4", "elsewhere")
+
+
+def test_of_a_split_decoder_the_half_with_a_past_is_taken(tmp_path):
+    export_folder(tmp_path, graphs=split_graphs())
+    assert [name for name in chosen(tmp_path) if name.endswith(".onnx")] == ["onnx/decoder_with_past_model.onnx"]
 
 
 def test_files_that_a_graph_names_go_with_it(tmp_path):

@@ -14,7 +14,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import RUN_ROWS, StockEngine
 from speculation.errors import PackageError
-from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
 from tests.speculation.engines.tiny import reference_logits, tiny_package, token_ids
 
 LENGTH = 70
@@ -28,6 +28,11 @@ GRAPHS = {
     "decoder_model_merged_older.onnx": {},
     "model_quantized.onnx": {"shares_a_scale": True},
     "model_quantized_gqa.onnx": {"shares_a_scale": True, "attention": "gqa"},
+    **split_graphs("_split"),
+    **split_graphs("_split_gqa", attention="gqa"),
+    **split_graphs("_one", num_tokens=1),
+    **split_graphs("_one_gqa", num_tokens=1, attention="gqa"),
+    **split_graphs("_ahead", sees_ahead=True),
 }
 LONG = {"max_position_embeddings": 600, "num_hidden_layers": 1}
 
@@ -36,6 +41,13 @@ class OneRowStock(StockEngine):
     """The engine without its even rows."""
 
     _rows_multiple = 1
+
+
+class ManyRowsStock(StockEngine):
+    """The engine without its look at what rows see."""
+
+    def _one_row_since(self):
+        return ""
 
 
 class OneRowRagged(RaggedEngine):
@@ -68,7 +80,19 @@ def alone(hub, variant, kind=StockEngine, num_slots=4):
 
 @pytest.mark.parametrize(
     ("variant", "tolerance"),
-    [("fp32", 1e-4), ("gqa", 1e-4), ("turned", 1e-4), ("older", 1e-4), ("half", 0.02), ("gqa_half", 0.05)],
+    [
+        ("fp32", 1e-4),
+        ("gqa", 1e-4),
+        ("turned", 1e-4),
+        ("older", 1e-4),
+        ("half", 0.02),
+        ("gqa_half", 0.05),
+        ("split", 1e-4),
+        ("split_gqa", 1e-4),
+        ("one", 1e-4),
+        ("one_gqa", 1e-4),
+        ("ahead", 1e-4),
+    ],
 )
 def test_an_export_is_the_model_that_the_packed_graph_is(hub, package, variant, tolerance):
     found = logits_of(hub.engine(variant, 2, 1))
@@ -101,7 +125,24 @@ def test_a_window_that_only_genai_knows_of_bounds_the_context(tmp_path):
         ExportFolder(path)
 
 
-@pytest.mark.parametrize("variant", ["fp32", "older", "gqa", "turned", "half", "gqa_half"])
+def test_without_a_look_at_what_rows_see_a_half_without_a_mask_is_another_model(hub, package):
+    """The half that goes on behind a cache was traced with one token, which sees all there is."""
+    assert np.abs(logits_of(alone(hub, "ahead", ManyRowsStock)) - reference_logits(package, TOKENS)).max() > 0.1
+
+
+def test_of_a_split_decoder_the_half_with_a_past_is_all_that_is_read(tmp_path, package):
+    whole = ExportFolder(export_folder(tmp_path / "whole", graphs=split_graphs()))
+    assert (whole.variants, whole.graphs["fp32"]) == (("fp32",), "onnx/decoder_with_past_model.onnx")
+    digest = whole.digest
+    (whole.path / "onnx" / "decoder_model.onnx").unlink()
+    half = ExportFolder(whole.path)
+    assert half.digest == digest
+    assert np.abs(logits_of(half.engine("fp32", 2, 1)) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
+@pytest.mark.parametrize(
+    "variant", ["fp32", "older", "gqa", "turned", "half", "gqa_half", "split", "split_gqa", "one", "one_gqa", "ahead"]
+)
 def test_an_export_is_exact_in_either_way(hub, variant):
     for engine in (hub.engine(variant, 4, 1), alone(hub, variant)):
         found = self_test.run(engine)
@@ -154,6 +195,11 @@ def test_what_is_not_exact_and_cannot_be_is_reported(hub):
         ("fp32", "each session is run alone, since 0 of 2 layers have their attention in one GroupQueryAttention node"),
         ("gqa", "sessions share passes, since its attention nodes take lengths"),
         ("turned", "sessions share passes, since its attention nodes take lengths"),
+        ("split", "each session is run alone, since 0 of 2 layers have their attention in one GroupQueryAttention node"),
+        ("split_gqa", "sessions share passes, since its attention nodes take lengths"),
+        ("one", "each token is run alone, since its graph takes one token a run"),
+        ("one_gqa", "each token is run alone, since its graph takes one token a run"),
+        ("ahead", "each token is run alone, since rows of its graph see what stands behind them"),
     ],
 )
 def test_the_log_says_in_one_line_which_way_was_taken_and_why(hub, variant, said, caplog):
