@@ -154,6 +154,7 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
     constants = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value for value in model.graph.input if value.name not in constants}
     names = facts.names
+    _check_row_count(inputs, path, names)
     missing = sorted({names.input_ids, *past} - inputs.keys())
     require(not missing, f"{path} has no input {_shown(missing)}; a decoder with a cache is needed (text-generation-with-past)")
     known = (names.input_ids, names.attention_mask, names.position_ids, names.num_logits_to_keep, names.use_cache_branch)
@@ -162,6 +163,14 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
         not unknown, f"{path} has inputs that are not known: {_shown(unknown)}; known: {', '.join(known)} and {past[0]} ..."
     )
     return inputs
+
+
+def _check_row_count(inputs: Mapping[str, Any], path: Path, names: Names) -> None:
+    """A decoder that was traced with a step of one token takes no other number."""
+    shape = [dim.dim_value for dim in inputs[names.input_ids].type.tensor_type.shape.dim] if names.input_ids in inputs else []
+    count = shape[1] if len(shape) == 2 else 0
+    right = "one for any number is needed (transformers: OnnxConfig(dynamic=True) and multi_token_decode=True)"
+    require(not count, f"{path} takes {count} tokens a run, and no other number; {right}")
 
 
 def _check_outputs(model: Any, path: Path, facts: ExportFacts, present: tuple[str, ...]) -> None:

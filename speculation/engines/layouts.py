@@ -13,12 +13,13 @@ from speculation.engines.manifest import CONFIG, INDEX, MANIFEST, PAIR, TOKENIZE
 from speculation.errors import PackageError
 
 GENAI_CONFIG = "genai_config.json"
+EXPORT_MANIFEST = "export.json"
 GRAPH_FOLDERS = ("onnx", "")
 GRAPH_NAMES = tuple(re.compile(rf"{stem}(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx") for stem in ("model", "decoder_model_merged"))
 """What exports call their graphs now, and what they called them; where both are there, the first of a variant is taken."""
 PLAIN_VARIANT = "fp32"
 SHOWN_FILES = 8
-OTHER_TOOLS = {PAIR, "export.json"}
+OTHER_TOOLS = {PAIR, EXPORT_MANIFEST}
 """Files of folders that are something else, whatever lies beside them."""
 
 
@@ -28,6 +29,7 @@ class Layout(enum.Enum):
     PACKAGE = "package"
     HUGGING_FACE = "hugging-face"
     GENAI = "genai"
+    TRANSFORMERS_EXPORT = "transformers-export"
     CHECKPOINT = "checkpoint"
 
 
@@ -36,12 +38,15 @@ def layout_of(path: Path) -> Layout:
     require(path.is_dir(), f"{path} is not a folder; a model is a folder, such as one that was downloaded from a model hub")
     if (path / MANIFEST).is_file():
         return Layout.PACKAGE
-    graphs, is_genai = graph_files(path).values(), (path / GENAI_CONFIG).is_file()
-    # Some repositories carry a configuration for onnxruntime-genai beside graphs in onnx/, which it does not describe.
-    if (path / CONFIG).is_file() and graphs and not (is_genai and all("/" not in graph for graph in graphs)):
+    graphs, is_genai, is_exported = graph_files(path).values(), (path / GENAI_CONFIG).is_file(), _is_transformers_export(path)
+    # Some repositories carry a configuration of another tool beside graphs in onnx/, which it does not describe.
+    is_described = (is_genai or is_exported) and all("/" not in graph for graph in graphs)
+    if (path / CONFIG).is_file() and graphs and not is_described:
         return _with_tokenizer(path, Layout.HUGGING_FACE)
     if is_genai:
         return _with_tokenizer(path, Layout.GENAI)
+    if (path / CONFIG).is_file() and is_exported:
+        return _with_tokenizer(path, Layout.TRANSFORMERS_EXPORT)
     if {CONFIG} < (names := set(_names(path))) and names & {WEIGHTS, INDEX} and not names & OTHER_TOOLS:
         return _with_tokenizer(path, Layout.CHECKPOINT)
     raise PackageError(f"{path} is no model that can be loaded: {_advice(path)}")
@@ -50,6 +55,8 @@ def layout_of(path: Path) -> Layout:
 def only_describes(path: Path) -> bool:
     """Whether a folder says what a model is, in ``config.json`` and ``tokenizer.json``, and has nothing to run."""
     if any((path / name).exists() for name in (MANIFEST, PAIR, GENAI_CONFIG, WEIGHTS, INDEX)) or graph_files(path):
+        return False
+    if _is_transformers_export(path):
         return False
     return all((path / name).is_file() for name in (CONFIG, TOKENIZER))
 
@@ -71,6 +78,11 @@ def graphs_among(names: Iterable[str]) -> Mapping[str, str]:
     return found
 
 
+def _is_transformers_export(path: Path) -> bool:
+    """Whether ``transformers`` 5 exported to ONNX here; it writes the same list of what it made for other formats."""
+    return (path / EXPORT_MANIFEST).is_file() and any(name.endswith(".onnx") for name in _names(path))
+
+
 def _with_tokenizer(path: Path, layout: Layout) -> Layout:
     is_there = (path / TOKENIZER).exists()
     require(is_there, f"{path} has no {TOKENIZER}; copy the one of the model it was exported from")
@@ -81,8 +93,9 @@ def _advice(path: Path) -> str:
     names = _names(path)
     if PAIR in names:
         return f"it holds {PAIR}, so it is a pair: give it as the pair, or give one of its halves"
-    if "export.json" in names:
-        return "it is an export of transformers 5 (export.json), whose cache is of another kind; export with optimum instead"
+    if EXPORT_MANIFEST in names:
+        lacks = f"no {CONFIG}" if CONFIG not in names else "no .onnx graph"
+        return f"it is an export of transformers 5 ({EXPORT_MANIFEST}) with {lacks}; export it with OnnxExporter"
     if any("decoder" in name and name.endswith(".onnx") for folder in GRAPH_FOLDERS for name in _names(path / folder)):
         return "it has decoder graphs of the older form, one with and one without a past; export it again into one model.onnx"
     if CONFIG not in names:
