@@ -27,7 +27,7 @@ CACHE = "DynamicCache"
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a graph calls its inputs and outputs; ``%d`` stands for the layer."""
+    """What a graph calls its inputs and outputs; ``%d`` stands for the layer. ``window``: that of a layer, which few take."""
 
     input_ids: str = "input_ids"
     attention_mask: str = "attention_mask"
@@ -37,6 +37,7 @@ class Names:
     past: tuple[str, str] = ("past_key_values.%d.key", "past_key_values.%d.value")
     present: tuple[str, str] = ("present.%d.key", "present.%d.value")
     logits: str = "logits"
+    window: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +52,7 @@ class ExportFacts:
     context_length: int
     end_token_ids: tuple[int, ...]
     names: Names
+    window: int | None = None
 
     def __post_init__(self) -> None:
         most = f"more than the {MAX_VOCABULARY_SIZE} that are served"
@@ -107,12 +109,15 @@ def transformers_graph(manifest: Any) -> tuple[str, str]:
     return component, file
 
 
-def transformers_facts(manifest: Any, described: ExportFacts) -> ExportFacts:
-    """The facts of ``config.json``, and what the graph of ``export.json`` calls its caches. Raises ``PackageError``."""
+def transformers_facts(manifest: Any, config: Any, generation: Any) -> ExportFacts:
+    """Those of ``hugging_face_facts``, and what the graph of ``export.json`` calls its caches. Raises ``PackageError``."""
     component, entry = _component(manifest)
     cache = _cache_name(entry, f"{EXPORT_MANIFEST}: components.{component}.metadata")
     past, present = ((f"{end}.{cache}.layers.%d.keys", f"{end}.{cache}.layers.%d.values") for end in ("input", "output"))
-    return replace(described, names=Names(past=past, present=present))
+    # A layer with a window keeps it as a tensor beside its keys and values, so it became an input, whether it is used or not.
+    names = Names(past=past, present=present, window=f"input.{cache}.layers.%d._sliding_window_tensor")
+    facts = hugging_face_facts(config, generation)
+    return replace(facts, names=names, window=_size(config, CONFIG, ("sliding_window",)))
 
 
 def _component(manifest: Any) -> tuple[str, Mapping[str, Any]]:

@@ -19,7 +19,7 @@ from speculation.engines.files import CONFIG_LIMIT_BYTES, confined, read_bounded
 from speculation.engines.generation_defaults import generation_defaults
 from speculation.engines.layouts import EXPORT_MANIFEST, GENAI_CONFIG, Layout, graph_files, layout_of
 from speculation.engines.providers import Provider
-from speculation.engines.published import PublishedFolder, described_facts
+from speculation.engines.published import PublishedFolder, configurations, described_facts
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import StockEngine
 from speculation.engines.surgery import CannotBeRaggedError
@@ -116,8 +116,7 @@ class ExportFolder(PublishedFolder):
         if self.layout is Layout.GENAI:
             file, facts = genai_facts(read_bounded_json(confined(path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES))
             return {GENAI_VARIANT: file}, facts
-        facts = described_facts(path)
         if self.layout is Layout.TRANSFORMERS_EXPORT:
             manifest = read_bounded_json(confined(path, EXPORT_MANIFEST, "model"), CONFIG_LIMIT_BYTES)
-            return dict([transformers_graph(manifest)]), transformers_facts(manifest, facts)
-        return graph_files(path), facts
+            return dict([transformers_graph(manifest)]), transformers_facts(manifest, *configurations(path))
+        return graph_files(path), described_facts(path)
