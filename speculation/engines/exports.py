@@ -1,5 +1,4 @@
-"""A model as others publish it: a folder of the Hugging Face hub with ONNX graphs in it, or one that onnxruntime-genai or
-``transformers`` 5 exported.
+"""A model as others publish it: ONNX graphs as the Hugging Face hub has them, of onnxruntime-genai or of ``transformers`` 5.
 
 ``docs/models.md`` tells what loads and what is refused. Nothing lies beside these files that could vouch for them, so the
 digest is computed from what is there.

@@ -43,7 +43,7 @@ SHARED = [export for export in EXPORTS if ".genai-" in export]
 WINDOW = 16
 TOLERANCE = {"fp32": 1e-5, "fused": 1e-5, "fp16": 0.02}
 OWN_TOLERANCE = {"gemma-tied.genai-fp32": 2e-3}
-"""That exporter has another curve for Gemma's activation: the one with erf, where the model has the one with tanh."""
+"""That exporter rounds the root of the width, by which Gemma multiplies its embeddings, to two decimals."""
 LEAST_CORRELATION = 0.8
 """Of logits of rounded weights, which were drawn without any structure that rounding could spare."""
 MAY_NEED_TO_RUN_SINGLY = [f"llama-tied.{made}" for made in ("optimum-fp16", "optimum-quantized", "transformers-fp16")]
@@ -56,7 +56,7 @@ LAWFUL = (
     "llama.transformers-fused",
     "qwen2-tied.converted",
 )
-"""One of each exporter and form. All laws over all exports take some twenty times as long."""
+"""One of each exporter and form. All laws over all exports take some six times as long."""
 SLOTS, LIMIT_S = 4, 60
 LAWS = {name: law for name, law in vars(test_conformance).items() if name.startswith("test_")}
 globals().update(LAWS)
