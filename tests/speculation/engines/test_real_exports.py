@@ -4,6 +4,7 @@ laws of an engine, to the logits that `transformers` computed in float32, and se
 Nothing of an exporter is needed here. A difference is relative to the largest logit.
 """
 
+import functools
 import json
 import tarfile
 
@@ -51,12 +52,12 @@ LAWFUL = (
     "qwen3-tied.genai-fp32",
     "llama.genai-int4",
     "mistral-window.optimum-fp32",
-    "llama-tied.optimum-fp16",
     "phi3.transformers-fp32",
+    "llama-tied.transformers-fp16",
     "llama.transformers-fused",
     "qwen2-tied.converted",
 )
-"""One of each exporter and form. All laws over all exports take some six times as long."""
+"""One of each exporter and form, to be quick."""
 SLOTS, LIMIT_S = 4, 60
 LAWS = {name: law for name, law in vars(test_conformance).items() if name.startswith("test_")}
 globals().update(LAWS)
@@ -111,17 +112,17 @@ def length_of(export):
 
 
 @pytest.fixture(scope="module")
-def found(folders):
+def loaded(folders):
+    """A function from an export to its engine, loaded once."""
+    return functools.cache(lambda export: engine_of(folders, export))
+
+
+@pytest.fixture(scope="module")
+def found(loaded):
     """A function from an export to its logits of both texts, computed once."""
-    known = {}
-
-    def logits_of(export):
-        if export not in known:
-            engine = engine_of(folders, export)
-            known[export] = np.stack([fed(engine, tokens[: length_of(export)]) for tokens in token_ids()])
-        return known[export]
-
-    return logits_of
+    return functools.cache(
+        lambda export: np.stack([fed(loaded(export), tokens[: length_of(export)]) for tokens in token_ids()])
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,19 +162,18 @@ def test_how_far_each_exporter_is_from_transformers(found, recorded, record_prop
         maker = export if export in OWN_TOLERANCE else maker
         apart.setdefault(maker, []).append(difference(found(export), recorded[family][:, : length_of(export)]))
     for maker, each in apart.items():
-        record_property("summary", f"{maker}: {max(each):.1e} of the largest logit at most, {len(each)} checkpoints")
+        record_property("summary", f"{maker}: {max(each):.1e} of the largest logit at most, {len(each)} exports")
     assert all(max(each) < 1 for each in apart.values())
 
 
 @pytest.mark.parametrize("export", EXPORTS)
-def test_an_export_goes_the_way_that_its_attention_allows(folders, export):
-    assert type(engine_of(folders, export)) is (RaggedEngine if export in SHARED else StockEngine)
+def test_an_export_goes_the_way_that_its_attention_allows(loaded, export):
+    assert type(loaded(export)) is (RaggedEngine if export in SHARED else StockEngine)
 
 
 @pytest.mark.parametrize("export", [*EXPORTS, *(f"{family}.converted" for family in CONVERTED)])
-def test_every_export_is_exact(folders, export):
-    engine = engine_of(folders, export)
-    found = (self_test.make_exact if export in MAY_NEED_TO_RUN_SINGLY else self_test.run)(engine)
+def test_every_export_is_exact(loaded, export):
+    found = (self_test.make_exact if export in MAY_NEED_TO_RUN_SINGLY else self_test.run)(loaded(export))
     assert found.is_exact or (export in IN_4 and not gives_rows_alike_in_4_bits()), found.details
 
 
