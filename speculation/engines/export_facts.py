@@ -1,13 +1,13 @@
-"""What the configuration beside an exported graph says of it, in our words: ``config.json``, or ``genai_config.json``."""
+"""What lies beside an exported graph and tells of it, in our words: ``config.json``, ``genai_config.json``, ``export.json``."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from speculation.engines.files import require
-from speculation.engines.layouts import GENAI_CONFIG
+from speculation.engines.layouts import EXPORT_MANIFEST, GENAI_CONFIG
 from speculation.engines.manifest import CONFIG
 from speculation.errors import PackageError
 from speculation.truncation import MAX_VOCABULARY_SIZE
@@ -19,11 +19,15 @@ KV_HEADS = ("num_key_value_heads", "num_kv_heads")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
 POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
 END_TOKEN = "eos_token_id"
+COMPONENTS = ("decode", "model")
+"""Graphs of ``transformers`` that go on behind a cache: of an export for generation, and of one of a forward with a cache."""
+CACHE = "DynamicCache"
+"""The only one that grows with the text, as ours do."""
 
 
 @dataclass(frozen=True, slots=True)
 class Names:
-    """What a graph calls its inputs and outputs; ``%d`` stands for the layer."""
+    """What a graph calls its inputs and outputs; ``%d`` stands for the layer. ``window``: that of a layer, which few take."""
 
     input_ids: str = "input_ids"
     attention_mask: str = "attention_mask"
@@ -33,6 +37,7 @@ class Names:
     past: tuple[str, str] = ("past_key_values.%d.key", "past_key_values.%d.value")
     present: tuple[str, str] = ("present.%d.key", "present.%d.value")
     logits: str = "logits"
+    window: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +52,7 @@ class ExportFacts:
     context_length: int
     end_token_ids: tuple[int, ...]
     names: Names
+    window: int | None = None
 
     def __post_init__(self) -> None:
         most = f"more than the {MAX_VOCABULARY_SIZE} that are served"
@@ -92,6 +98,45 @@ def genai_facts(config: Any) -> tuple[str, ExportFacts]:
         end_token_ids=_end_tokens(model.get(END_TOKEN), GENAI_CONFIG),
         names=_genai_names(decoder),
     )
+
+
+def transformers_graph(manifest: Any) -> tuple[str, str]:
+    """Name and file of the graph that goes on behind a cache, from ``export.json``. Raises ``PackageError``."""
+    component, entry = _component(manifest)
+    file = entry.get("file")
+    if not isinstance(file, str):
+        raise PackageError(f"{EXPORT_MANIFEST}: components.{component}.file is {file!r}; the name of a graph is right")
+    return component, file
+
+
+def transformers_facts(manifest: Any, config: Any, generation: Any) -> ExportFacts:
+    """Those of ``hugging_face_facts``, and what the graph of ``export.json`` calls its caches. Raises ``PackageError``."""
+    component, entry = _component(manifest)
+    cache = _cache_name(entry, f"{EXPORT_MANIFEST}: components.{component}.metadata")
+    past, present = ((f"{end}.{cache}.layers.%d.keys", f"{end}.{cache}.layers.%d.values") for end in ("input", "output"))
+    # A layer with a window keeps it as a tensor beside its keys and values, so it became an input, whether it is used or not.
+    names = Names(past=past, present=present, window=f"input.{cache}.layers.%d._sliding_window_tensor")
+    facts = hugging_face_facts(config, generation)
+    return replace(facts, names=names, window=_size(config, CONFIG, ("sliding_window",)))
+
+
+def _component(manifest: Any) -> tuple[str, Mapping[str, Any]]:
+    components = _object(_object(manifest, EXPORT_MANIFEST).get("components"), f"{EXPORT_MANIFEST}: components")
+    name = next((name for name in COMPONENTS if name in components), "")
+    found = ", ".join(sorted(components)) or "none"
+    needed = f"{' or '.join(COMPONENTS)} is needed, as export_for_generation makes it"
+    require(bool(name), f"{EXPORT_MANIFEST}: an export of transformers 5 with the components {found}; {needed}")
+    return name, _object(components[name], f"{EXPORT_MANIFEST}: components.{name}")
+
+
+def _cache_name(entry: Mapping[str, Any], where: str) -> str:
+    """The argument that was a growing cache when the graph was traced."""
+    arguments = _object(_object(entry.get("metadata"), where).get("kwargs"), f"{where}.kwargs")
+    kinds = {name: kind.get("container") for name, kind in arguments.items() if isinstance(kind, dict)}
+    names = [name for name, kind in kinds.items() if kind == CACHE and name.isidentifier()]
+    found = ", ".join(str(kind) for kind in kinds.values() if kind) or "none"
+    require(len(names) == 1, f"{where}.kwargs has caches of another kind: {found}; one {CACHE} is right")
+    return names[0]
 
 
 def _genai_context(model: Mapping[str, Any], decoder: Mapping[str, Any]) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
@@ -85,7 +86,7 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     small = {name: _token_type(value, path) for name, value in inputs.items() if name not in past}
     if switch is not None:
         small[switch.name] = _switch_type(switch, path)
-    fixed = _fixed_inputs(inputs, facts.names, small)
+    fixed = _fixed_inputs(inputs, facts, small)
     return ExportedGraph(
         path=path,
         model=model,
@@ -156,8 +157,8 @@ def _check_domains(model: Any, path: Path) -> None:
 
 def _check_layers(model: Any, path: Path, facts: ExportFacts) -> None:
     """Before a name is made for each layer that the configuration speaks of. Without any cache another refusal says more."""
-    beginnings = tuple({template.split("%")[0] for template in facts.names.past})
-    num_caches = sum(value.name.startswith(beginnings) for value in model.graph.input)
+    patterns = [re.escape(template).replace("%d", r"\d+") for template in facts.names.past]
+    num_caches = sum(any(re.fullmatch(pattern, value.name) for pattern in patterns) for value in model.graph.input)
     says = f"{path} has caches for {num_caches / 2:g} layers; {facts.source} says {facts.num_layers}"
     require(num_caches == 2 * facts.num_layers or (num_caches == 0 and facts.num_layers <= MOST_LAYERS), says)
 
@@ -174,7 +175,7 @@ def _checked_inputs(model: Any, path: Path, facts: ExportFacts, past: tuple[str,
     missing = sorted({names.input_ids, *past} - inputs.keys())
     require(not missing, f"{path} has no input {_shown(missing)}; a decoder with a cache is needed (text-generation-with-past)")
     known = (names.input_ids, names.attention_mask, names.position_ids, names.num_logits_to_keep, names.use_cache_branch)
-    unknown = sorted(inputs.keys() - {*known, *past})
+    unknown = sorted(inputs.keys() - {*known, *past, *_window_names(facts)})
     require(
         not unknown, f"{path} has inputs that are not known: {_shown(unknown)}; known: {', '.join(known)} and {past[0]} ..."
     )
@@ -185,7 +186,8 @@ def _tokens_of_a_run(value: Any, path: Path) -> int:
     """How many tokens a run takes; 0 for any number."""
     shape = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
     count = shape[1] if len(shape) == 2 else 0
-    require(count < 2, f"{path} takes {value.name} of shape {shape}: {count} tokens a run; any number is right, or one")
+    right = "any number is right, or one (transformers: OnnxConfig(dynamic=True) and multi_token_decode=True)"
+    require(count < 2, f"{path} takes {value.name} of shape {shape}: {count} tokens a run; {right}")
     return count
 
 
@@ -244,12 +246,20 @@ def _switch_type(value: Any, path: Path) -> type[Any]:
     return np.bool_
 
 
-def _fixed_inputs(inputs: Mapping[str, Any], names: Names, types: Mapping[str, type[Any]]) -> dict[str, NDArray[Any]]:
-    """Newer exports ask how many of the last logits are wanted, where 0 stands for all: a number, or an array of one."""
-    name = names.num_logits_to_keep
-    if name not in inputs:
-        return {}
-    return {name: np.zeros([1] * len(inputs[name].type.tensor_type.shape.dim), types[name])}
+def _fixed_inputs(inputs: Mapping[str, Any], facts: ExportFacts, types: Mapping[str, type[Any]]) -> dict[str, NDArray[Any]]:
+    """Newer exports ask how many of the last logits are wanted, where 0 stands for all, and some for the window of each layer:
+    a number, or an array of one."""
+    values = {facts.names.num_logits_to_keep: 0} | dict.fromkeys(_window_names(facts), facts.window or 0)
+    return {
+        name: np.full([1] * len(inputs[name].type.tensor_type.shape.dim), value, types[name])
+        for name, value in values.items()
+        if name in inputs
+    }
+
+
+def _window_names(facts: ExportFacts) -> list[str]:
+    """Inputs that may ask for the window, where the configuration says one."""
+    return [facts.names.window % layer for layer in range(facts.num_layers)] if facts.window and facts.names.window else []
 
 
 def _is_pointer(path: Path) -> bool:

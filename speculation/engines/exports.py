@@ -1,4 +1,4 @@
-"""A model as others publish it: a folder of the Hugging Face hub with ONNX graphs in it, or one of onnxruntime-genai.
+"""A model as others publish it: ONNX graphs as the Hugging Face hub has them, of onnxruntime-genai or of ``transformers`` 5.
 
 ``docs/models.md`` tells what loads and what is refused. Nothing lies beside these files that could vouch for them, so the
 digest is computed from what is there.
@@ -12,13 +12,13 @@ from functools import cached_property
 from pathlib import Path
 
 from speculation.engines.base import Engine, EngineDescription
-from speculation.engines.export_facts import ExportFacts, genai_facts
+from speculation.engines.export_facts import ExportFacts, genai_facts, transformers_facts, transformers_graph
 from speculation.engines.exported_graph import ExportedGraph, external_ranges, num_parameters, read_exported
-from speculation.engines.files import confined, read_bounded_json, read_graph, require
+from speculation.engines.files import CONFIG_LIMIT_BYTES, confined, read_bounded_json, read_graph, require
 from speculation.engines.generation_defaults import generation_defaults
-from speculation.engines.layouts import GENAI_CONFIG, Layout, graph_files, layout_of
+from speculation.engines.layouts import EXPORT_MANIFEST, GENAI_CONFIG, Layout, graph_files, layout_of
 from speculation.engines.providers import Provider
-from speculation.engines.published import PublishedFolder, described_facts
+from speculation.engines.published import PublishedFolder, configurations, described_facts
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import StockEngine
 from speculation.engines.surgery import CannotBeRaggedError
@@ -38,7 +38,7 @@ class ExportFolder(PublishedFolder):
 
     def __init__(self, path: Path) -> None:
         self.layout = layout_of(path)
-        is_export = self.layout in (Layout.HUGGING_FACE, Layout.GENAI)
+        is_export = self.layout in (Layout.HUGGING_FACE, Layout.GENAI, Layout.TRANSFORMERS_EXPORT)
         require(is_export, f"{path} is a {self.layout.value}; it is no export")
         self.graphs, facts = self._described(path)
         super().__init__(path, facts)
@@ -57,6 +57,7 @@ class ExportFolder(PublishedFolder):
     def digest(self) -> str:
         """SHA-256 over the SHA-256 of each file that is read: configurations, tokenizer, graphs and their weights."""
         names = {GENAI_CONFIG} if (self.path / GENAI_CONFIG).is_file() else set()
+        names |= {EXPORT_MANIFEST} if self.layout is Layout.TRANSFORMERS_EXPORT else set()
         for graph in self.graphs.values():
             names |= {graph, *external_ranges(self.path, graph, read_graph(confined(self.path, graph, "model")))}
         return self._digest_over(names)
@@ -112,4 +113,7 @@ class ExportFolder(PublishedFolder):
         if self.layout is Layout.GENAI:
             file, facts = genai_facts(read_bounded_json(confined(path, GENAI_CONFIG, "model"), GENAI_CONFIG_LIMIT_BYTES))
             return {GENAI_VARIANT: file}, facts
+        if self.layout is Layout.TRANSFORMERS_EXPORT:
+            manifest = read_bounded_json(confined(path, EXPORT_MANIFEST, "model"), CONFIG_LIMIT_BYTES)
+            return dict([transformers_graph(manifest)]), transformers_facts(manifest, *configurations(path))
         return graph_files(path), described_facts(path)

@@ -13,6 +13,7 @@ from speculation.engines.manifest import CONFIG, INDEX, MANIFEST, PAIR, TOKENIZE
 from speculation.errors import PackageError
 
 GENAI_CONFIG = "genai_config.json"
+EXPORT_MANIFEST = "export.json"
 GRAPH_FOLDERS = ("onnx", "")
 FIRST, WITH_PAST = "decoder_model", "decoder_with_past_model"
 """The two graphs of a decoder that was split: one begins a text, the other one goes on behind a cache, and with an empty cache
@@ -22,7 +23,7 @@ GRAPH_NAMES = tuple(re.compile(rf"{stem}(?:_(?P<variant>[A-Za-z0-9_]+))?\.onnx")
 """What exports call their graphs now, and what they called them; where several are there, the first of a variant is taken."""
 PLAIN_VARIANT = "fp32"
 SHOWN_FILES = 8
-OTHER_TOOLS = {PAIR, "export.json"}
+OTHER_TOOLS = {PAIR, EXPORT_MANIFEST}
 """Files of folders that are something else, whatever lies beside them."""
 
 
@@ -32,6 +33,7 @@ class Layout(enum.Enum):
     PACKAGE = "package"
     HUGGING_FACE = "hugging-face"
     GENAI = "genai"
+    TRANSFORMERS_EXPORT = "transformers-export"
     CHECKPOINT = "checkpoint"
 
 
@@ -40,12 +42,15 @@ def layout_of(path: Path) -> Layout:
     require(path.is_dir(), f"{path} is not a folder; a model is a folder, such as one that was downloaded from a model hub")
     if (path / MANIFEST).is_file():
         return Layout.PACKAGE
-    graphs, is_genai = graph_files(path).values(), (path / GENAI_CONFIG).is_file()
-    # Some repositories carry a configuration for onnxruntime-genai beside graphs in onnx/, which it does not describe.
-    if (path / CONFIG).is_file() and graphs and not (is_genai and all("/" not in graph for graph in graphs)):
+    graphs, is_genai, is_exported = graph_files(path).values(), (path / GENAI_CONFIG).is_file(), _is_transformers_export(path)
+    # Some repositories carry a configuration of another tool beside graphs in onnx/, which it does not describe.
+    is_described = (is_genai or is_exported) and all("/" not in graph for graph in graphs)
+    if (path / CONFIG).is_file() and graphs and not is_described:
         return _with_tokenizer(path, Layout.HUGGING_FACE)
     if is_genai:
         return _with_tokenizer(path, Layout.GENAI)
+    if (path / CONFIG).is_file() and is_exported:
+        return _with_tokenizer(path, Layout.TRANSFORMERS_EXPORT)
     if {CONFIG} < (names := set(_names(path))) and names & {WEIGHTS, INDEX} and not names & OTHER_TOOLS:
         return _with_tokenizer(path, Layout.CHECKPOINT)
     raise PackageError(f"{path} is no model that can be loaded: {_advice(path)}")
@@ -54,6 +59,8 @@ def layout_of(path: Path) -> Layout:
 def only_describes(path: Path) -> bool:
     """Whether a folder says what a model is, in ``config.json`` and ``tokenizer.json``, and has nothing to run."""
     if any((path / name).exists() for name in (MANIFEST, PAIR, GENAI_CONFIG, WEIGHTS, INDEX)) or graph_files(path):
+        return False
+    if _is_transformers_export(path):
         return False
     return all((path / name).is_file() for name in (CONFIG, TOKENIZER))
 
@@ -75,6 +82,11 @@ def graphs_among(names: Iterable[str]) -> Mapping[str, str]:
     return found
 
 
+def _is_transformers_export(path: Path) -> bool:
+    """Whether ``transformers`` 5 exported to ONNX here; it writes the same list of what it made for other formats."""
+    return (path / EXPORT_MANIFEST).is_file() and any(name.endswith(".onnx") for name in _names(path))
+
+
 def _with_tokenizer(path: Path, layout: Layout) -> Layout:
     is_there = (path / TOKENIZER).exists()
     require(is_there, f"{path} has no {TOKENIZER}; copy the one of the model it was exported from")
@@ -85,8 +97,9 @@ def _advice(path: Path) -> str:
     names = _names(path)
     if PAIR in names:
         return f"it holds {PAIR}, so it is a pair: give it as the pair, or give one of its halves"
-    if "export.json" in names:
-        return "it is an export of transformers 5 (export.json), whose cache is of another kind; export with optimum instead"
+    if EXPORT_MANIFEST in names:
+        lacks = f"no {CONFIG}" if CONFIG not in names else "no .onnx graph"
+        return f"it is an export of transformers 5 ({EXPORT_MANIFEST}) with {lacks}; export it with OnnxExporter"
     decoders = [name for folder in GRAPH_FOLDERS for name in _names(path / folder) if re.fullmatch(r".*decoder.*\.onnx", name)]
     if decoders:
         found = f"it has decoder graphs of the older form, {_shown(decoders)}, and lacks the one with a past"

@@ -76,8 +76,12 @@ class PublishedFolder:
 
 def described_facts(path: Path) -> ExportFacts:
     """What ``config.json`` and ``generation_config.json`` of a folder say. Raises ``PackageError``."""
-    config = read_bounded_json(confined(path, CONFIG, "model"), CONFIG_LIMIT_BYTES)
-    return hugging_face_facts(config, generation_config(path))
+    return hugging_face_facts(*configurations(path))
+
+
+def configurations(path: Path) -> tuple[Any, Any]:
+    """The values of a folder's ``config.json`` and ``generation_config.json``. Raises ``PackageError``."""
+    return read_bounded_json(confined(path, CONFIG, "model"), CONFIG_LIMIT_BYTES), generation_config(path)
 
 
 def generation_config(path: Path) -> Any:

@@ -9,10 +9,10 @@ from typing import Any
 
 from speculation.engines.checkpoint import COMPANIONS, INDEX_LIMIT_BYTES
 from speculation.engines.described import ELSEWHERE
-from speculation.engines.export_facts import genai_facts
+from speculation.engines.export_facts import genai_facts, transformers_graph
 from speculation.engines.exports import GENAI_CONFIG_LIMIT_BYTES, GENAI_VARIANT
 from speculation.engines.files import CONFIG_LIMIT_BYTES, external_files, read_bounded_json, require
-from speculation.engines.layouts import GENAI_CONFIG, graphs_among
+from speculation.engines.layouts import EXPORT_MANIFEST, GENAI_CONFIG, graphs_among
 from speculation.engines.manifest import (
     CONFIG,
     INDEX,
@@ -74,9 +74,7 @@ def _of_package(names: Collection[str], fetch: Fetch) -> set[str]:
 
 
 def _of_published(names: Collection[str], variants: Sequence[str], fetch: Fetch) -> set[str]:
-    graphs = graphs_among(names)
-    if GENAI_CONFIG in names and not any("/" in graph for graph in graphs.values()):
-        graphs = {GENAI_VARIANT: genai_facts(_json(fetch(GENAI_CONFIG), GENAI_CONFIG_LIMIT_BYTES))[0]}
+    graphs = _graphs(names, fetch)
     taken = {CONFIG, TOKENIZER} if GENAI_CONFIG not in names else {TOKENIZER}
     taken |= {name for name in (CONFIG, GENAI_CONFIG, *COMPANIONS, *TERMS) if name in names}
     _there(taken, names)
@@ -84,8 +82,20 @@ def _of_published(names: Collection[str], variants: Sequence[str], fetch: Fetch)
         if variant == TRANSFORMERS:
             taken |= _weights(names, fetch)
         elif variant != ELSEWHERE:
-            taken |= _graph(_there({graphs[variant]}, names).pop(), fetch)
+            taken |= _graph(_there({graphs[variant]}, names).pop(), fetch) | ({EXPORT_MANIFEST} & set(names))
     return _there(taken, names)
+
+
+def _graphs(names: Collection[str], fetch: Fetch) -> Mapping[str, str]:
+    """Variants and their files, told as ``layouts.layout_of`` tells a layout."""
+    graphs = graphs_among(names)
+    if any("/" in graph for graph in graphs.values()):
+        return graphs
+    if GENAI_CONFIG in names:
+        return {GENAI_VARIANT: genai_facts(_json(fetch(GENAI_CONFIG), GENAI_CONFIG_LIMIT_BYTES))[0]}
+    if EXPORT_MANIFEST in names and any(name.endswith(".onnx") for name in names):
+        return dict([transformers_graph(_json(fetch(EXPORT_MANIFEST), CONFIG_LIMIT_BYTES))])
+    return graphs
 
 
 def _chosen(names: Collection[str], graphs: Mapping[str, str], variants: Sequence[str]) -> Sequence[str]:

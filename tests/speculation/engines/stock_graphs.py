@@ -53,6 +53,22 @@ def genai_folder(path, seed=0, **overrides):
     return path
 
 
+def transformers_folder(path, seed=0, extra_inputs=(), **overrides):
+    """A folder as `transformers` 5 exports for generation: two graphs, and a list that says what they call their cache."""
+    config = {**TINY, "eos_token_id": 0, **overrides}
+    path.mkdir(parents=True, exist_ok=True)
+    names = tuple(f"{end}.cache.layers.%d.{part}" for end in ("input", "output") for part in ("keys", "values"))
+    onnx.save(stock_graph(config, seed, names=names, extra_inputs=extra_inputs), path / "decode.onnx")
+    (path / "prefill.onnx").write_bytes(b"not read")
+    arguments = {"input_ids": {"rank": 2, "shape": [2, 2], "dtype": "int64"}, "cache": {"container": "DynamicCache"}}
+    components = {name: {"file": f"{name}.onnx", "metadata": {"kwargs": arguments}} for name in ("prefill", "decode")}
+    manifest = {"schema_version": 1, "export_format": "onnx", "components": components}
+    (path / "export.json").write_text(json.dumps(manifest))
+    (path / "config.json").write_text(json.dumps(config))
+    (path / "tokenizer.json").write_bytes(tiny_tokenizer())
+    return path
+
+
 def split_graphs(stem_variant="", **given):
     """The two graphs of a split decoder, for ``export_folder``; ``given`` is said of the one with a past."""
     return {f"decoder_model{stem_variant}.onnx": {"has_past": False}, f"decoder_with_past_model{stem_variant}.onnx": given}

@@ -12,7 +12,7 @@ from speculation.engines import files
 from speculation.engines.exports import ExportFolder
 from speculation.engines.pairs import load_model
 from speculation.errors import PackageError, UnknownNameError
-from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs, stock_graph
+from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs, stock_graph, transformers_folder
 from tests.speculation.engines.tiny import TINY, tiny_pair
 
 GRAPH = "onnx/model.onnx"
@@ -414,6 +414,60 @@ def test_a_genai_graph_elsewhere_is_refused(tmp_path, name, said):
         use(path)
 
 
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"components": None}, "components must be a JSON object"),
+        ({"components": {}}, "an export of transformers 5 with the components none; decode or model is needed"),
+        ({"components": {"prefill": {}, "lm_head": {}}}, "with the components lm_head, prefill; decode or model is needed"),
+        ({"components": {"decode": {}}}, r"components.decode.file is None; the name of a graph is right"),
+        ({"components": {"decode": {"file": "decode.onnx"}}}, r"components.decode.metadata must be a JSON object"),
+    ],
+)
+def test_a_list_of_an_export_without_a_usable_decoder_is_refused(tmp_path, change, said):
+    path = transformers_folder(tmp_path / "exported")
+    change_json(path / "export.json", **change)
+    with pytest.raises(PackageError, match=said):
+        use(path)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"), [("../decode.onnx", "no '..'"), ("/decode.onnx", "relative"), ("else.onnx", "is not there")]
+)
+def test_a_decoder_elsewhere_is_refused(tmp_path, file, said):
+    path = transformers_folder(tmp_path / "exported")
+    change_decoder(path, file=file)
+    with pytest.raises(PackageError, match=said):
+        use(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ({"input_ids": {"rank": 2}}, "none"),
+        ({"cache": {"container": "StaticCache"}}, "StaticCache"),
+        ({"cache": {"container": "DynamicCache"}, "other": {"container": "DynamicCache"}}, "DynamicCache, DynamicCache"),
+        ({"%d": {"container": "DynamicCache"}}, "DynamicCache"),
+    ],
+)
+def test_caches_that_do_not_grow_as_ours_do_are_refused(tmp_path, arguments, found):
+    path = transformers_folder(tmp_path / "exported")
+    change_decoder(path, metadata={"kwargs": arguments})
+    with pytest.raises(PackageError, match=f"caches of another kind: {found}; one DynamicCache is right"):
+        use(path)
+
+
+def change_decoder(path, **entries):
+    components = json.loads((path / "export.json").read_text())["components"]
+    change_json(path / "export.json", components={**components, "decode": components["decode"] | entries})
+
+
+def test_a_decoder_of_a_fixed_number_of_tokens_is_refused(path):
+    change_graph(path, with_tokens_of_a_run(2))
+    with pytest.raises(PackageError, match=r"2 tokens a run; any number is right, or one .*multi_token_decode"):
+        use(path)
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"model": 1}', b"[" * 1000])
 def test_a_tokenizer_that_is_none_is_refused(path, content):
     (path / "tokenizer.json").write_bytes(content)
@@ -438,6 +492,11 @@ def transformers_5(path):
     (path / "export.json").write_text("{}")
 
 
+def transformers_5_without_a_configuration(path):
+    remove("config.json")(path)
+    (path / "export.json").write_text("{}")
+
+
 def checkpoint(path):
     (path / GRAPH).unlink()
     (path / "model.safetensors").write_bytes(b"")
@@ -459,6 +518,8 @@ def weights_by_another_name(path):
         (older_form, "decoder graphs of the older form"),
         (older_form, "decoder_model.onnx, and lacks the one with a past; decoder_with_past_model.onnx must lie beside it"),
         (transformers_5, "an export of transformers 5"),
+        (transformers_5, r"with no .onnx graph; export it with OnnxExporter"),
+        (transformers_5_without_a_configuration, r"an export of transformers 5 \(export.json\) with no config.json"),
         (shutil.rmtree, "is not a folder"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

@@ -7,7 +7,7 @@ import pytest
 from speculation.engines.selection import files_of
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
-from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs
+from tests.speculation.engines.stock_graphs import export_folder, genai_folder, split_graphs, transformers_folder
 
 CONFIG = config_of("smollm")
 OTHERS = ("README.md", "pytorch_model.bin", "model.gguf", "onnx/model_q4.txt", "training/optimizer.pt")
@@ -72,6 +72,20 @@ def test_of_a_checkpoint_its_weights_are_taken(tmp_path, shards):
 def test_of_a_folder_of_onnxruntime_genai_its_graph_is_taken(tmp_path):
     genai_folder(tmp_path)
     assert chosen(tmp_path, also=OTHERS) == ["decoder.onnx", "genai_config.json", "tokenizer.json"]
+
+
+def test_of_an_export_of_transformers_the_decoder_and_its_list_are_taken(tmp_path):
+    transformers_folder(tmp_path)
+    wanted = ["config.json", "decode.onnx", "export.json", "tokenizer.json"]
+    assert chosen(tmp_path, also=OTHERS) == wanted
+    assert chosen(tmp_path, "decode", also=OTHERS) == wanted
+    assert chosen(tmp_path, "elsewhere", also=OTHERS) == ["config.json", "tokenizer.json"]
+
+
+def test_the_weights_beside_an_export_of_transformers_are_taken_without_it(tmp_path):
+    write_checkpoint(tmp_path, CONFIG, weights_of(CONFIG))
+    transformers_folder(tmp_path)
+    assert chosen(tmp_path, "transformers", also=OTHERS) == ["config.json", "model.safetensors", "tokenizer.json"]
 
 
 def test_a_repository_of_pickles_is_told_why_it_is_refused(tmp_path):

@@ -10,12 +10,14 @@ import pytest
 from speculation.engines import self_test
 from speculation.engines.base import CanRunSingly, Chunk, Forkable
 from speculation.engines.exports import ExportFolder
+from speculation.engines.layouts import only_describes
 from speculation.engines.onnx import OnnxEngine
+from speculation.engines.pairs import load_model
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import RUN_ROWS, StockEngine
 from speculation.errors import PackageError
-from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
-from tests.speculation.engines.tiny import reference_logits, tiny_package, token_ids
+from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs, transformers_folder
+from tests.speculation.engines.tiny import TINY, reference_logits, tiny_package, token_ids
 
 LENGTH = 70
 TOKENS = token_ids(LENGTH, seed=4)
@@ -109,6 +111,38 @@ def test_an_export_of_genai_is_that_model_under_other_names(tmp_path, package):
     assert isinstance(engine, RaggedEngine)
     assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
     assert engine.description.name.endswith(":genai:genai")
+
+
+def test_an_export_of_transformers_is_that_model_under_other_names(tmp_path, package):
+    engine = load_model(transformers_folder(tmp_path)).engine("decode", 2, 1)
+    assert isinstance(engine, StockEngine)
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+    assert engine.description.name.endswith(":decode:transformers-export")
+    assert not only_describes(tmp_path)
+
+
+def test_a_graph_that_takes_the_window_of_each_layer_is_given_it(tmp_path, package):
+    """Of `transformers` 5, where a window was a tensor when the graph was traced."""
+    windows = [f"input.cache.layers.{layer}._sliding_window_tensor" for layer in range(TINY["num_hidden_layers"])]
+    model = load_model(transformers_folder(tmp_path, extra_inputs=windows, sliding_window=40))
+    assert {name: model.graph("decode").fixed_inputs[name].tolist() for name in windows} == {name: [40] for name in windows}
+    assert np.abs(logits_of(model.engine("decode", 2, 1)) - reference_logits(package, TOKENS)).max() < 1e-4
+    with pytest.raises(PackageError, match=r"inputs that are not known: input\.cache\.layers\.0\._sliding_window_tensor"):
+        load_model(transformers_folder(tmp_path, extra_inputs=windows)).engine("decode", 2, 1)
+
+
+def test_what_a_list_of_exports_calls_its_cache_is_part_of_the_digest(tmp_path):
+    path = transformers_folder(tmp_path)
+    before = load_model(path).digest
+    (path / "export.json").write_text((path / "export.json").read_text() + "\n")
+    assert load_model(path).digest != before
+
+
+def test_graphs_in_a_folder_of_their_own_go_before_a_list_of_exports(tmp_path):
+    path = export_folder(transformers_folder(tmp_path))
+    assert load_model(path).variants == ("fp32",)
+    (path / "onnx" / "model.onnx").rename(path / "model.onnx")
+    assert load_model(path).variants == ("decode",)
 
 
 def test_a_window_that_only_genai_knows_of_bounds_the_context(tmp_path):
