@@ -1,8 +1,13 @@
-"""What tests say in pytest's summary: ``record_property("summary", "one line")``, in whichever process they ran."""
+"""Slow tests first; and what tests say in pytest's summary: ``record_property("summary", "one line")``, in any process."""
 
 from __future__ import annotations
 
 import pytest
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begun last, a test of two minutes is all that runs in the end."""
+    items.sort(key=lambda item: item.get_closest_marker("slow") is None)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

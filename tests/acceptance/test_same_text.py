@@ -29,7 +29,7 @@ DRAFTS = {
     "q4 and lookup": {"variant": "q4", "draft_lookup": 0.2},
 }
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
 @cache

@@ -3,7 +3,7 @@
 import asyncio
 
 from device_agent.request import Mode
-from outrider.client import Client
+from outrider.client import Client, DoneEvent
 from outrider.local import Emulation, local_agent
 
 PROMPT, NUM_TOKENS = "## Tiny", 60
@@ -25,3 +25,11 @@ async def both_ways_of(models, limit_s, **parameters):
     """As ``both_ways``, of services that are started for it."""
     async with asyncio.timeout(limit_s), local_agent(Emulation(), models) as url, Client(url) as client:
         return await both_ways(client, **parameters)
+
+
+def check_same_text(together, alone):
+    """Every collaborative answer is whole, verified to its end, and the cloud's own."""
+    for collaborative, cloud in zip(together, alone, strict=True):
+        assert isinstance(collaborative, DoneEvent)
+        assert collaborative.token_ids == cloud.token_ids
+        assert collaborative.verified_count == len(collaborative.token_ids)

@@ -12,7 +12,6 @@ import numpy as np
 import onnxruntime
 import pytest
 
-from outrider.client import DoneEvent
 from outrider.local import Models
 from speculation.engines import self_test
 from speculation.engines.base import Chunk
@@ -34,7 +33,7 @@ from tests.speculation.engines.record_exports import (
     VOCABULARY,
     token_ids,
 )
-from tests.support.both_ways import both_ways_of
+from tests.support.both_ways import both_ways_of, check_same_text
 from tests.support.processor import gives_rows_alike_in_4_bits
 
 IN_4 = [export for export in EXPORTS if export.endswith("int4")]
@@ -198,10 +197,7 @@ def test_a_folder_is_recognised_and_says_what_the_checkpoint_was(folders, export
 )
 async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, full, parameters):
     together, alone = await both_ways_of(Models(folders / draft, folders / full), LIMIT_S, **parameters)
-    for collaborative, cloud in zip(together, alone, strict=True):
-        assert isinstance(collaborative, DoneEvent)
-        assert collaborative.token_ids == cloud.token_ids
-        assert collaborative.verified_count == len(collaborative.token_ids)
+    check_same_text(together, alone)
 
 
 async def test_a_draft_that_is_the_full_model_by_another_exporter_is_never_corrected(folders):
