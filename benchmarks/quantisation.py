@@ -38,7 +38,7 @@ from speculation.engines.package import Package, Pair, load_pair
 from speculation.engines.variants import PLAIN
 
 ROUNDS, ROUNDS_QUICK = 60, 2
-TRACES_QUICK, PROMPTS_QUICK = 2, 6
+TRACES_QUICK, PROMPTS_QUICK = 1, 2
 DENSE = "all of them"
 
 
@@ -57,9 +57,10 @@ class Measured:
 
 @dataclass(frozen=True, slots=True)
 class Extent:
-    """How much is measured."""
+    """How much is measured. Of the ``models`` (``draft``, ``full``) every variant is made."""
 
     pair: Pair
+    models: Sequence[str]
     traces: Sequence[Trace]
     num_prompts: int
     num_rounds: int
@@ -78,10 +79,11 @@ def measured(extent: Extent, model: str, packages: Mapping[str, tuple[Package, s
 
 
 def quantised(extent: Extent, folder: Path) -> list[Measured]:
-    """Every variant of both models."""
+    """Every variant of the models."""
     rows: list[Measured] = []
-    for model, half in (("draft", extent.pair.draft), ("full", extent.pair.full)):
-        package = with_variants(half, folder / model)
+    halves = {"draft": extent.pair.draft, "full": extent.pair.full}
+    for model in extent.models:
+        package = with_variants(halves[model], folder / model)
         rows += measured(extent, model, {variant: (package, variant) for variant in variant_names()})
     return rows
 
@@ -132,10 +134,10 @@ def tokens(extent: Extent) -> int:
 def chosen(is_quick: bool) -> Extent:
     pair, traces = load_pair(), trace_file.load().traces
     if not is_quick:
-        return Extent(pair, traces, len(pair.prompts), ROUNDS)
+        return Extent(pair, ("draft", "full"), traces, len(pair.prompts), ROUNDS)
     temperatures = sorted({trace.temperature for trace in traces})
     few = [trace for wanted in temperatures for trace in [t for t in traces if t.temperature == wanted][:TRACES_QUICK]]
-    return Extent(pair, few, PROMPTS_QUICK, ROUNDS_QUICK)
+    return Extent(pair, ("draft",), few, PROMPTS_QUICK, ROUNDS_QUICK)
 
 
 def main() -> None:
