@@ -14,6 +14,11 @@ import numpy as np
 
 MAX_DEPTH = 64
 
+# A depth takes eight bytes a character: a large file is gone through in parts.
+_CHARACTERS_AT_ONCE = 2**16
+_STEPS = np.zeros(256, np.int8)
+_STEPS[list(b"[{")], _STEPS[list(b"]}")] = 1, -1
+
 # Matches at every quote, closed or not, and never goes back: time stays linear in the text.
 _STRING = re.compile(r'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
 
@@ -33,6 +38,8 @@ def loads(content: str | bytes, **hooks: Any) -> Any:
 def depth(text: str) -> int:
     """How deep arrays and objects lie within each other at most; of what is no JSON, the same by its brackets."""
     outside = np.frombuffer(_STRING.sub("", text).encode("ascii", "replace"), np.uint8)
-    opened, closed = (np.isin(outside, np.frombuffer(pair, np.uint8)) for pair in (b"[{", b"]}"))
-    within = np.cumsum(opened.astype(np.int64) - closed)
-    return int(within.max(initial=0))
+    deepest = within = 0
+    for start in range(0, len(outside), _CHARACTERS_AT_ONCE):
+        depths = within + np.cumsum(_STEPS[outside[start : start + _CHARACTERS_AT_ONCE]], dtype=np.int64)
+        deepest, within = max(deepest, int(depths.max())), int(depths[-1])
+    return deepest

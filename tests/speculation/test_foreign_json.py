@@ -61,5 +61,9 @@ def test_many_beside_each_other_are_not_deep():
     assert loads(json.dumps(wide)) == wide
 
 
+def test_the_depth_goes_on_from_one_part_of_a_large_text_to_the_next():
+    assert depth("[" * 3 + " " * 200_000 + "[" * 2 + "]" * 5) == 5
+
+
 def test_hooks_are_those_of_the_standard_library():
     assert loads('{"a": 1}', object_pairs_hook=list) == [("a", 1)]
