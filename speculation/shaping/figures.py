@@ -2,7 +2,8 @@
 
 A profile is a frozen dataclass; each of its numbers is annotated with a ``Key``, the name and dimension of the figure in the
 file. A figure in a file is a table of exactly ``value``, ``unit``, ``source`` and ``date``; every number is kept in base
-units (bytes, seconds, operations) so that nothing behind this module converts anything.
+units (bytes, seconds, operations) so that nothing behind this module converts anything. A file may leave out a figure whose
+attribute has a default.
 """
 
 from __future__ import annotations
@@ -110,9 +111,12 @@ def load(profile: type[P], name: str, text: str, origin: str) -> P:
         raise ConfigurationError(f"{origin}:1: title is missing: say in words what this profile is")
     tables = dict(_figure_tables(table, "", text, origin))
     expected = keys(profile)
-    _compare_names(tables, {key.name for key in expected.values()}, text, origin)
-    figures = {key.name: _figure(key, tables[key.name], text, origin) for key in expected.values()}
-    numbers: dict[str, Any] = {attribute: figures[key.name].base_value for attribute, key in expected.items()}
+    optional = {expected[field].name for field in _with_defaults(profile) & expected.keys()}
+    _compare_names(tables, {key.name for key in expected.values()}, optional, text, origin)
+    figures = {key.name: _figure(key, tables[key.name], text, origin) for key in expected.values() if key.name in tables}
+    numbers: dict[str, Any] = {
+        attribute: figures[key.name].base_value for attribute, key in expected.items() if key.name in figures
+    }
     make = cast(Callable[..., P], profile)
     try:
         return make(name=name, title=title, figures=MappingProxyType(figures), **numbers)
@@ -132,12 +136,17 @@ def _figure_tables(table: dict[str, Any], prefix: str, text: str, origin: str) -
             yield name, value
 
 
-def _compare_names(tables: Mapping[str, object], expected: set[str], text: str, origin: str) -> None:
+def _with_defaults(profile: type[Any]) -> set[str]:
+    """Attributes that a profile can do without."""
+    return {field.name for field in dataclasses.fields(profile) if field.default is not dataclasses.MISSING}
+
+
+def _compare_names(tables: Mapping[str, object], expected: set[str], optional: set[str], text: str, origin: str) -> None:
     for name in tables:
         if name not in expected:
             known = ", ".join(sorted(expected))
             raise ConfigurationError(f"{origin}:{_line(text, name)}: unknown figure {name!r}; known: {known}")
-    for name in sorted(expected - tables.keys()):
+    for name in sorted(expected - optional - tables.keys()):
         raise ConfigurationError(f"{origin}:1: the figure {name!r} is missing")
 
 

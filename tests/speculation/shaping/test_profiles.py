@@ -1,9 +1,12 @@
 import dataclasses
+from collections.abc import Mapping
+from typing import Annotated
 
 import pytest
 
 from speculation.errors import ConfigurationError, UnknownNameError
 from speculation.shaping import figures, profiles
+from speculation.shaping.figures import Figure, Key
 from speculation.shaping.profiles import CloudProfile, NetworkProfile, PhoneProfile
 
 EVERY_PROFILE = [
@@ -35,6 +38,24 @@ def test_every_figure_of_every_profile_has_a_source_and_a_date(profile):
         assert figure.base_value == getattr(profile, attribute)
         assert figure.source
         assert figure.date
+
+
+def test_a_file_may_leave_out_a_figure_whose_attribute_has_a_default_and_no_other():
+    @dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+    class Shelf:
+        name: str
+        title: str
+        width_bytes: Annotated[float, Key("width", "size")]
+        depth_bytes: Annotated[float, Key("depth", "size", may_be_zero=True)] = 0.0
+        figures: Mapping[str, Figure] = dataclasses.field(default_factory=dict)
+
+    bare = 'title = "A test"\n[width]\n' + FIGURE.format(unit="MB")
+    shelf = figures.load(Shelf, "s", bare, "s.toml")
+    assert shelf.depth_bytes == 0.0
+    assert shelf.figures.keys() == {"width"}
+    assert figures.load(Shelf, "s", bare + "[depth]\n" + FIGURE.format(unit="MB"), "s.toml").depth_bytes == 3e6
+    with pytest.raises(ConfigurationError, match="the figure 'width' is missing"):
+        figures.load(Shelf, "s", 'title = "A test"\n', "s.toml")
 
 
 def test_the_first_profiles_exist_by_name():
