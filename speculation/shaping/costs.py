@@ -34,6 +34,7 @@ class Machine:
     memory_name: str
     runtime_bytes: float = 0.0
     overhead_s: float = 0.0
+    overhead_per_layer_s: float = 0.0
 
 
 def bytes_read(model: ModelDescription, works: Sequence[Work]) -> float:
@@ -44,12 +45,13 @@ def bytes_read(model: ModelDescription, works: Sequence[Work]) -> float:
 
 
 def step_time_s(machine: Machine, model: ModelDescription, works: Sequence[Work]) -> float:
-    """Seconds of one step: the longer of reading and computing, plus the machine's overhead a step. No work takes no time."""
+    """Seconds of one step: the longer of reading and computing, plus the machine's overhead a step and a layer. No work takes
+    no time."""
     if not works:
         return 0.0
     reading_s = bytes_read(model, works) / machine.bandwidth_bytes_per_s
     computing_s = model.operations(sum(work.new_tokens for work in works)) / machine.operations_per_s
-    return max(reading_s, computing_s) + machine.overhead_s
+    return max(reading_s, computing_s) + machine.overhead_s + model.layers * machine.overhead_per_layer_s
 
 
 def check_capacity(machine: Machine, model: ModelDescription, num_tokens: int) -> None:

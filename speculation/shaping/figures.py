@@ -42,9 +42,12 @@ UNITS: Mapping[str, Unit] = MappingProxyType(
         "Mbit/s": Unit("rate", 1e6, 8),
         "s": Unit("time"),
         "ms": Unit("time", 1, 1e3),
+        "us": Unit("time", 1, 1e6),
         "TOPS": Unit("speed", 1e12),
         "TFLOP/s": Unit("speed", 1e12),
         "share": Unit("share"),
+        "devices": Unit("count"),
+        "USD/h": Unit("price", 1, 3600),
     }
 )
 
@@ -67,7 +70,7 @@ class Figure:
 
     @property
     def base_value(self) -> float:
-        """In bytes, bytes per second, seconds, operations per second, or as a share of one."""
+        """In bytes, bytes per second, seconds, operations per second, US dollars per second, a count, or a share of one."""
         unit = UNITS[self.unit]
         return self.value * unit.numerator / unit.denominator
 
@@ -97,7 +100,8 @@ def keys(profile: type[Any]) -> dict[str, Key]:
 def check(profile: object) -> None:
     """Hold every number of a profile to its key. Raises ``ConfigurationError``."""
     for attribute, key in keys(type(profile)).items():
-        key.check(getattr(profile, attribute))
+        if (number := getattr(profile, attribute)) is not None:
+            key.check(number)
 
 
 def load(profile: type[P], name: str, text: str, origin: str) -> P:

@@ -66,7 +66,11 @@ class PhoneProfile:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloudProfile:
-    """A machine that runs the full model. Every pass costs ``pass_overhead_s`` on top of its reading or computing."""
+    """A machine that runs the full model. Every pass costs ``pass_overhead_s`` on top of its reading or computing.
+
+    Bandwidth, speed, memory and price are those of one device; ``num_devices`` share a model by tensor parallelism, and then
+    every layer ends its attention and its feed-forward part with a sum over all of them, ``all_reduce_s`` each.
+    """
 
     name: str
     title: str
@@ -76,6 +80,9 @@ class CloudProfile:
     compute_utilisation: Annotated[float, Key("compute_utilisation", "share")]
     memory_bytes: Annotated[float, Key("memory", "size")]
     pass_overhead_s: Annotated[float, Key("pass_overhead", "time", may_be_zero=True)]
+    num_devices: Annotated[float, Key("devices", "count")] = 1.0
+    all_reduce_s: Annotated[float, Key("all_reduce", "time", may_be_zero=True)] = 0.0
+    price_usd_per_s: Annotated[float | None, Key("price", "price", may_be_zero=True)] = None
     figures: Mapping[str, Figure] = field(default_factory=_no_figures, compare=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -84,12 +91,18 @@ class CloudProfile:
     @property
     def machine(self) -> Machine:
         return Machine(
-            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * self.bandwidth_utilisation,
-            operations_per_s=self.operations_per_s * self.compute_utilisation,
-            memory_bytes=self.memory_bytes,
+            bandwidth_bytes_per_s=self.num_devices * self.bandwidth_bytes_per_s * self.bandwidth_utilisation,
+            operations_per_s=self.num_devices * self.operations_per_s * self.compute_utilisation,
+            memory_bytes=self.num_devices * self.memory_bytes,
             memory_name=f"the memory of {self.name}",
             overhead_s=self.pass_overhead_s,
+            overhead_per_layer_s=2 * self.all_reduce_s if self.num_devices > 1 else 0.0,
         )
+
+    @property
+    def usd_per_hour(self) -> float | None:
+        """Of all devices together; None where the profile has no price."""
+        return None if self.price_usd_per_s is None else self.num_devices * self.price_usd_per_s * 3600
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
