@@ -43,6 +43,7 @@ IN_A_ROW = {1: 8, VERIFY_ROWS: 5, MANY: 4, MANY * VERIFY_ROWS: 2}
 """Passes of one turn by their rows, beside the first: short ones more often."""
 ROUNDS, ROUNDS_QUICK = 8, 1
 QUICK = "tiny"
+FULL_BITS = "32"
 DECODE_GOAL, VERIFY_GOAL, OVERHEAD_GOAL = 0.97, 1.5, 0.10
 
 
@@ -168,6 +169,37 @@ def goals(found: Sequence[Measured]) -> Grid:
     return Grid("Against the goals, by the middle pass (by the fastest)", columns, rows)
 
 
+def quantised(found: Sequence[Measured]) -> Grid:
+    """As ``goals``, every engine in whichever of its quantised forms is fastest at that step."""
+    columns = ["parameters", "step", "ours", "best other", "to best other", "llama.cpp", "to llama.cpp", "goal", "met"]
+    forms = [one for one in found if one.engine != BARE and one.bits != FULL_BITS]
+    rows = [fastest(size, forms, cell) for size in dict.fromkeys(one.size for one in forms) for cell in CELLS]
+    return Grid("Each engine in its fastest quantised form, by the middle pass (by the fastest)", columns, rows)
+
+
+def fastest(size: str, forms: Sequence[Measured], cell: str) -> list[str]:
+    """One step of one size."""
+    best: dict[str, Measured] = {}
+    for one in sorted((one for one in forms if one.size == size), key=lambda one: one.rows_a_second(cell)):
+        best[one.engine] = one
+    ours, llama = best.pop(OURS), best.get(LLAMA)
+    other = max(best.values(), key=lambda one: one.rows_a_second(cell), default=None)
+    is_decode = CELLS[cell][1] == 1
+    asked, goal = (other, DECODE_GOAL) if is_decode else (llama, VERIFY_GOAL)
+    met = "" if asked is None else "yes" if ours.rows_a_second(cell) / asked.rows_a_second(cell) >= goal else "no"
+    return [
+        size,
+        cell,
+        ours.variant,
+        f"{other.engine} {other.variant}" if other else "",
+        ratio(ours, other, cell) if other else "",
+        llama.variant if llama else "",
+        ratio(ours, llama, cell) if llama else "",
+        f"{goal} x {'the best' if is_decode else LLAMA}",
+        met,
+    ]
+
+
 def standing(ours: Measured, found: Sequence[Measured], cell: str) -> list[str]:
     """One step of our engine beside those with as many bits."""
     beside = [one for one in found if (one.size, one.bits) == (ours.size, ours.bits) and one is not ours]
@@ -239,7 +271,7 @@ def main() -> None:
         f"{table.title}; {arguments.past} tokens behind each session; {', '.join(versions)}", table.columns, table.rows
     )
     figures = {"versions": versions, "past": arguments.past, "rounds": rounds, "rows": [asdict(one) for one in found]}
-    publish(arguments, BLOCK, [titled, goals(found)], figures)
+    publish(arguments, BLOCK, [titled, goals(found), quantised(found)], figures)
 
 
 if __name__ == "__main__":
