@@ -1,6 +1,6 @@
 """One answer by the production agent and verifier in a world where rows, drafts and bytes cost something, and that may shift.
 
-Emulated: virtual clock, inline engines, a delay line, one session, the synthetic pair (``synthetic.py``). A pass takes a base
+Emulated: virtual clock, inline engines, a delay line, one session, the synthetic pair of the planner. A pass takes a base
 and a price for each row; a draft step takes its time and a little more for each further row. The world may be another from
 the middle of the answer on: the pair's acceptance and the round trip are then those of its second half.
 """
@@ -15,10 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from benchmarks import synthetic
 from benchmarks.adaptive_distance import FurtherAway
 from benchmarks.grid_production import PROMPT, delay_line
-from benchmarks.synthetic import Acceptance, DraftEngine, FullEngine
 from benchmarks.trace_replay import StepCost
 from benchmarks.virtual import last_event
 from cloud_verifier.config import VerifierConfig
@@ -29,6 +27,8 @@ from device_agent.config import AgentConfig
 from device_agent.events import DoneEvent
 from device_agent.pair import PairFacts
 from device_agent.request import StreamRequest
+from outrider.planning import synthetic
+from outrider.planning.synthetic import Acceptance, DraftEngine, FullEngine
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner

@@ -6,11 +6,12 @@ import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from benchmarks import first_order, grid_production, synthetic
+from benchmarks import first_order, grid_production
 from benchmarks.first_order import Figures, Times, mean_of
 from benchmarks.first_order_ahead import Truth, ahead
 from benchmarks.grid_production import PROMPT, Answer, Meeting, Setup, answered
-from benchmarks.synthetic import Acceptance, Paths
+from outrider.planning import synthetic
+from outrider.planning.synthetic import Acceptance, Paths
 
 DRAFTS_MS, PASSES_MS, ROUND_TRIPS_MS = (9.0, 18.0), (30.0, 60.0), (20.0, 60.0, 150.0, 300.0)
 ALPHAS = (0.6, 0.7, 0.8, 0.9, 0.95)

@@ -12,9 +12,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-from benchmarks import synthetic
 from benchmarks.first_order import Figures, Times
-from benchmarks.synthetic import Acceptance, DraftEngine, FullEngine
 from benchmarks.virtual import last_event
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
@@ -23,6 +21,8 @@ from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.request import Mode, StreamRequest
+from outrider.planning import synthetic
+from outrider.planning.synthetic import Acceptance, DraftEngine, FullEngine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest
 from speculation.links.memory import MemoryConnector

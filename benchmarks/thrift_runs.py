@@ -13,10 +13,9 @@ from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
-from benchmarks import synthetic, trace_file
+from benchmarks import trace_file
 from benchmarks.first_order import LONGEST_SYNC, Figures, Times
 from benchmarks.grid_production import PROMPT, Setup, delay_line, stop_and_wait
-from benchmarks.synthetic import Acceptance, DraftEngine, FullEngine
 from benchmarks.thrift_front import Point, shortlist
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull, StepCost, Use
 from benchmarks.virtual import last_event
@@ -27,6 +26,8 @@ from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.pair import PairFacts
 from device_agent.request import StreamRequest
+from outrider.planning import synthetic
+from outrider.planning.synthetic import Acceptance, DraftEngine, FullEngine
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest

@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from benchmarks.grid_production import delay_line
-from benchmarks.synthetic import FIRST_LETTER, IDENTITY, decode
 from benchmarks.trace_file import FIRST, NO_TOKEN, Proposals, Recording, Trace
 from benchmarks.virtual import last_event
 from cloud_verifier.companion import Companion
@@ -33,6 +32,7 @@ from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, StreamRequest
+from outrider.planning.synthetic import FIRST_LETTER, IDENTITY, decode
 from speculation.engines.base import Chunk, EngineDescription
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner

@@ -5,10 +5,11 @@ from statistics import mean
 
 import pytest
 
-from benchmarks import first_order, synthetic
+from benchmarks import first_order
 from benchmarks.first_order import Times
 from benchmarks.first_order_ahead import FIRST, SECOND, Truth, ahead, thrifty
-from benchmarks.synthetic import NEITHER, Acceptance, DraftEngine, Paths
+from outrider.planning import synthetic
+from outrider.planning.synthetic import NEITHER, Acceptance, DraftEngine, Paths
 from speculation.engines.base import Chunk
 
 REFERENCE = Times(9.0, 60.0, 60.0)

@@ -7,15 +7,16 @@ from statistics import mean
 import numpy as np
 import pytest
 
-from benchmarks import grid_production, synthetic
+from benchmarks import grid_production
 from benchmarks.first_order import Times
-from benchmarks.synthetic import FIRST, SECOND, Acceptance, DraftEngine, FullEngine
 from benchmarks.virtual import last_event
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.request import Mode, StreamRequest
+from outrider.planning import synthetic
+from outrider.planning.synthetic import FIRST, SECOND, Acceptance, DraftEngine, FullEngine
 from speculation.choice import choose
 from speculation.engines.base import Chunk
 from speculation.engines.runner import EngineRunner

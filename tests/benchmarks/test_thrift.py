@@ -8,11 +8,11 @@ from benchmarks import first_order, thrift, thrift_runs
 from benchmarks.first_order import Figures, Times
 from benchmarks.first_order_ahead import Truth
 from benchmarks.grid_production import PROMPT
-from benchmarks.synthetic import Acceptance, Paths, encode
 from benchmarks.thrift_front import Point, compare, front, reached, shortlist
 from benchmarks.thrift_runs import PAIR_GREEDY, SYNTHETIC, Cell, Row, Search, measure
 from cloud_verifier.patience import NEVER
 from device_agent.request import Mode
+from outrider.planning.synthetic import Acceptance, Paths, encode
 from speculation.engines.base import Chunk
 
 REFERENCE = thrift.REFERENCE

@@ -11,13 +11,13 @@ import math
 
 import pytest
 
-from benchmarks import synthetic
-from benchmarks.synthetic import SECOND, Acceptance, DraftEngine, FullEngine
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.request import Mode, StreamRequest
+from outrider.planning import synthetic
+from outrider.planning.synthetic import SECOND, Acceptance, DraftEngine, FullEngine
 from speculation.engines.base import Chunk
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest

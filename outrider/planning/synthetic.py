@@ -86,8 +86,8 @@ def rank(said: Guess, draw: float) -> int:
 class _SyntheticEngine(RandomEngine):
     """Caches of paths; a step takes ``step_s`` emulated seconds, whatever is in it."""
 
-    def __init__(self, acceptance: Acceptance, seed: int, context_length: int, step_s: float) -> None:
-        super().__init__(VOCABULARY, context_length, seed)
+    def __init__(self, acceptance: Acceptance, seed: int, context_length: int, step_s: float, num_slots: int = 8) -> None:
+        super().__init__(VOCABULARY, context_length, seed, num_slots)
         self._acceptance = acceptance
         self._step_s = step_s
         self._charge_s = 0.0
