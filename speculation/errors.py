@@ -110,6 +110,10 @@ class LinkError(OutriderError):
     """The other end cannot be reached, or went away."""
 
 
+class SimulationError(OutriderError):
+    """A run under the virtual clock ended otherwise than it can."""
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """How an error looks from outside."""
@@ -134,6 +138,7 @@ STATUS: dict[type[OutriderError], Status] = {
     SessionSupersededError: Status("ABORTED", 409),
     DeadlineError: Status("DEADLINE_EXCEEDED", 504),
     LinkError: Status("UNAVAILABLE", 503),
+    SimulationError: Status("INTERNAL", 500),
 }
 
 
