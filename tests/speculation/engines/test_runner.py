@@ -7,7 +7,7 @@ import pytest
 
 from speculation.engines.base import Chunk
 from speculation.engines.random import RandomEngine
-from speculation.engines.runner import EngineRunner, JobThread
+from speculation.engines.runner import HAND_OVER_S, EngineRunner, JobThread, emulated_start_s
 from speculation.errors import CapacityError
 from speculation.shaping import virtual_time
 
@@ -49,6 +49,22 @@ async def test_a_job_takes_at_least_its_emulated_time():
     began = loop.time()
     await EngineRunner(ChargedEngine(16, 8, seed=0)).run(lambda engine: engine.open())
     assert loop.time() - began >= 0.019
+
+
+async def test_jobs_in_a_row_take_at_least_their_emulated_times_together():
+    loop, runner = asyncio.get_running_loop(), EngineRunner.on_own_thread(ChargedEngine(16, 8, seed=0), "test")
+    began = loop.time()
+    try:
+        for _ in range(5):
+            await runner.run(lambda engine: engine.description)
+    finally:
+        runner.shutdown()
+    assert loop.time() - began >= 0.099
+
+
+def test_a_job_right_behind_another_began_when_that_was_over_and_a_later_one_when_it_came():
+    assert emulated_start_s(7.0 + HAND_OVER_S / 2, free_at_s=7.0) == 7.0
+    assert emulated_start_s(7.0 + HAND_OVER_S * 2, free_at_s=7.0) == 7.0 + HAND_OVER_S * 2
 
 
 async def test_a_job_whose_caller_gave_up_still_ends_before_the_next():
