@@ -42,7 +42,7 @@ def plan(
     json: JsonOption = False,
     plot: PlotOption = None,
 ) -> None:
-    """Say whether it pays, for a phone, a network, a cloud machine and two models. About a minute."""
+    """Say whether it pays, for a phone, a network, a cloud machine and two models. A minute or two."""
     from outrider.planning import command
 
     sampled = (pair, prompts, temperature)

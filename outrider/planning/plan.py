@@ -86,11 +86,12 @@ class Mean:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A fixed way of drafting, and how fast it is."""
+    """A fixed way of drafting, and how fast it is; beside it ``adaptive`` on the same draws."""
 
     depth: int
     width: int
     tokens_per_s: float
+    adaptive_tokens_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,7 +138,7 @@ def plan(asked: Asked, tell: Tell) -> Plan:
 
 def num_steps(effort: Effort) -> int:
     """How often ``tell`` is called."""
-    return 3 + len(effort.round_trips_ms) + len(effort.depths) * len(effort.widths) + 2 * len(list(_loads(effort)))
+    return 4 + len(effort.round_trips_ms) + len(effort.depths) * len(effort.widths) + 2 * len(list(_loads(effort)))
 
 
 class _Planner:
@@ -191,18 +192,19 @@ class _Planner:
 
     def _best(self, met: Acceptance) -> Setting:
         """The fastest of the fixed settings, on a few draws."""
-        source, found = self._synthetic(met), []
-        for depth in self._effort.depths:
-            for width in self._effort.widths:
-                self._tell(f"{depth} deep, {width} wide")
-                policy = "ahead" if width == 1 else "second-branch"
-                setup = Setup.of(drafting=policy, draft_depth=depth, draft_width=width)
-                rates = [
-                    run(self._asked.place, source, setup, [draw], self._effort.num_tokens)[0].tokens_per_s
-                    for draw in range(self._effort.num_search_draws)
-                ]
-                found.append(Setting(depth, width, mean(rates)))
-        return max(found, key=lambda setting: setting.tokens_per_s)
+        source, found = self._synthetic(met), dict[tuple[int, int], float]()
+        self._tell("adaptive")
+        adaptive = self._rate(source, Setup.of())
+        for depth, width in itertools.product(self._effort.depths, self._effort.widths):
+            self._tell(f"{depth} deep, {width} wide")
+            policy = "ahead" if width == 1 else "second-branch"
+            found[depth, width] = self._rate(source, Setup.of(drafting=policy, draft_depth=depth, draft_width=width))
+        best = max(found, key=lambda setting: found[setting])
+        return Setting(*best, found[best], adaptive)
+
+    def _rate(self, source: Source, setup: Setup) -> float:
+        draws, place = range(self._effort.num_search_draws), self._asked.place
+        return mean(run(place, source, setup, [draw], self._effort.num_tokens)[0].tokens_per_s for draw in draws)
 
     def _served(self, mode: Mode, met: Acceptance) -> Served:
         """More and more devices, twice as many each time, until each gets less than the rate."""

@@ -120,7 +120,9 @@ def _parts(asked: Asked, found: Plan) -> Iterator[RenderableType]:
     yield Text(f"\n{sentence(found)}\n", style="bold")
     yield _modes(found)
     best = f"{found.best.depth} deep, {found.best.width} wide, {found.best.tokens_per_s:.1f} tokens a second"
-    yield Text(f"\nBest fixed setting: {best}. The default, adaptive, looks for its own.")
+    yield Text(
+        f"\nBest fixed setting: {best}; adaptive, the default, looks for its own: {found.best.adaptive_tokens_per_s:.1f}."
+    )
     yield _distances(found)
     yield Text(_distance_sentence(found) + "\n")
     yield _servers(asked, found)
