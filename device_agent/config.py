@@ -15,7 +15,7 @@ from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
-from speculation.shaping import profiles
+from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
 
@@ -37,7 +37,7 @@ class AgentConfig(Settings):
     that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
     ``provider`` is what runs the draft: ``cpu``, or ``cuda``.
     ``draft_lookup`` is the weight of looking up beside the draft model, where the text repeats itself (0: off).
-    ``phone`` and ``network`` name profiles;
+    ``phone`` and ``network`` name profiles, bundled ones or those in the folder ``profiles`` (``docs/shaping.md``);
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
@@ -75,6 +75,7 @@ class AgentConfig(Settings):
     draft_pass_floor: float = Field(0.0, ge=0, le=1)
     draft_lookup: float = Field(0.0, ge=0, lt=1)
     draft_gather: bool = True
+    profiles: Path | None = None
     phone: str = UNSHAPED
     network: str = UNSHAPED
     network_seed: int = Field(0, ge=0)
@@ -90,6 +91,11 @@ class AgentConfig(Settings):
     generation_defaults: GenerationSource = GenerationSource.MODEL
     retry_after_s: float = Field(1.0, ge=0)
     drain_grace_s: float = Field(5.0, ge=0)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Where the names of profiles are looked up. Raises ``ConfigurationError``."""
+        return Catalogue(self.profiles)
 
     @property
     def is_emulated(self) -> bool:
@@ -110,9 +116,10 @@ class AgentConfig(Settings):
     def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
         require_one_source(self.pair, self.draft, self.full)
-        profiles.phone(self.phone)
-        profiles.network(self.network)
-        profiles.cloud(self.cloud)
+        catalogue = self.catalogue
+        catalogue.phone(self.phone)
+        catalogue.network(self.network)
+        catalogue.cloud(self.cloud)
         parse_model(self.emulate)
         self.policy()
         if self.verifier is not None:
