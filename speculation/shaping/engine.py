@@ -14,10 +14,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable, ForkableEngine
+from speculation.errors import ConfigurationError
 from speculation.shaping import costs
 from speculation.shaping.costs import Machine, Work
 from speculation.shaping.models import ModelDescription
+from speculation.shaping.phone_state import Heat, PhoneHeat, PhoneState
 from speculation.shaping.profiles import UNSHAPED, CloudProfile, PhoneProfile
+
+HOT_CONTEXT = 256
+"""Tokens of cache behind which a hot phone has drafted."""
 
 
 class _Cost(ABC):
@@ -31,8 +36,12 @@ class _Cost(ABC):
     def machine(self) -> Machine: ...
 
     def step_s(self, works: Sequence[Work]) -> float:
-        """Emulated seconds of one step over these sessions."""
+        """Emulated seconds of one step over these sessions, at full speed."""
         return costs.step_time_s(self.machine, self.model, works)
+
+    def bytes_read(self, works: Sequence[Work]) -> float:
+        """Bytes of weights, keys and values that such a step reads."""
+        return costs.bytes_read(self.model, works)
 
     def check_capacity(self, num_tokens: int) -> None:
         """Raises ``CapacityError``, with the sum shown, where the model and a cache of ``num_tokens`` do not fit."""
@@ -50,6 +59,23 @@ class PhoneCost(_Cost):
     def machine(self) -> Machine:
         return self.phone.machine
 
+    def state(self, heat: Heat = Heat.OFF) -> PhoneState:
+        """The phone's gauges, before any work. Raises ``ConfigurationError`` for heat of a phone that has no figures of it."""
+        energy = self.phone.energy
+        if heat is Heat.OFF:
+            return PhoneState(energy)
+        model = self.phone.heat
+        if model is None:
+            raise ConfigurationError(f"heat: the profile {self.phone.name} has no figures of it; choose another phone, or off")
+        return PhoneState(energy, PhoneHeat(model, model.cold if heat is Heat.ON else model.hot(self._drafting_w)))
+
+    @property
+    def _drafting_w(self) -> float:
+        """What one branch without an end draws at full speed, beyond what the phone draws anyway."""
+        works = [Work(HOT_CONTEXT, 1)]
+        step_s, energy = self.step_s(works), self.phone.energy
+        return 0.0 if energy is None or not step_s else energy.step_j(self.bytes_read(works), step_s).total_j / step_s
+
 
 @dataclass(frozen=True, slots=True)
 class CloudCost(_Cost):
@@ -66,17 +92,20 @@ class CloudCost(_Cost):
 class ShapedEngine:
     """Decorates an engine with the time and the memory of another machine. It is ``Forkable`` exactly when the inner one is.
 
+    ``phone`` holds the gauges of a phone, None on a cloud machine: joules, and with ``heat`` its speed and thermal status.
+
     Raises ``CapacityError`` where the model with one full context does not fit the machine, and in ``extend`` and ``fork``
     where the tokens of all open caches together no longer would (then nothing is changed). A fork copies no bytes: caches on
     such machines are paged and share what is common, so a fork takes no time, but its tokens count in full.
     """
 
-    def __new__(cls, engine: Engine, cost: PhoneCost | CloudCost) -> ShapedEngine:
+    def __new__(cls, engine: Engine, cost: PhoneCost | CloudCost, heat: Heat = Heat.OFF) -> ShapedEngine:
         return super().__new__(_ForkableShapedEngine if isinstance(engine, Forkable) else cls)
 
-    def __init__(self, engine: Engine, cost: PhoneCost | CloudCost) -> None:
+    def __init__(self, engine: Engine, cost: PhoneCost | CloudCost, heat: Heat = Heat.OFF) -> None:
         cost.check_capacity(engine.description.context_length)
         self.cost = cost
+        self.phone = cost.state(heat) if isinstance(cost, PhoneCost) else None
         self._engine = engine
         self._caches: set[CacheId] = set()
         self._charge_s = 0.0
@@ -98,7 +127,8 @@ class ShapedEngine:
         works = [Work(self._engine.length(chunk.cache), len(chunk.token_ids)) for chunk in chunks]
         self._check_growth(sum(work.new_tokens for work in works))
         logits = self._engine.extend(chunks)
-        self._charge_s += self.cost.step_s(works)
+        step_s = self.cost.step_s(works)
+        self._charge_s += step_s if self.phone is None else self.phone.step(self.cost.bytes_read(works), step_s)
         return logits
 
     def truncate(self, cache: CacheId, length: int) -> None:
@@ -107,6 +137,10 @@ class ShapedEngine:
     def close(self, cache: CacheId) -> None:
         self._engine.close(cache)
         self._caches.discard(cache)
+
+    def work_begins(self, now_s: float) -> None:
+        if self.phone is not None:
+            self.phone.begin(now_s)
 
     def take_charge_s(self) -> float:
         """Emulated seconds of every ``extend`` since the last call."""
@@ -129,7 +163,10 @@ class _ForkableShapedEngine(ShapedEngine):
         return copy
 
 
-def shape(engine: Engine, cost: PhoneCost | CloudCost) -> Engine:
-    """The engine as slow as the profile says, or the engine itself where the profile is ``none``."""
+def shape(engine: Engine, cost: PhoneCost | CloudCost, heat: Heat = Heat.OFF) -> Engine:
+    """The engine as slow as the profile says, or the engine itself where the profile is ``none``.
+
+    Raises ``CapacityError``, and ``ConfigurationError`` for heat of a phone that has no figures of it.
+    """
     profile = cost.phone if isinstance(cost, PhoneCost) else cost.cloud
-    return engine if profile.name == UNSHAPED else ShapedEngine(engine, cost)
+    return engine if profile.name == UNSHAPED else ShapedEngine(engine, cost, heat)
