@@ -41,7 +41,18 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
     """
     pair = models_of(config.pair, config.draft, config.full)
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
-    engine = shape(drafting, PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate)))
+    engine = shape(
+        drafting, PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate)), config.heat, config.when_full
+    )
+    context, whole = engine.description.context_length, drafting.description.context_length
+    if context < whole:
+        _log.warning(
+            "%s has room for %d tokens of %s in each slot: drafts end there, not at %d",
+            config.phone,
+            context,
+            config.emulate,
+            whole,
+        )
     runner = EngineRunner.on_own_thread(engine, "draft-model")
     facts = replace(facts_of(pair, engine), defaults=defaults_of(pair.full, config))
     return DeviceAgent(facts, runner, connector_of(config), config)

@@ -16,7 +16,9 @@ from speculation.errors import ConfigurationError
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
+from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
+from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
 
 ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
@@ -40,6 +42,8 @@ class AgentConfig(Settings):
     ``phone`` and ``network`` name profiles, bundled ones or those in the folder ``profiles`` (``docs/shaping.md``);
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
+    ``heat``: whether the phone gets hot and slow, ``on`` from a cold start, ``hot`` from hours of drafting.
+    ``when_full``: whether a model that leaves no room for a full context is refused, or gets a shorter one that fits all slots.
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
     ``draft_choices`` is how many of a position's likeliest tokens may become branches, where the width is over 1;
     ``draft_length`` is that of ``fixed-length``, ``draft_floor`` the chance at which ``confidence-gate`` stops.
@@ -81,6 +85,8 @@ class AgentConfig(Settings):
     network_seed: int = Field(0, ge=0)
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_DRAFT_MODEL
+    heat: Heat = Heat.OFF
+    when_full: WhenFull = WhenFull.REFUSE
     max_streams: int = Field(4, ge=1)
     resume_grace_s: float = Field(5.0, ge=0)
     resume_window_s: float = Field(60.0, ge=0)
@@ -117,10 +123,10 @@ class AgentConfig(Settings):
         require_loopback(self.host, self.insecure)
         require_one_source(self.pair, self.draft, self.full)
         catalogue = self.catalogue
-        catalogue.phone(self.phone)
+        phone = catalogue.phone(self.phone)
         catalogue.network(self.network)
         catalogue.cloud(self.cloud)
-        parse_model(self.emulate)
+        PhoneCost(phone, parse_model(self.emulate)).state(self.heat)
         self.policy()
         if self.verifier is not None:
             _check_target(self.verifier)

@@ -45,6 +45,7 @@ def demo(
     top_k: options.TopK = 0,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the shared noise.")] = 1,
     phone: options.Phone = None,
+    heat: options.Heat = None,
     network: options.Network = None,
     cloud: options.Cloud = None,
     profiles: options.Profiles = None,
@@ -63,7 +64,7 @@ def demo(
 
     models = Models(draft, full, variant, full_variant, provider)
     models.check_agent(agent)
-    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles}
+    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(agent, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
     if list_prompts:
         front.list_prompts()
@@ -92,6 +93,7 @@ def generate(
     top_k: Annotated[int | None, typer.Option(metavar="K", help="Choose among so many tokens; 0 is off.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of the shared noise; one is drawn otherwise.")] = None,
     phone: options.Phone = None,
+    heat: options.Heat = None,
     network: options.Network = None,
     cloud: options.Cloud = None,
     profiles: options.Profiles = None,
@@ -109,7 +111,7 @@ def generate(
 
     models = Models(draft, full, variant, full_variant, provider)
     models.check_agent(agent)
-    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles}
+    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(agent, played, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
     _run(front.run(request, emulation, agent, is_json=json, models=models))
@@ -172,6 +174,7 @@ def agent(
     port: options.Port = None,
     verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
     phone: options.Phone = None,
+    heat: options.Heat = None,
     network: options.Network = None,
     cloud: Annotated[
         str | None, typer.Option(help="Cloud machine that the verifier emulates, for what figures are called.")
@@ -206,7 +209,7 @@ def agent(
     from device_agent import server
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
-    flags |= {"profiles": profiles}
+    flags |= {"profiles": profiles, "heat": heat}
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}

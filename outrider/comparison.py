@@ -24,9 +24,13 @@ FIGURES = {
     "revoked_after_read": "revoked after it was read",
     "bytes_up": "bytes up",
     "bytes_down": "bytes down",
+    "joules_per_token": "drafting's joules a token",
 }
-_DECIMALS = {"ms": 0, "bytes": 0, "tokens/s": 1, "share": 2, "passes/token": 2, "tokens/token": 2}
-_SUFFIXES = {"ms": " ms"}
+OPTIONAL = frozenset({"joules_per_token"})
+"""Figures that only some emulated phones have; a row of nothing else is left out."""
+
+_DECIMALS = {"ms": 0, "bytes": 0, "tokens/s": 1, "share": 2, "passes/token": 2, "tokens/token": 2, "J/token": 3}
+_SUFFIXES = {"ms": " ms", "J/token": " J"}
 NOTHING = "-"
 
 
@@ -72,6 +76,8 @@ class Comparison:
         for mode in self.done:
             table.add_column(TITLES[mode], justify="right")
         for name, label in FIGURES.items():
+            if name in OPTIONAL and not any(name in done.figures for done in self.done.values()):
+                continue
             table.add_row(label, *(cell(done.figures.get(name)) for done in self.done.values()))
         return table
 

@@ -16,25 +16,29 @@ from speculation.engines.providers import Provider
 from speculation.errors import InvalidRequestError
 from speculation.settings import require_one_source
 from speculation.shaping.catalogue import Catalogue
+from speculation.shaping.engine import PhoneCost
+from speculation.shaping.models import parse_model
+from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """Names of a phone, a network and a cloud machine, bundled ones or those in the folder ``profiles``.
+    """Names of a phone, a network and a cloud machine, bundled ones or those in the folder ``profiles``; and the phone's heat.
 
     Raises ``UnknownNameError`` for a name that does not exist, ``ConfigurationError`` for a folder or a file
-    that cannot be used.
+    that cannot be used, and for heat of a phone that has no figures of it.
     """
 
     phone: str = UNSHAPED
     network: str = UNSHAPED
     cloud: str = UNSHAPED
     profiles: Path | None = None
+    heat: Heat = Heat.OFF
 
     def __post_init__(self) -> None:
         catalogue = self.catalogue
-        catalogue.phone(self.phone)
+        PhoneCost(catalogue.phone(self.phone), parse_model(DEFAULT_DRAFT_MODEL)).state(self.heat)
         catalogue.network(self.network)
         catalogue.cloud(self.cloud)
 
@@ -63,7 +67,9 @@ class Emulation:
         """Whose time the figures show, a line for each machine that is played."""
         lines, profiles = [], self.catalogue
         if self.phone != UNSHAPED:
-            lines.append(f"phone {self.phone} with a draft of {DEFAULT_DRAFT_MODEL}: {profiles.phone(self.phone).title}")
+            heat = "" if self.heat is Heat.OFF else f", heat {self.heat.value}"
+            title = profiles.phone(self.phone).title
+            lines.append(f"phone {self.phone} with a draft of {DEFAULT_DRAFT_MODEL}{heat}: {title}")
         if self.network != UNSHAPED:
             lines.append(f"network {self.network}: {profiles.network(self.network).title}")
         if self.cloud != UNSHAPED:

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from speculation.engines import providers
+from speculation.shaping import phone_state
 
 Phone = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
 Network = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
@@ -23,6 +24,9 @@ Port = Annotated[int | None, typer.Option(help="0 takes a free one.")]
 Insecure = Annotated[bool | None, typer.Option("--insecure", help="Allow an address that others can reach.")]
 Profiles = Annotated[
     Path | None, typer.Option(metavar="FOLDER", help="Profiles of your own, beside those that `outrider profiles` lists.")
+]
+Heat = Annotated[
+    phone_state.Heat | None, typer.Option(help="Whether the phone gets hot and slow: from a cold start (on), or hot already.")
 ]
 Pair = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A pair of models; the bundled one by default.")]
 Draft = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The draft model, in any layout that loads.")]

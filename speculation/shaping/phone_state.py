@@ -33,6 +33,11 @@ class PhoneState:
         self._began_s = self._job_s = self._job_j = 0.0
 
     @property
+    def has_energy(self) -> bool:
+        """Whether ``joules`` means anything."""
+        return self._energy is not None
+
+    @property
     def status(self) -> str | None:
         """The thermal status in the words of the phone's system, as of the last work; None where no heat is emulated."""
         return None if self.heat is None else self.heat.state.word

@@ -27,6 +27,13 @@ def test_between_them_the_curves_are_met_as_well(curve, runs):
         assert at(runs[curve.label], moment_s).tokens_per_s == pytest.approx(published, rel=WITHIN)
 
 
+def test_a_phone_that_nothing_was_fitted_to_is_met_within_15_percent():
+    samples = decode(cost_of(heat.UNFITTED_PHONE, heat.UNFITTED_MODEL), 120)
+    assert samples[0].tokens_per_s == pytest.approx(40, rel=0.01)
+    for moment_s, published in heat.UNFITTED.items():
+        assert at(samples, moment_s).tokens_per_s == pytest.approx(published, rel=0.15)
+
+
 def test_the_power_that_makes_the_heat_is_the_batterys_within_its_gauges_steps(runs):
     for curve in PUBLISHED:
         ours = joules_per_token(cost_of(curve.phone, heat.GEMMA), runs[curve.label])

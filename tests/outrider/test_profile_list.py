@@ -76,6 +76,8 @@ def test_the_users_own_are_listed_with_their_file_and_a_broken_one_with_the_rule
         (["demo", "--phone", "broken"], "broken.toml:15: compute has no unit"),
         (["agent", "--phone", "broken"], "broken.toml:15: compute has no unit"),
         (["verifier", "--cloud", "mine"], "unknown cloud 'mine'"),
+        (["generate", "x", "--heat", "on"], "heat: the profile none has no figures of it"),
+        (["agent", "--heat", "hot"], "heat: the profile none has no figures of it"),
         (["generate", "x", "--agent", "http://127.0.0.1:1"], "--profiles: the agent at http://127.0.0.1:1 has its own"),
     ],
     ids=" ".join,
