@@ -14,7 +14,7 @@ class Gauges:
     def __init__(self, phone: PhoneState | None) -> None:
         self._phone = phone
         self._joules_before = 0.0 if phone is None else phone.joules
-        self._told = self.thermal
+        self._told = None if phone is None else phone.coolest
 
     @property
     def thermal(self) -> str | None:
@@ -29,6 +29,6 @@ class Gauges:
         return self._phone.joules - self._joules_before
 
     def has_changed(self) -> bool:
-        """Whether the status is another than when this was asked last; before the first time, than at the beginning."""
+        """Whether the status is another than when this was asked last; the first time, than that of a cool phone."""
         before, self._told = self._told, self.thermal
         return before != self._told

@@ -58,8 +58,8 @@ def bytes_held(machine: Machine, model: ModelDescription, num_tokens: int) -> fl
 
 
 def room_tokens(machine: Machine, model: ModelDescription) -> float:
-    """Tokens of cache for which there is room beside the weights; below 0 where the weights alone do not fit."""
-    return (machine.memory_bytes - bytes_held(machine, model, 0)) // model.kv_bytes_per_token
+    """Tokens of cache for which there is room beside the weights, with a fraction; below 0 where the weights do not fit."""
+    return (machine.memory_bytes - bytes_held(machine, model, 0)) / model.kv_bytes_per_token
 
 
 def check_capacity(machine: Machine, model: ModelDescription, num_tokens: int, listed: Sequence[ModelDescription] = ()) -> None:

@@ -202,9 +202,7 @@ def _fitting(description: EngineDescription, cost: PhoneCost | CloudCost, when_f
         cost.check_capacity(description.context_length)
         return description
     cost.check_capacity(SHORTEST_CONTEXT * description.num_slots)
-    return replace(
-        description, context_length=int(min(description.context_length, cost.room_tokens() // description.num_slots))
-    )
+    return replace(description, context_length=int(min(description.context_length, cost.room_tokens() / description.num_slots)))
 
 
 def shape(engine: Engine, cost: PhoneCost | CloudCost, heat: Heat = Heat.OFF, when_full: WhenFull = WhenFull.REFUSE) -> Engine:

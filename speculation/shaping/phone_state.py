@@ -42,6 +42,11 @@ class PhoneState:
         """The thermal status in the words of the phone's system, as of the last work; None where no heat is emulated."""
         return None if self.heat is None else self.heat.state.word
 
+    @property
+    def coolest(self) -> str | None:
+        """The status of a phone that nothing troubles; None where no heat is emulated."""
+        return None if self.heat is None else self.heat.coolest
+
     def begin(self, now_s: float) -> None:
         """A job begins. Of the one before, where it was given up, only what was done counts; then the phone rested."""
         left_s = self._began_s + self._job_s - now_s
@@ -70,6 +75,10 @@ class PhoneHeat:
         self._is_new = True
         self._job_start = start
         self._job: list[tuple[float, float]] = []
+
+    @property
+    def coolest(self) -> str:
+        return self._model.words.coolest
 
     def begin(self, now_s: float) -> None:
         """A job begins at this time, which is the first one's beginning of all time."""

@@ -53,6 +53,7 @@ def test_a_phone_that_gets_hot_says_so_in_its_systems_words_and_writes_more_slow
     cool, hot, hotter = (alone(shaped(heat)) for heat in Heat)
     assert thermals(cool, "throttling") == []
     assert thermals(hot, "throttling") == ["fair", "serious"]
+    assert thermals(hotter, "throttling") == ["serious"]
     assert hot[-1]["token_ids"] == hotter[-1]["token_ids"] == cool[-1]["token_ids"]
     rates = [events[-1]["figures"]["tokens_per_s"]["value"] for events in (cool, hot, hotter)]
     assert rates == sorted(rates, reverse=True)
@@ -120,6 +121,19 @@ def test_where_the_emulated_memory_is_full_one_answer_ends_typed_and_the_other_u
     assert "keys and values of" in lasts[1]["error"]["message"]
     assert len(lasts[0]["token_ids"]) == 200
     assert again.last["event"] == "done"
+
+
+def test_answers_beside_a_verifier_end_typed_as_well_and_the_next_one_finds_room():
+    async def work():
+        async with agent(shaped(cost=small_phone(400))) as running:
+            both = await asyncio.gather(*(answer(running, max_tokens=200, seed=seed) for seed in (1, 2)))
+            return [replay.last for replay in both], (await answer(running, max_tokens=40)).last
+
+    lasts, later = virtual_time.run(work())
+    failed = [last for last in lasts if last["event"] == "error"]
+    assert failed
+    assert {last["error"]["code"] for last in failed} == {"capacity"}
+    assert (later["event"], later["verified_count"]) == ("done", 40)
 
 
 def test_with_a_shorter_context_nobody_runs_out_of_memory():

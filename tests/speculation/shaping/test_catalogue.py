@@ -42,6 +42,20 @@ def test_a_file_in_the_folder_is_a_profile_by_its_name_beside_the_bundled_ones(t
     assert (catalogue.file(PHONES, "mine"), catalogue.file(PHONES, "none")) == (tmp_path / "phones" / "mine.toml", None)
 
 
+def test_a_phone_without_energy_and_heat_is_one_all_the_same(tmp_path):
+    text = PHONE.read_text("utf-8")
+    phone = with_phone(tmp_path, text[: text.index("[energy.dram]")]).phone("mine")
+    assert (phone.energy, phone.heat) == (None, None)
+    assert phone.machine.bandwidth_bytes_per_s == profiles.phone("dimensity-9300").machine.bandwidth_bytes_per_s
+
+
+def test_half_of_the_energy_is_refused_with_the_file(tmp_path):
+    text = PHONE.read_text("utf-8")
+    catalogue = with_phone(tmp_path, text[: text.index("[energy.idle]")])
+    with pytest.raises(ConfigurationError, match=r"mine.toml: figures of energy are given all together .* energy.idle"):
+        catalogue.phone("mine")
+
+
 def test_the_users_file_goes_before_the_bundled_profile_of_its_name(tmp_path):
     catalogue = with_phone(tmp_path, changed("value = 76.8", "value = 10"), "dimensity-9300")
     assert catalogue.phone("dimensity-9300").bandwidth_bytes_per_s == 10e9

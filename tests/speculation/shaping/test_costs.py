@@ -1,4 +1,5 @@
 import dataclasses
+import math
 
 import pytest
 
@@ -141,6 +142,7 @@ def test_what_is_offered_does_fit():
 def test_the_room_is_what_just_fits():
     assert room_tokens(MACHINE, MODEL) == 20
     assert room_tokens(dataclasses.replace(MACHINE, memory_bytes=109), MODEL) < 0
+    assert room_tokens(dataclasses.replace(MACHINE, memory_bytes=math.inf), MODEL) == math.inf
 
 
 def test_a_cloud_machine_has_a_limit_too():
