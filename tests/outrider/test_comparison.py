@@ -75,14 +75,10 @@ def test_the_table_has_a_row_for_each_figure_and_fits_eighty_columns():
 
 def test_joules_have_a_row_only_where_a_phone_tells_them():
     def printed(figures):
-        ours, theirs = (DoneEvent(0, "length", (1,), (1,), "", 1, {}, figures) for _ in range(2))
         console = Console(file=io.StringIO(), width=120)
-        console.print(compared(ours, theirs).table())
+        console.print(Comparison({Mode.DEVICE: DoneEvent(0, "length", (1,), (1,), "", 1, {}, figures)}).table())
         return console.file.getvalue()
 
-    plain = {name: figure(1, "ms") for name in FIGURES if name != "joules_per_token"}
-    without = Comparison({Mode.COLLABORATE: DoneEvent(0, "length", (1,), (1,), "", 1, {}, plain)})
-    console = Console(file=io.StringIO(), width=120)
-    console.print(without.table())
-    assert "joules" not in console.file.getvalue()
+    plain = {name: figure(1, "ms") for name in FIGURES}
+    assert "joules" not in printed(plain)
     assert "0.047 J emulated" in printed(plain | {"joules_per_token": figure(0.0468, "J/token")})
