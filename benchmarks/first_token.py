@@ -1,6 +1,6 @@
 """When the first token is seen: the device and the cloud together beside the device alone and the cloud alone.
 
-python -m benchmarks.first_token [--quick] [--json FILE] [--fill docs/benchmarks.md]
+python -m benchmarks.first_token [--quick] [--phone NAME ...] [--json FILE] [--fill docs/benchmarks.md]
 
 The real pair under the virtual clock: real ONNX inline, the time of a phone and of a cloud machine charged for it, prompt
 prefill included, and a line between them that delays and does nothing else. Temperature 0, one warm connection, an answer at a
@@ -35,7 +35,7 @@ from speculation.shaping import profiles, virtual_time
 from speculation.shaping.engine import PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
-from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_FULL_MODEL, UNSHAPED
+from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_FULL_MODEL, DEFAULT_PHONE, UNSHAPED
 
 BLOCK = "first-token"
 NUM_TOKENS = 8
@@ -227,9 +227,10 @@ def to_json(row: Row) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--phone", nargs="+", default=[DEFAULT_PHONE], metavar="NAME", help=f"{DEFAULT_PHONE} by default")
     arguments = parser.parse_args()
     models = Models()
-    cases = all_cases(list(models.prompts))
+    cases = [case for case in all_cases(list(models.prompts)) if case.phone in arguments.phone]
     rows = measure(models, few(cases), ENDS_MS) if arguments.quick else measure(models, cases, ROUND_TRIPS_MS)
     publish(arguments, BLOCK, grids(rows), [to_json(row) for row in rows])
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib as mpl
@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from benchmarks.grid_cells import WIDTHS, Row
+from benchmarks.heat import Curve, Sample
 from benchmarks.thrift_front import BUDGET, Point
 
 ACCEPTANCE = 0.8
@@ -48,6 +49,21 @@ def thrift(ours: Sequence[Point], theirs: Sequence[Point], where: str, file: Pat
     axes.axvline(BUDGET, color="grey", linestyle=":", label=f"{BUDGET:g} passes a token")
     axes.set_title(f"How fast at how few passes (emulated)\n{where}")
     axes.set(xlabel="passes of the full model a token", ylabel="final tokens a second", ylim=(0, None))
+    axes.legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def heat(runs: Mapping[str, Sequence[Sample]], published: Sequence[Curve], file: Path) -> None:
+    """Decode speeds of hot phones: the model's as lines, what was published as marks."""
+    figure = Figure(figsize=(7, 4.5), layout="constrained")
+    axes = figure.subplots()
+    for number, curve in enumerate(published):
+        samples, colour = runs[curve.label], f"C{number}"
+        axes.plot([s.at_s for s in samples], [s.tokens_per_s for s in samples], color=colour, label=curve.label)
+        for marks, marker in ((curve.bound, "o"), (curve.shown, "x")):
+            axes.plot(list(marks), list(marks.values()), marker, color=colour)
+    axes.set_title("Decoding on an iPhone 17 Pro that gets hot: emulated (lines), published (marks)")
+    axes.set(xlabel="seconds of decoding without a pause", ylabel="tokens a second", ylim=(0, None))
     axes.legend(fontsize=8)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 

@@ -14,7 +14,7 @@ from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
-from speculation.shaping import profiles
+from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 from speculation.truncation import MAX_VOCABULARY_SIZE
 
@@ -82,8 +82,9 @@ class VerifierConfig(Settings):
     """Where the verifier listens, what it runs, and how much it takes on.
 
     ``pair`` None is the bundled pair, unless ``draft`` and ``full`` name two folders (``docs/models.md``). ``variant`` None is
-    fp32 where the full model has it, ``draft_variant`` None is q4. ``cloud`` names a cloud profile whose time is
-    charged for each pass; ``emulate`` is the model that is charged for (``own`` is the full model, at its real size).
+    fp32 where the full model has it, ``draft_variant`` None is q4. ``cloud`` names a cloud profile, a bundled
+    one or one in the folder ``profiles`` (``docs/shaping.md``), whose time is charged for each pass; ``emulate`` is the model
+    that is charged for (``own`` is the full model, at its real size).
     ``provider`` is what runs the models: ``cpu``, or ``cuda``.
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
@@ -123,6 +124,7 @@ class VerifierConfig(Settings):
     full_logprobs: Annotated[int, BeforeValidator(_read_num_logprobs)] = 20
     full_timeout_s: float = Field(60.0, gt=0, le=3600)
     full_api_key: Annotated[SecretStr | None, BeforeValidator(_read_key)] = None
+    profiles: Path | None = None
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_FULL_MODEL
 
@@ -130,9 +132,14 @@ class VerifierConfig(Settings):
     def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
         require_one_source(self.pair, self.draft, self.full)
-        profiles.cloud(self.cloud)
+        self.catalogue.cloud(self.cloud)
         self._check_remote()
         return self
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Where the names of profiles are looked up. Raises ``ConfigurationError``."""
+        return Catalogue(self.profiles)
 
     def _check_remote(self) -> None:
         """Raises ``ConfigurationError`` for what means nothing with a server that runs the full model, or without one."""

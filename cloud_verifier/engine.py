@@ -13,7 +13,6 @@ from speculation.engines.pairs import models_of
 from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
 from speculation.protocol.messages import PairIdentity
-from speculation.shaping import profiles
 from speculation.shaping.engine import CloudCost, shape
 from speculation.shaping.models import ModelDescription, parse_model
 from speculation.shaping.profiles import CloudProfile
@@ -40,7 +39,7 @@ def build_engine(config: VerifierConfig) -> FullModel:
     ``ConfigurationError`` (the provider is not there, or cannot run such a graph; the server that runs the full model does not
     answer as it should).
     """
-    cloud = profiles.cloud(config.cloud)
+    cloud = config.catalogue.cloud(config.cloud)
     model = _model(config.emulate)
     pair = models_of(config.pair, config.draft, config.full)
     engine = _build_full(pair, config)

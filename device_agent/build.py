@@ -20,7 +20,6 @@ from speculation.engines.runner import EngineRunner
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
-from speculation.shaping import profiles
 from speculation.shaping.engine import PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
@@ -42,7 +41,18 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
     """
     pair = models_of(config.pair, config.draft, config.full)
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
-    engine = shape(drafting, PhoneCost(profiles.phone(config.phone), parse_model(config.emulate)))
+    engine = shape(
+        drafting, PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate)), config.heat, config.when_full
+    )
+    context, whole = engine.description.context_length, drafting.description.context_length
+    if context < whole:
+        _log.warning(
+            "%s has room for %d tokens of %s in each slot: drafts end there, not at %d",
+            config.phone,
+            context,
+            config.emulate,
+            whole,
+        )
     runner = EngineRunner.on_own_thread(engine, "draft-model")
     facts = replace(facts_of(pair, engine), defaults=defaults_of(pair.full, config))
     return DeviceAgent(facts, runner, connector_of(config), config)
@@ -80,7 +90,7 @@ def connector_of(config: AgentConfig) -> Connector | None:
     connector = GrpcConnector(config.verifier, config.connect_timeout_s)
     if config.network == UNSHAPED:
         return connector
-    return ShapedConnector(connector, profiles.network(config.network), config.network_seed)
+    return ShapedConnector(connector, config.catalogue.network(config.network), config.network_seed)
 
 
 def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:

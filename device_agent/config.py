@@ -15,8 +15,10 @@ from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
-from speculation.shaping import profiles
+from speculation.shaping.catalogue import Catalogue
+from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
+from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
 
 ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
@@ -37,9 +39,11 @@ class AgentConfig(Settings):
     that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
     ``provider`` is what runs the draft: ``cpu``, or ``cuda``.
     ``draft_lookup`` is the weight of looking up beside the draft model, where the text repeats itself (0: off).
-    ``phone`` and ``network`` name profiles;
+    ``phone`` and ``network`` name profiles, bundled ones or those in the folder ``profiles`` (``docs/shaping.md``);
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
+    ``heat``: whether the phone gets hot and slow, ``on`` from a cold start, ``hot`` from hours of drafting.
+    ``when_full``: whether a model that leaves no room for a full context is refused, or gets a shorter one that fits all slots.
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
     ``draft_choices`` is how many of a position's likeliest tokens may become branches, where the width is over 1;
     ``draft_length`` is that of ``fixed-length``, ``draft_floor`` the chance at which ``confidence-gate`` stops.
@@ -75,11 +79,14 @@ class AgentConfig(Settings):
     draft_pass_floor: float = Field(0.0, ge=0, le=1)
     draft_lookup: float = Field(0.0, ge=0, lt=1)
     draft_gather: bool = True
+    profiles: Path | None = None
     phone: str = UNSHAPED
     network: str = UNSHAPED
     network_seed: int = Field(0, ge=0)
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_DRAFT_MODEL
+    heat: Heat = Heat.OFF
+    when_full: WhenFull = WhenFull.REFUSE
     max_streams: int = Field(4, ge=1)
     resume_grace_s: float = Field(5.0, ge=0)
     resume_window_s: float = Field(60.0, ge=0)
@@ -90,6 +97,11 @@ class AgentConfig(Settings):
     generation_defaults: GenerationSource = GenerationSource.MODEL
     retry_after_s: float = Field(1.0, ge=0)
     drain_grace_s: float = Field(5.0, ge=0)
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Where the names of profiles are looked up. Raises ``ConfigurationError``."""
+        return Catalogue(self.profiles)
 
     @property
     def is_emulated(self) -> bool:
@@ -110,10 +122,11 @@ class AgentConfig(Settings):
     def _check(self) -> Self:
         require_loopback(self.host, self.insecure)
         require_one_source(self.pair, self.draft, self.full)
-        profiles.phone(self.phone)
-        profiles.network(self.network)
-        profiles.cloud(self.cloud)
-        parse_model(self.emulate)
+        catalogue = self.catalogue
+        phone = catalogue.phone(self.phone)
+        catalogue.network(self.network)
+        catalogue.cloud(self.cloud)
+        PhoneCost(phone, parse_model(self.emulate)).state(self.heat)
         self.policy()
         if self.verifier is not None:
             _check_target(self.verifier)

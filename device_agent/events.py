@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any, ClassVar
 
 from speculation.errors import InvalidRequestError, OutriderError, status_of
@@ -99,9 +100,22 @@ class CorrectEvent(Event):
     commit_offset: CommitOffset
 
 
+class Reason(StrEnum):
+    """Why a ``state`` event comes."""
+
+    LINK = "link"
+    OFFLINE = "offline"
+    BUSY = "busy"
+    EXACTNESS = "exactness"
+    THROTTLING = "throttling"
+
+
 @dataclass(frozen=True, slots=True)
 class StateEvent(Event):
-    """Something about the way of working changed; ``mode`` is what the stream works in from here on."""
+    """Something about the way of working changed; ``mode`` is what the stream works in from here on.
+
+    ``thermal`` is the thermal status of the phone in its own system's words, where heat is emulated.
+    """
 
     name: ClassVar[str] = "state"
     mode: str

@@ -34,6 +34,7 @@ class Meter:
         self.draft_steps = 0
         self.proposed = 0
         self.links: list[LinkStatistics] = []
+        self.joules: float | None = None
 
     def showed(self, events: Sequence[Event], now_s: float) -> None:
         """Events that go to the client now."""
@@ -87,6 +88,12 @@ class Meter:
             "bytes_down": (sum(link.received_bytes for link in self.links), "bytes"),
             "draft_steps": (self.draft_steps, "steps"),
         }
+        if self.joules is not None:  # only where a phone is emulated that says what its work costs
+            values |= {
+                "draft_joules": (self.joules, "J"),
+                "joules_per_drafted_token": (_ratio(self.joules, self.draft_steps), "J/token"),
+                "joules_per_token": (_ratio(self.joules, num_tokens), "J/token"),
+            }
         return {name: self._figure(value, unit) for name, (value, unit) in values.items()}
 
     def _figure(self, value: float | None, unit: str) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from device_agent.assignment import Assignment
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
 from device_agent.ending import cause, done_event
-from device_agent.events import DoneEvent, ErrorEvent, Event, StateEvent, error_object
+from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
+from device_agent.gauges import Gauges
 from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
@@ -26,10 +27,7 @@ from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
 
-LINK, OFFLINE, BUSY, EXACTNESS = "link", "offline", "busy", "exactness"
-"""Reasons of a ``state`` event."""
-
-STOP = FinishReason.STOP.value
+STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
 HANG_UP_S = 0.5
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
@@ -62,6 +60,7 @@ class Generation:
         self._display = assignment.display(pair, numbers)
         self._session = assignment.session(pair)
         self._drafter = drafting.drafter(self._session, pair)
+        self._gauges = Gauges(drafting.phone)
         self._sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()
         self._head_start = HeadStart()
@@ -183,9 +182,9 @@ class Generation:
         rtt_ms = round(rtt_s * 1000, 3)
         if self._is_alone:
             self._come_back()
-        self._tell_state(LINK, rtt_ms)
+        self._tell_state(Reason.LINK, rtt_ms)
         if update.fingerprint_changed or not opened.is_exact:
-            self._tell_state(EXACTNESS, rtt_ms)
+            self._tell_state(Reason.EXACTNESS, rtt_ms)
 
     def _settled(self, verdict: Verdict, update: Update) -> None:
         now_s = _now_s()
@@ -228,7 +227,7 @@ class Generation:
         _log.warning("session %s goes on without a verifier: %s", self._assignment.session_id, error)
         self._is_alone = True
         self._mode = Mode.DEVICE
-        self._tell_state(BUSY if isinstance(error, CapacityError) else OFFLINE)
+        self._tell_state(Reason.BUSY if isinstance(error, CapacityError) else Reason.OFFLINE)
         self._show(self._display.go_alone())
         if self._display.is_stopped:  # the end is here: a verifier that comes back later could not take it back
             self._end(STOP)
@@ -249,6 +248,8 @@ class Generation:
                 return
             self._meter.draft_steps += len(grown)
             self._show(self._drafted(grown))
+            if self._gauges.has_changed():
+                self._tell_state(Reason.THROTTLING)
             if self._drafter.is_paused:
                 await self._may_draft.wait()
         self._end(reason)
@@ -269,9 +270,9 @@ class Generation:
             return FinishReason.LENGTH.value
         return OFFLINE if self._tail_room() <= 0 else None
 
-    def _tell_state(self, reason: str, rtt_ms: float | None = None) -> None:
+    def _tell_state(self, reason: Reason, rtt_ms: float | None = None) -> None:
         if not self._is_over:
-            self._emit([StateEvent(next(self._numbers), self._mode.value, reason, rtt_ms)])
+            self._emit([StateEvent(next(self._numbers), self._mode.value, reason.value, rtt_ms, self._gauges.thermal)])
 
     def _show(self, events: Sequence[Event]) -> None:
         if events:
@@ -285,13 +286,13 @@ class Generation:
         tail = self._assignment.max_tail if self._is_alone else 0
         self._show(self._display.finish(tail))
         reason = STOP if self._display.is_stopped else reason
+        self._meter.joules = self._gauges.joules
         self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:
         if not isinstance(error, OutriderError):
             _log.error("session %s failed", self._assignment.session_id, exc_info=error)
-        if self._last is None:
-            self._last = ErrorEvent(next(self._numbers), error_object(error))
+        self._last = self._last or ErrorEvent(next(self._numbers), error_object(error))
         return self._last
 
 

@@ -7,7 +7,6 @@ import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
 from importlib import metadata
-from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -15,9 +14,8 @@ import typer
 import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
-from outrider import models
+from outrider import models, options, profile_list
 from outrider.planning import cli as planning
-from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
@@ -37,47 +35,30 @@ app = typer.Typer(
 app.add_typer(models.app, name="models")
 app.command()(planning.plan)
 app.command()(planning.tokenspeed)
-
-PhoneOption = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
-NetworkOption = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
-CloudOption = Annotated[str | None, typer.Option(help="Cloud machine to emulate by name, or none.")]
-AgentOption = Annotated[str | None, typer.Option(metavar="URL", help="Use this running agent instead of starting one inside.")]
-MaxTokensOption = Annotated[int, typer.Option(metavar="N", help="At most so many tokens.")]
-TemperatureOption = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
-TopPOption = Annotated[float, typer.Option(metavar="P", help="Choose among the likeliest tokens that sum up to this.")]
-TopKOption = Annotated[int, typer.Option(metavar="K", help="Choose among so many tokens; 0 is off.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")]
-ConfigOption = Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file with settings.")]
-PortOption = Annotated[int | None, typer.Option(help="0 takes a free one.")]
-InsecureOption = Annotated[bool | None, typer.Option("--insecure", help="Allow an address that others can reach.")]
-PairOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A pair of models; the bundled one by default.")]
-
-DraftOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The draft model, in any layout that loads.")]
-FullOption = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The full model, in any layout that loads.")]
-DraftVariantOption = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Graph of the draft, or random.")]
-ProviderOption = Annotated[Provider | None, typer.Option(help="What runs the models; cpu by default.")]
-FullVariantOption = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
+app.command("profiles")(profile_list.profiles_command)
 
 
 @app.command()
 def demo(
     prompt: Annotated[int | None, typer.Option(metavar="N", help="Number of a held-out prompt.")] = None,
     list_prompts: Annotated[bool, typer.Option("--list-prompts", help="List the held-out prompts and stop.")] = False,
-    max_tokens: MaxTokensOption = 128,
-    temperature: TemperatureOption = 0.8,
-    top_p: TopPOption = 1.0,
-    top_k: TopKOption = 0,
+    max_tokens: options.MaxTokens = 128,
+    temperature: options.Temperature = 0.8,
+    top_p: options.TopP = 1.0,
+    top_k: options.TopK = 0,
     seed: Annotated[int, typer.Option(metavar="S", help="Seed of the shared noise.")] = 1,
-    phone: PhoneOption = None,
-    network: NetworkOption = None,
-    cloud: CloudOption = None,
-    agent: AgentOption = None,
-    draft: DraftOption = None,
-    full: FullOption = None,
-    variant: DraftVariantOption = None,
-    full_variant: FullVariantOption = None,
-    provider: ProviderOption = None,
-    json: JsonOption = False,
+    phone: options.Phone = None,
+    heat: options.Heat = None,
+    network: options.Network = None,
+    cloud: options.Cloud = None,
+    profiles: options.Profiles = None,
+    agent: options.Agent = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
+    variant: options.DraftVariant = None,
+    full_variant: options.FullVariant = None,
+    provider: options.Provider = None,
+    json: options.Json = False,
 ) -> None:
     """Stream one answer, then compare: collaborative, cloud alone, device alone."""
     from outrider import demo as front
@@ -86,7 +67,8 @@ def demo(
 
     models = Models(draft, full, variant, full_variant, provider)
     models.check_agent(agent)
-    emulation = Emulation.chosen(agent, phone, network, cloud, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
+    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
+    emulation = Emulation.chosen(agent, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
     if list_prompts:
         front.list_prompts()
         return
@@ -113,16 +95,18 @@ def generate(
     ] = None,
     top_k: Annotated[int | None, typer.Option(metavar="K", help="Choose among so many tokens; 0 is off.")] = None,
     seed: Annotated[int | None, typer.Option(metavar="S", help="Seed of the shared noise; one is drawn otherwise.")] = None,
-    phone: PhoneOption = None,
-    network: NetworkOption = None,
-    cloud: CloudOption = None,
-    agent: AgentOption = None,
-    draft: DraftOption = None,
-    full: FullOption = None,
-    variant: DraftVariantOption = None,
-    full_variant: FullVariantOption = None,
-    provider: ProviderOption = None,
-    json: JsonOption = False,
+    phone: options.Phone = None,
+    heat: options.Heat = None,
+    network: options.Network = None,
+    cloud: options.Cloud = None,
+    profiles: options.Profiles = None,
+    agent: options.Agent = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
+    variant: options.DraftVariant = None,
+    full_variant: options.FullVariant = None,
+    provider: options.Provider = None,
+    json: options.Json = False,
 ) -> None:
     """Write the continuation of PROMPT."""
     from outrider import generate as front
@@ -130,7 +114,8 @@ def generate(
 
     models = Models(draft, full, variant, full_variant, provider)
     models.check_agent(agent)
-    emulation = Emulation.chosen(agent, phone, network, cloud, Emulation())
+    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
+    emulation = Emulation.chosen(agent, played, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
     _run(front.run(request, emulation, agent, is_json=json, models=models))
 
@@ -138,11 +123,12 @@ def generate(
 @app.command()
 def verifier(
     host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
-    port: PortOption = None,
-    cloud: CloudOption = None,
-    pair: PairOption = None,
-    draft: DraftOption = None,
-    full: FullOption = None,
+    port: options.Port = None,
+    cloud: options.Cloud = None,
+    profiles: options.Profiles = None,
+    pair: options.Pair = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the full model, or transformers.")] = None,
     full_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
@@ -154,7 +140,7 @@ def verifier(
     full_logprobs: Annotated[
         int | None, typer.Option(metavar="N", help="Likeliest tokens of each position to ask for; -1 is all.")
     ] = None,
-    provider: ProviderOption = None,
+    provider: options.Provider = None,
     patience: Annotated[
         str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
     ] = None,
@@ -162,13 +148,14 @@ def verifier(
     draft_length: Annotated[
         int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
     ] = None,
-    insecure: InsecureOption = None,
-    config: ConfigOption = None,
+    insecure: options.Insecure = None,
+    config: options.Config = None,
 ) -> None:
     """Serve the full model. Settings: defaults < --config FILE < OUTRIDER_VERIFIER_* < flags."""
     from cloud_verifier import server
 
-    flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "pair": pair, "variant": variant}
+    flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "profiles": profiles}
+    flags |= {"pair": pair, "variant": variant}
     flags |= {"full_url": full_url, "full_route": full_route, "full_model": full_model, "full_logprobs": full_logprobs}
     flags |= {
         "draft": draft,
@@ -187,21 +174,23 @@ def verifier(
 @app.command()
 def agent(
     host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
-    port: PortOption = None,
+    port: options.Port = None,
     verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
-    phone: PhoneOption = None,
-    network: NetworkOption = None,
+    phone: options.Phone = None,
+    heat: options.Heat = None,
+    network: options.Network = None,
     cloud: Annotated[
         str | None, typer.Option(help="Cloud machine that the verifier emulates, for what figures are called.")
     ] = None,
+    profiles: options.Profiles = None,
     emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
-    pair: PairOption = None,
-    draft: DraftOption = None,
-    full: FullOption = None,
+    pair: options.Pair = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
     variant: Annotated[
         str | None, typer.Option(help="Graph of the draft model, or transformers, or lookup, or random.")
     ] = None,
-    provider: ProviderOption = None,
+    provider: options.Provider = None,
     drafting: Annotated[
         str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
     ] = None,
@@ -216,13 +205,14 @@ def agent(
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,
-    insecure: InsecureOption = None,
-    config: ConfigOption = None,
+    insecure: options.Insecure = None,
+    config: options.Config = None,
 ) -> None:
     """Serve the device's REST endpoint. Settings: defaults < --config FILE < OUTRIDER_AGENT_* < flags."""
     from device_agent import server
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
+    flags |= {"profiles": profiles, "heat": heat}
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
@@ -235,10 +225,10 @@ def agent(
 @app.command()
 def conformance(
     verifier: Annotated[str, typer.Option(metavar="HOST:PORT", help="The verifier to check.")],
-    pair: PairOption = None,
+    pair: options.Pair = None,
     case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
-    json: JsonOption = False,
+    json: options.Json = False,
 ) -> None:
     """Check, case by case, that a running verifier keeps what docs/protocol.md promises a device."""
     from outrider import conformance as front

@@ -25,8 +25,11 @@ FIGURES = {
     "bytes_up": "bytes up",
     "bytes_down": "bytes down",
 }
-_DECIMALS = {"ms": 0, "bytes": 0, "tokens/s": 1, "share": 2, "passes/token": 2, "tokens/token": 2}
-_SUFFIXES = {"ms": " ms"}
+PHONE_FIGURES = {"joules_per_token": "drafting's joules a token"}
+"""What only an emulated phone tells, and not every one."""
+
+_DECIMALS = {"ms": 0, "bytes": 0, "tokens/s": 1, "share": 2, "passes/token": 2, "tokens/token": 2, "J/token": 3}
+_SUFFIXES = {"ms": " ms", "J/token": " J"}
 NOTHING = "-"
 
 
@@ -71,7 +74,8 @@ class Comparison:
         table.add_column("")
         for mode in self.done:
             table.add_column(TITLES[mode], justify="right")
-        for name, label in FIGURES.items():
+        told = {name: label for name, label in PHONE_FIGURES.items() if any(name in d.figures for d in self.done.values())}
+        for name, label in (FIGURES | told).items():
             table.add_row(label, *(cell(done.figures.get(name)) for done in self.done.values()))
         return table
 

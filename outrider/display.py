@@ -164,4 +164,5 @@ def _harmless(text: str) -> str:
 
 def _told(state: StateEvent) -> str:
     round_trip = "" if state.rtt_ms is None else f", {state.rtt_ms:.0f} ms to the verifier and back"
-    return f"{state.mode}: {state.reason}{round_trip}"
+    thermal = "" if state.thermal is None else f", the phone is {state.thermal}"
+    return f"{state.mode}: {state.reason}{round_trip}{thermal}"

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,42 +15,61 @@ from device_agent.config import AgentConfig
 from speculation.engines.providers import Provider
 from speculation.errors import InvalidRequestError
 from speculation.settings import require_one_source
-from speculation.shaping import profiles
+from speculation.shaping.catalogue import Catalogue
+from speculation.shaping.engine import PhoneCost
+from speculation.shaping.models import parse_model
+from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 
 
 @dataclass(frozen=True, slots=True)
 class Emulation:
-    """Names of a phone, a network and a cloud machine. Raises ``UnknownNameError`` for a name that does not exist."""
+    """Names of a phone, a network and a cloud machine, bundled ones or those in the folder ``profiles``; and the phone's heat.
+
+    Raises ``UnknownNameError`` for a name that does not exist, ``ConfigurationError`` for a folder or a file
+    that cannot be used, and for heat of a phone that has no figures of it.
+    """
 
     phone: str = UNSHAPED
     network: str = UNSHAPED
     cloud: str = UNSHAPED
+    profiles: Path | None = None
+    heat: Heat = Heat.OFF
 
     def __post_init__(self) -> None:
-        profiles.phone(self.phone)
-        profiles.network(self.network)
-        profiles.cloud(self.cloud)
+        catalogue = self.catalogue
+        PhoneCost(catalogue.phone(self.phone), parse_model(DEFAULT_DRAFT_MODEL)).state(self.heat)
+        catalogue.network(self.network)
+        catalogue.cloud(self.cloud)
 
     @classmethod
-    def chosen(cls, agent: str | None, phone: str | None, network: str | None, cloud: str | None, default: Self) -> Self | None:
-        """What the flags ask for; None with an agent of somebody else's, who chose already.
+    def chosen(cls, agent: str | None, flags: Mapping[str, Any], default: Self) -> Self | None:
+        """What the flags ask for, by the names of the fields, where None was not given; None with an agent of somebody else's,
+        who chose already.
 
         Raises ``InvalidRequestError`` where both an agent and something to emulate are named.
         """
+        given = {name: value for name, value in flags.items() if value is not None}
         if agent is None:
-            return cls(phone or default.phone, network or default.network, cloud or default.cloud)
-        named = [f"--{flag}" for flag, value in (("phone", phone), ("network", network), ("cloud", cloud)) if value is not None]
-        if named:
-            raise InvalidRequestError(f"{', '.join(named)}: the agent at {agent} has its own; leave out one or the other")
+            return replace(default, **given)
+        if given:
+            named = ", ".join(f"--{name}" for name in given)
+            raise InvalidRequestError(f"{named}: the agent at {agent} has its own; leave out one or the other")
         return None
+
+    @property
+    def catalogue(self) -> Catalogue:
+        """Where the names are looked up."""
+        return Catalogue(self.profiles)
 
     @property
     def lines(self) -> list[str]:
         """Whose time the figures show, a line for each machine that is played."""
-        lines = []
+        lines, profiles = [], self.catalogue
         if self.phone != UNSHAPED:
-            lines.append(f"phone {self.phone} with a draft of {DEFAULT_DRAFT_MODEL}: {profiles.phone(self.phone).title}")
+            heat = "" if self.heat is Heat.OFF else f", heat {self.heat.value}"
+            title = profiles.phone(self.phone).title
+            lines.append(f"phone {self.phone} with a draft of {DEFAULT_DRAFT_MODEL}{heat}: {title}")
         if self.network != UNSHAPED:
             lines.append(f"network {self.network}: {profiles.network(self.network).title}")
         if self.cloud != UNSHAPED:
@@ -87,12 +106,11 @@ BUNDLED = Models()
 @asynccontextmanager
 async def local_agent(emulation: Emulation, models: Models = BUNDLED) -> AsyncIterator[str]:
     """The URL of an agent, with a verifier behind it, that live while the block runs."""
-    phone, network, cloud = emulation.phone, emulation.network, emulation.cloud
     folders: dict[str, Any] = {"draft": models.draft, "full": models.full, "provider": models.provider or Provider.CPU}
-    full = VerifierConfig(port=0, cloud=cloud, variant=models.full_variant, **folders)
+    full = VerifierConfig(port=0, cloud=emulation.cloud, profiles=emulation.profiles, variant=models.full_variant, **folders)
     async with cloud_verifier.server.serve(full) as verifier:
-        emulated: dict[str, Any] = {"phone": phone, "network": network, "cloud": cloud}
-        config = AgentConfig(port=0, verifier=verifier.target, variant=models.draft_variant, **folders, **emulated)
+        played: dict[str, Any] = asdict(emulation)
+        config = AgentConfig(port=0, verifier=verifier.target, variant=models.draft_variant, **folders, **played)
         async with device_agent.server.serve(config) as agent:
             yield agent.url
 

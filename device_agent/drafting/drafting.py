@@ -11,13 +11,18 @@ from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.protocol.device import DeviceSession
+from speculation.shaping.engine import ShapedEngine
 
 
 class Drafting:
-    """Makes a drafter for each stream. It owns the draft model's runner from here on."""
+    """Makes a drafter for each stream. It owns the draft model's runner from here on.
+
+    ``phone`` holds the gauges of the phone that is emulated, None where none is.
+    """
 
     def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:
         self.calibration = Calibration()
+        self.phone = runner.engine.phone if isinstance(runner.engine, ShapedEngine) else None
         self._resting = {is_greedy: Resting() for is_greedy in (False, True)}
         self._steps = DraftSteps(runner)
         self._policy = config.policy()

@@ -22,7 +22,7 @@ from device_agent.drafting.caches import Feed, Slot
 from speculation.choice import Ranked, choose_ranked
 from speculation.engines.base import CacheId, Charging, Chunk, Engine, Forkable
 from speculation.engines.runner import EngineRunner
-from speculation.errors import EngineError, OutriderError
+from speculation.errors import CapacityError, EngineError, OutriderError
 from speculation.parameters import SamplingParameters
 
 BURST_S = 3e-3
@@ -179,8 +179,10 @@ class _Batch:
         lanes = [lane for step in self.steps for lane in _lanes(engine, step)]
         num_turns = 0
         while lanes:
-            chunks = [Chunk(lane.cache, lane.new, 1) for lane in lanes]
-            ranked = _ranked(engine.extend(chunks), lanes)
+            lanes, logits = _extend(engine, lanes)
+            if not lanes:
+                break
+            ranked = _ranked(logits, lanes)
             num_turns += 1
             pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
             lanes = [lane for lane, (ids, shares) in zip(lanes, pairs, strict=True) if lane.take(ids, shares)]
@@ -204,6 +206,29 @@ class _Lane:
         self.proposals.append(Proposal(tuple(ids[:count]), tuple(shares[:count])))
         self.new, self.position = [first], self.position + 1
         return len(self.proposals) < step.max_steps and first not in step.end_token_ids and not step.is_given_up
+
+
+def _extend(engine: Engine, lanes: Sequence[_Lane]) -> tuple[list[_Lane], NDArray[np.float32]]:
+    """The lanes that ran, and their logits.
+
+    Where there is no room for all of them, the step that holds most tokens fails alone, and the others go on without it: an
+    ``extend`` that was refused has changed nothing.
+    """
+    left = list(lanes)
+    while True:
+        try:
+            return left, engine.extend([Chunk(lane.cache, lane.new, 1) for lane in left])
+        except CapacityError as error:
+            fullest = max((lane.step for lane in left), key=lambda step: _num_tokens(engine, step, left))
+            fullest.error = error
+            left = [lane for lane in left if lane.step is not fullest]
+            if not left:
+                return [], np.empty((0, 0), np.float32)
+
+
+def _num_tokens(engine: Engine, step: Step, lanes: Sequence[_Lane]) -> int:
+    """What a step's caches would hold."""
+    return sum(engine.length(lane.cache) + len(lane.new) for lane in lanes if lane.step is step)
 
 
 def _ranked(logits: NDArray[np.float32], lanes: Sequence[_Lane]) -> Ranked:

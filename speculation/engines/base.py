@@ -92,3 +92,11 @@ class Charging(Protocol):
 
     def take_charge_s(self) -> float:
         """Emulated seconds of the work done since the last call."""
+
+
+@runtime_checkable
+class Timed(Protocol):
+    """Engines whose emulated time depends on when they work: a phone that rested is cooler."""
+
+    def work_begins(self, now_s: float) -> None:
+        """A job begins at this time of the loop's clock."""

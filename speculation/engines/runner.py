@@ -11,7 +11,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
-from speculation.engines.base import Charging, Engine
+from speculation.engines.base import Charging, Engine, Timed
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Engine)
@@ -88,6 +88,7 @@ class EngineRunner(Generic[E]):
         self._thread = thread
         # Asked once: the check of a runtime protocol costs as much as a small forward.
         self._charging = engine if isinstance(engine, Charging) else None
+        self._told_time = engine if isinstance(engine, Timed) else None
         self._turn = asyncio.Lock()
         self._free_at_s = -math.inf
 
@@ -104,9 +105,9 @@ class EngineRunner(Generic[E]):
         async with self._turn:
             began_s = self._emulated_start_s(asyncio.get_running_loop().time())
             if self._thread is None:
-                result, charge_s = self._compute(job)
+                result, charge_s = self._compute(job, began_s)
             else:
-                result, charge_s = await self._thread.submit(lambda: self._compute(job))
+                result, charge_s = await self._thread.submit(lambda: self._compute(job, began_s))
             if charge_s is not None:
                 await _until(began_s + charge_s, abandon)
                 self._free_at_s = min(began_s + charge_s, asyncio.get_running_loop().time())
@@ -115,8 +116,10 @@ class EngineRunner(Generic[E]):
     def _emulated_start_s(self, now_s: float) -> float:
         return now_s if self._thread is None else emulated_start_s(now_s, self._free_at_s)
 
-    def _compute(self, job: Callable[[E], T]) -> tuple[T, float | None]:
+    def _compute(self, job: Callable[[E], T], began_s: float) -> tuple[T, float | None]:
         """The job's result and its emulated seconds: taken here, so that no other job pays for one whose caller gave up."""
+        if self._told_time is not None:
+            self._told_time.work_begins(began_s)
         result = job(self.engine)
         return result, None if self._charging is None else self._charging.take_charge_s()
 

@@ -54,15 +54,37 @@ def step_time_s(machine: Machine, model: ModelDescription, works: Sequence[Work]
     return max(reading_s, computing_s) + machine.overhead_s + model.layers * machine.overhead_per_layer_s
 
 
-def check_capacity(machine: Machine, model: ModelDescription, num_tokens: int) -> None:
-    """Raises ``CapacityError``, with the sum in GB, where weights, ``num_tokens`` of cache and the runtime do not fit."""
-    kv_bytes = num_tokens * model.kv_bytes_per_token
-    total_bytes = model.weight_bytes + kv_bytes + machine.runtime_bytes
+def bytes_held(machine: Machine, model: ModelDescription, num_tokens: int) -> float:
+    """What a model with ``num_tokens`` of cache takes: weights, keys and values, and the runtime."""
+    return model.weight_bytes + num_tokens * model.kv_bytes_per_token + machine.runtime_bytes
+
+
+def room_tokens(machine: Machine, model: ModelDescription) -> float:
+    """Tokens of cache for which there is room beside the weights, with a fraction; below 0 where the weights do not fit."""
+    return (machine.memory_bytes - bytes_held(machine, model, 0)) / model.kv_bytes_per_token
+
+
+def check_capacity(machine: Machine, model: ModelDescription, num_tokens: int, listed: Sequence[ModelDescription] = ()) -> None:
+    """Raises ``CapacityError``, with the sum in GB, where weights, ``num_tokens`` of cache and the runtime do not fit.
+
+    The refusal names the first of the ``listed`` models that would fit.
+    """
+    total_bytes = bytes_held(machine, model, num_tokens)
     if total_bytes <= machine.memory_bytes:
         return
+    kv_bytes = num_tokens * model.kv_bytes_per_token
     name = model.name or "the model"
     raise CapacityError(
         f"{name} does not fit: {model.weight_bytes / _GB:.2f} GB weights + {kv_bytes / _GB:.2f} GB keys and values of "
         f"{num_tokens} tokens + {machine.runtime_bytes / _GB:.2f} GB runtime = {total_bytes / _GB:.2f} GB, "
-        f"but {machine.memory_name} is {machine.memory_bytes / _GB:.2f} GB"
+        f"but {machine.memory_name} is {machine.memory_bytes / _GB:.2f} GB{_advice(machine, num_tokens, listed)}"
     )
+
+
+def _advice(machine: Machine, num_tokens: int, listed: Sequence[ModelDescription]) -> str:
+    """The end of a refusal: what to take instead."""
+    if not listed:
+        return ""
+    fits = (model for model in listed if bytes_held(machine, model, num_tokens) <= machine.memory_bytes)
+    largest = next(fits, None)
+    return "; no listed model fits" if largest is None else f"; the largest listed model that fits is {largest.name}"

@@ -8,16 +8,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription, Forkable, ForkableEngine
+from speculation.errors import CapacityError, ConfigurationError
 from speculation.shaping import costs
 from speculation.shaping.costs import Machine, Work
-from speculation.shaping.models import ModelDescription
+from speculation.shaping.models import ModelDescription, listed_models
+from speculation.shaping.phone_state import Heat, PhoneHeat, PhoneState
 from speculation.shaping.profiles import UNSHAPED, CloudProfile, PhoneProfile
+
+HOT_CONTEXT = 256
+"""Tokens of cache behind which a hot phone has drafted."""
+
+SHORTEST_CONTEXT = 2
+"""Tokens: something to read, and something to write."""
+
+
+class WhenFull(StrEnum):
+    """What happens where the emulated memory cannot hold a full context in every slot."""
+
+    REFUSE = "refuse"
+    SHORTEN = "shorten"
 
 
 class _Cost(ABC):
@@ -31,12 +47,20 @@ class _Cost(ABC):
     def machine(self) -> Machine: ...
 
     def step_s(self, works: Sequence[Work]) -> float:
-        """Emulated seconds of one step over these sessions."""
+        """Emulated seconds of one step over these sessions, at full speed."""
         return costs.step_time_s(self.machine, self.model, works)
 
+    def bytes_read(self, works: Sequence[Work]) -> float:
+        """Bytes of weights, keys and values that such a step reads."""
+        return costs.bytes_read(self.model, works)
+
     def check_capacity(self, num_tokens: int) -> None:
-        """Raises ``CapacityError``, with the sum shown, where the model and a cache of ``num_tokens`` do not fit."""
-        costs.check_capacity(self.machine, self.model, num_tokens)
+        """Raises ``CapacityError``, with the sum shown and a model that would fit, where this one and its cache do not."""
+        costs.check_capacity(self.machine, self.model, num_tokens, listed_models())
+
+    def room_tokens(self) -> float:
+        """Tokens of cache for which there is room; infinite where the memory is."""
+        return costs.room_tokens(self.machine, self.model)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +73,23 @@ class PhoneCost(_Cost):
     @property
     def machine(self) -> Machine:
         return self.phone.machine
+
+    def state(self, heat: Heat = Heat.OFF) -> PhoneState:
+        """The phone's gauges, before any work. Raises ``ConfigurationError`` for heat of a phone that has no figures of it."""
+        energy = self.phone.energy
+        if heat is Heat.OFF:
+            return PhoneState(energy)
+        model = self.phone.heat
+        if model is None:
+            raise ConfigurationError(f"heat: the profile {self.phone.name} has no figures of it; choose another phone, or off")
+        return PhoneState(energy, PhoneHeat(model, model.cold if heat is Heat.ON else model.hot(self._drafting_w)))
+
+    @property
+    def _drafting_w(self) -> float:
+        """What one branch without an end draws at full speed, beyond what the phone draws anyway."""
+        works = [Work(HOT_CONTEXT, 1)]
+        step_s, energy = self.step_s(works), self.phone.energy
+        return 0.0 if energy is None or not step_s else energy.step_j(self.bytes_read(works), step_s).total_j / step_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,25 +107,37 @@ class CloudCost(_Cost):
 class ShapedEngine:
     """Decorates an engine with the time and the memory of another machine. It is ``Forkable`` exactly when the inner one is.
 
+    ``phone`` holds the gauges of a phone, None on a cloud machine: joules, and with ``heat`` its speed and thermal status.
+
     Raises ``CapacityError`` where the model with one full context does not fit the machine, and in ``extend`` and ``fork``
-    where the tokens of all open caches together no longer would (then nothing is changed). A fork copies no bytes: caches on
-    such machines are paged and share what is common, so a fork takes no time, but its tokens count in full.
+    where the tokens of all open caches together no longer would (then nothing is changed). With ``when_full`` ``shorten`` the
+    context is so short that all slots can be full: then neither happens, ``extend`` refuses what is beyond that context, and
+    only a model that leaves no room for two tokens a slot is refused. A fork copies no bytes: caches on such machines are
+    paged and share what is common, so a fork takes no time, but its tokens count in full.
     """
 
-    def __new__(cls, engine: Engine, cost: PhoneCost | CloudCost) -> ShapedEngine:
+    def __new__(cls, engine: Engine, *_: object, **__: object) -> ShapedEngine:
         return super().__new__(_ForkableShapedEngine if isinstance(engine, Forkable) else cls)
 
-    def __init__(self, engine: Engine, cost: PhoneCost | CloudCost) -> None:
-        cost.check_capacity(engine.description.context_length)
+    def __init__(
+        self,
+        engine: Engine,
+        cost: PhoneCost | CloudCost,
+        heat: Heat = Heat.OFF,
+        when_full: WhenFull = WhenFull.REFUSE,
+    ) -> None:
         self.cost = cost
+        self._description = _fitting(engine.description, cost, when_full)
+        self._is_shortened = self._description != engine.description
+        self.phone = cost.state(heat) if isinstance(cost, PhoneCost) else None
         self._engine = engine
         self._caches: set[CacheId] = set()
         self._charge_s = 0.0
 
     @property
     def description(self) -> EngineDescription:
-        """The inner engine's: the emulated model is ``cost.model``."""
-        return self._engine.description
+        """The inner engine's, with the context that fits: the emulated model is ``cost.model``."""
+        return self._description
 
     def open(self) -> CacheId:
         cache = self._engine.open()
@@ -96,9 +149,12 @@ class ShapedEngine:
 
     def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
         works = [Work(self._engine.length(chunk.cache), len(chunk.token_ids)) for chunk in chunks]
+        if self._is_shortened:  # else the inner engine refuses
+            _check_context(works, self._description.context_length)
         self._check_growth(sum(work.new_tokens for work in works))
         logits = self._engine.extend(chunks)
-        self._charge_s += self.cost.step_s(works)
+        step_s = self.cost.step_s(works)
+        self._charge_s += step_s if self.phone is None else self.phone.step(self.cost.bytes_read(works), step_s)
         return logits
 
     def truncate(self, cache: CacheId, length: int) -> None:
@@ -107,6 +163,10 @@ class ShapedEngine:
     def close(self, cache: CacheId) -> None:
         self._engine.close(cache)
         self._caches.discard(cache)
+
+    def work_begins(self, now_s: float) -> None:
+        if self.phone is not None:
+            self.phone.begin(now_s)
 
     def take_charge_s(self) -> float:
         """Emulated seconds of every ``extend`` since the last call."""
@@ -129,7 +189,26 @@ class _ForkableShapedEngine(ShapedEngine):
         return copy
 
 
-def shape(engine: Engine, cost: PhoneCost | CloudCost) -> Engine:
-    """The engine as slow as the profile says, or the engine itself where the profile is ``none``."""
+def _check_context(works: Sequence[Work], context_length: int) -> None:
+    for work in works:
+        if work.past_tokens + work.new_tokens > context_length:
+            room = context_length - work.past_tokens
+            raise CapacityError(f"{work.new_tokens} tokens do not fit: {room} of {context_length} positions are left")
+
+
+def _fitting(description: EngineDescription, cost: PhoneCost | CloudCost, when_full: WhenFull) -> EngineDescription:
+    """The description, its context shortened where it may be. Raises ``CapacityError``."""
+    if when_full is WhenFull.REFUSE:
+        cost.check_capacity(description.context_length)
+        return description
+    cost.check_capacity(SHORTEST_CONTEXT * description.num_slots)
+    return replace(description, context_length=int(min(description.context_length, cost.room_tokens() / description.num_slots)))
+
+
+def shape(engine: Engine, cost: PhoneCost | CloudCost, heat: Heat = Heat.OFF, when_full: WhenFull = WhenFull.REFUSE) -> Engine:
+    """The engine as slow as the profile says, or the engine itself where the profile is ``none``.
+
+    Raises ``CapacityError``, and ``ConfigurationError`` for heat of a phone that has no figures of it.
+    """
     profile = cost.phone if isinstance(cost, PhoneCost) else cost.cloud
-    return engine if profile.name == UNSHAPED else ShapedEngine(engine, cost)
+    return engine if profile.name == UNSHAPED else ShapedEngine(engine, cost, heat, when_full)

@@ -2,8 +2,8 @@
 
 A profile is a frozen dataclass; each of its numbers is annotated with a ``Key``, the name and dimension of the figure in the
 file. A figure in a file is a table of exactly ``value``, ``unit``, ``source`` and ``date``; every number is kept in base
-units (bytes, seconds, operations) so that nothing behind this module converts anything. A file may leave out a figure whose
-attribute has a default.
+units (bytes, seconds, operations, joules) so that nothing behind this module converts anything. A file may leave out a figure
+whose attribute has a default.
 """
 
 from __future__ import annotations
@@ -48,6 +48,13 @@ UNITS: Mapping[str, Unit] = MappingProxyType(
         "share": Unit("share"),
         "devices": Unit("count"),
         "USD/h": Unit("price", 1, 3600),
+        "W": Unit("power"),
+        "pJ/bit": Unit("energy of a bit", 1, 1e12),
+        "J/K": Unit("heat capacity"),
+        "K/W": Unit("thermal resistance"),
+        "degC": Unit("temperature"),
+        "K": Unit("temperature difference"),
+        "share/K": Unit("share of a kelvin"),
     }
 )
 
@@ -70,7 +77,8 @@ class Figure:
 
     @property
     def base_value(self) -> float:
-        """In bytes, bytes per second, seconds, operations per second, US dollars per second, a count, or a share of one."""
+        """In bytes, bytes per second, seconds, operations per second, watts, joules, kelvins, US dollars per second, a count,
+        or as a share of one."""
         unit = UNITS[self.unit]
         return self.value * unit.numerator / unit.denominator
 
@@ -100,8 +108,9 @@ def keys(profile: type[Any]) -> dict[str, Key]:
 def check(profile: object) -> None:
     """Hold every number of a profile to its key. Raises ``ConfigurationError``."""
     for attribute, key in keys(type(profile)).items():
-        if (number := getattr(profile, attribute)) is not None:
-            key.check(number)
+        value = getattr(profile, attribute)
+        if value is not None:  # left out
+            key.check(value)
 
 
 def load(profile: type[P], name: str, text: str, origin: str) -> P:

@@ -14,6 +14,9 @@ from speculation.errors import InvalidRequestError
 
 _BITS = {"fp32": 32.0, "fp16": 16.0, "bf16": 16.0, "fp8": 8.0, "int8": 8.0, "int4": 4.0}
 _SCALES = {"k": 1e3, "m": 1e6, "b": 1e9, "t": 1e12}
+_LISTED_SIZES = ("70B", "13B", "7B", "3.25B", "1.8B")
+_LISTED_TYPES = ("fp32", "fp16", "int8", "int4")
+"""Sizes and number types of the table in Liang, Computing Architecture for LLMs and LMMs (ISPD 2024): 4, 2, 1, half a byte."""
 _EXAMPLES = "0.9B:int4, 70B:fp16, 47B:int4:active=13B or 70B:fp16:layers=80,kv_heads=8,head_size=128"
 _SHAPE_OPTIONS = ("layers", "kv_heads", "head_size")
 
@@ -138,6 +141,14 @@ def _shape(text: str, options: dict[str, str], parameters: float) -> tuple[int, 
         raise _refusal(text, f"{', '.join(_SHAPE_OPTIONS)} are whole numbers, given all together or not at all")
     layers, kv_heads, head_size = map(int, given)
     return layers, kv_heads, head_size
+
+
+@functools.cache
+def listed_models() -> tuple[ModelDescription, ...]:
+    """The models that a refusal may offer instead, the one with most parameters first, then that with most bits."""
+    sizes = {*_LISTED_SIZES, *(f"{shape.parameters / 1e9:g}B" for shape in _published_shapes())}
+    models = [parse_model(f"{size}:{number_type}") for size in sizes for number_type in _LISTED_TYPES]
+    return tuple(sorted(models, key=lambda model: (model.parameters, model.bits), reverse=True))
 
 
 @functools.cache

@@ -15,6 +15,7 @@ from speculation.shaping import figures
 from speculation.shaping.costs import Machine
 from speculation.shaping.figures import Figure, Key
 from speculation.shaping.pacing import Direction
+from speculation.shaping.phones import PhoneProfile as PhoneProfile
 
 UNSHAPED = "none"
 """The name, of a phone, a network or a cloud, under which nothing is emulated."""
@@ -30,38 +31,6 @@ P = TypeVar("P")
 
 def _no_figures() -> Mapping[str, Figure]:
     return MappingProxyType({})
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PhoneProfile:
-    """A phone as far as a language model feels it. ``figures`` holds the sources, by the names in the file.
-
-    ``bandwidth_utilisation`` is the model bandwidth utilisation (MBU): the share of the peak that decoding reaches.
-    """
-
-    name: str
-    title: str
-    bandwidth_bytes_per_s: Annotated[float, Key("bandwidth", "rate")]
-    bandwidth_utilisation: Annotated[float, Key("bandwidth_utilisation", "share")]
-    operations_per_s: Annotated[float, Key("compute", "speed")]
-    compute_utilisation: Annotated[float, Key("compute_utilisation", "share")]
-    memory_bytes: Annotated[float, Key("memory", "size")]
-    app_share: Annotated[float, Key("app_share", "share")]
-    runtime_bytes: Annotated[float, Key("runtime", "size", may_be_zero=True)]
-    figures: Mapping[str, Figure] = field(default_factory=_no_figures, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        figures.check(self)
-
-    @property
-    def machine(self) -> Machine:
-        return Machine(
-            bandwidth_bytes_per_s=self.bandwidth_bytes_per_s * self.bandwidth_utilisation,
-            operations_per_s=self.operations_per_s * self.compute_utilisation,
-            memory_bytes=self.memory_bytes * self.app_share,
-            memory_name=f"an app's share ({self.app_share:.0%}) of the RAM of {self.name}",
-            runtime_bytes=self.runtime_bytes,
-        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -41,6 +41,15 @@ def test_figures_of_a_small_answer():
     )
 
 
+def test_joules_are_told_only_where_there_are_any():
+    meter = Meter(0.0, is_emulated=True)
+    assert "draft_joules" not in meter.report(4, None)
+    meter.joules, meter.draft_steps = 2.0, 8
+    report = values(meter.report(4, None))
+    assert [report[name] for name in ("draft_joules", "joules_per_drafted_token", "joules_per_token")] == [2.0, 0.25, 0.5]
+    assert values(meter.report(0, None))["joules_per_token"] is None
+
+
 @pytest.mark.parametrize(("is_emulated", "basis"), [(True, "emulated"), (False, "measured")])
 def test_every_figure_says_whether_it_is_emulated(is_emulated, basis):
     assert {figure["basis"] for figure in Meter(0.0, is_emulated).report(0, None).values()} == {basis}

@@ -71,3 +71,14 @@ def test_the_table_has_a_row_for_each_figure_and_fits_eighty_columns():
     lines = console.file.getvalue().splitlines()
     assert [line.startswith(label) for line, label in zip(lines[1:], FIGURES.values(), strict=True)] == [True] * len(FIGURES)
     assert "12345.6 emulated" in console.file.getvalue()
+
+
+def test_joules_have_a_row_only_where_a_phone_tells_them():
+    def printed(figures):
+        console = Console(file=io.StringIO(), width=120)
+        console.print(Comparison({Mode.DEVICE: DoneEvent(0, "length", (1,), (1,), "", 1, {}, figures)}).table())
+        return console.file.getvalue()
+
+    plain = {name: figure(1, "ms") for name in FIGURES}
+    assert "joules" not in printed(plain)
+    assert "0.047 J emulated" in printed(plain | {"joules_per_token": figure(0.0468, "J/token")})

@@ -100,6 +100,8 @@ def test_lines_tell_the_seconds_since_the_view_opened():
 
 def test_a_state_is_a_line_of_its_own():
     assert lines_of([StateEvent(0, "device", "the verifier is gone")])[0].endswith("'device: the verifier is gone'")
+    hot = StateEvent(0, "collaborate", "throttling", None, "SEVERE")
+    assert lines_of([hot])[0].endswith("'collaborate: throttling, the phone is SEVERE'")
 
 
 def test_a_pipe_gets_final_text_and_the_unverified_tail_at_the_end():

@@ -234,6 +234,47 @@ def test_a_copy_that_is_refused_fails_its_stream_alone_and_gives_all_its_caches_
     virtual_time.run(work())
 
 
+class Small(Emulated):
+    """Has room for so many tokens over all of its caches."""
+
+    def __init__(self, room: int) -> None:
+        super().__init__()
+        self.room = room
+
+    def extend(self, chunks):
+        held = sum(self.length(cache) for cache in self.contents) + sum(len(chunk.token_ids) for chunk in chunks)
+        if held > self.room:
+            raise CapacityError(f"{held} tokens, and room for {self.room}")
+        return super().extend(chunks)
+
+
+def test_where_memory_runs_out_the_stream_that_holds_most_fails_alone():
+    async def work():
+        engine = Small(room=sum(map(len, PROMPTS)) - 1)
+        steps = steps_on(engine)
+        blocker, *writers = [Writer(steps, prompt) for prompt in ([0], *PROMPTS)]
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(blocker.extend([]))
+            await asyncio.sleep(0.5)
+            results = await asyncio.gather(*(writer.extend([]) for writer in writers), return_exceptions=True)
+        assert results[:3] == [[[fresh(tuple(prompt))]] for prompt in PROMPTS[:3]]
+        assert isinstance(results[3], CapacityError)
+        await blocker.close()
+        await writers[3].close()
+        assert await writers[0].extend([1]) == [[fresh((*PROMPTS[0], 1))]]
+
+    virtual_time.run(work())
+
+
+def test_where_nobody_fits_everybody_is_told():
+    async def work():
+        steps = steps_on(Small(room=0))
+        with pytest.raises(CapacityError, match="room for 0"):
+            await Writer(steps, [0]).extend([])
+
+    virtual_time.run(work())
+
+
 @pytest.mark.parametrize(("who", "ends_s"), [([1], 2), ([2], 2), ([1, 2], 1.5)])
 def test_a_step_that_is_given_up_ends_early_only_where_all_its_streams_gave_up(who, ends_s):
     async def work():

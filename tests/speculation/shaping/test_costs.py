@@ -1,10 +1,11 @@
 import dataclasses
+import math
 
 import pytest
 
 from speculation.errors import CapacityError
 from speculation.shaping import profiles
-from speculation.shaping.costs import Machine, Work, bytes_read, check_capacity, step_time_s
+from speculation.shaping.costs import Machine, Work, bytes_read, check_capacity, room_tokens, step_time_s
 from speculation.shaping.engine import CloudCost, PhoneCost
 from speculation.shaping.models import ModelDescription, parse_model
 
@@ -85,6 +86,23 @@ def test_published_decode_speeds_of_a_phone_are_met_within_15_percent_with_one_u
     assert 1 / cost.step_s([Work(64, 1)]) == pytest.approx(tokens_per_s, rel=0.15)
 
 
+@pytest.mark.parametrize(
+    ("parameters", "shape", "file_mib", "tokens_per_s"),
+    [
+        (1.236e9, (16, 8, 64), 2358, 19.2),
+        (1.236e9, (16, 8, 64), 1083, 50.2),
+        (1.236e9, (16, 8, 64), 1127, 45.8),
+        (3.213e9, (28, 8, 128), 6129, 7.6),
+        (3.213e9, (28, 8, 128), 2435, 19.7),
+        (3.213e9, (28, 8, 128), 2529, 18.5),
+    ],
+)
+def test_so_they_are_by_the_phones_own_profile(parameters, shape, file_mib, tokens_per_s):
+    model = ModelDescription(parameters, 8 * file_mib * 2**20 / parameters, *shape)
+    cost = PhoneCost(profiles.phone("snapdragon-8-gen-3"), model)
+    assert 1 / cost.step_s([Work(64, 1)]) == pytest.approx(tokens_per_s, rel=0.15)
+
+
 def test_what_just_fits_is_taken_and_one_token_more_is_refused():
     check_capacity(MACHINE, MODEL, 20)
     with pytest.raises(CapacityError):
@@ -96,8 +114,35 @@ def test_a_refusal_shows_the_sum():
         PhoneCost(PHONE, parse_model("13B:int4")).check_capacity(8192)
     assert str(refusal.value) == (
         "13B:int4 does not fit: 6.50 GB weights + 1.07 GB keys and values of 8192 tokens + 0.80 GB runtime = 8.37 GB, "
-        "but an app's share (50%) of the RAM of dimensity-9300 is 8.00 GB"
+        "but an app's share (50%) of the RAM of dimensity-9300 is 8.00 GB; the largest listed model that fits is 8.03B:int4"
     )
+
+
+def test_a_refusal_offers_the_largest_listed_model_by_parameters_and_then_by_bits():
+    small = dataclasses.replace(PHONE, memory_bytes=8e9)  # 4 GB for an app, 0.8 of them for the runtime
+    with pytest.raises(CapacityError, match=r"the largest listed model that fits is 3.25B:int4$"):
+        PhoneCost(small, parse_model("7B:int4")).check_capacity(2048)
+    with pytest.raises(CapacityError, match=r"the largest listed model that fits is 1.8B:int8$"):
+        PhoneCost(small, parse_model("7B:int4")).check_capacity(2048 * 7)
+    with pytest.raises(CapacityError, match=r"; no listed model fits$"):
+        PhoneCost(dataclasses.replace(PHONE, memory_bytes=2e9), parse_model("7B:int4")).check_capacity(1)
+    with pytest.raises(CapacityError, match=r"is 192.00 GB; the largest listed model that fits is 70.6B:fp16"):
+        CloudCost(CLOUD, parse_model("405B:fp16")).check_capacity(1)
+
+
+def test_what_is_offered_does_fit():
+    for name in set(profiles.phones()) - {profiles.UNSHAPED}:
+        cost = PhoneCost(profiles.phone(name), parse_model("70B:fp16"))
+        with pytest.raises(CapacityError) as refusal:
+            cost.check_capacity(1024)
+        offered = str(refusal.value).rpartition(" ")[2]
+        PhoneCost(cost.phone, parse_model(offered)).check_capacity(1024)
+
+
+def test_the_room_is_what_just_fits():
+    assert room_tokens(MACHINE, MODEL) == 20
+    assert room_tokens(dataclasses.replace(MACHINE, memory_bytes=109), MODEL) < 0
+    assert room_tokens(dataclasses.replace(MACHINE, memory_bytes=math.inf), MODEL) == math.inf
 
 
 def test_a_cloud_machine_has_a_limit_too():

@@ -2,7 +2,7 @@ import pytest
 
 from speculation.engines.base import EngineDescription
 from speculation.errors import InvalidRequestError
-from speculation.shaping.models import ModelDescription, parse_model
+from speculation.shaping.models import ModelDescription, listed_models, parse_model
 
 
 def test_a_size_and_a_number_type_give_the_bytes_of_the_weights():
@@ -15,6 +15,18 @@ def test_a_size_and_a_number_type_give_the_bytes_of_the_weights():
 def test_sizes_follow_the_published_table_of_4_2_1_and_half_a_byte_a_weight(billions):
     sizes = [parse_model(f"{billions}B:{kind}").weight_bytes for kind in ("fp32", "fp16", "int8", "int4")]
     assert sizes == [pytest.approx(billions * 1e9 * width) for width in (4, 2, 1, 0.5)]
+
+
+def test_the_listed_models_are_those_of_the_table_and_the_published_shapes_largest_first():
+    listed = listed_models()
+    names = [model.name for model in listed]
+    assert {f"{size}:{kind}" for size in ("70B", "13B", "7B", "3.25B", "1.8B") for kind in ("fp32", "fp16", "int8", "int4")} < {
+        *names
+    }
+    assert {"405.9B:int4", "8.03B:int4", "1.236B:fp16"} < {*names}
+    assert names[:4] == ["405.9B:fp32", "405.9B:fp16", "405.9B:int8", "405.9B:int4"]
+    assert [model.parameters for model in listed] == sorted((model.parameters for model in listed), reverse=True)
+    assert len(names) == len({*names}) == 40
 
 
 def test_a_model_of_which_only_the_size_is_known_has_the_cache_of_a_published_one_of_that_size():

@@ -1,4 +1,5 @@
 import asyncio
+import dataclasses
 
 import numpy as np
 import pytest
@@ -8,7 +9,7 @@ from speculation.engines.runner import EngineRunner
 from speculation.errors import CacheClosedError, CapacityError
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.costs import Work
-from speculation.shaping.engine import CloudCost, PhoneCost, ShapedEngine, shape
+from speculation.shaping.engine import CloudCost, PhoneCost, ShapedEngine, WhenFull, shape
 from speculation.shaping.models import parse_model
 
 COST = PhoneCost(profiles.phone("dimensity-9300"), parse_model("0.9B:int4"))
@@ -138,6 +139,37 @@ def test_a_cache_that_outgrows_the_memory_is_refused_and_nothing_changes():
     engine.fork(two, 2000)
     with pytest.raises(CapacityError, match="keys and values of 7600 tokens"):
         engine.extend([Chunk(two, [1] * 600, 0)])
+
+
+def test_a_shortened_context_lets_every_slot_be_full_and_no_more():
+    # 7,519 tokens of room; four slots of them.
+    model = parse_model("3.215B:fp16:layers=32,kv_heads=8,head_size=100")
+    inner = ForkingEngine()
+    inner.description = dataclasses.replace(ListEngine.description, context_length=4096)
+    engine = ShapedEngine(inner, PhoneCost(COST.phone, model), when_full=WhenFull.SHORTEN)
+    assert isinstance(engine, Forkable)
+    context = engine.description.context_length
+    assert context == 7519 // 4
+    caches = [engine.open() for _ in range(4)]
+    for cache in caches:
+        engine.extend([Chunk(cache, [1] * (context - 1), 0)])
+    engine.extend([Chunk(cache, [1], 1) for cache in caches])
+    extended = inner.extended
+    with pytest.raises(CapacityError, match=f"1 tokens do not fit: 0 of {context} positions are left"):
+        engine.extend([Chunk(caches[0], [1], 1)])
+    assert (engine.length(caches[0]), inner.extended) == (context, extended)
+
+
+def test_a_context_that_fits_anyway_is_not_shortened():
+    engine = ShapedEngine(ListEngine(), COST, when_full=WhenFull.SHORTEN)
+    assert engine.description == ListEngine.description
+
+
+def test_a_model_that_leaves_no_room_for_any_context_is_refused_with_the_sum_either_way():
+    cost = PhoneCost(COST.phone, parse_model("8B:fp16"))
+    for when_full in WhenFull:
+        with pytest.raises(CapacityError, match=r"16.00 GB weights .* the largest listed model that fits is "):
+            ShapedEngine(ListEngine(), cost, when_full=when_full)
 
 
 def test_the_profile_none_leaves_the_engine_as_it_is():

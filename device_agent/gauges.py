@@ -1,0 +1,34 @@
+"""What the gauges of an emulated phone tell of one answer: the joules that drafting took, and a thermal status that changed."""
+
+from __future__ import annotations
+
+from speculation.shaping.phone_state import PhoneState
+
+
+class Gauges:
+    """Reads the phone that all streams of an agent share; None where none is emulated. Begins with the answer.
+
+    Joules are the phone's own, so beside an answer that is written at the same time they are those of both.
+    """
+
+    def __init__(self, phone: PhoneState | None) -> None:
+        self._phone = phone
+        self._joules_before = 0.0 if phone is None else phone.joules
+        self._told = None if phone is None else phone.coolest
+
+    @property
+    def thermal(self) -> str | None:
+        """The thermal status now, in the words of the phone's system; None where no heat is emulated."""
+        return None if self._phone is None else self._phone.status
+
+    @property
+    def joules(self) -> float | None:
+        """What drafting took since the beginning; None where the phone has no figures of energy."""
+        if self._phone is None or not self._phone.has_energy:
+            return None
+        return self._phone.joules - self._joules_before
+
+    def has_changed(self) -> bool:
+        """Whether the status is another than when this was asked last; the first time, than that of a cool phone."""
+        before, self._told = self._told, self.thermal
+        return before != self._told

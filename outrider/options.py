@@ -1,0 +1,36 @@
+"""Options that several commands of `outrider` share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from speculation.engines import providers
+from speculation.shaping import phone_state
+
+Phone = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
+Network = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
+Cloud = Annotated[str | None, typer.Option(help="Cloud machine to emulate by name, or none.")]
+Agent = Annotated[str | None, typer.Option(metavar="URL", help="Use this running agent instead of starting one inside.")]
+MaxTokens = Annotated[int, typer.Option(metavar="N", help="At most so many tokens.")]
+Temperature = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
+TopP = Annotated[float, typer.Option(metavar="P", help="Choose among the likeliest tokens that sum up to this.")]
+TopK = Annotated[int, typer.Option(metavar="K", help="Choose among so many tokens; 0 is off.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")]
+Config = Annotated[Path | None, typer.Option(metavar="FILE", help="A TOML file with settings.")]
+Port = Annotated[int | None, typer.Option(help="0 takes a free one.")]
+Insecure = Annotated[bool | None, typer.Option("--insecure", help="Allow an address that others can reach.")]
+Profiles = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="Profiles of your own, beside those that `outrider profiles` lists.")
+]
+Heat = Annotated[
+    phone_state.Heat | None, typer.Option(help="Whether the phone gets hot and slow: from a cold start (on), or hot already.")
+]
+Pair = Annotated[Path | None, typer.Option(metavar="FOLDER", help="A pair of models; the bundled one by default.")]
+Draft = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The draft model, in any layout that loads.")]
+Full = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The full model, in any layout that loads.")]
+DraftVariant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Graph of the draft, or random.")]
+Provider = Annotated[providers.Provider | None, typer.Option(help="What runs the models; cpu by default.")]
+FullVariant = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
