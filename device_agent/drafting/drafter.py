@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 from collections.abc import Sequence
 
@@ -14,6 +15,7 @@ from device_agent.drafting.linear import Ahead
 from device_agent.drafting.policy import Pace, Policy, View
 from device_agent.drafting.resting import Resting
 from device_agent.drafting.step import DraftSteps, Step
+from speculation.errors import CapacityError
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 
@@ -26,6 +28,7 @@ LONGEST_GATHER = 32
 """Nodes that are sent at once, however long the next pass is away."""
 
 _ALONE: Policy = Ahead()
+_log = logging.getLogger(__name__)
 
 
 class Drafter:
@@ -71,6 +74,7 @@ class Drafter:
         self._num_verdicts = 0
         self._verdict_s: float | None = None
         self._running: Step | None = None
+        self._full: CapacityError | None = None
         self._leaves: Sequence[Branch] = ()
 
     @property
@@ -129,19 +133,33 @@ class Drafter:
         """One draft step; returns what the main branch grew by. With nothing to extend it pauses at once: ``is_paused``.
 
         ``tail_room``: tokens that a device without a verifier may still write; None while there is one.
-        Raises ``CapacityError`` when the engine has no cache left, ``EngineError``.
+        Raises ``EngineError``, and for a device that writes alone ``CapacityError`` when the engine has no room left. Beside a
+        verifier a drafter without room gives its caches back and pauses for good: the cloud writes on.
         """
+        if self._full is not None and tail_room is not None:
+            raise self._full
         view = self._view(tail_room)
         leaves = self._select(view)
         self.is_paused = not leaves
         if not leaves:
             return []
-        proposals = await self._extend(leaves, view)
+        try:
+            proposals = await self._extend(leaves, view)
+        except CapacityError as error:
+            if view.is_alone:
+                raise
+            return await self._end_without_room(error)
         length = len(self.branches.main)
         for leaf, chain in zip(leaves, proposals, strict=False):
             self._grow(*self._behind_log(leaf, chain))
         self.branches.prune(LEAVES_A_CHOICE * self._num_choices * (self._width + 1))
         return self.branches.main[length:]
+
+    async def _end_without_room(self, error: CapacityError) -> list[Branch]:
+        _log.warning("a stream drafts no more, its verifier writes on: %s", error)
+        self._full, self.is_paused = error, True
+        await self.close()
+        return []
 
     def settle(self, start: int, token_ids: Sequence[int]) -> Settled:
         """Tokens became final from position ``start`` on; the session has taken them already."""
@@ -179,7 +197,7 @@ class Drafter:
         return _ALONE if view.is_alone else self._policy
 
     def _select(self, view: View) -> Sequence[Branch]:
-        if view.room <= 0 or self._rests(view):
+        if view.room <= 0 or self._full is not None or self._rests(view):
             return []
         return self._policy_for(view).select(view)[: min(self._width, view.room)]
 

@@ -11,11 +11,23 @@ import pytest
 from device_agent.config import AgentConfig
 from device_agent.gauges import Gauges
 from speculation.errors import ConfigurationError
+from speculation.links.memory import MemoryConnector
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.engine import PhoneCost, ShapedEngine, WhenFull
 from speculation.shaping.models import ModelDescription, parse_model
 from speculation.shaping.phone_state import Heat, PhoneState
-from tests.device_agent.doubles import DraftEngine, agent, agent_of, answer, facts, request, validate
+from tests.device_agent.doubles import (
+    DraftEngine,
+    SlowEngine,
+    WatchedConnector,
+    agent,
+    agent_of,
+    answer,
+    facts,
+    request,
+    validate,
+    verifier,
+)
 
 PHONE = profiles.phone("apple-a19-pro")
 LARGE = PhoneCost(PHONE, parse_model("7B:5.5bit"))
@@ -123,17 +135,29 @@ def test_where_the_emulated_memory_is_full_one_answer_ends_typed_and_the_other_u
     assert again.last["event"] == "done"
 
 
-def test_answers_beside_a_verifier_end_typed_as_well_and_the_next_one_finds_room():
+def test_where_the_emulated_memory_is_full_a_verifier_writes_on_and_no_answer_ends(caplog):
     async def work():
-        async with agent(shaped(cost=small_phone(400))) as running:
+        draft = DraftEngine()
+        async with agent(ShapedEngine(draft, small_phone(400))) as running:
             both = await asyncio.gather(*(answer(running, max_tokens=200, seed=seed) for seed in (1, 2)))
-            return [replay.last for replay in both], (await answer(running, max_tokens=40)).last
+            return [replay.last for replay in both], draft.open_caches
 
-    lasts, later = virtual_time.run(work())
-    failed = [last for last in lasts if last["event"] == "error"]
-    assert failed
-    assert {last["error"]["code"] for last in failed} == {"capacity"}
-    assert (later["event"], later["verified_count"]) == ("done", 40)
+    lasts, open_caches = virtual_time.run(work())
+    assert [(last["event"], last["verified_count"]) for last in lasts] == [("done", 200)] * 2
+    assert "drafts no more, its verifier writes on: wide does not fit" in caplog.text
+    assert not open_caches
+
+
+def test_a_device_whose_memory_was_full_ends_typed_once_it_loses_its_verifier():
+    async def work():
+        async with verifier(SlowEngine(0.06)) as made:
+            breaking = WatchedConnector(MemoryConnector(made), limit=40)
+            async with agent_of(breaking, shaped(cost=small_phone(270))) as running:
+                return (await answer(running, max_tokens=200)).last
+
+    error = virtual_time.run(work())["error"]
+    assert error["code"] == "capacity"
+    assert "wide does not fit" in error["message"]
 
 
 def test_with_a_shorter_context_nobody_runs_out_of_memory():
