@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from outrider import options
 from speculation.shaping.profiles import (
     DEFAULT_CLOUD,
     DEFAULT_DRAFT_MODEL,
@@ -41,6 +42,7 @@ def plan(
     quick: Annotated[bool, typer.Option("--quick", help="Fewer and shorter runs: a first look.")] = False,
     json: JsonOption = False,
     plot: PlotOption = None,
+    profiles: options.Profiles = None,
 ) -> None:
     """Say whether it pays, for a phone, a network, a cloud machine and two models. A minute or two."""
     from outrider.planning import command
@@ -48,7 +50,7 @@ def plan(
     sampled = (pair, prompts, temperature)
     command.run_plan(
         phone, network, cloud, draft, full, acceptance, second_covers, *sampled, rate, prompt_tokens, max_tokens, context,
-        quick, json, plot,
+        quick, json, plot, profiles,
     )  # fmt: skip
 
 
@@ -60,8 +62,9 @@ def tokenspeed(
     streams: Annotated[int, typer.Option(metavar="N", help="Token streams that share it.")] = 1,
     json: JsonOption = False,
     plot: PlotOption = None,
+    profiles: options.Profiles = None,
 ) -> None:
     """Tell how fast a phone's memory lets models of several sizes write, beside how fast people read."""
     from outrider.planning import command
 
-    command.run_token_speed(phone, bandwidth, streams, json, plot)
+    command.run_token_speed(phone, bandwidth, streams, json, plot, profiles)

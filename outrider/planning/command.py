@@ -21,7 +21,7 @@ from outrider.planning.plan import QUICK, Asked, Effort
 from outrider.planning.scene import Place
 from outrider.planning.synthetic import Acceptance
 from speculation.errors import ConfigurationError, InvalidRequestError
-from speculation.shaping import profiles
+from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.models import parse_model
 
 if TYPE_CHECKING:
@@ -50,12 +50,13 @@ def run_plan(
     is_quick: bool,
     is_json: bool,
     plot: Path | None,
+    folder: Path | None = None,
 ) -> None:
     """Ask, and print. Raises ``InvalidRequestError`` for what cannot be asked, ``CapacityError`` for what does not fit."""
     check_plot(plot)
     effort = _effort(is_quick, max_tokens)
     asked = Asked(
-        place=_place(phone, network, cloud, draft, full),
+        place=_place(Catalogue(folder), phone, network, cloud, draft, full),
         acceptance=_acceptance(acceptance, second_covers),
         prompt_length=prompt_tokens,
         context_length=_context(context, prompt_tokens, effort),
@@ -76,7 +77,9 @@ def run_plan(
             plots.draw(asked, found, plot, tell)
 
 
-def run_token_speed(phone: str | None, bandwidth: float | None, streams: int, is_json: bool, plot: Path | None) -> None:
+def run_token_speed(
+    phone: str | None, bandwidth: float | None, streams: int, is_json: bool, plot: Path | None, folder: Path | None = None
+) -> None:
     """The talk's table, for a bandwidth in GB/s or that of a phone. Raises ``InvalidRequestError``."""
     check_plot(plot)
     if phone is not None and bandwidth is not None:
@@ -85,7 +88,7 @@ def run_token_speed(phone: str | None, bandwidth: float | None, streams: int, is
     if bandwidth is not None:
         bytes_per_s = _positive(bandwidth, "bandwidth") * 1e9
     elif phone is not None:
-        bytes_per_s = profiles.phone(phone).bandwidth_bytes_per_s
+        bytes_per_s = Catalogue(folder).phone(phone).bandwidth_bytes_per_s
         if math.isinf(bytes_per_s):
             raise InvalidRequestError(f"{phone} emulates nothing: name another phone, or a bandwidth", "phone")
     if streams < 1:
@@ -148,8 +151,9 @@ def printed(content: Any) -> None:
     Console(width=None if sys.stdout.isatty() else FILE_WIDTH).print(content)
 
 
-def _place(phone: str, network: str, cloud: str, draft: str, full: str) -> Place:
-    return Place(profiles.phone(phone), profiles.network(network), profiles.cloud(cloud), parse_model(draft), parse_model(full))
+def _place(catalogue: Catalogue, phone: str, network: str, cloud: str, draft: str, full: str) -> Place:
+    machines = catalogue.phone(phone), catalogue.network(network), catalogue.cloud(cloud)
+    return Place(*machines, parse_model(draft), parse_model(full))
 
 
 def _acceptance(alpha: float, cover2: float) -> Acceptance:

@@ -21,6 +21,10 @@ from outrider.planning.scene import Place, Setup, Source, Written, run
 from outrider.planning.sources import RealPair, Synthetic
 from outrider.planning.synthetic import Acceptance
 from speculation.errors import CapacityError
+from speculation.shaping.costs import Work
+from speculation.shaping.engine import PhoneCost
+from speculation.shaping.heat import HeatState
+from speculation.shaping.phone_state import Heat
 
 PAYS_FROM = 1.05
 """A smaller speed-up nobody feels, and it costs the phone's battery all the same."""
@@ -42,6 +46,7 @@ class Effort:
     round_trips_ms: tuple[float, ...] = (0.0, 20.0, 50.0, 100.0, 200.0, 400.0, 800.0, 1600.0)
     depths: tuple[int, ...] = (1, 2, 4, 8, 16, 32)
     widths: tuple[int, ...] = (1, 2, 4)
+    moments_s: tuple[float, ...] = (0.0, 60.0, 180.0, 600.0)
 
 
 QUICK = Effort(num_tokens=96, num_draws=4, num_search_draws=1, num_served_tokens=32, most_devices=16)
@@ -82,6 +87,20 @@ class Mean:
     bytes_up_per_token: float
     bytes_down_per_token: float
     draft_steps_per_token: float
+    work_j_per_token: float | None
+    radio_j_per_token: float
+
+
+@dataclass(frozen=True, slots=True)
+class Warm:
+    """After so long of drafting without a pause: the phone's share of its full speed, its thermal status, and how fast
+    collaboration and the device alone write there."""
+
+    after_s: float
+    phone_speed: float
+    status: str
+    tokens_per_s: float
+    device_tokens_per_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +126,8 @@ class Served:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """The answer. ``by_round_trip``: the speed-up by the round trip in milliseconds, on an otherwise equal network."""
+    """The answer. ``by_round_trip``: the speed-up by the round trip in milliseconds, on an otherwise equal network. ``heat``
+    is empty where the phone's profile has no figures of it."""
 
     collaborate: Mean
     cloud: Mean
@@ -117,6 +137,7 @@ class Plan:
     by_round_trip: dict[float, float]
     best: Setting
     served: dict[str, Served]
+    heat: list[Warm]
 
     @property
     def pays(self) -> bool:
@@ -137,8 +158,9 @@ def plan(asked: Asked, tell: Tell) -> Plan:
 
 
 def num_steps(effort: Effort) -> int:
-    """How often ``tell`` is called."""
-    return 4 + len(effort.round_trips_ms) + len(effort.depths) * len(effort.widths) + 2 * len(list(_loads(effort)))
+    """How often ``tell`` is called at most: a server that is full, or a phone without heat, saves some."""
+    settings = 1 + len(effort.depths) * len(effort.widths)
+    return 3 + len(effort.round_trips_ms) + settings + 2 * len(list(_loads(effort))) + len(effort.moments_s)
 
 
 class _Planner:
@@ -166,6 +188,7 @@ class _Planner:
             by_round_trip={ms: self._speed_up(met, ms / 1000) for ms in effort.round_trips_ms},
             best=self._best(met),
             served={mode.value: self._served(mode, met) for mode in (Mode.CLOUD, Mode.COLLABORATE)},
+            heat=[self._warm(met, state, cold_s) for cold_s, state in self._heat()],
         )
 
     def _synthetic(self, met: Acceptance) -> Synthetic:
@@ -226,6 +249,22 @@ class _Planner:
             best = Served(num_devices, "tried", rate, self._usd_per_million(rate * num_devices))
         return best
 
+    def _heat(self) -> list[tuple[float, HeatState]]:
+        """The phone at each moment of drafting without a pause."""
+        cost = PhoneCost(self._asked.place.phone, self._asked.place.draft)
+        if cost.phone.heat is None:
+            return []
+        return list(warming(cost, self._asked.prompt_length + self._effort.num_tokens, self._effort.moments_s))
+
+    def _warm(self, met: Acceptance, state: HeatState, after_s: float) -> Warm:
+        """With the phone as slow as it is by then, all through an answer."""
+        self._tell(f"after {after_s:.0f} s of drafting")
+        place, source = self._asked.place.at_speed(state.speed), self._synthetic(met)
+        draws = range(self._effort.num_search_draws)
+        rates = [run(place, source, Setup.of(), [draw], self._effort.num_tokens)[0].tokens_per_s for draw in draws]
+        alone = run(place, source, Setup.of(Mode.DEVICE), [0], self._effort.num_tokens)[0].tokens_per_s
+        return Warm(after_s, state.speed, state.word, mean(rates), alone)
+
     def _room(self) -> float:
         """Contexts that the cloud machine holds beside the full model."""
         machine, model = self._asked.place.cloud.machine, self._asked.place.full
@@ -235,6 +274,18 @@ class _Planner:
     def _usd_per_million(self, tokens_per_s: float) -> float | None:
         usd_per_hour = self._asked.place.cloud.usd_per_hour
         return None if usd_per_hour is None else usd_per_hour / (3600 * tokens_per_s) * 1e6
+
+
+def warming(cost: PhoneCost, num_past: int, moments_s: Sequence[float]) -> Iterator[tuple[float, HeatState]]:
+    """A phone that drafts one token behind the other from a cold start, at each of these moments in seconds, which rise."""
+    phone, works = cost.state(Heat.ON), [Work(num_past, 1)]
+    if phone.heat is None:
+        return
+    step_s, num_bytes = cost.step_s(works), cost.bytes_read(works)
+    for moment_s in moments_s:
+        while phone.heat.state.at_s < moment_s:
+            phone.step(num_bytes, step_s)
+        yield moment_s, phone.heat.state
 
 
 def _loads(effort: Effort) -> Iterator[int]:
@@ -278,6 +329,8 @@ def mean_of(answers: Sequence[Written]) -> Mean:
         bytes_up_per_token=mean(answer.bytes_up_per_token for answer in answers),
         bytes_down_per_token=mean(answer.bytes_down_per_token for answer in answers),
         draft_steps_per_token=mean(answer.draft_steps_per_token for answer in answers),
+        work_j_per_token=told([answer.work_j_per_token for answer in answers]),
+        radio_j_per_token=mean(answer.radio_j_per_token for answer in answers),
     )
 
 

@@ -13,11 +13,12 @@ from matplotlib.figure import Figure
 
 from device_agent.events import CommitEvent, CorrectEvent, RevokeEvent, SpeculativeEvent
 from device_agent.request import Mode
-from outrider.planning.plan import Asked, Effort, Plan
+from outrider.planning.plan import Asked, Effort, Plan, warming
 from outrider.planning.scene import Setup, Timed, run, timeline
 from outrider.planning.sources import Synthetic
 from outrider.planning.synthetic import Acceptance
 from outrider.planning.token_speed import Speeds
+from speculation.shaping.engine import PhoneCost
 
 ALPHAS = (0.5, 0.6, 0.7, 0.8, 0.9)
 ROUND_TRIPS_MS = (10.0, 30.0, 60.0, 120.0, 240.0, 480.0)
@@ -34,19 +35,23 @@ def num_steps(effort: Effort) -> int:
 
 
 def draw(asked: Asked, found: Plan, file: Path, tell: Tell) -> None:
-    """The speed-up over round trip and acceptance, and a timeline of one answer; both are run for the picture."""
+    """The speed-up over round trip and acceptance, a timeline of one answer, and ten minutes of heat where the phone has such
+    figures; the first two are run for the picture."""
     cells = speed_ups(asked, tell)
     tell("one answer")
     met = Synthetic(Acceptance(found.acceptance, asked.acceptance.cover2), asked.context_length, asked.prompt_length)
     events = timeline(asked.place, met, Setup.of(Mode.COLLABORATE), 0, TIMELINE_TOKENS)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(11, 4.6), layout="constrained")
+        num_panels = 3 if found.heat else 2
+        figure = Figure(figsize=(5.5 * num_panels, 4.6), layout="constrained")
         place = asked.place
         phone, cloud = f"{place.draft.name} on {place.phone.name}", f"{place.full.name} on {place.cloud.name}"
         figure.suptitle(f"{phone}, {place.network.name}, {cloud} (emulated)")
-        left, right = figure.subplots(1, 2)
-        _map(left, cells)
-        _timeline(right, events)
+        panels = list(figure.subplots(1, num_panels))
+        _map(panels[0], cells)
+        _timeline(panels[1], events)
+        if found.heat:
+            _heat(panels[2], asked, found)
         save(figure, file)
 
 
@@ -105,6 +110,20 @@ def _map(axes: Axes, cells: Sequence[Sequence[float]]) -> None:
     axes.set_xticks(range(len(ROUND_TRIPS_MS)), [f"{ms:g}" for ms in ROUND_TRIPS_MS])
     axes.set_yticks(range(len(ALPHAS)), [f"{alpha:g}" for alpha in ALPHAS])
     axes.set(xlabel="round trip, ms", ylabel="acceptance", title="Times as fast as the cloud alone")
+
+
+def _heat(axes: Axes, asked: Asked, found: Plan) -> None:
+    """Rates over ten minutes of drafting without a pause: the device alone by each second, collaboration where it was asked."""
+    cost = PhoneCost(asked.place.phone, asked.place.draft)
+    seconds = [float(second) for second in range(int(found.heat[-1].after_s) + 1)]
+    speeds = [state.speed for _, state in warming(cost, asked.prompt_length + asked.effort.num_tokens, seconds)]
+    cold = found.heat[0].device_tokens_per_s / found.heat[0].phone_speed
+    axes.plot(seconds, [cold * speed for speed in speeds], color="C1", label="device alone")
+    axes.plot([w.after_s for w in found.heat], [w.tokens_per_s for w in found.heat], "o-", color="C0", label="collaborative")
+    axes.axhline(found.cloud.tokens_per_s, color="black", linestyle="--", label="cloud alone")
+    axes.set(xlabel="seconds of drafting without a pause", ylabel="tokens a second", ylim=(0, None))
+    axes.set_title(f"As {asked.place.phone.name} gets hot")
+    axes.legend(fontsize=8)
 
 
 def _timeline(axes: Axes, events: Sequence[Timed]) -> None:

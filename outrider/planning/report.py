@@ -42,6 +42,8 @@ ROWS = (
     Column("draft steps a token", "draft_steps_per_token"),
     Column("bytes up a token", "bytes_up_per_token", decimals=1),
     Column("bytes down a token", "bytes_down_per_token", decimals=1),
+    Column("phone's work, mJ a token", "work_j_per_token", 1000, 0),
+    Column("phone's radio (as LTE), mJ a token", "radio_j_per_token", 1000, 0),
 )
 
 
@@ -125,6 +127,9 @@ def _parts(asked: Asked, found: Plan) -> Iterator[RenderableType]:
     )
     yield _distances(found)
     yield Text(_distance_sentence(found) + "\n")
+    if found.heat:
+        yield _heat(found)
+        yield Text("")
     yield _servers(asked, found)
     yield Text("All figures are emulated: the production code under a virtual clock, machines and network by their profiles.")
 
@@ -153,6 +158,17 @@ def _distance_sentence(found: Plan) -> str:
     if found.break_even_ms == 0:
         return "It pays at no round trip."
     return f"Break-even: a round trip of about {found.break_even_ms:.0f} ms."
+
+
+def _heat(found: Plan) -> Table:
+    table = Table("", *(f"{warm.after_s:g} s" for warm in found.heat), title="Hot: after drafting without a pause for")
+    table.add_row("phone, share of full speed", *(f"{warm.phone_speed:.2f}" for warm in found.heat))
+    table.add_row("thermal status", *(warm.status for warm in found.heat))
+    table.add_row("collaborative, tokens a second", *(f"{warm.tokens_per_s:.1f}" for warm in found.heat))
+    cloud = found.cloud.tokens_per_s
+    table.add_row("over the cloud alone", *(f"{warm.tokens_per_s / cloud:.2f}" for warm in found.heat))
+    table.add_row("device alone, tokens a second", *(f"{warm.device_tokens_per_s:.1f}" for warm in found.heat))
+    return table
 
 
 def _servers(asked: Asked, found: Plan) -> Table:

@@ -28,9 +28,11 @@ from speculation.links.base import Connector
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping import virtual_time
+from speculation.shaping.energy import LTE_POWER, RadioUse, radio_j
 from speculation.shaping.engine import CloudCost, PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import ModelDescription
+from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import UNSHAPED, CloudProfile, NetworkProfile, PhoneProfile
 
 PROVED = SelfTest(True, "f" * 16, 0.0, ())
@@ -95,17 +97,22 @@ class Setup:
     agent: AgentConfig
     verifier: VerifierConfig
     mode: Mode = Mode.COLLABORATE
+    heat: Heat = Heat.OFF
 
     @classmethod
-    def of(cls, mode: Mode = Mode.COLLABORATE, num_devices: int = 1, **agent: Any) -> Setup:
+    def of(cls, mode: Mode = Mode.COLLABORATE, num_devices: int = 1, heat: Heat = Heat.OFF, **agent: Any) -> Setup:
         """The defaults of both services, with room for so many devices."""
         verifier = VerifierConfig(num_slots=max(16, num_devices + 1), max_sessions=max(16, num_devices + 1))
-        return cls(AgentConfig(**agent), verifier, mode)
+        return cls(AgentConfig(**agent), verifier, mode, heat)
 
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """One answer: emulated times in seconds, counts a final token."""
+    """One answer: emulated times in seconds, counts and joules a final token.
+
+    ``work_j_per_token`` is what the phone's drafting costs, None where its profile does not say; ``radio_j_per_token`` that of
+    an LTE radio which is active all through the answer, its tail behind it left out (``speculation.shaping.energy``).
+    """
 
     num_tokens: int
     began_s: float
@@ -119,6 +126,8 @@ class Written:
     bytes_up_per_token: float
     bytes_down_per_token: float
     draft_steps_per_token: float
+    work_j_per_token: float | None
+    radio_j_per_token: float
 
 
 def run(place: Place, source: Source, setup: Setup, prompts: Sequence[int], num_tokens: int) -> list[Written]:
@@ -181,7 +190,7 @@ async def _verifier(place: Place, source: Source, setup: Setup, num_devices: int
 
 @asynccontextmanager
 async def _phone(place: Place, source: Source, setup: Setup, verifier: Verifier, number: int) -> AsyncIterator[DeviceAgent]:
-    engine = shape(source.draft_engine(), PhoneCost(place.phone, place.draft))
+    engine = shape(source.draft_engine(), PhoneCost(place.phone, place.draft), setup.heat)
     connector: Connector = MemoryConnector(verifier)
     if place.network.name != UNSHAPED:
         connector = ShapedConnector(connector, place.network, number)
@@ -212,7 +221,16 @@ def written(done: DoneEvent, began_s: float, ended_s: float) -> Written:
         bytes_up_per_token=figures["bytes_up"] / count,
         bytes_down_per_token=figures["bytes_down"] / count,
         draft_steps_per_token=figures["draft_steps"] / count,
+        work_j_per_token=figures.get("joules_per_token"),
+        radio_j_per_token=_radio_j(ended_s - began_s, figures["bytes_up"], figures["bytes_down"]) / count,
     )
+
+
+def _radio_j(active_s: float, bytes_up: float, bytes_down: float) -> float:
+    """Nothing, for an answer that sent nothing."""
+    if not bytes_up:
+        return 0.0
+    return radio_j(LTE_POWER, RadioUse(active_s=active_s, bytes_up=bytes_up, bytes_down=bytes_down))
 
 
 async def last_event(events: AsyncIterator[Event]) -> DoneEvent:

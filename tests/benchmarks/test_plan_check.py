@@ -9,7 +9,7 @@ from benchmarks.plan_check import CELLS, Pair, errors, summary, table
 from device_agent.request import Mode
 from outrider.planning.scene import Written
 
-REAL = Written(96, 0.0, 4.0, 0.010, 0.100, 25.0, 0.5, 0.8, 0.3, 10.0, 5.0, 1.2)
+REAL = Written(96, 0.0, 4.0, 0.010, 0.100, 25.0, 0.5, 0.8, 0.3, 10.0, 5.0, 1.2, 0.1, 0.05)
 
 
 def pair(mode=Mode.COLLABORATE, prompt=0, **planned):

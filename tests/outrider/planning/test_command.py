@@ -18,6 +18,7 @@ TINY = Effort(
     round_trips_ms=(0.0, 800.0),
     depths=(2,),
     widths=(1, 2),
+    moments_s=(0.0, 30.0),
 )
 
 
@@ -54,6 +55,7 @@ def test_a_plan_for_programs_is_one_object_with_what_was_asked(outrider):
     ("arguments", "said"),
     [
         (["--phone", "brick"], "known: "),
+        (["--profiles", "/nowhere/at/all"], "is not a folder"),
         (["--network", "string"], "known: "),
         (["--cloud", "nine"], "known: "),
         (["--draft", "small"], "names no model"),

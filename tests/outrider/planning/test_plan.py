@@ -16,8 +16,9 @@ from outrider.planning.scene import Place, Setup, Written
 from outrider.planning.sources import RealPair, Synthetic
 from outrider.planning.synthetic import Acceptance
 from speculation.errors import CapacityError, InvalidRequestError, SimulationError
-from speculation.shaping import profiles
+from speculation.shaping import figures, profiles
 from speculation.shaping.models import parse_model
+from speculation.shaping.profiles import PhoneProfile
 
 SMALL = Effort(
     num_tokens=32,
@@ -28,6 +29,7 @@ SMALL = Effort(
     round_trips_ms=(0.0, 200.0, 1600.0),
     depths=(1, 8),
     widths=(1, 4),
+    moments_s=(0.0, 600.0),
 )
 PLACE = Place(
     profiles.phone("dimensity-9300"),
@@ -36,6 +38,11 @@ PLACE = Place(
     parse_model("0.9B:int4"),
     parse_model("70B:fp16"),
 )
+
+
+HEAT_AND_ENERGY = [
+    attribute for attribute, key in figures.keys(PhoneProfile).items() if key.name.partition(".")[0] in ("heat", "energy")
+]
 
 
 def asked(alpha=0.8, place=PLACE, **changes):
@@ -72,6 +79,28 @@ def test_a_good_draft_on_a_near_network_pays_and_the_plan_says_how_much(found):
 def test_the_same_question_gets_the_same_answer(found):
     plan, _ = found
     assert planning.plan(asked(), lambda _: None) == plan
+
+
+def test_a_hot_phone_drafts_more_slowly_and_still_never_loses_to_the_cloud(found):
+    plan, _ = found
+    cold, hot = plan.heat
+    assert (cold.after_s, cold.phone_speed, hot.after_s) == (0.0, 1.0, 600.0)
+    assert hot.phone_speed < 1
+    assert hot.device_tokens_per_s == pytest.approx(cold.device_tokens_per_s * hot.phone_speed, rel=0.05)
+    assert plan.cloud.tokens_per_s < hot.tokens_per_s <= cold.tokens_per_s
+
+
+def test_a_phone_without_figures_of_heat_and_energy_has_none_in_the_plan():
+    phone = dataclasses.replace(PLACE.phone, **dict.fromkeys(HEAT_AND_ENERGY))
+    plan = planning.plan(asked(place=dataclasses.replace(PLACE, phone=phone)), lambda _: None)
+    assert plan.heat == []
+    assert plan.collaborate.work_j_per_token is None
+
+
+def test_joules_are_told_for_the_work_and_for_the_radio(found):
+    plan, _ = found
+    assert plan.collaborate.work_j_per_token > plan.device.work_j_per_token > 0
+    assert plan.cloud.radio_j_per_token > plan.collaborate.radio_j_per_token > plan.device.radio_j_per_token == 0
 
 
 def test_progress_is_told_as_often_as_was_promised(found):
