@@ -17,7 +17,7 @@ from benchmarks.virtual import Bench, Setting
 from device_agent.events import DoneEvent
 from device_agent.request import Mode, StreamRequest
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 2
+NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 1
 TEMPERATURES = (0.0, 0.8)
 VARIANTS = {"real draft": "q4", "random draft": "random"}
 COLUMNS = (

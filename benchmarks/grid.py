@@ -19,7 +19,7 @@ from benchmarks.grid_tables import grids
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, publish
 
-QUICK = Runs(num_tokens=300, num_seeds=1)
+QUICK = Runs(num_tokens=100, num_seeds=1)
 
 
 def measured(cells: Sequence[Cell], runs: Runs, num_processes: int) -> list[Row]:

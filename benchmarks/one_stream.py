@@ -42,7 +42,7 @@ from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector
 from speculation.shaping.profiles import UNSHAPED
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK, ROUNDS, HAND_OVERS = 128, 6, 2, 3, 300
+NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK, ROUNDS, HAND_OVERS = 128, 6, 1, 3, 300
 SEED = 1
 SAMPLINGS = {"greedy": (0.0, 1.0), "top-p 0.9": (0.8, 0.9)}
 """Temperature and top-p."""

@@ -33,8 +33,8 @@ QUICK = Search(
     floors=(0.05, 0.3),
     floored_gathers=(2, 4, 8),
     lengths=(1, 2, 3, 4, 6, 8),
-    num_scout_tokens=80,
-    num_tokens=150,
+    num_scout_tokens=60,
+    num_tokens=100,
     num_draws=1,
     num_traces=1,
 )

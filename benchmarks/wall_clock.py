@@ -31,7 +31,7 @@ from rich.progress import Progress
 from benchmarks.report import Grid, add_arguments, publish
 from speculation.engines.package import load_pair
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 2
+NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 1
 NUM_ROUNDS = 4
 NUM_RESAMPLES = 10_000
 DONE = re.compile(rb"^event: done\r?\ndata: (.*)$", re.MULTILINE)
