@@ -8,6 +8,7 @@ what a session meets. "Optimum" is 1 - total variation, which no rule of any kin
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,7 +24,10 @@ from speculation.engines.package import Package, Pair, load_pair
 from speculation.parameters import SamplingParameters
 
 NUM_PROMPTS, NUM_TOKENS, REPEAT_LENGTH, NUM_CHOICES = 40, 128, 4, 4
-SAMPLED = SamplingParameters(temperature=0.8, seed=7)
+GREEDY = (SamplingParameters(),)
+SEEDS, SEEDS_QUICK = range(1, 9), range(1, 2)
+"""One seed is one noise for all prompts: between seeds the agreement of 40 prompts moves by a hundredth and more."""
+TEMPERATURE = 0.8
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,37 +102,61 @@ def validation_loss(engine: Engine, tokens: NDArray[np.uint16], rows: int = 256,
     return float(np.mean(losses))
 
 
+@dataclass(frozen=True, slots=True)
+class Compared:
+    """One draft along one text: which of its choices is the full model's, bool [tokens, choices], where the text repeats
+    itself, bool [tokens], and how far the two distributions overlap, [tokens]."""
+
+    is_at: NDArray[np.bool_]
+    repeated: NDArray[np.bool_]
+    overlap: NDArray[np.float64]
+
+
 def agreement(
-    full: Engine, drafts: dict[str, Engine], pair: Pair, parameters: SamplingParameters, num_prompts: int
+    full: Engine, drafts: dict[str, Engine], pair: Pair, noises: Sequence[SamplingParameters], num_prompts: int
 ) -> dict[str, dict[str, float]]:
-    """Agreement of each draft with the full model along its continuations of the held-out prompts."""
+    """Agreement of each draft with the full model along its continuations of the held-out prompts, each with every noise."""
     prompts = [pair.full.tokenizer.encode(p["text"]).ids for p in pair.prompts[:num_prompts]]
-    label = "greedy" if parameters.is_greedy else f"temperature {parameters.temperature}"
-    texts = [
-        continuation(full, prompt, parameters, pair.full.end_token_ids) for prompt in track(prompts, f"full model, {label}")
-    ]
-    truth = np.concatenate([t.token_ids[t.start :] for t in texts])
-    repeated = np.concatenate([repeats(t) for t in texts])
-    out = {}
-    for name, engine in drafts.items():
-        logits = [draft_logits(engine, t) for t in texts]
-        ranked = np.concatenate([ranked_choices(x, t.start, parameters) for x, t in zip(logits, texts, strict=True)])
-        is_at = ranked == truth[:, None]
-        hit = is_at[:, 0]
-        figures = {
-            "agreement": float(hit.mean()),
-            "agreement where not repeating": float(hit[~repeated].mean()),
-            "misses covered by the second choice": float(is_at[~hit, 1].mean()),
-            "by the second to fourth": float(is_at[~hit, 1:].any(axis=1).mean()),
-            "repeated share": float(repeated.mean()),
-        }
-        if not parameters.is_greedy:
-            t = parameters.temperature
-            pairs = zip(logits, texts, strict=True)
-            overlap = np.concatenate([np.minimum(softmax(x, t), softmax(y.logits, t)).sum(-1) for x, y in pairs])
-            figures["optimum of any rule"] = float(overlap.mean())
-        out[name] = figures
-    return out
+    label = "greedy" if noises[0].is_greedy else f"temperature {noises[0].temperature}"
+    asked = [(prompt, noise) for noise in noises for prompt in prompts]
+    found: dict[str, list[Compared]] = {name: [] for name in drafts}
+    for prompt, noise in track(asked, f"full model, {label}"):
+        text = continuation(full, prompt, noise, pair.full.end_token_ids)
+        for name, engine in drafts.items():
+            found[name].append(compared(engine, text, noise))
+    return {name: figures_of(along, len(noises), noises[0].is_greedy) for name, along in found.items()}
+
+
+def compared(engine: Engine, text: Continuation, noise: SamplingParameters) -> Compared:
+    logits, t = draft_logits(engine, text), noise.temperature or 1.0
+    is_at = ranked_choices(logits, text.start, noise) == np.asarray(text.token_ids[text.start :])[:, None]
+    overlap = np.minimum(softmax(logits, t), softmax(text.logits, t)).sum(-1)
+    return Compared(is_at, repeats(text), overlap)
+
+
+def figures_of(along: Sequence[Compared], num_noises: int, is_greedy: bool) -> dict[str, float]:
+    """One draft along all texts, those of one noise behind each other."""
+    is_at, repeated = (np.concatenate([getattr(one, name) for one in along]) for name in ("is_at", "repeated"))
+    hit = is_at[:, 0]
+    figures = {
+        "agreement": float(hit.mean()),
+        "agreement where not repeating": float(hit[~repeated].mean()),
+        "misses covered by the second choice": float(is_at[~hit, 1].mean()),
+        "by the second to fourth": float(is_at[~hit, 1:].any(axis=1).mean()),
+        "repeated share": float(repeated.mean()),
+    }
+    if num_noises > 1:
+        figures["standard error over seeds"] = standard_error(hit, [len(one.repeated) for one in along], num_noises)
+    if not is_greedy:
+        figures["optimum of any rule"] = float(np.concatenate([one.overlap for one in along]).mean())
+    return figures
+
+
+def standard_error(hit: NDArray[np.bool_], lengths: Sequence[int], num_noises: int) -> float:
+    """Of the mean over seeds, by how each seed's own mean differs; texts of one seed lie behind each other."""
+    ends = np.cumsum(np.asarray(lengths).reshape(num_noises, -1).sum(axis=1))
+    means = [part.mean() for part in np.split(hit, ends[:-1])]
+    return float(np.std(means, ddof=1) / np.sqrt(num_noises))
 
 
 def sizes(package: Package) -> dict[str, float]:
@@ -137,7 +165,7 @@ def sizes(package: Package) -> dict[str, float]:
     return {name: path.stat().st_size / 1e6 for name, path in files.items()}
 
 
-def measure(pair: Pair, corpus: Path | None, num_prompts: int) -> dict[str, object]:
+def measure(pair: Pair, corpus: Path | None, num_prompts: int, seeds: Sequence[int]) -> dict[str, object]:
     full = OnnxEngine(pair.full, num_slots=2)
     drafts: dict[str, Engine] = {v: OnnxEngine(pair.draft, v, num_slots=2) for v in pair.draft.variants}
     figures: dict[str, object] = {
@@ -145,8 +173,10 @@ def measure(pair: Pair, corpus: Path | None, num_prompts: int) -> dict[str, obje
         "provenance": {"full": pair.full.manifest.provenance, "draft": pair.draft.manifest.provenance},
         "parameters": {"full": pair.full.num_parameters, "draft": pair.draft.num_parameters},
         "megabytes": {"full": sizes(pair.full), "draft": sizes(pair.draft)},
-        "greedy": agreement(full, drafts, pair, SamplingParameters(), num_prompts),
-        "temperature 0.8": agreement(full, drafts, pair, SAMPLED, num_prompts),
+        "greedy": agreement(full, drafts, pair, GREEDY, num_prompts),
+        f"temperature {TEMPERATURE}": agreement(
+            full, drafts, pair, [SamplingParameters(temperature=TEMPERATURE, seed=seed) for seed in seeds], num_prompts
+        ),
     }
     if corpus is not None:
         held_out = {kind: np.load(corpus / f"validation-{kind}.npy") for kind in ("docs", "code")}
@@ -182,7 +212,8 @@ def main() -> None:
     parser.add_argument("--corpus", type=Path, help="folder that corpus.py wrote: adds the validation losses")
     add_arguments(parser)
     arguments = parser.parse_args()
-    figures = measure(load_pair(arguments.pair), arguments.corpus, 8 if arguments.quick else NUM_PROMPTS)
+    num_prompts, seeds = (4, SEEDS_QUICK) if arguments.quick else (NUM_PROMPTS, SEEDS)
+    figures = measure(load_pair(arguments.pair), arguments.corpus, num_prompts, seeds)
     publish(arguments, "quality", grids(figures), figures)
     if arguments.corpus is None:
         print("left out: the validation losses, which need the corpus (--corpus FOLDER)")
