@@ -34,6 +34,9 @@ def load_cloud(text: str) -> CloudProfile:
 def test_every_figure_of_every_profile_has_a_source_and_a_date(profile):
     assert profile.title
     for attribute, key in figures.keys(type(profile)).items():
+        if key.name not in profile.figures:  # an optional figure that the file leaves out
+            assert getattr(profile, attribute) == type(profile).__dataclass_fields__[attribute].default
+            continue
         figure = profile.figures[key.name]
         assert figure.base_value == getattr(profile, attribute)
         assert figure.source
@@ -60,7 +63,7 @@ def test_a_file_may_leave_out_a_figure_whose_attribute_has_a_default_and_no_othe
 
 def test_the_first_profiles_exist_by_name():
     assert profiles.phones() == ("dimensity-9300", "none")
-    assert profiles.networks() == ("5g-nsa-low", "lte", "none", "wifi")
+    assert {"5g-nsa-low", "lte", "none", "wifi"} <= set(profiles.networks())
     assert profiles.clouds() == ("mi300x", "none")
 
 
