@@ -16,6 +16,7 @@ import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
 from outrider import models
+from outrider.proxy import command as proxying
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
@@ -34,6 +35,7 @@ app = typer.Typer(
 )
 
 app.add_typer(models.app, name="models")
+app.command("proxy")(proxying.proxy)
 
 PhoneOption = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
 NetworkOption = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]

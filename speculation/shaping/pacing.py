@@ -94,6 +94,12 @@ class Pipe:
         self._free_at_s = 0.0
         self._last_release_s = 0.0
 
+    @property
+    def rate_bytes_per_s(self) -> float:
+        """The rate, or the mean of the trace that replaces it."""
+        trace = self.direction.trace
+        return self.direction.rate_bytes_per_s if trace is None else trace.mean_rate_bytes_per_s
+
     def release_at(self, now_s: float, num_bytes: int) -> float:
         """The time at which a message handed over at ``now_s`` is wholly there; never before an earlier message's.
 
@@ -104,7 +110,7 @@ class Pipe:
         self._free_at_s = self._sent_at(max(ready_s, self._free_at_s), num_bytes) + self._retransmissions_s(num_bytes)
         if self._radio is not None:
             self._radio.stay_active(self._free_at_s)
-        self._remember(self._free_at_s, num_bytes)
+        self._remember(now_s, num_bytes)
         arrival_s = self._free_at_s + self.direction.delay_s + self._jitter_s()
         if self._outages is not None:
             arrival_s = self._outages.open_at(arrival_s)
@@ -156,9 +162,10 @@ class Pipe:
         jitter_s = self.direction.jitter_s
         return self._random.uniform(-jitter_s, jitter_s) if jitter_s else 0.0
 
-    def _remember(self, sent_s: float, num_bytes: int) -> None:
+    def _remember(self, now_s: float, num_bytes: int) -> None:
         if self.direction.queue_bytes < math.inf:
-            self._waiting.append((sent_s, num_bytes))
+            self._forget_sent(now_s)
+            self._waiting.append((self._free_at_s, num_bytes))
             self._waiting_bytes += num_bytes
 
     def _forget_sent(self, now_s: float) -> None:

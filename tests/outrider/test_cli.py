@@ -51,6 +51,20 @@ ISSUED_FLAGS = {
         "--draft",
         "--full",
     ],
+    "proxy": [
+        "--listen",
+        "--upstream",
+        "--network",
+        "--seed",
+        "--control",
+        "--uplink-trace",
+        "--downlink-trace",
+        "--outages",
+        "--print-tc",
+        "--device",
+        "--insecure",
+        "--json",
+    ],
     "version": [],
 }
 
