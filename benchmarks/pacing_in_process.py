@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -79,6 +80,28 @@ async def delays_s(profile: NetworkProfile, gap_s: float, count: int, is_uplink:
     return found
 
 
+async def loaded_delays_s(profile: NetworkProfile, interval_s: float, count: int, is_uplink: bool) -> list[float]:
+    """One-way delays of messages at even intervals, which wait for nothing."""
+    found = []
+    async with ends(profile) as stream:
+
+        async def send(began_s: float) -> None:
+            for number in range(count):
+                await asyncio.sleep(began_s + number * interval_s - now_s())
+                if is_uplink:
+                    await stream.phone.send(draft(number + 2))
+                else:
+                    stream.cloud.answers.put_nowait(verdict(number + 2))
+
+        async with asyncio.TaskGroup() as tasks:
+            began_s = now_s()
+            tasks.create_task(send(began_s))
+            for number in range(count):
+                await (stream.cloud.arrived.get() if is_uplink else stream.phone.receive())
+                found.append(now_s() - began_s - number * interval_s)
+    return found
+
+
 async def probe_s(profile: NetworkProfile, gaps_s: Sequence[float], seed: int = 0) -> list[float]:
     """Round trips of probes from the verifier to the phone and back, each after its gap without traffic."""
     found = []
@@ -123,6 +146,11 @@ def windowed(arrivals_s: Sequence[float], size: int, num_windows: int, window_s:
         if index < num_windows:
             counts[index] += 1
     return [count * size / window_s for count in counts]
+
+
+def weighing(profile: NetworkProfile, size: int) -> NetworkProfile:
+    """The same network, on which a small message weighs about ``size`` bytes: fewer messages fill it."""
+    return dataclasses.replace(profile, overhead_bytes=size - encoded_size(draft(2)))
 
 
 def draft(number: int) -> Draft:

@@ -19,6 +19,9 @@ from outrider.proxy.service import Address, Proxies, Proxy, Tell, bind, proxies
 from speculation.settings import require_loopback
 from speculation.shaping.network import NetworkProfile
 
+FLUSH_S = 5
+"""How long clients of the control may take, once all is over, to read their answers."""
+
 FIRST_NAME = "outrider"
 """The name, in the control, of the proxy that the command line starts."""
 
@@ -62,14 +65,20 @@ async def serve(settings: ProxySettings, tell: Tell) -> AsyncIterator[RunningPro
 
 
 async def run(settings: ProxySettings, tell: Tell) -> None:
-    """Serve until SIGTERM or SIGINT. ``tell`` hears first where it listens."""
+    """Serve until SIGTERM or SIGINT; a second signal ends at once. ``tell`` hears first where it listens."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with serve(settings, tell) as running:
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
+            loop.add_signal_handler(number, _on_signal, loop, number, stop)
         tell(running.proxy.to_json() | {"event": "listening", "control": str(running.control) if running.control else None})
         await stop.wait()
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
+    """The next signal of this kind has its usual effect again."""
+    loop.remove_signal_handler(number)
+    stop.set()
 
 
 @asynccontextmanager
@@ -80,10 +89,16 @@ async def _controlled(held: Proxies, address: Address | None) -> AsyncIterator[A
         return
     failure: Exception | None = None
     with bind(address) as listener:
-        config = uvicorn.Config(
-            build_app(held, address.host), log_config=None, access_log=False, lifespan="off", server_header=False
+        server = _Server(
+            uvicorn.Config(
+                build_app(held, address.host),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=FLUSH_S,
+            )
         )
-        server = _Server(config)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]))
             try:

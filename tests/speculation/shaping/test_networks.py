@@ -5,7 +5,7 @@ import statistics
 
 import pytest
 
-from benchmarks.pacing_in_process import delays_s, ends, probe_s, rates_bytes_per_s
+from benchmarks.pacing_in_process import delays_s, ends, loaded_delays_s, probe_s, rates_bytes_per_s, weighing
 from benchmarks.published_radio import GAPS_S, MEDIANS_MS, gaps_s
 from speculation.errors import ConfigurationError
 from speculation.shaping import figures, profiles, virtual_time
@@ -114,6 +114,17 @@ def test_delays_on_an_idle_link_have_the_percentiles_that_are_set(name, is_uplin
     for share in (0.5, 0.9):
         expected_s = direction.delay_s + direction.jitter_s * (2 * share - 1)
         assert percentile(found, share) - sending_s == pytest.approx(expected_s, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["5g-nsa-low", "wpt-3g", "devtools-slow-3g"])
+@pytest.mark.parametrize("is_uplink", [True, False])
+def test_delays_on_a_half_loaded_link_have_the_percentiles_that_are_set(name, is_uplink):
+    profile = weighing(profiles.network(name), 1500)
+    direction = profile.uplink if is_uplink else profile.downlink
+    sending_s = 1500 / direction.rate_bytes_per_s
+    found = virtual_time.run(loaded_delays_s(profile, 2 * sending_s, 300, is_uplink))
+    for share in (0.5, 0.9):
+        assert percentile(found, share) == pytest.approx(direction.delay_s + sending_s, rel=0.05)
 
 
 @pytest.mark.parametrize("name", ["lte", "5g-nsa-low", "wpt-3g", "mahimahi-verizon-lte"])
