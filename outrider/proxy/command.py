@@ -33,6 +33,9 @@ def proxy(
     downlink_trace: TraceOption = None,
     outages: Annotated[str, typer.Option(metavar="PLAN", help="Seconds without network, such as 10-12,30-31.5.")] = "",
     control: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Control over HTTP, toxiproxy's API.")] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Name that requests to the control may use; may repeat.")
+    ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow addresses that others can reach.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")] = False,
     print_tc: Annotated[str | None, typer.Option(metavar="NAME", help="Print this network as tc commands, and stop.")] = None,
@@ -54,6 +57,7 @@ def proxy(
         seed=seed,
         control=None if control is None else parse_address(control, "control"),
         insecure=insecure,
+        allowed_hosts=tuple(allowed_host or ()),
     )
     with asyncio.Runner(loop_factory=serving.exact_loop) as runner:
         runner.run(serving.run(settings, _tell_json if json else _tell))

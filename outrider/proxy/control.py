@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Collection, Coroutine, Mapping
 from importlib import metadata
 from typing import Any
 
@@ -36,11 +36,14 @@ class ControlError(OutriderError):
         self.status = status
 
 
-def build_app(proxies: Proxies, host: str) -> FastAPI:
-    """The application that controls ``proxies``; ``host`` is the address that it is bound to."""
+def build_app(proxies: Proxies, host: str, allowed_hosts: Collection[str] = ()) -> FastAPI:
+    """The application that controls ``proxies``; ``host`` is the address that it is bound to.
+
+    It heeds only requests to this machine and ``allowed_hosts`` where it is bound to loopback, or hosts are named.
+    """
     app = FastAPI(title="Outrider proxy", docs_url=None, redoc_url=None, openapi_url=None)
-    if is_loopback(host):
-        app.add_middleware(LoopbackGuard, refuse=lambda fault: _error(fault, 403))
+    if is_loopback(host) or allowed_hosts:
+        app.add_middleware(LoopbackGuard, allowed_hosts=allowed_hosts, refuse=lambda fault: _error(fault, 403))
     app.add_exception_handler(OutriderError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     for path, method, endpoint in _Control(proxies).routes():

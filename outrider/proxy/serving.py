@@ -28,7 +28,9 @@ FIRST_NAME = "outrider"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """What one proxy does. Raises ``ConfigurationError`` for an address that others reach, unless ``insecure`` allows it."""
+    """What one proxy does. ``allowed_hosts`` are names besides loopback's under which the control may be addressed.
+
+    Raises ``ConfigurationError`` for an address that others reach, unless ``insecure`` allows it."""
 
     listen: Address
     upstream: Address
@@ -36,6 +38,7 @@ class ProxySettings:
     seed: int = 0
     control: Address | None = None
     insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         require_loopback(self.listen.host, self.insecure)
@@ -60,7 +63,7 @@ async def serve(settings: ProxySettings, tell: Tell) -> AsyncIterator[RunningPro
     """
     async with proxies(settings.insecure, tell) as held:
         proxy = await held.add(FIRST_NAME, settings.listen, settings.upstream, settings.network, settings.seed)
-        async with _controlled(held, settings.control) as control:
+        async with _controlled(held, settings.control, settings.allowed_hosts) as control:
             yield RunningProxy(proxy, held, control)
 
 
@@ -71,7 +74,8 @@ async def run(settings: ProxySettings, tell: Tell) -> None:
     async with serve(settings, tell) as running:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, _on_signal, loop, number, stop)
-        tell(running.proxy.to_json() | {"event": "listening", "control": str(running.control) if running.control else None})
+        known = {"control": str(running.control) if running.control else None, "seed": settings.seed}
+        tell({"event": "listening"} | running.proxy.to_json() | known)
         await stop.wait()
 
 
@@ -82,7 +86,7 @@ def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: as
 
 
 @asynccontextmanager
-async def _controlled(held: Proxies, address: Address | None) -> AsyncIterator[Address | None]:
+async def _controlled(held: Proxies, address: Address | None, allowed_hosts: tuple[str, ...]) -> AsyncIterator[Address | None]:
     """Answers HTTP while the block runs, where an address is given. An error of the block leaves as it is."""
     if address is None:
         yield None
@@ -91,7 +95,7 @@ async def _controlled(held: Proxies, address: Address | None) -> AsyncIterator[A
     with bind(address) as listener:
         server = _Server(
             uvicorn.Config(
-                build_app(held, address.host),
+                build_app(held, address.host, allowed_hosts),
                 log_config=None,
                 access_log=False,
                 lifespan="off",

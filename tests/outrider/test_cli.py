@@ -57,6 +57,7 @@ ISSUED_FLAGS = {
         "--network",
         "--seed",
         "--control",
+        "--allowed-host",
         "--uplink-trace",
         "--downlink-trace",
         "--outages",

@@ -148,3 +148,9 @@ async def test_pages_of_elsewhere_may_not_control_it():
         for headers in ({"host": "evil.example"}, {"origin": "http://evil.example"}):
             answer = await client.post("/reset", headers=headers)
             assert (answer.status_code, answer.json()["status"]) == (403, 403)
+
+
+async def test_a_control_that_others_reach_heeds_the_hosts_that_are_named():
+    async with controlled(allowed_hosts=("radio",)) as (_, client):
+        for host, status in (("radio:8474", 200), ("127.0.0.1", 200), ("evil.example", 403)):
+            assert (await client.get("/version", headers={"host": host})).status_code == status
