@@ -20,7 +20,7 @@ from speculation.shaping.toxics import Stream, Toxic
 
 BACKLOG = 128
 CONNECT_TIMEOUT_S = 10.0
-MAX_CONNECTIONS = 1024
+MAX_CONNECTIONS = 256
 """Of one proxy; a connection more is closed at once."""
 
 Tell = Callable[[dict[str, Any]], None]

@@ -142,7 +142,10 @@ class LimitData(_Through):
 
 
 class Silence(_Through):
-    """Drops everything, and ends the connection after ``timeout`` milliseconds; ``timeout`` with 0 never does."""
+    """Drops all data, and ends the connection after ``timeout`` milliseconds; ``timeout`` with 0 never does.
+
+    An end that comes by itself passes, as in toxiproxy: else a connection that both sides have left would stay for ever.
+    """
 
     def __init__(self, toxic: Toxic, memory: Memory) -> None:
         kind = Kind.RESET if toxic.type == "reset_peer" else Kind.CLOSE
@@ -151,7 +154,7 @@ class Silence(_Through):
         self.cut = Item(kind, at_s, at_s) if timeout_s or kind is Kind.RESET else None
 
     def pass_on(self, item: Item) -> Iterable[Item]:
-        return ()
+        return () if item.kind is Kind.DATA else (item,)
 
 
 def make_stage(memory: Memory, now_s: float, draw: random.Random) -> Stage:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from outrider.proxy import service
 from outrider.proxy.connection import WRITE_BUFFER_BYTES
 from outrider.proxy.service import Address, parse_address
 from outrider.proxy.serving import ProxySettings, exact_loop, serve
@@ -229,6 +230,18 @@ async def test_toxicity_is_the_share_of_connections_that_get_it():
                 with suppress(ConnectionResetError):
                     answers.append(await reader.read(1))
         assert 8 < sum(answer == b"x" for answer in answers) < 32
+
+
+async def test_a_connection_too_many_is_closed_at_once_and_the_others_go_on(monkeypatch):
+    monkeypatch.setattr(service, "MAX_CONNECTIONS", 1)
+    async with proxied() as running, connected(running) as (reader, writer):
+        writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        async with connected(running) as (other, _):
+            with pytest.raises(ConnectionResetError):
+                await other.read()
+        writer.write(b"y")
+        assert await reader.read(1) == b"y"
 
 
 async def test_an_address_that_others_reach_needs_to_be_wanted():

@@ -105,6 +105,13 @@ def test_timeout_drops_everything_and_closes_in_its_time_whatever_else_changes()
     assert taken(silent, 1.0) == [(1.0, Kind.CLOSE, b"")]
 
 
+def test_a_silent_connection_that_is_left_is_over():
+    silent = lane(toxic("timeout"))
+    silent.offer(0.0, b"x")
+    silent.end(1.0)
+    assert taken(silent) == [(1.0, Kind.END, b"")]
+
+
 def test_a_timeout_of_0_never_closes_and_a_reset_of_0_is_at_once():
     assert lane(toxic("timeout")).next_due_s == float("inf")
     assert taken(lane(toxic("reset_peer"), now_s=3.0)) == [(3.0, Kind.RESET, b"")]
