@@ -4,6 +4,7 @@ from contextlib import asynccontextmanager
 
 import httpx
 
+from outrider.proxy.control import build_app
 from tests.outrider.proxy.ends import LOOPBACK, connected, echo, listening, proxied
 
 
@@ -151,6 +152,8 @@ async def test_pages_of_elsewhere_may_not_control_it():
 
 
 async def test_a_control_that_others_reach_heeds_the_hosts_that_are_named():
-    async with controlled(allowed_hosts=("radio",)) as (_, client):
-        for host, status in (("radio:8474", 200), ("127.0.0.1", 200), ("evil.example", 403)):
-            assert (await client.get("/version", headers={"host": host})).status_code == status
+    async with proxied() as running:
+        transport = httpx.ASGITransport(build_app(running.all, "0.0.0.0", ("radio",)))
+        async with httpx.AsyncClient(transport=transport, base_url="http://radio:8474") as client:
+            for host, status in (("radio:8474", 200), ("127.0.0.1", 200), ("evil.example", 403)):
+                assert (await client.get("/version", headers={"host": host})).status_code == status
