@@ -62,6 +62,7 @@ class _Control:
         return [
             ("/version", "GET", self.version),
             ("/reset", "POST", self.reset),
+            ("/populate", "POST", self.populate),
             ("/proxies", "GET", self.list_proxies),
             ("/proxies", "POST", self.add_proxy),
             *((one, method, self.update_proxy) for method in ("POST", "PATCH")),
@@ -88,18 +89,37 @@ class _Control:
         return JSONResponse({name: proxy.to_json() for name, proxy in self._proxies.by_name.items()})
 
     async def add_proxy(self, request: Request) -> Response:
-        fields = await _fields(request, _PROXY_FIELDS)
-        name = _text(fields, "name")
-        if name in self._proxies.by_name:
+        fields = _known(await _object(request), _PROXY_FIELDS)
+        if _text(fields, "name") in self._proxies.by_name:
             raise ControlError("proxy already exists", 409)
+        proxy = await self._make(fields)
+        return JSONResponse(proxy.to_json(), 201)
+
+    async def populate(self, request: Request) -> Response:
+        """Proxies of a list, made where they are not there, made anew where their addresses are others."""
+        given = await _json(request)
+        if not (isinstance(given, list) and all(isinstance(fields, dict) for fields in given)):
+            raise InvalidRequestError("bad request body: it is no list of JSON objects")
+        made = [await self._make_or_keep(_known(fields, _PROXY_FIELDS)) for fields in given]
+        return JSONResponse({"proxies": [proxy.to_json() for proxy in made]}, 201)
+
+    async def _make_or_keep(self, fields: Mapping[str, Any]) -> Proxy:
+        name = _text(fields, "name")
+        there = self._proxies.by_name.get(name)
+        if there is not None:
+            if (_text(fields, "listen", str(there.listen)), fields.get("upstream")) == (str(there.listen), str(there.upstream)):
+                return there
+            self._proxies.remove(name)
+        return await self._make(fields)
+
+    async def _make(self, fields: Mapping[str, Any]) -> Proxy:
         if len(self._proxies.by_name) >= MAX_PROXIES:
             raise ControlError(f"there are {MAX_PROXIES} proxies, and no more may be", 409)
-        listen = parse_address(fields.get("listen") or "127.0.0.1:0", "listen")
+        listen = parse_address(_text(fields, "listen", "127.0.0.1:0"), "listen")
         upstream = parse_address(_text(fields, "upstream"), "upstream", first_port=1)
         network = profiles.network(_text(fields, "network", UNSHAPED))
         seed, is_enabled = _number(fields, "seed"), _flag(fields, "enabled", True)
-        proxy = await self._proxies.add(name, listen, upstream, network, seed, is_enabled)
-        return JSONResponse(proxy.to_json(), 201)
+        return await self._proxies.add(_text(fields, "name"), listen, upstream, network, seed, is_enabled)
 
     async def show_proxy(self, request: Request) -> Response:
         return JSONResponse(self._proxy(request).to_json())
@@ -107,7 +127,7 @@ class _Control:
     async def update_proxy(self, request: Request) -> Response:
         """``enabled``, ``listen`` and ``upstream`` may change; another address cuts the connections that are there."""
         proxy = self._proxy(request)
-        fields = await _fields(request, _PROXY_FIELDS)
+        fields = _known(await _object(request), _PROXY_FIELDS)
         listen = parse_address(_text(fields, "listen", str(proxy.listen)), "listen")
         upstream = parse_address(_text(fields, "upstream", str(proxy.upstream)), "upstream", first_port=1)
         is_enabled = _flag(fields, "enabled", proxy.is_enabled)
@@ -174,8 +194,8 @@ async def _enable(proxy: Proxy) -> None:
         raise ControlError(str(error), 500) from error
 
 
-async def _fields(request: Request, known: tuple[str, ...]) -> Mapping[str, Any]:
-    fields = await _object(request)
+def _known(fields: Mapping[str, Any], known: tuple[str, ...]) -> Mapping[str, Any]:
+    """The fields, if each is known. Raises ``InvalidRequestError``."""
     for name in fields:
         if name not in known:
             raise InvalidRequestError(f"unknown field {name!r}; known: {', '.join(known)}", str(name))
@@ -183,7 +203,15 @@ async def _fields(request: Request, known: tuple[str, ...]) -> Mapping[str, Any]
 
 
 async def _object(request: Request) -> Mapping[str, Any]:
-    """The body, a JSON object within the limit. Raises ``InvalidRequestError``, ``ControlError`` 413."""
+    """The body, a JSON object. Raises what ``_json`` raises."""
+    fields = await _json(request)
+    if not isinstance(fields, dict):
+        raise InvalidRequestError("bad request body: it is no JSON object")
+    return fields
+
+
+async def _json(request: Request) -> Any:
+    """The body, a JSON document within the limit. Raises ``InvalidRequestError``, ``ControlError`` 413."""
     body = bytearray()
     try:
         async for piece in request.stream():
@@ -193,17 +221,14 @@ async def _object(request: Request) -> Mapping[str, Any]:
     except ClientDisconnect as error:
         raise LinkError("the client went away before its request was whole") from error
     try:
-        fields = loads(body.decode("utf-8"))
+        return loads(body.decode("utf-8"))
     except ValueError as error:
         raise InvalidRequestError(f"bad request body: {error}") from error
-    if not isinstance(fields, dict):
-        raise InvalidRequestError("bad request body: it is no JSON object")
-    return fields
 
 
 def _text(fields: Mapping[str, Any], name: str, default: str | None = None) -> str:
-    value = fields.get(name, default)
-    if value is None or value == "":
+    value = fields.get(name) or default  # clients send null, or nothing, for what they leave open
+    if not value:
         raise InvalidRequestError(f"missing required field: {name}", name)
     if not isinstance(value, str):
         raise InvalidRequestError(f"{name} is a string", name)

@@ -73,6 +73,9 @@ async def test_a_disabled_proxy_is_down_and_a_reset_brings_it_up_without_toxics(
 
 async def test_a_proxy_is_made_moved_and_removed():
     async with controlled() as (running, client), listening(echo) as other:
+        open_one = await client.post("/proxies", json={"name": "open", "listen": None, "upstream": "127.0.0.1:1"})
+        assert open_one.json()["listen"].startswith("127.0.0.1:")
+        await client.delete("/proxies/open")
         body = {"name": "second", "listen": "127.0.0.1:0", "upstream": str(running.proxy.listen), "network": "wifi"}
         made = await client.post("/proxies", json=body)
         assert made.status_code == 201
@@ -81,6 +84,21 @@ async def test_a_proxy_is_made_moved_and_removed():
         assert (moved.json()["upstream"], moved.json()["listen"]) == (str(other), made.json()["listen"])
         assert (await client.delete("/proxies/second")).status_code == 204
         assert list((await client.get("/proxies")).json()) == ["outrider"]
+
+
+async def test_a_list_of_proxies_is_made_once_and_made_anew_where_it_is_another():
+    async with controlled() as (running, client):
+        body = [{"name": "a", "upstream": "127.0.0.1:1"}, {"name": "b", "upstream": "127.0.0.1:2"}]
+        first = await client.post("/populate", json=body)
+        assert first.status_code == 201
+        assert [proxy["name"] for proxy in first.json()["proxies"]] == ["a", "b"]
+        kept = running.all.by_name["a"]
+        body[1]["upstream"] = "127.0.0.1:3"
+        again = (await client.post("/populate", json=body)).json()["proxies"]
+        assert again[0] == first.json()["proxies"][0]
+        assert again[1]["upstream"] == "127.0.0.1:3"
+        assert running.all.by_name["a"] is kept
+        assert (await client.post("/populate", json={"name": "a"})).status_code == 400
 
 
 NOWHERE = {"name": "n", "upstream": "127.0.0.1:1"}
@@ -94,6 +112,7 @@ REFUSALS = [
     ("POST", "/proxies", {"name": "n"}, 400, "missing required field: upstream"),
     ("POST", "/proxies", {"upstream": "a:1"}, 400, "missing required field: name"),
     ("POST", "/proxies", NOWHERE | {"listen": "0.0.0.0:0"}, 400, "set insecure"),
+    ("POST", "/proxies", NOWHERE | {"listen": 80}, 400, "listen is a string"),
     ("POST", "/proxies", NOWHERE | {"listen": "nonsense"}, 400, "listen must be host:port"),
     ("POST", "/proxies", NOWHERE | {"network": "abacus"}, 400, "unknown network 'abacus'"),
     ("POST", "/proxies", NOWHERE | {"seed": -1}, 400, "seed is a whole number"),
