@@ -6,24 +6,29 @@ rebinding) or across origins. Both show in the headers, and nothing else of the 
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from urllib.parse import urlsplit
 
 from starlette.datastructures import Headers
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from device_agent.events import error_fields
 from speculation.settings import is_loopback
 
 
+def _refusal(fault: str) -> Response:
+    return JSONResponse({"error": error_fields(fault, 403, "forbidden_origin")}, 403)
+
+
 class LoopbackGuard:
     """Refuses with 403 what does not name this machine, or a host in ``allowed_hosts``, in ``Host`` and, if there, in
-    ``Origin``.
+    ``Origin``. ``refuse`` makes the response of a fault, by default with OpenAI's error object.
     """
 
-    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = ()) -> None:
+    def __init__(self, app: ASGIApp, allowed_hosts: Collection[str] = (), refuse: Callable[[str], Response] = _refusal) -> None:
         self._app = app
+        self._refuse = refuse
         self._allowed_hosts = frozenset(host.lower() for host in allowed_hosts)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -31,8 +36,7 @@ class LoopbackGuard:
         if fault is None:
             await self._app(scope, receive, send)
             return
-        response = JSONResponse({"error": error_fields(fault, 403, "forbidden_origin")}, 403)
-        await response(scope, receive, send)
+        await self._refuse(fault)(scope, receive, send)
 
     def _fault(self, headers: Headers) -> str | None:
         host, origin = headers.get("host", ""), headers.get("origin")

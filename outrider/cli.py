@@ -16,6 +16,7 @@ import device_agent.config
 from device_agent.request import Mode
 from outrider import models, options, profile_list
 from outrider.planning import cli as planning
+from outrider.proxy import command as proxying
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
@@ -36,6 +37,7 @@ app.add_typer(models.app, name="models")
 app.command()(planning.plan)
 app.command()(planning.tokenspeed)
 app.command("profiles")(profile_list.profiles_command)
+app.command("proxy")(proxying.proxy)
 
 
 @app.command()

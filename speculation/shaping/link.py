@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections import deque
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -55,19 +56,29 @@ class _Parcel(Generic[T]):
 class _Radio:
     """One pipe each way, and whether the connection that they carry is set up."""
 
-    def __init__(self, profile: NetworkProfile, seed: int) -> None:
+    def __init__(self, profile: NetworkProfile, seed: int, origin_s: float) -> None:
         self._overhead_bytes = round(profile.overhead_bytes)
-        self._round_trip_s = profile.round_trip_s
-        self._up = Pipe(profile.uplink, 2 * seed)
-        self._down = Pipe(profile.downlink, 2 * seed + 1)
+        self._profile = profile
+        self._up, self._down = profile.pipes(seed, origin_s)
+        self._turn_up, self._turn_down = asyncio.Lock(), asyncio.Lock()
         self._set_up = asyncio.Lock()
         self._is_warm = False
 
     async def warm_up(self) -> None:
+        """A round trip where the connection is cold, and what holds up a packet without payload before it."""
         async with self._set_up:
             if not self._is_warm:
-                await asyncio.sleep(self._round_trip_s)
+                held_s = self._up.held_until(_now_s()) - _now_s()
+                await asyncio.sleep(held_s + self._profile.round_trip_s)
                 self._is_warm = True
+
+    async def room_up(self, message: DeviceMessage) -> None:
+        """Wait until the queue of the way up has room: a bounded one makes its sender wait, as TCP would."""
+        await self._room(self._up, self._turn_up, message)
+
+    async def room_down(self, message: CloudMessage) -> None:
+        """The same on the way down."""
+        await self._room(self._down, self._turn_down, message)
 
     def cool_down(self, error: BaseException) -> None:
         if isinstance(error, LinkError):
@@ -82,9 +93,16 @@ class _Radio:
         message = None if isinstance(content, Exception) else content
         return _Parcel(self._release_at(self._down, message), content)
 
+    async def _room(self, pipe: Pipe, turn: asyncio.Lock, message: DeviceMessage | CloudMessage) -> None:
+        if math.isinf(pipe.direction.queue_bytes):
+            return
+        async with turn:
+            room_s = pipe.room_at(_now_s(), encoded_size(message) + self._overhead_bytes)
+            await asyncio.sleep(max(0.0, room_s - _now_s()))
+
     def _release_at(self, pipe: Pipe, message: DeviceMessage | CloudMessage | None) -> float:
         payload_bytes = 0 if message is None else encoded_size(message)
-        return pipe.release_at(asyncio.get_running_loop().time(), payload_bytes + self._overhead_bytes)
+        return pipe.release_at(_now_s(), payload_bytes + self._overhead_bytes)
 
 
 class ShapedConnector:
@@ -93,7 +111,8 @@ class ShapedConnector:
     def __init__(self, connector: Connector, profile: NetworkProfile, seed: int = 0) -> None:
         self.profile = profile
         self._connector = connector
-        self._radio = _Radio(profile, seed)
+        self._seed = seed
+        self._radio: _Radio | None = None
         self._tasks: asyncio.TaskGroup | None = None
         self._links: dict[asyncio.Task[None], ShapedLink] = {}
         self._is_closed = False
@@ -101,6 +120,7 @@ class ShapedConnector:
     async def __aenter__(self) -> ShapedConnector:
         if self._tasks is not None:
             raise RuntimeError("this connector was entered before: it has one owner")
+        self._radio = _Radio(self.profile, self._seed, _now_s())
         self._tasks = await asyncio.TaskGroup().__aenter__()
         return self
 
@@ -116,18 +136,19 @@ class ShapedConnector:
 
     async def connect(self) -> Link:
         """A new stream, after a round trip where the connection is cold. Raises what the inner connector raises."""
-        if self._tasks is None or self._is_closed:
+        radio = self._radio
+        if radio is None or self._tasks is None or self._is_closed:
             raise LinkError("the shaped connector is not open: use it inside its 'async with'")
-        await self._radio.warm_up()
+        await radio.warm_up()
         try:
             inner = await self._connector.connect()
         except LinkError as error:
-            self._radio.cool_down(error)
+            radio.cool_down(error)
             raise
         if self._is_closed:
             await inner.aclose()
             raise LinkError("the shaped connector was closed")
-        link = ShapedLink(inner, self._radio)
+        link = ShapedLink(inner, radio)
         task = self._tasks.create_task(link.run())
         self._links[task] = link
         task.add_done_callback(self._forget)
@@ -152,7 +173,8 @@ class ShapedConnector:
 
 
 class ShapedLink:
-    """One stream through the radio. ``send`` never waits for the network; ``receive`` gives a message when it is due.
+    """One stream through the radio. ``send`` waits for nothing but room in a bounded queue; ``receive`` gives a message
+    when it is due.
 
     A failure of the inner link reaches ``receive``, and later ``send`` calls, as late as a message would. Statistics are the
     inner link's.
@@ -179,6 +201,9 @@ class ShapedLink:
         failure = self._send_failure
         if failure is not None and failure.due_s <= _now_s() and isinstance(failure.content, Exception):
             raise failure.content
+        await self._radio.room_up(message)
+        if self._is_closed:
+            raise LinkError("the link is closed")
         self._outbox.put_nowait(self._radio.sent(message))
 
     async def receive(self) -> CloudMessage | None:
@@ -243,6 +268,8 @@ class ShapedLink:
             except Exception as error:  # as above
                 self._radio.cool_down(error)
                 content = error
+            if content is not None and not isinstance(content, Exception):
+                await self._radio.room_down(content)
             self._deliver(self._radio.answered(content))
             if content is None or isinstance(content, Exception):
                 return

@@ -14,7 +14,7 @@ from speculation.errors import UnknownNameError
 from speculation.shaping import figures
 from speculation.shaping.costs import Machine
 from speculation.shaping.figures import Figure, Key
-from speculation.shaping.pacing import Direction
+from speculation.shaping.network import NetworkProfile as NetworkProfile
 from speculation.shaping.phones import PhoneProfile as PhoneProfile
 
 UNSHAPED = "none"
@@ -72,41 +72,6 @@ class CloudProfile:
     def usd_per_hour(self) -> float | None:
         """Of all devices together; None where the profile has no price."""
         return None if self.price_usd_per_s is None else self.num_devices * self.price_usd_per_s * 3600
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class NetworkProfile:
-    """What lies between a phone and the verifier. ``overhead_bytes`` is what a message weighs beyond its payload."""
-
-    name: str
-    title: str
-    uplink_rate_bytes_per_s: Annotated[float, Key("uplink.rate", "rate")]
-    uplink_delay_s: Annotated[float, Key("uplink.delay", "time", may_be_zero=True)]
-    uplink_jitter_s: Annotated[float, Key("uplink.jitter", "time", may_be_zero=True)]
-    downlink_rate_bytes_per_s: Annotated[float, Key("downlink.rate", "rate")]
-    downlink_delay_s: Annotated[float, Key("downlink.delay", "time", may_be_zero=True)]
-    downlink_jitter_s: Annotated[float, Key("downlink.jitter", "time", may_be_zero=True)]
-    overhead_bytes: Annotated[float, Key("overhead", "size", may_be_zero=True)]
-    figures: Mapping[str, Figure] = field(default_factory=_no_figures, compare=False, repr=False)
-
-    def __post_init__(self) -> None:
-        figures.check(self)
-        _ = self.uplink, self.downlink  # a direction refuses a jitter beyond its delay
-
-    @property
-    def uplink(self) -> Direction:
-        """From the phone to the verifier."""
-        return Direction(self.uplink_rate_bytes_per_s, self.uplink_delay_s, self.uplink_jitter_s)
-
-    @property
-    def downlink(self) -> Direction:
-        """From the verifier to the phone."""
-        return Direction(self.downlink_rate_bytes_per_s, self.downlink_delay_s, self.downlink_jitter_s)
-
-    @property
-    def round_trip_s(self) -> float:
-        """Both one-way delays: the round trip of a message so small that the rate does not matter."""
-        return self.uplink_delay_s + self.downlink_delay_s
 
 
 def phones() -> tuple[str, ...]:

@@ -51,6 +51,21 @@ ISSUED_FLAGS = {
         "--draft",
         "--full",
     ],
+    "proxy": [
+        "--listen",
+        "--upstream",
+        "--network",
+        "--seed",
+        "--control",
+        "--allowed-host",
+        "--uplink-trace",
+        "--downlink-trace",
+        "--outages",
+        "--print-tc",
+        "--device",
+        "--insecure",
+        "--json",
+    ],
     "version": [],
 }
 

@@ -1,0 +1,140 @@
+"""The proxy as a service: its first proxy, the control of all of them, and a loop whose timers are exact."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import select
+import selectors
+import signal
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import uvicorn
+
+from outrider.proxy.control import build_app
+from outrider.proxy.service import Address, Proxies, Proxy, Tell, bind, proxies
+from speculation.settings import require_loopback
+from speculation.shaping.network import NetworkProfile
+
+FLUSH_S = 5
+"""How long clients of the control may take, once all is over, to read their answers."""
+
+FIRST_NAME = "outrider"
+"""The name, in the control, of the proxy that the command line starts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProxySettings:
+    """What one proxy does. ``allowed_hosts`` are names besides loopback's under which the control may be addressed.
+
+    Raises ``ConfigurationError`` for an address that others reach, unless ``insecure`` allows it."""
+
+    listen: Address
+    upstream: Address
+    network: NetworkProfile
+    seed: int = 0
+    control: Address | None = None
+    insecure: bool = False
+    allowed_hosts: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_loopback(self.listen.host, self.insecure)
+        if self.control is not None:
+            require_loopback(self.control.host, self.insecure)
+
+
+@dataclass(frozen=True, slots=True)
+class RunningProxy:
+    """A proxy that listens at ``proxy.listen``, and its control, where there is one."""
+
+    proxy: Proxy
+    all: Proxies
+    control: Address | None
+
+
+@asynccontextmanager
+async def serve(settings: ProxySettings, tell: Tell) -> AsyncIterator[RunningProxy]:
+    """A proxy that works while the block runs; port 0 takes a free one. Leaving the block cuts its connections.
+
+    ``tell`` hears of connections. Raises ``ConfigurationError`` when an address cannot be bound.
+    """
+    async with proxies(settings.insecure, tell) as held:
+        proxy = await held.add(FIRST_NAME, settings.listen, settings.upstream, settings.network, settings.seed)
+        async with _controlled(held, settings.control, settings.allowed_hosts) as control:
+            yield RunningProxy(proxy, held, control)
+
+
+async def run(settings: ProxySettings, tell: Tell) -> None:
+    """Serve until SIGTERM or SIGINT; a second signal ends at once. ``tell`` hears first where it listens."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    async with serve(settings, tell) as running:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, _on_signal, loop, number, stop)
+        known = {"control": str(running.control) if running.control else None, "seed": settings.seed}
+        tell({"event": "listening"} | running.proxy.to_json() | known)
+        await stop.wait()
+
+
+def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
+    """The next signal of this kind has its usual effect again."""
+    loop.remove_signal_handler(number)
+    stop.set()
+
+
+@asynccontextmanager
+async def _controlled(held: Proxies, address: Address | None, allowed_hosts: tuple[str, ...]) -> AsyncIterator[Address | None]:
+    """Answers HTTP while the block runs, where an address is given. An error of the block leaves as it is."""
+    if address is None:
+        yield None
+        return
+    failure: Exception | None = None
+    with bind(address) as listener:
+        server = _Server(
+            uvicorn.Config(
+                build_app(held, address.host, allowed_hosts),
+                log_config=None,
+                access_log=False,
+                lifespan="off",
+                server_header=False,
+                timeout_graceful_shutdown=FLUSH_S,
+            )
+        )
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[listener]))
+            try:
+                yield Address(address.host, listener.getsockname()[1])
+            except Exception as error:
+                failure = error
+            finally:
+                server.should_exit = True
+    if failure is not None:
+        raise failure
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever started it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def exact_loop() -> asyncio.AbstractEventLoop:
+    """An event loop whose timers are exact to some microseconds, where the system allows; elsewhere the usual one."""
+    return asyncio.SelectorEventLoop(_ExactSelector()) if sys.platform == "linux" else asyncio.new_event_loop()
+
+
+if sys.platform == "linux":
+
+    class _ExactSelector(selectors.EpollSelector):
+        """epoll waits in whole milliseconds, rounded up; ``select`` on epoll's own descriptor waits in microseconds."""
+
+        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+            if timeout is not None and timeout > 0:
+                select.select([self.fileno()], [], [], timeout)
+                timeout = 0
+            return super().select(timeout)
