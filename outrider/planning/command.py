@@ -17,7 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from outrider.planning import plan as planning
 from outrider.planning import report, token_speed
-from outrider.planning.plan import QUICK, Asked, Effort
+from outrider.planning.answers import QUICK, Asked, Effort
 from outrider.planning.scene import Place
 from outrider.planning.synthetic import Acceptance
 from speculation.errors import ConfigurationError, InvalidRequestError

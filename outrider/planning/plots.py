@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 
 from device_agent.events import CommitEvent, CorrectEvent, RevokeEvent, SpeculativeEvent
 from device_agent.request import Mode
-from outrider.planning.plan import Asked, Effort, Plan, warming
+from outrider.planning.answers import Asked, Effort, Plan
+from outrider.planning.plan import warming
 from outrider.planning.scene import Setup, Timed, run, timeline
 from outrider.planning.sources import Synthetic
 from outrider.planning.synthetic import Acceptance

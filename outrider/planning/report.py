@@ -11,7 +11,7 @@ from rich.text import Text
 
 from device_agent.request import Mode
 from outrider.comparison import TITLES
-from outrider.planning.plan import PAYS_FROM, Asked, Mean, Plan
+from outrider.planning.answers import PAYS_FROM, Asked, Mean, Plan
 from outrider.planning.token_speed import TOKENS_PER_WORD, WORDS_PER_MINUTE, Speeds
 
 NOTHING = "-"

@@ -6,7 +6,7 @@ import pytest
 
 from outrider import cli
 from outrider.planning import command
-from outrider.planning.plan import Effort
+from outrider.planning.answers import Effort
 from speculation.shaping import profiles
 
 TINY = Effort(

@@ -10,7 +10,8 @@ from device_agent.events import DoneEvent, ErrorEvent
 from device_agent.request import Mode
 from outrider.planning import plan as planning
 from outrider.planning import scene
-from outrider.planning.plan import Asked, Effort, Interval, break_even, interval, num_steps, rate_of
+from outrider.planning.answers import Asked, Effort, Interval, break_even, interval, rate_of
+from outrider.planning.plan import num_steps
 from outrider.planning.report import sentence
 from outrider.planning.scene import Place, Setup, Written
 from outrider.planning.sources import RealPair, Synthetic
