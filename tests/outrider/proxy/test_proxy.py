@@ -154,7 +154,7 @@ async def test_who_does_not_read_stops_who_sends_and_memory_stays_bounded():
         held = connection.client.lane.num_bytes
         assert held <= MAX_UNDER_WAY_BYTES + 256 * 1024
         assert connection.server._transport.get_write_buffer_size() <= WRITE_BUFFER_BYTES + 256 * 1024
-        assert taken < 40 * MB  # it is stopped by what kernels buffer, and by nothing of ours
+        assert taken < 256 * MB  # it is stopped by what kernels buffer, and by nothing of ours
         release.set()
 
 
@@ -206,8 +206,10 @@ async def test_limit_data_lets_so_many_bytes_through_and_closes():
 
 async def test_timeout_lets_nothing_through_and_closes_after_its_time():
     async with proxied() as running, connected(running) as (reader, writer):
-        running.proxy.set_toxics([toxic("timeout", timeout=30)])
         writer.write(b"x")
+        assert await reader.read(1) == b"x"
+        running.proxy.set_toxics([toxic("timeout", timeout=30)])
+        writer.write(b"y")
         assert await reader.read() == b""
 
 
