@@ -74,7 +74,7 @@ class Mean:
     bytes_down_per_token: float
     draft_steps_per_token: float
     work_j_per_token: float | None
-    radio_j_per_token: float
+    radio_j_per_token: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +173,7 @@ def mean_of(answers: Sequence[Written]) -> Mean:
         bytes_down_per_token=mean(answer.bytes_down_per_token for answer in answers),
         draft_steps_per_token=mean(answer.draft_steps_per_token for answer in answers),
         work_j_per_token=told([answer.work_j_per_token for answer in answers]),
-        radio_j_per_token=mean(answer.radio_j_per_token for answer in answers),
+        radio_j_per_token=told([answer.radio_j_per_token for answer in answers]),
     )
 
 

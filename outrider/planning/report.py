@@ -43,7 +43,7 @@ ROWS = (
     Column("bytes up a token", "bytes_up_per_token", decimals=1),
     Column("bytes down a token", "bytes_down_per_token", decimals=1),
     Column("phone's work, mJ a token", "work_j_per_token", 1000, 0),
-    Column("phone's radio (as LTE), mJ a token", "radio_j_per_token", 1000, 0),
+    Column("phone's radio, mJ a token", "radio_j_per_token", 1000, 0),
 )
 
 

@@ -28,7 +28,7 @@ from speculation.links.base import Connector
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping import virtual_time
-from speculation.shaping.energy import LTE_POWER, RadioUse, radio_j
+from speculation.shaping.energy import RadioPower, RadioUse, radio_j
 from speculation.shaping.engine import CloudCost, PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import ModelDescription
@@ -110,8 +110,8 @@ class Setup:
 class Written:
     """One answer: emulated times in seconds, counts and joules a final token.
 
-    ``work_j_per_token`` is what the phone's drafting costs, None where its profile does not say; ``radio_j_per_token`` that of
-    an LTE radio which is active all through the answer, its tail behind it left out (``speculation.shaping.energy``).
+    ``work_j_per_token`` is what the phone's drafting costs, ``radio_j_per_token`` its radio, which is active all through the
+    answer; the tail behind it is left out. None where the profile of the phone, or of the network, does not say.
     """
 
     num_tokens: int
@@ -127,7 +127,7 @@ class Written:
     bytes_down_per_token: float
     draft_steps_per_token: float
     work_j_per_token: float | None
-    radio_j_per_token: float
+    radio_j_per_token: float | None
 
 
 def run(place: Place, source: Source, setup: Setup, prompts: Sequence[int], num_tokens: int) -> list[Written]:
@@ -171,8 +171,8 @@ async def _run(place: Place, source: Source, setup: Setup, prompts: Sequence[int
         agents = [await phones.enter_async_context(_phone(place, source, setup, verifier, number)) for number in prompts]
         # A first short answer each, so that connections are warm and nobody's first token pays for a handshake.
         await asyncio.gather(*(_answer(agent, source, setup, number, 1) for agent, number in zip(agents, prompts, strict=True)))
-        asked = [_answer(agent, source, setup, number, num_tokens) for agent, number in zip(agents, prompts, strict=True)]
-        return list(await asyncio.gather(*asked))
+        power, asked = place.network.power, zip(agents, prompts, strict=True)
+        return list(await asyncio.gather(*(_answer(a, source, setup, n, num_tokens, power) for a, n in asked)))
 
 
 @asynccontextmanager
@@ -198,16 +198,19 @@ async def _phone(place: Place, source: Source, setup: Setup, verifier: Verifier,
         yield agent
 
 
-async def _answer(agent: DeviceAgent, source: Source, setup: Setup, number: int, num_tokens: int) -> Written:
+async def _answer(
+    agent: DeviceAgent, source: Source, setup: Setup, number: int, num_tokens: int, power: RadioPower | None = None
+) -> Written:
     began_s = asyncio.get_running_loop().time()
     done = await last_event(agent.stream(source.request(number, num_tokens, setup.mode)))
-    return written(done, began_s, asyncio.get_running_loop().time())
+    return written(done, began_s, asyncio.get_running_loop().time(), power)
 
 
-def written(done: DoneEvent, began_s: float, ended_s: float) -> Written:
-    """The figures of an answer that ended well."""
+def written(done: DoneEvent, began_s: float, ended_s: float, power: RadioPower | None = None) -> Written:
+    """The figures of an answer that ended well, by a radio that draws ``power``."""
     figures = {name: figure["value"] for name, figure in done.figures.items()}
     count = len(done.token_ids)
+    spent_j = _radio_j(power, ended_s - began_s, figures["bytes_up"], figures["bytes_down"])
     return Written(
         num_tokens=count,
         began_s=began_s,
@@ -222,15 +225,15 @@ def written(done: DoneEvent, began_s: float, ended_s: float) -> Written:
         bytes_down_per_token=figures["bytes_down"] / count,
         draft_steps_per_token=figures["draft_steps"] / count,
         work_j_per_token=figures.get("joules_per_token"),
-        radio_j_per_token=_radio_j(ended_s - began_s, figures["bytes_up"], figures["bytes_down"]) / count,
+        radio_j_per_token=None if spent_j is None else spent_j / count,
     )
 
 
-def _radio_j(active_s: float, bytes_up: float, bytes_down: float) -> float:
+def _radio_j(power: RadioPower | None, active_s: float, bytes_up: float, bytes_down: float) -> float | None:
     """Nothing, for an answer that sent nothing."""
-    if not bytes_up:
-        return 0.0
-    return radio_j(LTE_POWER, RadioUse(active_s=active_s, bytes_up=bytes_up, bytes_down=bytes_down))
+    if power is None or not bytes_up:
+        return None if power is None else 0.0
+    return radio_j(power, RadioUse(active_s=active_s, bytes_up=bytes_up, bytes_down=bytes_down))
 
 
 async def last_event(events: AsyncIterator[Event]) -> DoneEvent:

@@ -50,6 +50,7 @@ UNITS: Mapping[str, Unit] = MappingProxyType(
         "USD/h": Unit("price", 1, 3600),
         "W": Unit("power"),
         "pJ/bit": Unit("energy of a bit", 1, 1e12),
+        "J/Mbit": Unit("energy of a megabit"),
         "J/K": Unit("heat capacity"),
         "K/W": Unit("thermal resistance"),
         "degC": Unit("temperature"),

@@ -14,6 +14,7 @@ from typing import Annotated
 
 from speculation.errors import ConfigurationError
 from speculation.shaping import figures
+from speculation.shaping.energy import RadioPower
 from speculation.shaping.figures import Figure, Key
 from speculation.shaping.outages import Outage, Outages
 from speculation.shaping.pacing import MIN_RETRANSMISSION_S, Direction, Pipe
@@ -31,7 +32,7 @@ class NetworkProfile:
 
     ``..._rate_variation`` makes a rate wander around its mean (``traces.synthetic_trace``); ``..._trace`` replaces it.
     ``outage_between_s`` and ``outage_lasting_s`` are means, ``outages`` a plan. A radio has up to three sleeps, each with its
-    ``after``, ``cycle`` and ``promotion`` (``radio.Sleep``).
+    ``after``, ``cycle`` and ``promotion`` (``radio.Sleep``). ``power`` is what the phone's radio draws.
     """
 
     name: str
@@ -60,6 +61,11 @@ class NetworkProfile:
     idle_after_s: Annotated[float, Key("radio.idle.after", "time")] = math.inf
     idle_cycle_s: Annotated[float, Key("radio.idle.cycle", "time", may_be_zero=True)] = 0.0
     idle_promotion_s: Annotated[float, Key("radio.idle.promotion", "time", may_be_zero=True)] = 0.0
+    radio_active_w: Annotated[float | None, Key("energy.active", "power")] = None
+    radio_tail_w: Annotated[float | None, Key("energy.tail", "power")] = None
+    radio_promotion_w: Annotated[float | None, Key("energy.promotion", "power")] = None
+    uplink_j_per_mbit: Annotated[float | None, Key("energy.uplink", "energy of a megabit", may_be_zero=True)] = None
+    downlink_j_per_mbit: Annotated[float | None, Key("energy.downlink", "energy of a megabit", may_be_zero=True)] = None
     outages: tuple[Outage, ...] = ()
     uplink_trace: Trace | None = None
     downlink_trace: Trace | None = None
@@ -67,7 +73,7 @@ class NetworkProfile:
 
     def __post_init__(self) -> None:
         figures.check(self)
-        _ = self.uplink, self.downlink, self.sleeps  # a direction refuses a jitter beyond its delay
+        _ = self.uplink, self.downlink, self.sleeps, self.power  # a direction refuses a jitter beyond its delay
         if (self.outage_between_s < math.inf) != (self.outage_lasting_s > 0):
             raise ConfigurationError("outages have both a mean time between them and a mean length, or neither")
 
@@ -113,6 +119,26 @@ class NetworkProfile:
             Sleep(self.idle_after_s, self.idle_cycle_s, self.idle_promotion_s),
         )
         return tuple(sleep for sleep in states if sleep.after_s < math.inf)
+
+    @property
+    def power(self) -> RadioPower | None:
+        """What the phone's radio draws; None where the file has no figures of it. Raises ``ConfigurationError`` for a part."""
+        states = (self.radio_promotion_w, self.radio_active_w, self.radio_tail_w)
+        given = [value for value in (*states, self.uplink_j_per_mbit, self.downlink_j_per_mbit) if value is not None]
+        if not given:
+            return None
+        if len(given) < 5:
+            names = "energy.active, .tail, .promotion, .uplink and .downlink"
+            raise ConfigurationError(f"{names} are given all together or not at all")
+        promotion_w, active_w, tail_w, uplink_j, downlink_j = given
+        return RadioPower(
+            promotion_w=promotion_w,
+            active_w=active_w,
+            tail_w=tail_w,
+            idle_w=0.0,
+            uplink_j_per_mbit=uplink_j,
+            downlink_j_per_mbit=downlink_j,
+        )
 
     @property
     def has_outages(self) -> bool:

@@ -104,6 +104,11 @@ def test_joules_are_told_for_the_work_and_for_the_radio(found):
     assert plan.cloud.radio_j_per_token > plan.collaborate.radio_j_per_token > plan.device.radio_j_per_token == 0
 
 
+def test_a_network_that_does_not_say_what_its_radio_draws_has_none_in_the_plan():
+    wired = dataclasses.replace(PLACE, network=profiles.network("wifi"))
+    assert scene.run(wired, source(), Setup.of(), [0], 16)[0].radio_j_per_token is None
+
+
 def test_progress_is_told_as_often_as_was_promised(found):
     _, steps = found
     assert len(steps) == num_steps(SMALL)

@@ -9,6 +9,7 @@ from benchmarks.pacing_in_process import delays_s, ends, loaded_delays_s, probe_
 from benchmarks.published_radio import GAPS_S, MEDIANS_MS, gaps_s
 from speculation.errors import ConfigurationError
 from speculation.shaping import figures, profiles, virtual_time
+from speculation.shaping.energy import LTE_POWER
 from speculation.shaping.network import NetworkProfile
 from speculation.shaping.outages import Outage
 
@@ -49,8 +50,8 @@ def test_every_network_of_the_tools_people_know_exists_by_name():
 
 
 @pytest.mark.parametrize("name", ["5g-nsa-low", "lte", "wifi", "none"])
-def test_the_first_profiles_have_no_figure_that_they_had_not(name):
-    assert len(profiles.network(name).figures) == 7
+def test_the_first_profiles_have_no_figure_of_time_that_they_had_not(name):
+    assert len([figure for figure in profiles.network(name).figures if not figure.startswith("energy.")]) == 7
     assert not profiles.network(name).sleeps
     assert not profiles.network(name).has_outages
 
@@ -172,3 +173,10 @@ def test_a_bounded_queue_makes_the_sender_wait_and_an_unbounded_one_does_not():
     bounded = dataclasses.replace(free, uplink_queue_bytes=300)
     began_s = virtual_time.run(sent_at_s(free))
     assert virtual_time.run(sent_at_s(bounded)) > began_s + 0.7
+
+
+def test_a_radio_draws_what_its_network_says_and_all_of_it_or_nothing():
+    assert profiles.network("lte").power == LTE_POWER
+    assert profiles.network("wifi").power is None
+    with pytest.raises(ConfigurationError, match=r"energy\.active.* all together or not at all"):
+        dataclasses.replace(profiles.network("lte"), radio_tail_w=None)
