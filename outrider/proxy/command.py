@@ -11,8 +11,9 @@ from typing import Annotated, Any
 
 import typer
 
+from outrider import options
 from speculation.errors import ConfigurationError, InvalidRequestError
-from speculation.shaping import profiles
+from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.netem import tc_lines
 from speculation.shaping.network import NetworkProfile
 from speculation.shaping.outages import Outage
@@ -40,10 +41,12 @@ def proxy(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")] = False,
     print_tc: Annotated[str | None, typer.Option(metavar="NAME", help="Print this network as tc commands, and stop.")] = None,
     device: Annotated[str, typer.Option(metavar="DEV", help="The device in those commands.")] = "eth0",
+    profiles: options.Profiles = None,
 ) -> None:
     """Pass TCP connections on through an emulated network, controllable while it runs."""
+    catalogue = Catalogue(profiles)
     if print_tc is not None:
-        print("\n".join(tc_lines(profiles.network(print_tc), device)))
+        print("\n".join(tc_lines(catalogue.network(print_tc), device)))
         return
     from outrider.proxy import serving
     from outrider.proxy.service import parse_address
@@ -53,22 +56,25 @@ def proxy(
     settings = serving.ProxySettings(
         listen=parse_address(listen, "listen"),
         upstream=parse_address(upstream, "upstream", first_port=1),
-        network=chosen_network(network, uplink_trace, downlink_trace, outages),
+        network=chosen_network(network, uplink_trace, downlink_trace, outages, catalogue),
         seed=seed,
         control=None if control is None else parse_address(control, "control"),
         insecure=insecure,
         allowed_hosts=tuple(allowed_host or ()),
+        catalogue=catalogue,
     )
     with asyncio.Runner(loop_factory=serving.exact_loop) as runner:
         runner.run(serving.run(settings, _tell_json if json else _tell))
 
 
-def chosen_network(name: str, uplink_trace: Path | None, downlink_trace: Path | None, outages: str) -> NetworkProfile:
+def chosen_network(
+    name: str, uplink_trace: Path | None, downlink_trace: Path | None, outages: str, catalogue: Catalogue = BUNDLED
+) -> NetworkProfile:
     """A network by name with traces and a plan of outages of one's own.
 
     Raises ``UnknownNameError``, ``ConfigurationError`` (a trace with its file, line and rule).
     """
-    profile = profiles.network(name)
+    profile = catalogue.network(name)
     more: dict[str, Any] = {}
     if uplink_trace is not None:
         more["uplink_trace"] = read_trace(uplink_trace)

@@ -16,7 +16,6 @@ from outrider.proxy.service import Proxies, Proxy, parse_address
 from speculation.errors import ConfigurationError, InvalidRequestError, LinkError, OutriderError
 from speculation.foreign_json import loads
 from speculation.settings import is_loopback
-from speculation.shaping import profiles
 from speculation.shaping.profiles import UNSHAPED
 from speculation.shaping.toxics import Toxic, toxic_from, updated
 
@@ -117,7 +116,7 @@ class _Control:
             raise ControlError(f"there are {MAX_PROXIES} proxies, and no more may be", 409)
         listen = parse_address(_text(fields, "listen", "127.0.0.1:0"), "listen")
         upstream = parse_address(_text(fields, "upstream"), "upstream", first_port=1)
-        network = profiles.network(_text(fields, "network", UNSHAPED))
+        network = self._proxies.catalogue.network(_text(fields, "network", UNSHAPED))
         seed, is_enabled = _number(fields, "seed"), _flag(fields, "enabled", True)
         return await self._proxies.add(_text(fields, "name"), listen, upstream, network, seed, is_enabled)
 

@@ -12,6 +12,7 @@ from typing import Any
 from outrider.proxy.connection import Connection, End
 from speculation.errors import ConfigurationError
 from speculation.settings import require_loopback
+from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.lane import Lane
 from speculation.shaping.network import NetworkProfile
 from speculation.shaping.pacing import Pipe
@@ -162,10 +163,11 @@ class Proxy:
 
 
 class Proxies:
-    """All proxies of this process, by name."""
+    """All proxies of this process, by name. ``catalogue`` is where networks are looked up."""
 
-    def __init__(self, tasks: asyncio.TaskGroup, insecure: bool, tell: Tell) -> None:
+    def __init__(self, tasks: asyncio.TaskGroup, insecure: bool, tell: Tell, catalogue: Catalogue) -> None:
         self.by_name: dict[str, Proxy] = {}
+        self.catalogue = catalogue
         self._tasks = tasks
         self._insecure = insecure
         self._tell = tell
@@ -200,11 +202,11 @@ class Proxies:
 
 
 @asynccontextmanager
-async def proxies(insecure: bool, tell: Tell) -> AsyncIterator[Proxies]:
+async def proxies(insecure: bool, tell: Tell, catalogue: Catalogue = BUNDLED) -> AsyncIterator[Proxies]:
     """Proxies that live while the block runs. An error of the block leaves as it is, not in a group."""
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:
-        held = Proxies(tasks, insecure, tell)
+        held = Proxies(tasks, insecure, tell, catalogue)
         try:
             yield held
         except Exception as error:

@@ -17,6 +17,7 @@ import uvicorn
 from outrider.proxy.control import build_app
 from outrider.proxy.service import Address, Proxies, Proxy, Tell, bind, proxies
 from speculation.settings import require_loopback
+from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.network import NetworkProfile
 
 FLUSH_S = 5
@@ -28,7 +29,8 @@ FIRST_NAME = "outrider"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProxySettings:
-    """What one proxy does. ``allowed_hosts`` are names besides loopback's under which the control may be addressed.
+    """What one proxy does. ``allowed_hosts`` are names besides loopback's under which the control may be addressed, and
+    ``catalogue`` is where the control looks networks up.
 
     Raises ``ConfigurationError`` for an address that others reach, unless ``insecure`` allows it."""
 
@@ -39,6 +41,7 @@ class ProxySettings:
     control: Address | None = None
     insecure: bool = False
     allowed_hosts: tuple[str, ...] = ()
+    catalogue: Catalogue = BUNDLED
 
     def __post_init__(self) -> None:
         require_loopback(self.listen.host, self.insecure)
@@ -61,7 +64,7 @@ async def serve(settings: ProxySettings, tell: Tell) -> AsyncIterator[RunningPro
 
     ``tell`` hears of connections. Raises ``ConfigurationError`` when an address cannot be bound.
     """
-    async with proxies(settings.insecure, tell) as held:
+    async with proxies(settings.insecure, tell, settings.catalogue) as held:
         proxy = await held.add(FIRST_NAME, settings.listen, settings.upstream, settings.network, settings.seed)
         async with _controlled(held, settings.control, settings.allowed_hosts) as control:
             yield RunningProxy(proxy, held, control)

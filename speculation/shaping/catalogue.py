@@ -100,6 +100,10 @@ class Catalogue:
         return kind.bundled(name)
 
 
+BUNDLED = Catalogue()
+"""The profiles that come with the program, and no others."""
+
+
 def _text(file: Path) -> str:
     try:
         return file.read_text("utf-8")

@@ -1,10 +1,13 @@
 """``outrider proxy``: what it takes and refuses, and the kernel commands that it prints."""
 
 import math
+from importlib import resources
 
 import pytest
 
 from outrider.proxy.command import chosen_network
+from speculation.errors import UnknownNameError
+from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.outages import Outage
 from speculation.shaping.traces import Trace
 
@@ -75,3 +78,12 @@ def test_a_trace_that_goes_back_is_refused_with_its_file_line_and_rule(outrider,
     code, _, err = outrider("proxy", *BOTH, "--downlink-trace", file)
     assert code == 2
     assert f"{file}:2: 4 ms comes before 5 ms" in err
+
+
+def test_a_network_of_the_users_own_is_known_by_name(tmp_path):
+    (tmp_path / "networks").mkdir()
+    bundled = resources.files("speculation.shaping").joinpath("data", "networks", "lte.toml").read_text("utf-8")
+    (tmp_path / "networks" / "mine.toml").write_text(bundled.replace("LTE, typical", "Mine"), "utf-8")
+    assert chosen_network("mine", None, None, "", Catalogue(tmp_path)).title == "Mine"
+    with pytest.raises(UnknownNameError, match="mine"):
+        chosen_network("yours", None, None, "", Catalogue(tmp_path))
