@@ -16,12 +16,14 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.servicer import VerificationServicer
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
+from speculation.keys import load_keys
 from speculation.wire import codec
 
 FLUSH_S = 2.0
@@ -116,8 +118,9 @@ async def _passes(verifier: Verifier) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _listen(verifier: Verifier, config: VerifierConfig) -> AsyncIterator[RunningVerifier]:
-    server = grpc.aio.server(options=_options(config))
-    server.add_generic_rpc_handlers((VerificationServicer(verifier).handler(),))
+    door = Door(None if config.keys is None else load_keys(config.keys))
+    server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door),))
+    server.add_generic_rpc_handlers((VerificationServicer(verifier, door).handler(),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     port = _bind(server, config)

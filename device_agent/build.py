@@ -87,7 +87,7 @@ def connector_of(config: AgentConfig) -> Connector | None:
     """The way to the verifier, behind the emulated network where there is one."""
     if config.verifier is None:
         return None
-    connector = GrpcConnector(config.verifier, config.connect_timeout_s)
+    connector = GrpcConnector(config.verifier, config.connect_timeout_s, config.own_key())
     if config.network == UNSHAPED:
         return connector
     return ShapedConnector(connector, config.catalogue.network(config.network), config.network_seed)

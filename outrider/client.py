@@ -45,6 +45,7 @@ from speculation.errors import (
     MalformedMessageError,
     OutriderError,
 )
+from speculation.tenants import AUTHORIZATION, bearer, is_key
 
 __all__ = [
     "Client",
@@ -99,15 +100,20 @@ def text_keys(prompt: str | Messages) -> dict[str, object]:
 
 
 class Client:
-    """One agent. ``timeout_s`` bounds the silence between two pieces of a stream, keep-alives included.
+    """One agent. ``timeout_s`` bounds the silence between two pieces of a stream, keep-alives included. ``key`` is for an
+    agent that asks who is calling.
 
-    Raises ``InvalidRequestError`` for a ``url`` that is none.
+    Raises ``InvalidRequestError`` for a ``url`` or a ``key`` that is none.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0, key: str | None = None) -> None:
         self.url = url.rstrip("/")
         _require_url(url)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S))
+        if key is not None and not is_key(key):
+            raise InvalidRequestError("a key is one word of plain characters", "key")
+        headers = {} if key is None else {AUTHORIZATION: bearer(key)}
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=headers)
 
     async def __aenter__(self) -> Self:
         return self

@@ -39,7 +39,14 @@ class Result:
         return self.failure is None
 
 
-async def run(target: str, pair: Path | None, is_json: bool, timeout_s: float = TIMEOUT_S, only: Sequence[str] = ()) -> int:
+async def run(
+    target: str,
+    pair: Path | None,
+    is_json: bool,
+    timeout_s: float = TIMEOUT_S,
+    only: Sequence[str] = (),
+    key: str | None = None,
+) -> int:
     """Check the verifier at ``target`` and print a line for each case. The exit code: 1 where a case failed.
 
     Raises ``ConfigurationError`` and ``InvalidRequestError`` for bad arguments, ``LinkError`` where nobody listens.
@@ -49,7 +56,7 @@ async def run(target: str, pair: Path | None, is_json: bool, timeout_s: float = 
     await _require_somebody(target)
     console = Console(highlight=False)
     results: list[Result] = []
-    async with aclosing(check(target, subject, timeout_s, only)) as checked:
+    async with aclosing(check(target, subject, timeout_s, only, key)) as checked:
         async for result in checked:
             results.append(result)
             _print(result, console, is_json)
@@ -58,10 +65,10 @@ async def run(target: str, pair: Path | None, is_json: bool, timeout_s: float = 
 
 
 async def check(
-    target: str, subject: Subject, timeout_s: float = TIMEOUT_S, only: Collection[str] = ()
+    target: str, subject: Subject, timeout_s: float = TIMEOUT_S, only: Collection[str] = (), key: str | None = None
 ) -> AsyncGenerator[Result, None]:
     """The results, as they come. The full model's text is learned first, even where ``only`` names other cases."""
-    async with bench_at(target, subject) as bench:
+    async with bench_at(target, subject, key) as bench:
         for case in CASES:
             is_wanted = not only or case.name in only
             if is_wanted or case is LEARNS_THE_TEXT:

@@ -11,6 +11,7 @@ from speculation.errors import InvalidRequestError, LinkError
 from speculation.links.base import LinkStatistics
 from speculation.links.status import error_from
 from speculation.protocol.messages import CloudMessage, DeviceMessage
+from speculation.tenants import AUTHORIZATION, bearer
 from speculation.wire import codec
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -116,11 +117,15 @@ class GrpcLink:
 
 
 class GrpcConnector:
-    """Streams to the verifier at ``target`` (``host:port``), over one connection that is made when first needed."""
+    """Streams to the verifier at ``target`` (``host:port``), over one connection that is made when first needed.
 
-    def __init__(self, target: str, connect_timeout_s: float = 5.0) -> None:
+    ``key`` goes with every stream, for a verifier that asks who is calling.
+    """
+
+    def __init__(self, target: str, connect_timeout_s: float = 5.0, key: str | None = None) -> None:
         self.target = target
         self._connect_timeout_s = connect_timeout_s
+        self._metadata = None if key is None else ((AUTHORIZATION, bearer(key)),)
         self._channel: Any = None
         self._calls: set[Any] = set()
         self._turn = asyncio.Lock()
@@ -132,7 +137,7 @@ class GrpcConnector:
                 channel = await self._ready_channel()
         except TimeoutError:
             raise LinkError(f"no verifier answered at {self.target} within {self._connect_timeout_s:g} s") from None
-        call = channel.stream_stream(codec.METHOD_PATH)()
+        call = channel.stream_stream(codec.METHOD_PATH)(metadata=self._metadata)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return GrpcLink(call)
