@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
+from speculation.certificates import require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import read_keys, require_key
@@ -87,6 +88,7 @@ class VerifierConfig(Settings):
     without drafts; ``draft_variant`` is its graph, ``draft_emulate`` the model that its time is charged for.
     ``full_url`` is a server that runs the full model instead (``docs/models.md``): by ``full_route``, under the name
     ``full_model`` (None: the only one there), with the ``full_logprobs`` likeliest tokens of each row.
+    ``tls_cert`` and ``tls_key`` make it speak TLS alone, with ``tls_client_ca`` to those only whose certificate that signed.
     ``keys`` is a file that says who may call, and how much of the verifier each may use (``speculation/keys.py``).
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a cloud that does not exist.
     """
@@ -95,6 +97,9 @@ class VerifierConfig(Settings):
     port: int = Field(50051, ge=0, le=65535)
     insecure: bool = False
     keys: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
@@ -129,6 +134,7 @@ class VerifierConfig(Settings):
         if self.keys is not None:
             read_keys(self.keys)
         require_loopback(self.host, self.insecure, self.keys is not None)
+        self._check_tls()
         require_one_source(self.pair, self.draft, self.full)
         self.catalogue.cloud(self.cloud)
         self._check_remote()
@@ -138,6 +144,12 @@ class VerifierConfig(Settings):
     def catalogue(self) -> Catalogue:
         """Where the names of profiles are looked up. Raises ``ConfigurationError``."""
         return Catalogue(self.profiles)
+
+    def _check_tls(self) -> None:
+        require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
+        require_authorities("tls_client_ca", self.tls_client_ca)
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigurationError("tls_client_ca: without tls_cert there is no TLS; give tls_cert and tls_key, too")
 
     def _check_remote(self) -> None:
         """Raises ``ConfigurationError`` for what means nothing with a server that runs the full model, or without one."""

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
+from speculation.certificates import ClientTls, require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import load_key, read_key, read_keys, require_key
@@ -37,7 +38,9 @@ class AgentConfig(Settings):
     """Where the agent listens, what it drafts with, and what it plays.
 
     ``verifier`` is ``host:port``, None for a device that is always alone; ``verifier_key``, or the word in the file
-    ``verifier_key_file``, says to it who is calling. ``pair`` None is the bundled pair, unless
+    ``verifier_key_file``, says to it who is calling. ``verifier_ca`` is the authority that signed its certificate, where it
+    speaks TLS; ``verifier_cert`` and ``verifier_cert_key`` are this agent's own, where it asks for one. ``tls_cert`` and
+    ``tls_key`` make the agent itself answer over HTTPS. ``pair`` None is the bundled pair, unless
     ``draft`` and ``full`` name two folders (``docs/models.md``); ``variant`` is a graph of the draft (None: q4 where it has
     that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
     ``provider`` is what runs the draft: ``cpu``, or ``cuda``.
@@ -65,11 +68,16 @@ class AgentConfig(Settings):
     port: int = Field(8080, ge=0, le=65535)
     insecure: bool = False
     keys: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     verifier: str | None = "127.0.0.1:50051"
     connect_timeout_s: float = Field(5.0, gt=0)
     verifier_key: Annotated[SecretStr | None, BeforeValidator(partial(require_key, name="verifier_key"))] = None
     verifier_key_file: Path | None = None
+    verifier_ca: Path | None = None
+    verifier_cert: Path | None = None
+    verifier_cert_key: Path | None = None
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
@@ -126,6 +134,13 @@ class AgentConfig(Settings):
             return load_key(self.verifier_key_file)
         return None if self.verifier_key is None else self.verifier_key.get_secret_value()
 
+    @property
+    def verifier_tls(self) -> ClientTls | None:
+        """How to call the verifier over TLS; None for plain text."""
+        if self.verifier_ca is None:
+            return None
+        return ClientTls(self.verifier_ca, self.verifier_cert, self.verifier_cert_key)
+
     def policy(self) -> Policy:
         """The drafting policy that is named, new. Raises ``UnknownNameError``."""
         floors = self.draft_floor, self.draft_pass_floor
@@ -146,7 +161,15 @@ class AgentConfig(Settings):
         if self.verifier is not None:
             _check_target(self.verifier)
         self._check_own_key()
+        self._check_tls()
         return self
+
+    def _check_tls(self) -> None:
+        require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
+        require_pair("verifier_cert", self.verifier_cert, "verifier_cert_key", self.verifier_cert_key)
+        require_authorities("verifier_ca", self.verifier_ca)
+        if self.verifier_cert is not None and self.verifier_ca is None:
+            raise ConfigurationError("verifier_cert: without verifier_ca the verifier is called in plain text; give it, too")
 
     def _check_own_key(self) -> None:
         if self.verifier_key is not None and self.verifier_key_file is not None:
