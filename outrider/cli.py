@@ -14,7 +14,7 @@ import typer
 import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
-from outrider import models, options, profile_list
+from outrider import key_folder, models, options, profile_list
 from outrider.config import caller_key
 from outrider.planning import cli as planning
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
@@ -37,6 +37,7 @@ app.add_typer(models.app, name="models")
 app.command()(planning.plan)
 app.command()(planning.tokenspeed)
 app.command("profiles")(profile_list.profiles_command)
+app.command("keys")(key_folder.keys_command)
 
 
 @app.command()
