@@ -128,7 +128,7 @@ class LiveSession:
         room = self.state.limit - len(self.state.final) - 1
         if self._waiting_since_s is None or self._own_drafts or room < 1 or self.state.has_drafts:
             return None
-        return Wish(self, self.state.final, self.parameters, room, self._end_token_ids)
+        return Wish(self, self.state.final, self.parameters, room, self._end_token_ids, self.account.tenant.name)
 
     def take_drafts(self, token_ids: tuple[int, ...]) -> None:
         """Drafts of the verifier's own, for the next pass of this session."""

@@ -5,13 +5,15 @@ import itertools
 
 import pytest
 
+from cloud_verifier.companion import Companion
 from cloud_verifier.servicer import _Inlet
+from speculation.engines.random import RandomEngine
 from speculation.errors import CapacityError
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import FinishReason, Verdict
 from speculation.tenants import Account, Limits, Tenant
 from speculation.wire import codec
-from tests.cloud_verifier.doubles import CONTEXT, collect, finished_of, open_message
+from tests.cloud_verifier.doubles import CONTEXT, VOCABULARY, collect, finished_of, open_message
 from tests.cloud_verifier.sessions import device, opened, refusal, truth_of
 from tests.cloud_verifier.virtual import PASS_S, TimedEngine, follow, now_s, running, virtually
 
@@ -128,6 +130,21 @@ async def test_an_abusive_prefill_does_not_hold_up_another_tenants():
         changes = {"prefix": long_prompt[:start], "generation_start": start, "max_tokens": 1}
         await collect(await opened(modest, session_id="modest", **changes))
         assert now_s() <= (start / 8 + 2) * PASS_S
+
+
+@virtually
+async def test_the_verifiers_own_drafts_are_wished_for_in_the_name_of_the_tenant(monkeypatch):
+    wished, draft = set(), Companion.draft
+
+    async def noted(self, wishes):
+        wished.update(wish.tenant for wish in wishes)
+        return await draft(self, wishes)
+
+    monkeypatch.setattr(Companion, "draft", noted)
+    async with running(draft=RandomEngine(VOCABULARY, CONTEXT, 1, 8), draft_length=2) as (_, verifier, _):
+        links = [await opened(connector_of(verifier, name), session_id=name) for name in ("one", "other")]
+        await asyncio.gather(*(collect(link) for link in links))
+    assert wished == {"one", "other"}
 
 
 class Context:
