@@ -15,7 +15,7 @@ import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
 from outrider import key_folder, models, options, profile_list
-from outrider.config import caller_key
+from outrider.config import caller_key, caller_tls
 from outrider.planning import cli as planning
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
@@ -234,6 +234,9 @@ def conformance(
     verifier: Annotated[str, typer.Option(metavar="HOST:PORT", help="The verifier to check.")],
     pair: options.Pair = None,
     key_file: options.KeyFile = None,
+    ca: options.Ca = None,
+    cert: options.Cert = None,
+    cert_key: options.CertKey = None,
     case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
     json: options.Json = False,
@@ -241,7 +244,8 @@ def conformance(
     """Check, case by case, that a running verifier keeps what docs/protocol.md promises a device."""
     from outrider import conformance as front
 
-    _run(front.run(verifier, pair, json, timeout, case or (), caller_key(verifier, key_file)))
+    key, tls = caller_key(verifier, key_file), caller_tls(ca, cert, cert_key)
+    _run(front.run(verifier, pair, json, timeout, case or (), key, tls))
 
 
 @app.command()

@@ -7,7 +7,8 @@ from pathlib import Path
 from pydantic import Field, SecretStr
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from speculation.errors import InvalidRequestError
+from speculation.certificates import ClientTls, require_authorities, require_pair
+from speculation.errors import ConfigurationError, InvalidRequestError
 from speculation.keys import load_key, require_key
 from speculation.settings import Settings, load_settings
 
@@ -48,6 +49,15 @@ def caller_key(service: str | None, file: Path | None) -> str | None:
     text = "" if key is None else key.get_secret_value()
     require_key(text or None, "OUTRIDER_API_KEY")
     return text or None
+
+
+def caller_tls(ca: Path | None, cert: Path | None, cert_key: Path | None) -> ClientTls | None:
+    """How to call a verifier over TLS; None for plain text. Raises ``ConfigurationError`` for files that cannot be right."""
+    require_pair("--cert", cert, "--cert-key", cert_key)
+    require_authorities("--ca", ca)
+    if ca is None and cert is not None:
+        raise ConfigurationError("--cert: without --ca the verifier is called in plain text; give it, too")
+    return None if ca is None else ClientTls(ca, cert, cert_key)
 
 
 def load_config() -> ModelsConfig:

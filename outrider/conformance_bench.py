@@ -8,10 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import grpc
-
 from outrider.conformance_stream import CheckFailedError, RawLink, Stream, expect
+from speculation.certificates import ClientTls
 from speculation.engines.package import Pair
+from speculation.links.grpc import channel_to
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import MAX_DRAFT_NODES, Draft, Node, Open, PairIdentity
 from speculation.tenants import AUTHORIZATION, bearer
@@ -129,9 +129,9 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(target: str, subject: Subject, key: str | None = None) -> AsyncIterator[Bench]:
+async def bench_at(target: str, subject: Subject, key: str | None = None, tls: ClientTls | None = None) -> AsyncIterator[Bench]:
     """A bench with a channel of its own."""
-    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
+    async with channel_to(target, tls, [("grpc.use_local_subchannel_pool", 1)]) as channel:
         yield Bench(channel, subject, key)
 
 

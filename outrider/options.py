@@ -17,6 +17,13 @@ Agent = Annotated[str | None, typer.Option(metavar="URL", help="Use this running
 KeyFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A file with the key to send; else the variable OUTRIDER_API_KEY.")
 ]
+Ca = Annotated[
+    Path | None, typer.Option("--ca", metavar="FILE", help="The authority that signed the verifier's certificate: over TLS.")
+]
+Cert = Annotated[
+    Path | None, typer.Option("--cert", metavar="FILE", help="A certificate of one's own, where the verifier wants one.")
+]
+CertKey = Annotated[Path | None, typer.Option("--cert-key", metavar="FILE", help="Its key.")]
 Keys = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A TOML file that says who may call: each caller then needs a key.")
 ]

@@ -17,6 +17,7 @@ from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
 from outrider import cli, conformance
 from outrider.conformance_bench import Subject
+from speculation.certificates import ClientTls
 from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.protocol import verifier as protocol
 from speculation.protocol.messages import Cancel, Draft, Finished, FinishReason, Opened
@@ -25,6 +26,7 @@ from speculation.wire import packed
 from tests.cloud_verifier import doubles
 from tests.speculation.engines.tiny import tiny_pair
 from tests.speculation.links.endpoint import Script, listening
+from tests.support.certificates import made
 from tests.support.keys import ALICE, key_file
 
 LIMIT_S = 60
@@ -39,9 +41,9 @@ async def serving(**changes):
         yield running.target
 
 
-async def failures(target, *only, timeout_s=20.0, subject=SUBJECT, key=None):
+async def failures(target, *only, timeout_s=20.0, subject=SUBJECT, key=None, tls=None):
     """What failed, by the case's name."""
-    results = [result async for result in conformance.check(target, subject, timeout_s, only, key)]
+    results = [result async for result in conformance.check(target, subject, timeout_s, only, key, tls)]
     assert results
     return {result.name: result.failure for result in results if not result.passed}
 
@@ -56,6 +58,29 @@ async def test_a_verifier_with_keys_passes_every_case_with_one_and_none_without(
     async with serving(keys=key_file(tmp_path)) as target:
         assert await failures(target, key=ALICE) == {}
         assert "UNAUTHENTICATED" in (await failures(target, "decodes-without-drafts"))["decodes-without-drafts"]
+
+
+async def test_a_verifier_with_tls_passes_every_case_over_tls(tmp_path):
+    files = made(tmp_path, "service")
+    tls = ClientTls(files.ca, files.cert, files.key)
+    async with serving(tls_cert=files.cert, tls_key=files.key, tls_client_ca=files.ca) as target:
+        assert await failures(target, tls=tls) == {}
+
+
+def test_files_for_tls_reach_the_cases(monkeypatch, tmp_path, outrider):
+    files, seen = made(tmp_path, "service"), []
+
+    async def run(*arguments):
+        seen.append(arguments[-1])
+
+    monkeypatch.setattr(conformance, "run", run)
+    where = ("conformance", "--verifier", "127.0.0.1:1")
+    own = ("--cert", files.cert, "--cert-key", files.key)
+    assert [outrider(*where, *more)[0] for more in ((), ("--ca", files.ca), ("--ca", files.ca, *own))] == [0, 0, 0]
+    assert seen == [None, ClientTls(files.ca), ClientTls(files.ca, files.cert, files.key)]
+    for wrong, said in ((own, "--cert: without --ca"), (own[:2], "--cert and --cert-key"), (("--ca", "gone"), "--ca: gone")):
+        code, _, err = outrider(*where, *wrong)
+        assert (code, said in err) == (2, True)
 
 
 def take_in_any_order(self, draft):
