@@ -3,12 +3,13 @@
 The law: rows are shared max-min fairly. Nobody gets more than they want, and nobody gets more than another who still wants
 some, but for the one row that a division leaves over. So a long prefill fills what the others leave and never displaces
 their drafts. Who was served longest ago comes first where a row is left over, or where there are more sessions than rows:
-then nobody waits for ever.
+then nobody waits for ever. Where sessions are of several tenants, the law holds among the tenants first, then among the
+sessions of each: neither many sessions nor long drafts get a tenant more than its share while others want theirs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 
 
 def allot(wanted: Sequence[int], served: Sequence[int], max_rows: int) -> list[int]:
@@ -28,6 +29,30 @@ def allot(wanted: Sequence[int], served: Sequence[int], max_rows: int) -> list[i
             break
         rows[i] = wanted[i]
         left -= wanted[i]
+    return rows
+
+
+def allot_among(
+    tenants: Sequence[Hashable],
+    served_tenants: Sequence[int],
+    wanted: Sequence[int],
+    served: Sequence[int],
+    max_rows: int,
+) -> list[int]:
+    """``allot`` among tenants, then among the sessions of each.
+
+    ``tenants`` names the tenant of each session, ``served_tenants`` the number of the pass that ran this tenant last.
+    """
+    last = dict(zip(tenants, served_tenants, strict=True))
+    sessions: dict[Hashable, list[int]] = {}
+    for i, tenant in enumerate(tenants):
+        sessions.setdefault(tenant, []).append(i)
+    sums = [sum(wanted[i] for i in own) for own in sessions.values()]
+    shares = allot(sums, [last[tenant] for tenant in sessions], max_rows)
+    rows = [0] * len(wanted)
+    for own, share in zip(sessions.values(), shares, strict=True):
+        for i, count in zip(own, allot([wanted[i] for i in own], [served[i] for i in own], share), strict=True):
+            rows[i] = count
     return rows
 
 

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 
-from cloud_verifier.batching import allot
+from cloud_verifier.batching import allot_among
 from speculation.choice import choose
 from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.engines.runner import EngineRunner
@@ -20,13 +20,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """A session to draft for, behind its ``final`` log: at most ``max_tokens`` (1 or more), none from an end token on."""
+    """A session to draft for, behind its ``final`` log: at most ``max_tokens`` (1 or more), none from an end token on.
+
+    ``tenant`` is whose it is.
+    """
 
     session: Hashable
     final: Sequence[int]
     parameters: SamplingParameters
     max_tokens: int
     end_token_ids: frozenset[int]
+    tenant: Hashable = None
 
 
 @dataclass(slots=True)
@@ -55,7 +59,7 @@ class Companion:
     """Drafts ``length`` tokens for each of many sessions, one batched step a position. A failure costs drafts, no session.
 
     ``max_rows`` bounds the tokens of a step over all sessions: a cache that is further behind catches up first, over several
-    calls. Where the draft model's context ends nothing is drafted.
+    calls; the tokens are shared among tenants first, as in a pass. Where the draft model's context ends nothing is drafted.
     """
 
     def __init__(self, runner: EngineRunner[Engine], length: int, max_rows: int) -> None:
@@ -64,6 +68,7 @@ class Companion:
         self._max_rows = max_rows
         self._context_length = runner.engine.description.context_length
         self._seats: dict[Hashable, _Seat] = {}
+        self._served: dict[Hashable, int] = {}
         self._closing: list[_Seat] = []
         self._jobs = 0
 
@@ -98,12 +103,15 @@ class Companion:
 
     def _allot(self, parts: Sequence[_Part]) -> None:
         """Rows for the first step: who gets fewer than it lacks catches up and drafts nothing yet."""
-        rows = allot([len(p.uncached) for p in parts], [p.seat.served for p in parts], self._max_rows)
+        tenants = [part.wish.tenant for part in parts]
+        served_tenants = [self._served.get(tenant, 0) for tenant in tenants]
+        wanted, served = [len(part.uncached) for part in parts], [part.seat.served for part in parts]
+        rows = allot_among(tenants, served_tenants, wanted, served, self._max_rows)
         for part, count in zip(parts, rows, strict=True):
             if count < len(part.uncached):
                 part.uncached, part.max_tokens = part.uncached[:count], 0
             if count:
-                part.seat.served = self._jobs
+                part.seat.served = self._served[part.wish.tenant] = self._jobs
 
 
 def _cut_back(seat: _Seat, final: Sequence[int]) -> None:

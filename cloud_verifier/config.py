@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -10,8 +11,10 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
+from speculation.certificates import require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
+from speculation.keys import read_keys, require_key
 from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
@@ -59,14 +62,6 @@ def _read_url(value: object) -> object:
     return url
 
 
-def _read_key(value: object) -> object:
-    """A key that fits in a header. Raises ``ConfigurationError``, which does not show it."""
-    key = value.get_secret_value() if isinstance(value, SecretStr) else value
-    if key is not None and not (isinstance(key, str) and key.isascii() and key.isprintable() and key.split() == [key]):
-        raise ConfigurationError("full_api_key: a key is one word of plain characters")
-    return value
-
-
 def _read_num_logprobs(value: object) -> object:
     """-1 or a number of tokens, from every source."""
     try:
@@ -93,12 +88,18 @@ class VerifierConfig(Settings):
     without drafts; ``draft_variant`` is its graph, ``draft_emulate`` the model that its time is charged for.
     ``full_url`` is a server that runs the full model instead (``docs/models.md``): by ``full_route``, under the name
     ``full_model`` (None: the only one there), with the ``full_logprobs`` likeliest tokens of each row.
+    ``tls_cert`` and ``tls_key`` make it speak TLS alone, with ``tls_client_ca`` to those only whose certificate that signed.
+    ``keys`` is a file that says who may call, and how much of the verifier each may use (``speculation/keys.py``).
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a cloud that does not exist.
     """
 
     host: str = "127.0.0.1"
     port: int = Field(50051, ge=0, le=65535)
     insecure: bool = False
+    keys: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
+    tls_client_ca: Path | None = None
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
@@ -123,14 +124,17 @@ class VerifierConfig(Settings):
     full_model: str | None = None
     full_logprobs: Annotated[int, BeforeValidator(_read_num_logprobs)] = 20
     full_timeout_s: float = Field(60.0, gt=0, le=3600)
-    full_api_key: Annotated[SecretStr | None, BeforeValidator(_read_key)] = None
+    full_api_key: Annotated[SecretStr | None, BeforeValidator(partial(require_key, name="full_api_key"))] = None
     profiles: Path | None = None
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_FULL_MODEL
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require_loopback(self.host, self.insecure)
+        if self.keys is not None:
+            read_keys(self.keys)
+        require_loopback(self.host, self.insecure, self.keys is not None)
+        self._check_tls()
         require_one_source(self.pair, self.draft, self.full)
         self.catalogue.cloud(self.cloud)
         self._check_remote()
@@ -140,6 +144,12 @@ class VerifierConfig(Settings):
     def catalogue(self) -> Catalogue:
         """Where the names of profiles are looked up. Raises ``ConfigurationError``."""
         return Catalogue(self.profiles)
+
+    def _check_tls(self) -> None:
+        require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
+        require_authorities("tls_client_ca", self.tls_client_ca)
+        if self.tls_client_ca is not None and self.tls_cert is None:
+            raise ConfigurationError("tls_client_ca: without tls_cert there is no TLS; give tls_cert and tls_key, too")
 
     def _check_remote(self) -> None:
         """Raises ``ConfigurationError`` for what means nothing with a server that runs the full model, or without one."""

@@ -13,13 +13,14 @@ from speculation.engines.base import CacheId
 from speculation.errors import DeadlineError, LinkError, MalformedMessageError, OutriderError
 from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Finished, FinishReason, Open, Verdict
 from speculation.protocol.verifier import Plan, VerifierSession
+from speculation.tenants import Account
 
 
 class LiveSession:
     """The verifier's end of one stream. ``receive``, ``next`` and ``close`` are for the stream; the rest is the pass loop's.
 
     ``on_end`` is called once, when the session needs its cache no more; ``on_change`` when it may be ready for a pass that it
-    was not ready for before: a draft came, or a full outbox is being read again.
+    was not ready for before: a draft came, or a full outbox is being read again. ``account`` is that of its tenant.
     """
 
     def __init__(
@@ -30,10 +31,12 @@ class LiveSession:
         outbox_messages: int,
         on_end: Callable[[LiveSession], None],
         on_change: Callable[[], None],
+        account: Account,
     ) -> None:
         self.session_id = message.session_id
         self.attempt = message.attempt
         self.parameters = message.parameters
+        self.account = account
         self.state = VerifierSession(message, credit)
         self.outbox = Outbox(outbox_messages, on_change)
         self.cache: CacheId | None = None
@@ -125,7 +128,7 @@ class LiveSession:
         room = self.state.limit - len(self.state.final) - 1
         if self._waiting_since_s is None or self._own_drafts or room < 1 or self.state.has_drafts:
             return None
-        return Wish(self, self.state.final, self.parameters, room, self._end_token_ids)
+        return Wish(self, self.state.final, self.parameters, room, self._end_token_ids, self.account.tenant.name)
 
     def take_drafts(self, token_ids: tuple[int, ...]) -> None:
         """Drafts of the verifier's own, for the next pass of this session."""
@@ -150,6 +153,7 @@ class LiveSession:
         if not entry.num_logits:
             self.cached += len(entry.token_ids)
             return
+        num_final = len(self.state.final)
         self.cached = entry.position + entry.num_agreed
         self._waiting_since_s = now_s
         if self._own_drafts:
@@ -158,6 +162,7 @@ class LiveSession:
             self._tell(*self.state.commit(plan, entry.choices, entry.near_ties))
         else:
             self._commit_own(entry)
+        self.account.tokens.take(len(self.state.final) - num_final, now_s)
 
     def _tell(self, verdict: Verdict, finished: Finished | None) -> None:
         self.outbox.put(verdict)

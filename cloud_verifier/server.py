@@ -16,12 +16,15 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.servicer import VerificationServicer
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
+from speculation.keys import load_keys
+from speculation.settings import is_loopback
 from speculation.wire import codec
 
 FLUSH_S = 2.0
@@ -116,8 +119,9 @@ async def _passes(verifier: Verifier) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def _listen(verifier: Verifier, config: VerifierConfig) -> AsyncIterator[RunningVerifier]:
-    server = grpc.aio.server(options=_options(config))
-    server.add_generic_rpc_handlers((VerificationServicer(verifier).handler(),))
+    door = Door(None if config.keys is None else load_keys(config.keys))
+    server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door),))
+    server.add_generic_rpc_handlers((VerificationServicer(verifier, door).handler(),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     port = _bind(server, config)
@@ -139,11 +143,24 @@ def _bind(server: Any, config: VerifierConfig) -> int:
     address = _address(config.host, config.port)
     try:
         _try_to_bind(config)
-        return int(server.add_insecure_port(address))
+        credentials = _credentials(config)
+        return int(server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address))
     except OSError as error:
         raise ConfigurationError(f"cannot listen on {address}: {error.strerror}") from error
     except RuntimeError as error:
         raise ConfigurationError(f"cannot listen on {address}") from error
+
+
+def _credentials(config: VerifierConfig) -> Any:
+    """Of the server; None for plain text. Raises ``ConfigurationError``."""
+    if config.tls_cert is None or config.tls_key is None:
+        if config.keys is not None and not is_loopback(config.host):
+            _log.warning("keys, and all that they guard, cross the network in plain text: set tls_cert and tls_key")
+        return None
+    pair, authorities = (config.tls_key.read_bytes(), config.tls_cert.read_bytes()), config.tls_client_ca
+    if authorities is None:
+        return grpc.ssl_server_credentials([pair])
+    return grpc.ssl_server_credentials([pair], authorities.read_bytes(), require_client_auth=True)
 
 
 def _try_to_bind(config: VerifierConfig) -> None:

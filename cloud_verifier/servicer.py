@@ -8,11 +8,12 @@ from typing import Any
 
 import grpc
 
+from cloud_verifier.door import Door, refuse
 from cloud_verifier.live import LiveSession
 from cloud_verifier.verification import Verifier
 from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError
-from speculation.links.status import DETAILS_KEY, status_from
 from speculation.protocol.messages import DeviceMessage, Open
+from speculation.tenants import Account
 from speculation.wire import codec
 
 OPEN_TIMEOUT_S = 10.0
@@ -21,10 +22,11 @@ _log = logging.getLogger(__name__)
 
 
 class VerificationServicer:
-    """Serves ``Verify`` from a ``Verifier``."""
+    """Serves ``Verify`` from a ``Verifier`` to whom the door lets in."""
 
-    def __init__(self, verifier: Verifier) -> None:
+    def __init__(self, verifier: Verifier, door: Door) -> None:
         self._verifier = verifier
+        self._door = door
 
     def handler(self) -> Any:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes. Messages pass as bytes: the codec is ours."""
@@ -35,37 +37,77 @@ class VerificationServicer:
         """One stream, from its ``Open`` to its end."""
         error = await self._converse(context)
         if error is not None:
-            status = status_from(error)
-            code = next(code for code in grpc.StatusCode if code.value[0] == status.code)
-            await context.abort(code, status.message, ((DETAILS_KEY, status.SerializeToString()),))
+            await refuse(context, error)
 
     async def _converse(self, context: Any) -> OutriderError | None:
         """The error that ends the stream, None where it ended in order."""
         try:
-            live = self._verifier.attach(await _read_open(context))
+            account = self._verifier.account_of(self._door.tenant_of(context.invocation_metadata()))
+            inlet = _Inlet(context, account)
+            live = await self._attach(inlet, account)
         except OutriderError as error:
             return error
         try:
-            return await _pump(context, live)
+            return await _pump(context, inlet, live)
         except Exception:
             _log.exception("a stream failed")
             return EngineError("the verifier failed; its log says why")
         finally:
             live.close()
 
+    async def _attach(self, inlet: _Inlet, account: Account) -> LiveSession:
+        """A session is judged by what its tenant used before its ``Open``, which is paid for whether it is let in or not."""
+        try:
+            return self._verifier.attach(await _read_open(inlet), account.tenant)
+        finally:
+            inlet.pay()
 
-async def _pump(context: Any, live: LiveSession) -> OutriderError | None:
+
+class _Inlet:
+    """What the device sends, no faster than its tenant may."""
+
+    def __init__(self, context: Any, account: Account) -> None:
+        self._context = context
+        self._account = account
+        self._unpaid_bytes = 0
+
+    async def read(self) -> DeviceMessage | None:
+        """The next message, None behind the last. A tenant that is over its rate is not read from: its messages wait at the
+        device, where flow control stops it."""
+        loop = asyncio.get_running_loop()
+        if (wait_s := self._account.bytes.ready_s - loop.time()) > 0:
+            await asyncio.sleep(wait_s)
+        try:
+            return await self.read_at_once()
+        finally:
+            self.pay()
+
+    async def read_at_once(self) -> DeviceMessage | None:
+        """The next message whatever the tenant owes; still to be paid for."""
+        data = await self._context.read()
+        if data is grpc.aio.EOF:
+            return None
+        self._unpaid_bytes = len(data)
+        return codec.decode_request(data)
+
+    def pay(self) -> None:
+        """Charge the tenant with what was read last."""
+        self._account.bytes.take(self._unpaid_bytes, asyncio.get_running_loop().time())
+        self._unpaid_bytes = 0
+
+
+async def _pump(context: Any, inlet: _Inlet, live: LiveSession) -> OutriderError | None:
     async with asyncio.TaskGroup() as group:
-        reader = group.create_task(_read_all(context, live))
+        reader = group.create_task(_read_all(inlet, live))
         error = await _write_all(context, live)
         reader.cancel()
     return error
 
 
-async def _read_open(context: Any) -> Open:
+async def _read_open(inlet: _Inlet) -> Open:
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
-            message = await _read(context)
+            message = await inlet.read_at_once()
     except TimeoutError:
         raise DeadlineError(f"no Open came within {OPEN_TIMEOUT_S:g} s") from None
     if message is None:
@@ -75,10 +117,10 @@ async def _read_open(context: Any) -> Open:
     return message
 
 
-async def _read_all(context: Any, live: LiveSession) -> None:
+async def _read_all(inlet: _Inlet, live: LiveSession) -> None:
     """Hand over what the device sends. Half a close is no cancel: the session is then decoded without drafts."""
     try:
-        while (message := await _read(context)) is not None:
+        while (message := await inlet.read()) is not None:
             live.receive(message)
     except OutriderError as error:
         live.end(error)
@@ -91,8 +133,3 @@ async def _write_all(context: Any, live: LiveSession) -> OutriderError | None:
     except OutriderError as error:
         return error
     return None
-
-
-async def _read(context: Any) -> DeviceMessage | None:
-    data = await context.read()
-    return None if data is grpc.aio.EOF else codec.decode_request(data)

@@ -7,7 +7,7 @@ import math
 from dataclasses import dataclass
 
 from cloud_verifier.admission import check_handshake, check_request
-from cloud_verifier.batching import allot
+from cloud_verifier.batching import allot_among
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
@@ -16,9 +16,10 @@ from cloud_verifier.patience import Policy, ready_s
 from speculation.engines.base import CacheId, Engine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest
-from speculation.errors import CapacityError, EngineError, LinkError, SessionSupersededError
+from speculation.errors import CapacityError, EngineError, LinkError, SessionNotFoundError, SessionSupersededError
 from speculation.protocol.messages import Open, Opened, PairIdentity
 from speculation.protocol.verifier import Plan
+from speculation.tenants import NOBODY, Account, Accounts, Tenant
 
 
 @dataclass(slots=True)
@@ -70,6 +71,7 @@ class Verifier:
         self._capacity = min(config.max_sessions, self.description.num_slots)
         self._policy = Policy(config.patience, config.gather, self._capacity, config.retry_after_s)
         self._sessions: dict[str, LiveSession] = {}
+        self._accounts = Accounts()
         self._closing: list[CacheId] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -81,23 +83,32 @@ class Verifier:
     def num_sessions(self) -> int:
         return len(self._sessions)
 
-    def attach(self, message: Open) -> LiveSession:
+    def account_of(self, tenant: Tenant) -> Account:
+        """What a tenant uses of this verifier."""
+        return self._accounts.of(tenant)
+
+    def attach(self, message: Open, tenant: Tenant = NOBODY) -> LiveSession:
         """Begin a session, or take it over from an older attempt, which ends.
 
         Raises ``HandshakeError``, ``InvalidRequestError``, ``SessionSupersededError`` (a later attempt is running),
-        ``CapacityError``, and ``LinkError`` while the verifier shuts down.
+        ``SessionNotFoundError`` (it is another tenant's), ``CapacityError``, and ``LinkError`` while the verifier shuts down.
         """
         if self._is_draining:
             raise LinkError("the verifier is shutting down: try another, or later")
         check_handshake(message, self.identity, self._self_test.fingerprint)
         check_request(message, self.description)
+        account = self.account_of(tenant)
         older = self._sessions.get(message.session_id)
+        if older is not None and older.account is not account:
+            raise SessionNotFoundError("there is no such session")
         if older is not None and older.attempt >= message.attempt:
             raise SessionSupersededError(
                 f"attempt {older.attempt} of this session is running, attempt {message.attempt} came late"
             )
+        if older is None:
+            account.check(asyncio.get_running_loop().time(), self._config.retry_after_s)
         self._check_capacity(self.num_sessions - (older is not None))
-        live = self._new_session(message)
+        live = self._new_session(message, account)
         if older is not None:
             older.end(SessionSupersededError(f"attempt {message.attempt} of this session took over"))
         self._admit(live)
@@ -159,11 +170,12 @@ class Verifier:
     def _ready(self, now_s: float) -> tuple[list[tuple[LiveSession, Plan]], float]:
         """Who may run now, with the drafts at hand; and when somebody else will, at the latest (infinite: only if woken)."""
         max_rows = self._config.max_rows
-        planned = [(live, live.plan(max_rows)) for live in self._sessions.values() if not live.outbox.is_full]
+        able, wake_s = self._within_rates(now_s)
+        planned = [(live, live.plan(max_rows)) for live in able if not live.outbox.is_full]
         patience_s = 0.0 if self._is_draining else self._policy.patience_s(self.num_sessions, now_s)
         if not patience_s:
-            return planned, math.inf
-        ready, wake_s = [], math.inf
+            return planned, wake_s
+        ready = []
         for live, plan in planned:
             waiting = live.waiting(plan, max_rows)
             at_s = ready_s(waiting, patience_s, self._policy.gather)
@@ -174,6 +186,17 @@ class Verifier:
                 live.give_up_waiting()
             ready.append((live, plan))
         return ready, wake_s
+
+    def _within_rates(self, now_s: float) -> tuple[list[LiveSession], float]:
+        """Sessions of tenants that owe no tokens, and when the first of the others will owe none either."""
+        able, wake_s = [], math.inf
+        for live in self._sessions.values():
+            ready_s = live.account.tokens.ready_s
+            if ready_s <= now_s:
+                able.append(live)
+            else:
+                wake_s = min(wake_s, ready_s)
+        return able, wake_s
 
     async def _sleep(self, until_s: float) -> None:
         """Until something changes, and no longer than ``until_s``."""
@@ -196,12 +219,15 @@ class Verifier:
 
     def _share_out(self, ready: list[tuple[LiveSession, Plan]]) -> list[_Share]:
         wanted = [live.num_uncached + len(plan.token_ids) for live, plan in ready]
-        allotted = allot(wanted, [live.served for live, _ in ready], self._config.max_rows)
+        accounts = [live.account for live, _ in ready]
+        served_tenants = [account.served for account in accounts]
+        served = [live.served for live, _ in ready]
+        allotted = allot_among(accounts, served_tenants, wanted, served, self._config.max_rows)
         shares = []
         for (live, plan), rows in zip(ready, allotted, strict=True):
             if rows:
                 shares.append(_Share(live, *live.enter(plan, rows)))
-                live.served = self.statistics.passes
+                live.served = live.account.served = self.statistics.passes
                 self.statistics.rows += rows
         return shares
 
@@ -219,11 +245,9 @@ class Verifier:
                 self.statistics.own_accepted += entry.num_agreed
             live.settle(entry, share.plan, now_s)
 
-    def _new_session(self, message: Open) -> LiveSession:
-        config = self._config
-        live = LiveSession(
-            message, config.credit, self.description.vocabulary_size, config.outbox_messages, self._release, self._work.set
-        )
+    def _new_session(self, message: Open, account: Account) -> LiveSession:
+        config, size = self._config, self.description.vocabulary_size
+        live = LiveSession(message, config.credit, size, config.outbox_messages, self._release, self._work.set, account)
         proof = self._self_test
         opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
         live.outbox.put(opened)
@@ -232,6 +256,7 @@ class Verifier:
     def _admit(self, live: LiveSession) -> None:
         self.statistics.sessions += 1
         self._sessions[live.session_id] = live
+        live.account.num_sessions += 1
         self._idle.clear()
         self._work.set()
         if live.state.finished is not None:
@@ -241,6 +266,7 @@ class Verifier:
         """Forget a session that ended; its cache is given back before the next pass."""
         if self._sessions.get(live.session_id) is live:
             del self._sessions[live.session_id]
+            live.account.num_sessions -= 1
         if live.cache is not None:
             self._close_later(live.cache)
         if self._companion is not None:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import itertools
 import secrets
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
@@ -110,8 +110,8 @@ class DeviceAgent:
         finally:
             await stream.aclose()
 
-    async def start(self, request: StreamRequest) -> Stream:
-        """Begin an answer; its first event is there when this returns.
+    async def start(self, request: StreamRequest, watch: Callable[[Sequence[Event]], None] | None = None) -> Stream:
+        """Begin an answer; its first event is there when this returns. ``watch`` sees its events before a reader does.
 
         Raises ``InvalidRequestError`` for a prompt or a limit that does not fit, ``CapacityError`` when ``max_streams`` run
         already, ``LinkError`` while the agent stops.
@@ -119,7 +119,7 @@ class DeviceAgent:
         began_s = asyncio.get_running_loop().time()
         if self.num_streams >= self.config.max_streams:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
-        stream = Stream(self.config.max_stream_events)
+        stream = Stream(self.config.max_stream_events, watch)
         self._open.add(stream)
         try:
             assignment = await self._assign(request)

@@ -6,7 +6,7 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
 from typing import Any, NoReturn
 
@@ -18,14 +18,18 @@ from starlette.types import Receive, Scope, Send
 
 from device_agent import schema
 from device_agent.agent import DeviceAgent
+from device_agent.door import KeyDoor, tenant_of
 from device_agent.events import Event, error_fields, error_object
 from device_agent.guard import LoopbackGuard
 from device_agent.kept import KeptStreams
 from device_agent.request import StreamRequest
 from device_agent.stream import STARTING_AFTER, Reader, Stream
+from device_agent.use import Use
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError, status_of
 from speculation.foreign_json import NestingError, loads
+from speculation.keys import load_keys
 from speculation.settings import is_loopback
+from speculation.tenants import Accounts
 
 KEEP_ALIVE_S = 15.0
 LAST_EVENT_ID = "last-event-id"
@@ -38,10 +42,13 @@ _log = logging.getLogger(__name__)
 
 
 def build_app(agent: DeviceAgent) -> FastAPI:
-    """The application around an agent that is running."""
+    """The application around an agent that is running. Raises ``ConfigurationError`` for a file of keys that cannot be."""
     app = FastAPI(title="Outrider device agent", docs_url=None, redoc_url=None)
     app.state.agent = agent
     app.state.kept = KeptStreams(agent.config.resume_window_s, agent.config.max_kept_streams)
+    app.state.accounts = Accounts()
+    if agent.config.keys is not None:
+        app.add_middleware(KeyDoor, keyring=load_keys(agent.config.keys))
     if is_loopback(agent.config.host):
         app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
     app.add_exception_handler(OutriderError, _refuse)
@@ -62,17 +69,23 @@ async def _health(request: Request) -> JSONResponse:
 async def _stream(request: Request) -> Response:
     """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON."""
     agent: DeviceAgent = request.app.state.agent
-    kept: KeptStreams = request.app.state.kept
-    body = await _read(request, agent.config.max_body_bytes)
-    stream = await agent.start(StreamRequest.from_json(parse(body)))
-    kept.keep(stream)
+    tenant, accounts = tenant_of(request), request.app.state.accounts
+    use = Use(accounts.of(tenant), asyncio.get_running_loop().time, agent.config.retry_after_s)
+    try:
+        body = await _read(request, agent.config.max_body_bytes, use.read)
+        stream = await agent.start(StreamRequest.from_json(parse(body)), use.wrote)
+    except BaseException:
+        use.end()
+        raise
+    stream.when_over(use.end)
+    request.app.state.kept.keep(stream, tenant)
     return EventStreamResponse(stream, stream.reader, agent.config.resume_grace_s)
 
 
 async def _resume(request: Request) -> Response:
     """Read an answer on, behind ``starting_after`` or ``Last-Event-ID``. Who reads it now gets no more. 204: all was read."""
     kept: KeptStreams = request.app.state.kept
-    stream = kept.find(request.path_params["session_id"])
+    stream = kept.find(request.path_params["session_id"], tenant_of(request))
     reader = stream.read_after(_last_read(request, stream))
     if not reader.has_more:
         return Response(status_code=204, headers=_HEADERS)
@@ -91,12 +104,16 @@ def _last_read(request: Request, stream: Stream) -> int:
     return int(given)
 
 
-async def _read(request: Request, limit_bytes: int) -> bytes:
-    """The body. Raises ``HTTPException`` 413 as soon as it is over the limit, ``LinkError`` where the client goes away."""
+async def _read(request: Request, limit_bytes: int, count: Callable[[int], None]) -> bytes:
+    """The body; ``count`` is told of each piece.
+
+    Raises ``HTTPException`` 413 as soon as it is over the limit, ``LinkError`` where the client goes away.
+    """
     body = bytearray()
     try:
         async for piece in request.stream():
             body += piece
+            count(len(piece))
             if len(body) > limit_bytes:
                 raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
     except ClientDisconnect as error:

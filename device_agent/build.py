@@ -20,6 +20,7 @@ from speculation.engines.runner import EngineRunner
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
+from speculation.settings import is_loopback
 from speculation.shaping.engine import PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
@@ -87,7 +88,10 @@ def connector_of(config: AgentConfig) -> Connector | None:
     """The way to the verifier, behind the emulated network where there is one."""
     if config.verifier is None:
         return None
-    connector = GrpcConnector(config.verifier, config.connect_timeout_s)
+    key, tls = config.own_key(), config.verifier_tls
+    if key is not None and tls is None and not is_loopback(config.verifier.rpartition(":")[0]):
+        _log.warning("the key for %s crosses the network in plain text: set verifier_ca", config.verifier)
+    connector = GrpcConnector(config.verifier, config.connect_timeout_s, key, tls)
     if config.network == UNSHAPED:
         return connector
     return ShapedConnector(connector, config.catalogue.network(config.network), config.network_seed)

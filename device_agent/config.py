@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Annotated, Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
+from speculation.certificates import ClientTls, require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
+from speculation.keys import load_key, read_key, read_keys, require_key
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
@@ -34,7 +37,10 @@ class GenerationSource(StrEnum):
 class AgentConfig(Settings):
     """Where the agent listens, what it drafts with, and what it plays.
 
-    ``verifier`` is ``host:port``, None for a device that is always alone. ``pair`` None is the bundled pair, unless
+    ``verifier`` is ``host:port``, None for a device that is always alone; ``verifier_key``, or the word in the file
+    ``verifier_key_file``, says to it who is calling. ``verifier_ca`` is the authority that signed its certificate, where it
+    speaks TLS; ``verifier_cert`` and ``verifier_cert_key`` are this agent's own, where it asks for one. ``tls_cert`` and
+    ``tls_key`` make the agent itself answer over HTTPS. ``pair`` None is the bundled pair, unless
     ``draft`` and ``full`` name two folders (``docs/models.md``); ``variant`` is a graph of the draft (None: q4 where it has
     that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
     ``provider`` is what runs the draft: ``cpu``, or ``cuda``.
@@ -53,6 +59,7 @@ class AgentConfig(Settings):
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
     ``generation_defaults`` says where a request's sampling comes from that does not say: from the full ``model``'s
     ``generation_config.json``, or from ``none`` (greedy). ``default_max_tokens`` None takes the model's, else 128.
+    ``keys`` is a file that says who may call, and how much of the agent each may use (``speculation/keys.py``).
     An answer whose reader is gone goes on for ``resume_grace_s``; one that ended is kept for ``resume_window_s``.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a profile that does not exist.
     """
@@ -60,9 +67,17 @@ class AgentConfig(Settings):
     host: str = "127.0.0.1"
     port: int = Field(8080, ge=0, le=65535)
     insecure: bool = False
+    keys: Path | None = None
+    tls_cert: Path | None = None
+    tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
     verifier: str | None = "127.0.0.1:50051"
     connect_timeout_s: float = Field(5.0, gt=0)
+    verifier_key: Annotated[SecretStr | None, BeforeValidator(partial(require_key, name="verifier_key"))] = None
+    verifier_key_file: Path | None = None
+    verifier_ca: Path | None = None
+    verifier_cert: Path | None = None
+    verifier_cert_key: Path | None = None
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
@@ -113,6 +128,19 @@ class AgentConfig(Settings):
         """Room for the prompt as JSON may spell it (six bytes for one), and for the other keys."""
         return 6 * self.max_prompt_bytes + 16 * 1024
 
+    def own_key(self) -> str | None:
+        """The key that the verifier knows this agent by. Raises ``ConfigurationError``."""
+        if self.verifier_key_file is not None:
+            return load_key(self.verifier_key_file)
+        return None if self.verifier_key is None else self.verifier_key.get_secret_value()
+
+    @property
+    def verifier_tls(self) -> ClientTls | None:
+        """How to call the verifier over TLS; None for plain text."""
+        if self.verifier_ca is None:
+            return None
+        return ClientTls(self.verifier_ca, self.verifier_cert, self.verifier_cert_key)
+
     def policy(self) -> Policy:
         """The drafting policy that is named, new. Raises ``UnknownNameError``."""
         floors = self.draft_floor, self.draft_pass_floor
@@ -120,7 +148,9 @@ class AgentConfig(Settings):
 
     @model_validator(mode="after")
     def _check(self) -> Self:
-        require_loopback(self.host, self.insecure)
+        if self.keys is not None:
+            read_keys(self.keys)
+        require_loopback(self.host, self.insecure, self.keys is not None)
         require_one_source(self.pair, self.draft, self.full)
         catalogue = self.catalogue
         phone = catalogue.phone(self.phone)
@@ -130,7 +160,22 @@ class AgentConfig(Settings):
         self.policy()
         if self.verifier is not None:
             _check_target(self.verifier)
+        self._check_own_key()
+        self._check_tls()
         return self
+
+    def _check_tls(self) -> None:
+        require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
+        require_pair("verifier_cert", self.verifier_cert, "verifier_cert_key", self.verifier_cert_key)
+        require_authorities("verifier_ca", self.verifier_ca)
+        if self.verifier_cert is not None and self.verifier_ca is None:
+            raise ConfigurationError("verifier_cert: without verifier_ca the verifier is called in plain text; give it, too")
+
+    def _check_own_key(self) -> None:
+        if self.verifier_key is not None and self.verifier_key_file is not None:
+            raise ConfigurationError("verifier_key and verifier_key_file: leave out one or the other")
+        if self.verifier_key_file is not None:
+            read_key(self.verifier_key_file)
 
 
 def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> AgentConfig:

@@ -149,6 +149,7 @@ class ErrorEvent(Event):
 
 
 _ERROR_TYPES = {
+    401: "authentication_error",
     403: "permission_error",
     404: "not_found_error",
     409: "conflict_error",

@@ -22,7 +22,7 @@ from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
 from device_agent.sending import Sender
-from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
+from speculation.errors import AuthenticationError, CapacityError, HandshakeError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
@@ -31,8 +31,8 @@ STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
 HANG_UP_S = 0.5
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
-LOST = (LinkError, CapacityError)
-"""Errors of the link after which a device can go on alone: the verifier is away, or has no room."""
+LOST, REFUSED = (LinkError, CapacityError), (HandshakeError, AuthenticationError)
+"""Errors of the link after which a device can go on alone (no verifier, or no room), and those that waiting does not mend."""
 
 _log = logging.getLogger(__name__)
 
@@ -118,8 +118,8 @@ class Generation:
         while True:
             try:
                 return await self._converse(tasks)
-            except (*LOST, HandshakeError) as error:
-                is_refused = isinstance(error, HandshakeError) and not self._is_alone
+            except (*LOST, *REFUSED) as error:
+                is_refused = isinstance(error, REFUSED) and not self._is_alone
                 if is_refused or self._assignment.request.reveal is Reveal.FINAL:
                     raise
                 self._go_alone(error)

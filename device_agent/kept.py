@@ -6,32 +6,35 @@ import asyncio
 
 from device_agent.stream import Stream
 from speculation.errors import SessionNotFoundError
+from speculation.tenants import NOBODY, Tenant
 
 
 class KeptStreams:
-    """Streams by session id. One that has ended is forgotten after ``window_s``, or once ``max_ended`` others ended later."""
+    """Streams by session id, each for the tenant that began it. One that has ended is forgotten after ``window_s``, or once
+    ``max_ended`` others ended later.
+    """
 
     def __init__(self, window_s: float, max_ended: int) -> None:
         self._window_s = window_s
         self._max_ended = max_ended
-        self._streams: dict[str, Stream] = {}
+        self._streams: dict[str, tuple[Stream, Tenant]] = {}
         self._ended: dict[str, asyncio.TimerHandle] = {}
 
     def __len__(self) -> int:
         return len(self._streams)
 
-    def keep(self, stream: Stream) -> None:
+    def keep(self, stream: Stream, tenant: Tenant = NOBODY) -> None:
         """Of a stream that has begun."""
-        self._streams[stream.session_id] = stream
+        self._streams[stream.session_id] = stream, tenant
         stream.when_over(lambda: self._outlast(stream.session_id))
 
-    def find(self, session_id: str) -> Stream:
-        """Raises ``SessionNotFoundError``."""
-        try:
-            return self._streams[session_id]
-        except KeyError:
+    def find(self, session_id: str, tenant: Tenant = NOBODY) -> Stream:
+        """Raises ``SessionNotFoundError``; in the same words for a stream of another tenant."""
+        stream, owner = self._streams.get(session_id, (None, NOBODY))
+        if stream is None or owner.name != tenant.name:
             kept = f"an answer is kept for {self._window_s:g} s behind its end, and the last {self._max_ended} of them"
-            raise SessionNotFoundError(f"no session {session_id[:64]!r} is kept; {kept}") from None
+            raise SessionNotFoundError(f"no session {session_id[:64]!r} is kept; {kept}")
+        return stream
 
     def _outlast(self, session_id: str) -> None:
         """The answer is over: from now on it is kept for a while."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import signal
 import socket
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -17,10 +18,13 @@ from device_agent.api import build_app
 from device_agent.build import build_agent
 from device_agent.config import AgentConfig
 from speculation.errors import ConfigurationError
+from speculation.settings import is_loopback
 
 BACKLOG = 128
 FLUSH_S = 5
 """How long clients may take, once all answers are over, to read their ends."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,11 +34,12 @@ class RunningAgent:
     agent: DeviceAgent
     host: str
     port: int
+    is_tls: bool = False
 
     @property
     def url(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"http://{host}:{self.port}"
+        return f"{'https' if self.is_tls else 'http'}://{host}:{self.port}"
 
 
 @asynccontextmanager
@@ -49,7 +54,7 @@ async def serve(config: AgentConfig, *, agent: DeviceAgent | None = None) -> Asy
         agent = await asyncio.to_thread(build_agent, config)
     with _bind(config) as listener:
         async with agent:
-            running = RunningAgent(agent, config.host, listener.getsockname()[1])
+            running = RunningAgent(agent, config.host, listener.getsockname()[1], config.tls_cert is not None)
             async with _serving(agent, config, listener):
                 yield running
 
@@ -97,9 +102,13 @@ class _Server(uvicorn.Server):
 @asynccontextmanager
 async def _serving(agent: DeviceAgent, config: AgentConfig, listener: socket.socket) -> AsyncIterator[None]:
     """Answers HTTP while the block runs. An error of the block leaves as it is, not in a group."""
+    if config.keys is not None and config.tls_cert is None and not is_loopback(config.host):
+        _log.warning("keys, and all that they guard, cross the network in plain text: set tls_cert and tls_key")
     server = _Server(
         uvicorn.Config(
             build_app(agent),
+            ssl_certfile=config.tls_cert,
+            ssl_keyfile=config.tls_key,
             log_config=None,
             access_log=False,
             lifespan="off",

@@ -15,11 +15,13 @@ class Stream:
     """The events of one answer, in order; made by ``DeviceAgent.start``. Close it, or read it to its end.
 
     The last ``max_events`` are kept, those that were not read in any case: where nobody reads so many, the answer ends with an
-    error. ``take`` reads from the beginning; ``read_after`` lets another reader take over.
+    error. ``take`` reads from the beginning; ``read_after`` lets another reader take over. ``watch`` sees events before a
+    reader does.
     """
 
-    def __init__(self, max_events: int) -> None:
+    def __init__(self, max_events: int, watch: Callable[[Sequence[Event]], None] | None = None) -> None:
         self.session_id = ""
+        self._watch = watch
         self._max_events = max_events
         self._events: list[Event] = []
         self._num_dropped = 0
@@ -44,6 +46,8 @@ class Stream:
 
     def put(self, events: Sequence[Event]) -> None:
         """Called by the answer's task. What comes behind a last event is dropped."""
+        if self._watch is not None:
+            self._watch(events)
         for event in events:
             if self._has_last:
                 return

@@ -7,7 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from locust import HttpUser, constant, task
+from locust import HttpUser, constant, events, task
 
 # Locust loads this file by its path, so the folder is no package.
 sys.path.insert(0, str(Path(__file__).resolve().parent))
@@ -24,6 +24,11 @@ PROMPTS = (
 MAX_TOKENS = 64
 
 
+@events.init_command_line_parser.add_listener
+def _add_flags(parser: Any) -> None:
+    parser.add_argument("--key-file", default="", metavar="FILE", help="A file with the key that the agent wants.")
+
+
 class Reader(HttpUser):
     """Asks, reads to the end, asks again. Seeds differ per request, so no two answers need be the same."""
 
@@ -31,6 +36,9 @@ class Reader(HttpUser):
 
     def on_start(self) -> None:
         self.asked = 0
+        file = self.environment.parsed_options.key_file
+        if file:
+            self.client.headers["authorization"] = f"Bearer {Path(file).read_text('utf-8').strip()}"
 
     @task
     def read_an_answer(self) -> None:

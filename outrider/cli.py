@@ -14,7 +14,8 @@ import typer
 import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
-from outrider import models, options, profile_list
+from outrider import key_folder, models, options, profile_list
+from outrider.config import caller_key, caller_tls
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
@@ -38,6 +39,7 @@ app.command()(planning.plan)
 app.command()(planning.tokenspeed)
 app.command("profiles")(profile_list.profiles_command)
 app.command("proxy")(proxying.proxy)
+app.command("keys")(key_folder.keys_command)
 
 
 @app.command()
@@ -55,6 +57,7 @@ def demo(
     cloud: options.Cloud = None,
     profiles: options.Profiles = None,
     agent: options.Agent = None,
+    key_file: options.KeyFile = None,
     draft: options.Draft = None,
     full: options.Full = None,
     variant: options.DraftVariant = None,
@@ -76,7 +79,7 @@ def demo(
         return
     text = front.choose_prompt(prompt, is_quiet=json)
     request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
-    _run(front.run(request, emulation, agent, is_json=json, models=models))
+    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)))
 
 
 @app.command()
@@ -103,6 +106,7 @@ def generate(
     cloud: options.Cloud = None,
     profiles: options.Profiles = None,
     agent: options.Agent = None,
+    key_file: options.KeyFile = None,
     draft: options.Draft = None,
     full: options.Full = None,
     variant: options.DraftVariant = None,
@@ -119,7 +123,7 @@ def generate(
     played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(agent, played, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
-    _run(front.run(request, emulation, agent, is_json=json, models=models))
+    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)))
 
 
 @app.command()
@@ -150,6 +154,7 @@ def verifier(
     draft_length: Annotated[
         int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
     ] = None,
+    keys: options.Keys = None,
     insecure: options.Insecure = None,
     config: options.Config = None,
 ) -> None:
@@ -166,6 +171,7 @@ def verifier(
         "patience": patience,
         "gather": gather,
         "draft_length": draft_length,
+        "keys": keys,
         "insecure": insecure,
     }
     settings = cloud_verifier.config.load_config(config, flags)
@@ -207,6 +213,7 @@ def agent(
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,
+    keys: options.Keys = None,
     insecure: options.Insecure = None,
     config: options.Config = None,
 ) -> None:
@@ -218,7 +225,7 @@ def agent(
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
-    flags["allowed_hosts"] = allowed_host or None
+    flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     settings = device_agent.config.load_config(config, flags)
     _start_log()
     _run(server.run(settings, lambda running: _say(f"agent on {running.url}")))
@@ -228,6 +235,10 @@ def agent(
 def conformance(
     verifier: Annotated[str, typer.Option(metavar="HOST:PORT", help="The verifier to check.")],
     pair: options.Pair = None,
+    key_file: options.KeyFile = None,
+    ca: options.Ca = None,
+    cert: options.Cert = None,
+    cert_key: options.CertKey = None,
     case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
     json: options.Json = False,
@@ -235,7 +246,8 @@ def conformance(
     """Check, case by case, that a running verifier keeps what docs/protocol.md promises a device."""
     from outrider import conformance as front
 
-    _run(front.run(verifier, pair, json, timeout, case or ()))
+    key, tls = caller_key(verifier, key_file), caller_tls(ca, cert, cert_key)
+    _run(front.run(verifier, pair, json, timeout, case or (), key, tls))
 
 
 @app.command()

@@ -15,8 +15,10 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import re
+import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self, TypedDict, Unpack
 from urllib.parse import quote
@@ -36,6 +38,7 @@ from device_agent.events import (
     StateEvent,
 )
 from speculation import foreign_json
+from speculation.certificates import require_authorities
 from speculation.errors import (
     STATUS,
     CapacityError,
@@ -45,6 +48,7 @@ from speculation.errors import (
     MalformedMessageError,
     OutriderError,
 )
+from speculation.tenants import AUTHORIZATION, bearer, is_key
 
 __all__ = [
     "Client",
@@ -99,15 +103,23 @@ def text_keys(prompt: str | Messages) -> dict[str, object]:
 
 
 class Client:
-    """One agent. ``timeout_s`` bounds the silence between two pieces of a stream, keep-alives included.
+    """One agent. ``timeout_s`` bounds the silence between two pieces of a stream, keep-alives included. ``key`` is for an
+    agent that asks who is calling. ``ca`` is a file with the authority that signed the certificate of an https agent, where
+    it is none that this machine knows.
 
-    Raises ``InvalidRequestError`` for a ``url`` that is none.
+    Raises ``InvalidRequestError`` for a ``url`` or a ``key`` that is none, ``ConfigurationError`` for such a ``ca``.
     """
 
-    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0) -> None:
+    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0, key: str | None = None, ca: Path | None = None) -> None:
         self.url = url.rstrip("/")
         _require_url(url)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S))
+        if key is not None and not is_key(key):
+            raise InvalidRequestError("a key is one word of plain characters", "key")
+        headers = {} if key is None else {AUTHORIZATION: bearer(key)}
+        timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
+        require_authorities("ca", ca)
+        verify = True if ca is None else ssl.create_default_context(cafile=ca)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=headers, verify=verify)
 
     async def __aenter__(self) -> Self:
         return self

@@ -16,6 +16,7 @@ from device_agent.config import AgentConfig
 from outrider import conformance_drafts, conformance_sessions
 from outrider.conformance_bench import Bench, Case, Subject, bench_at
 from outrider.conformance_stream import CheckFailedError, OvertakenError
+from speculation.certificates import ClientTls
 from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError, OutriderError, PackageError, UnknownNameError, status_of
 from speculation.links.grpc import GrpcConnector
@@ -39,17 +40,25 @@ class Result:
         return self.failure is None
 
 
-async def run(target: str, pair: Path | None, is_json: bool, timeout_s: float = TIMEOUT_S, only: Sequence[str] = ()) -> int:
+async def run(
+    target: str,
+    pair: Path | None,
+    is_json: bool,
+    timeout_s: float = TIMEOUT_S,
+    only: Sequence[str] = (),
+    key: str | None = None,
+    tls: ClientTls | None = None,
+) -> int:
     """Check the verifier at ``target`` and print a line for each case. The exit code: 1 where a case failed.
 
     Raises ``ConfigurationError`` and ``InvalidRequestError`` for bad arguments, ``LinkError`` where nobody listens.
     """
     _require_arguments(target, timeout_s, only)
     subject = _subject(pair)
-    await _require_somebody(target)
+    await _require_somebody(target, tls)
     console = Console(highlight=False)
     results: list[Result] = []
-    async with aclosing(check(target, subject, timeout_s, only)) as checked:
+    async with aclosing(check(target, subject, timeout_s, only, key, tls)) as checked:
         async for result in checked:
             results.append(result)
             _print(result, console, is_json)
@@ -58,10 +67,15 @@ async def run(target: str, pair: Path | None, is_json: bool, timeout_s: float = 
 
 
 async def check(
-    target: str, subject: Subject, timeout_s: float = TIMEOUT_S, only: Collection[str] = ()
+    target: str,
+    subject: Subject,
+    timeout_s: float = TIMEOUT_S,
+    only: Collection[str] = (),
+    key: str | None = None,
+    tls: ClientTls | None = None,
 ) -> AsyncGenerator[Result, None]:
     """The results, as they come. The full model's text is learned first, even where ``only`` names other cases."""
-    async with bench_at(target, subject) as bench:
+    async with bench_at(target, subject, key, tls) as bench:
         for case in CASES:
             is_wanted = not only or case.name in only
             if is_wanted or case is LEARNS_THE_TEXT:
@@ -112,8 +126,8 @@ def _subject(path: Path | None) -> Subject:
         raise InvalidRequestError(f"--pair: {error}", "pair") from error
 
 
-async def _require_somebody(target: str) -> None:
-    connector = GrpcConnector(target)
+async def _require_somebody(target: str, tls: ClientTls | None) -> None:
+    connector = GrpcConnector(target, tls=tls)
     try:
         await (await connector.connect()).aclose()
     finally:

@@ -8,12 +8,13 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-import grpc
-
 from outrider.conformance_stream import CheckFailedError, RawLink, Stream, expect
+from speculation.certificates import ClientTls
 from speculation.engines.package import Pair
+from speculation.links.grpc import channel_to
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import MAX_DRAFT_NODES, Draft, Node, Open, PairIdentity
+from speculation.tenants import AUTHORIZATION, bearer
 from speculation.wire import codec
 
 TEXT_TOKENS = 40
@@ -42,8 +43,9 @@ class Subject:
 class Bench:
     """Opens streams over one channel. ``text`` is what the full model writes behind the prompt, without any draft."""
 
-    def __init__(self, channel: Any, subject: Subject) -> None:
+    def __init__(self, channel: Any, subject: Subject, key: str | None = None) -> None:
         self._channel = channel
+        self._metadata = None if key is None else ((AUTHORIZATION, bearer(key)),)
         self._text: tuple[int, ...] = ()
         self.subject = subject
 
@@ -111,7 +113,7 @@ class Bench:
     @asynccontextmanager
     async def unopened(self, message: Open) -> AsyncIterator[Stream]:
         """A stream on which nothing was sent; ``message`` is what it is judged by."""
-        stream = Stream(RawLink(self._channel.stream_stream(codec.METHOD_PATH)()), message)
+        stream = Stream(RawLink(self._channel.stream_stream(codec.METHOD_PATH)(metadata=self._metadata)), message)
         try:
             yield stream
         finally:
@@ -127,10 +129,10 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench_at(target: str, subject: Subject) -> AsyncIterator[Bench]:
+async def bench_at(target: str, subject: Subject, key: str | None = None, tls: ClientTls | None = None) -> AsyncIterator[Bench]:
     """A bench with a channel of its own."""
-    async with grpc.aio.insecure_channel(target, options=[("grpc.use_local_subchannel_pool", 1)]) as channel:
-        yield Bench(channel, subject)
+    async with channel_to(target, tls, [("grpc.use_local_subchannel_pool", 1)]) as channel:
+        yield Bench(channel, subject, key)
 
 
 Check = Callable[[Bench], Awaitable[None]]

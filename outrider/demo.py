@@ -57,19 +57,26 @@ def _ask(prompts: Sequence[Mapping[str, str]]) -> int:
 
 
 async def run(
-    request: generate.Request, emulation: Emulation | None, agent: str | None, is_json: bool, models: Models = BUNDLED
+    request: generate.Request,
+    emulation: Emulation | None,
+    agent: str | None,
+    is_json: bool,
+    models: Models = BUNDLED,
+    key: str | None = None,
 ) -> int:
-    """Write ``request`` in each mode, then compare. The exit code: 1 where the texts differ."""
+    """Write ``request`` in each mode, then compare. ``key`` is for a running ``agent``. The exit code: 1 where the texts
+    differ.
+    """
     console = Console(highlight=False)
     if is_json:
         with generate.JsonLines(sys.stdout) as lines:
-            async with _warm_client(request, emulation, agent, models) as client:
+            async with _warm_client(request, emulation, agent, models, key) as client:
                 comparison = await _compare_json(client, request, lines)
         print(json.dumps(comparison.to_json()), flush=True)
     else:
         if agent is None:
             console.print(Text("starting a verifier and an agent ...", "dim"))
-        async with _warm_client(request, emulation, agent, models) as client:
+        async with _warm_client(request, emulation, agent, models, key) as client:
             comparison = await _compare(client, request, console)
         _conclude(console, comparison, emulation)
     return 0 if comparison.is_same_text else 1
@@ -77,10 +84,10 @@ async def run(
 
 @asynccontextmanager
 async def _warm_client(
-    request: generate.Request, emulation: Emulation | None, agent: str | None, models: Models
+    request: generate.Request, emulation: Emulation | None, agent: str | None, models: Models, key: str | None
 ) -> AsyncIterator[Client]:
     """A client of an agent that has answered before, so that no figure holds what only a first answer costs."""
-    async with agent_at(agent, emulation, models) as url, Client(url) as client:
+    async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
         await generate.answer(client, replace(request, max_tokens=WARM_UP_TOKENS), SilentView())
         yield client
 

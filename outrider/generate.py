@@ -91,15 +91,22 @@ class JsonLines:
 
 
 async def run(
-    request: Request, emulation: Emulation | None, agent: str | None, is_json: bool, models: Models = BUNDLED
+    request: Request,
+    emulation: Emulation | None,
+    agent: str | None,
+    is_json: bool,
+    models: Models = BUNDLED,
+    key: str | None = None,
 ) -> None:
-    """Write the answer to standard output. ``emulation`` and ``models`` count only where ``agent`` is None."""
+    """Write the answer to standard output. ``emulation`` and ``models`` count only where ``agent`` is None, ``key`` only where
+    it is not.
+    """
     if is_json:
         with JsonLines(sys.stdout) as lines:
-            async with agent_at(agent, emulation, models) as url, Client(url) as client:
+            async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
                 await pass_on(client, request, lines)
         return
-    async with agent_at(agent, emulation, models) as url, Client(url) as client:
+    async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
         done, _ = await answer(client, request, _view())
     num_unverified = len(done.token_ids) - done.verified_count
     if num_unverified and request.mode is not Mode.DEVICE:

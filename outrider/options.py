@@ -14,6 +14,19 @@ Phone = Annotated[str | None, typer.Option(help="Phone to emulate by name, or no
 Network = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
 Cloud = Annotated[str | None, typer.Option(help="Cloud machine to emulate by name, or none.")]
 Agent = Annotated[str | None, typer.Option(metavar="URL", help="Use this running agent instead of starting one inside.")]
+KeyFile = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A file with the key to send; else the variable OUTRIDER_API_KEY.")
+]
+Ca = Annotated[
+    Path | None, typer.Option("--ca", metavar="FILE", help="The authority that signed the verifier's certificate: over TLS.")
+]
+Cert = Annotated[
+    Path | None, typer.Option("--cert", metavar="FILE", help="A certificate of one's own, where the verifier wants one.")
+]
+CertKey = Annotated[Path | None, typer.Option("--cert-key", metavar="FILE", help="Its key.")]
+Keys = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="A TOML file that says who may call: each caller then needs a key.")
+]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="At most so many tokens.")]
 Temperature = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(metavar="P", help="Choose among the likeliest tokens that sum up to this.")]

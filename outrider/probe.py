@@ -1,9 +1,16 @@
-"""Whether a service is healthy, for container health checks: ``python -m outrider.probe grpc://HOST:PORT`` or an http URL."""
+"""Whether a service is healthy, for container health checks: ``python -m outrider.probe URL``.
+
+The URL is ``grpc://HOST:PORT``, ``grpcs://HOST:PORT`` over TLS, or one of http or https. ``--ca``: the authority that signed
+the service's certificate; ``--cert`` and ``--cert-key``: a certificate of one's own, for a service that asks for one.
+"""
 
 from __future__ import annotations
 
+import argparse
+import ssl
 import sys
-from urllib.error import URLError
+from collections.abc import Sequence
+from pathlib import Path
 from urllib.request import urlopen
 
 import grpc
@@ -12,14 +19,22 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 TIMEOUT_S = 3.0
 
 
-def is_healthy(url: str) -> bool:
-    """Whether the service answers that it serves. A ``grpc://`` URL is asked by the gRPC health protocol, another by GET."""
+def is_healthy(url: str, ca: Path | None = None, cert: Path | None = None, cert_key: Path | None = None) -> bool:
+    """Whether the service answers that it serves: by the gRPC health protocol, or to a GET. What goes wrong is no health."""
     scheme, _, target = url.partition("://")
-    return _serves_grpc(target) if scheme == "grpc" else _serves_http(url)
+    try:
+        if scheme == "grpc":
+            return _serves_grpc(grpc.insecure_channel(target))
+        if scheme == "grpcs":
+            files = [path and path.read_bytes() for path in (ca, cert_key, cert)]
+            return _serves_grpc(grpc.secure_channel(target, grpc.ssl_channel_credentials(*files)))
+        return _serves_http(url, ca, cert, cert_key)
+    except (OSError, ValueError):
+        return False
 
 
-def _serves_grpc(target: str) -> bool:
-    with grpc.insecure_channel(target) as channel:
+def _serves_grpc(channel: grpc.Channel) -> bool:
+    with channel:
         try:
             reply = health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest(), timeout=TIMEOUT_S)
         except grpc.RpcError:
@@ -27,13 +42,23 @@ def _serves_grpc(target: str) -> bool:
         return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
 
 
-def _serves_http(url: str) -> bool:
-    try:
-        with urlopen(url, timeout=TIMEOUT_S) as response:
-            return bool(response.status == 200)
-    except (URLError, OSError):
-        return False
+def _serves_http(url: str, ca: Path | None, cert: Path | None, cert_key: Path | None) -> bool:
+    context = ssl.create_default_context(cafile=ca)
+    if cert is not None:
+        context.load_cert_chain(cert, cert_key)
+    with urlopen(url, timeout=TIMEOUT_S, context=context) as response:
+        return bool(response.status == 200)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code: 0 where the service is healthy."""
+    parser = argparse.ArgumentParser(prog="python -m outrider.probe", description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("url")
+    for name in ("--ca", "--cert", "--cert-key"):
+        parser.add_argument(name, type=Path, metavar="FILE")
+    given = parser.parse_args(arguments)
+    return int(not is_healthy(given.url, given.ca, given.cert, given.cert_key))
 
 
 if __name__ == "__main__":
-    sys.exit(not is_healthy(sys.argv[1]))
+    sys.exit(main())

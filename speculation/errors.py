@@ -15,6 +15,7 @@
     │   ├── CreditExceededError      more nodes than the credit ceiling allows
     │   └── VerdictGapError          a verdict that starts beyond the final log
     ├── HandshakeError               the two ends do not fit (pair, choice rule, fingerprint)
+    ├── AuthenticationError          no key, or one that nobody has
     ├── SessionNotFoundError         no such session, or another tenant's
     ├── SessionSupersededError       a later attempt of the same session took over
     ├── DeadlineError                the request's own deadline passed
@@ -94,6 +95,10 @@ class HandshakeError(OutriderError):
     """The two ends do not fit each other."""
 
 
+class AuthenticationError(OutriderError):
+    """The caller has no key, or one that nobody has."""
+
+
 class SessionNotFoundError(OutriderError):
     """No such session."""
 
@@ -134,6 +139,7 @@ STATUS: dict[type[OutriderError], Status] = {
     CreditExceededError: Status("RESOURCE_EXHAUSTED", 502),
     VerdictGapError: Status("OUT_OF_RANGE", 502),
     HandshakeError: Status("FAILED_PRECONDITION", 409),
+    AuthenticationError: Status("UNAUTHENTICATED", 401),
     SessionNotFoundError: Status("NOT_FOUND", 404),
     SessionSupersededError: Status("ABORTED", 409),
     DeadlineError: Status("DEADLINE_EXCEEDED", 504),

@@ -99,11 +99,13 @@ def require_one_source(pair: Path | None, draft: Path | None, full: Path | None)
             raise ConfigurationError(f"{name}: {path} is not a folder; name the one that the model's files are in")
 
 
-def require_loopback(host: str, insecure: bool) -> None:
-    """Raises ``ConfigurationError`` when ``host`` is not this machine alone and nobody said that this is wanted."""
-    if not insecure and not is_loopback(host):
+def require_loopback(host: str, insecure: bool, has_keys: bool = False) -> None:
+    """Raises ``ConfigurationError`` when ``host`` is not this machine alone, no key is asked for and nobody said that this is
+    wanted."""
+    if not (insecure or has_keys or is_loopback(host)):
         raise ConfigurationError(
-            f"host {host!r} can be reached from other machines and nothing guards it: bind 127.0.0.1, or set insecure"
+            f"host {host!r} can be reached from other machines and nothing guards it:"
+            " name a file of keys, or bind 127.0.0.1, or set insecure"
         )
 
 

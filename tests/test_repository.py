@@ -112,7 +112,7 @@ def test_the_compose_file_starts_only_what_the_command_line_knows(capsys):
     lines = (ROOT / "docker-compose.yml").read_text("utf-8")
     flags = set(re.findall(r"--[a-z-]+", lines)) - {"--insecure"}
     shown = ""
-    for verb in ("verifier", "agent", "demo", "proxy"):
+    for verb in ("keys", "verifier", "agent", "demo", "proxy"):
         cli.run(lambda verb=verb: cli.app([verb, "--help"], standalone_mode=False))
         shown += capsys.readouterr().out
     assert [flag for flag in flags if f" {flag}" not in shown] == []

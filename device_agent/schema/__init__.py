@@ -24,7 +24,7 @@ def stream_operation() -> dict[str, Any]:
     """The OpenAPI description of ``POST /v1/stream``, beyond what its function tells."""
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _bare(request_schema())}}},
-        "responses": _responses("400", "403", "413", "429"),
+        "responses": _responses("400", "401", "403", "413", "429"),
     }
 
 
@@ -37,7 +37,7 @@ def resume_operation() -> dict[str, Any]:
             {"name": "starting_after", "in": "query", "description": "seq of the last event that was read", "schema": seq},
             {"name": "Last-Event-ID", "in": "header", "description": "The same; goes first", "schema": seq},
         ],
-        "responses": _responses("400", "403", "404") | {"204": {"description": "The last event was read already"}},
+        "responses": _responses("400", "401", "403", "404") | {"204": {"description": "The last event was read already"}},
     }
 
 
@@ -52,10 +52,11 @@ def _responses(*refusals: str) -> dict[str, Any]:
 
 _REFUSALS = {
     "400": "The request cannot be served as it is",
+    "401": "The agent has keys, and none that it knows was sent",
     "403": "Not from this machine",
     "404": "No such session is kept",
     "413": "The body is too long",
-    "429": "Too many answers are being written; see Retry-After",
+    "429": "Too many answers are being written, or the tenant is over a limit; see Retry-After",
 }
 _ERROR_CONTENT = {
     "application/json": {

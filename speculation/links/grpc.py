@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 import grpc
 
+from speculation.certificates import ClientTls
 from speculation.errors import InvalidRequestError, LinkError
 from speculation.links.base import LinkStatistics
+from speculation.links.diagnosis import fault_of
 from speculation.links.status import error_from
 from speculation.protocol.messages import CloudMessage, DeviceMessage
+from speculation.tenants import AUTHORIZATION, bearer
 from speculation.wire import codec
 
 MAX_MESSAGE_BYTES = 256 * 1024
@@ -116,11 +120,18 @@ class GrpcLink:
 
 
 class GrpcConnector:
-    """Streams to the verifier at ``target`` (``host:port``), over one connection that is made when first needed."""
+    """Streams to the verifier at ``target`` (``host:port``), over one connection that is made when first needed.
 
-    def __init__(self, target: str, connect_timeout_s: float = 5.0) -> None:
+    ``key`` goes with every stream, for a verifier that asks who is calling. ``tls`` None is plain text.
+    """
+
+    def __init__(
+        self, target: str, connect_timeout_s: float = 5.0, key: str | None = None, tls: ClientTls | None = None
+    ) -> None:
         self.target = target
+        self._tls = tls
         self._connect_timeout_s = connect_timeout_s
+        self._metadata = None if key is None else ((AUTHORIZATION, bearer(key)),)
         self._channel: Any = None
         self._calls: set[Any] = set()
         self._turn = asyncio.Lock()
@@ -132,7 +143,7 @@ class GrpcConnector:
                 channel = await self._ready_channel()
         except TimeoutError:
             raise LinkError(f"no verifier answered at {self.target} within {self._connect_timeout_s:g} s") from None
-        call = channel.stream_stream(codec.METHOD_PATH)()
+        call = channel.stream_stream(codec.METHOD_PATH)(metadata=self._metadata)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return GrpcLink(call)
@@ -148,9 +159,9 @@ class GrpcConnector:
             # What it knows is of an attempt before this one: of a stream that was opened when the connection was over already.
             await self.aclose()
         if self._channel is None:
-            self._channel = grpc.aio.insecure_channel(self.target, options=_OPTIONS)
+            self._channel = channel_to(self.target, self._tls, _OPTIONS)
         try:
-            await _wait_ready(self._channel, self.target)
+            await _wait_ready(self._channel, self.target, self._tls)
         except BaseException:
             # A new connection does not wait out the old one's back-off; but streams that still drain are not cut for it.
             if not self._calls:
@@ -163,8 +174,19 @@ def _has_failed(channel: Any) -> bool:
     return bool(channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
 
-async def _wait_ready(channel: Any, target: str) -> None:
+def channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, int]]) -> Any:
+    """A channel to ``target``, over TLS where ``tls`` says how. Raises ``LinkError`` where its files are gone."""
+    if tls is None:
+        return grpc.aio.insecure_channel(target, options=options)
+    try:
+        files = [path and path.read_bytes() for path in (tls.authorities, tls.key, tls.certificate)]
+    except OSError as error:
+        raise LinkError(f"{error.filename} cannot be read: {error.strerror}") from error
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*files), options=options)
+
+
+async def _wait_ready(channel: Any, target: str, tls: ClientTls | None) -> None:
     while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise LinkError(f"there is no verifier at {target}")
+            raise LinkError(await fault_of(target, tls) or f"there is no verifier at {target}")
         await channel.wait_for_state_change(state)

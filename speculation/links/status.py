@@ -29,6 +29,7 @@ _BARE: dict[str, type[OutriderError]] = {
     "FAILED_PRECONDITION": errors.HandshakeError,
     "UNIMPLEMENTED": errors.HandshakeError,
     "OUT_OF_RANGE": errors.VerdictGapError,
+    "UNAUTHENTICATED": errors.AuthenticationError,
     "NOT_FOUND": errors.SessionNotFoundError,
     "ABORTED": errors.SessionSupersededError,
     "DEADLINE_EXCEEDED": errors.DeadlineError,

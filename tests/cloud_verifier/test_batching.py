@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_verifier.batching import allot
+from cloud_verifier.batching import allot, allot_among
 
 demands = st.lists(st.tuples(st.integers(1, 600), st.integers(0, 50)), min_size=1, max_size=40)
 
@@ -52,5 +52,77 @@ def test_nobody_starves(pairs, max_rows):
         for i, rows in enumerate(allot(wanted, served, max_rows)):
             if rows:
                 served[i] = number
+                seen.add(i)
+    assert seen == set(range(len(wanted)))
+
+
+def among(pairs, tenants, max_rows, served_tenants=None):
+    wanted, served = split(pairs)
+    return allot_among(tenants, served_tenants or [0] * len(tenants), wanted, served, max_rows)
+
+
+def by_tenant(values, tenants):
+    return {tenant: sum(v for v, t in zip(values, tenants, strict=True) if t == tenant) for tenant in tenants}
+
+
+def test_many_sessions_and_long_drafts_get_no_more_than_one_share():
+    greedy = [(33, 0)] * 7
+    assert among([*greedy, (5, 0), (9, 0)], [*["greedy"] * 7, "modest", "other"], 64) == [8, 7, 7, 7, 7, 7, 7, 5, 9]
+
+
+def test_more_tenants_than_rows_are_served_longest_ago_first():
+    tenants = ["a", "a", "b", "c"]
+    assert among([(1, 9), (1, 1), (1, 8), (1, 8)], tenants, 1, [9, 9, 8, 7]) == [0, 0, 0, 1]
+    assert among([(1, 9), (1, 1), (1, 8), (1, 8)], tenants, 1, [6, 6, 8, 7]) == [0, 1, 0, 0]
+
+
+@given(demands, st.integers(1, 300), st.sampled_from(["nobody", "alice"]))
+def test_one_tenant_gets_just_what_its_sessions_would_get_without_tenants(pairs, max_rows, tenant):
+    wanted, served = split(pairs)
+    assert among(pairs, [tenant] * len(pairs), max_rows, [7] * len(pairs)) == allot(wanted, served, max_rows)
+
+
+tenancies = demands.flatmap(
+    lambda pairs: st.tuples(st.just(pairs), st.lists(st.integers(0, 4), min_size=len(pairs), max_size=len(pairs)))
+)
+
+
+@given(tenancies, st.integers(1, 300))
+def test_with_tenants_the_budget_is_used_up_and_never_exceeded(tenancy, max_rows):
+    (pairs, tenants), (wanted, _) = tenancy, split(tenancy[0])
+    rows = among(pairs, tenants, max_rows)
+    assert all(0 <= got <= want for got, want in zip(rows, wanted, strict=True))
+    assert sum(rows) == min(max_rows, sum(wanted))
+
+
+@given(tenancies, st.integers(1, 300))
+def test_no_tenant_who_wants_more_has_two_rows_less_than_another(tenancy, max_rows):
+    (pairs, tenants), (wanted, _) = tenancy, split(tenancy[0])
+    rows = among(pairs, tenants, max_rows)
+    got, want = by_tenant(rows, tenants), by_tenant(wanted, tenants)
+    assert all(got[tenant] == want[tenant] or got[tenant] + 1 >= max(got.values()) for tenant in got)
+    for tenant in got:
+        own = [i for i in range(len(rows)) if tenants[i] == tenant]
+        assert all(rows[i] == wanted[i] or rows[i] + 1 >= max(rows[j] for j in own) for i in own)
+
+
+@given(tenancies, st.integers(1, 300), st.integers(1, 30))
+def test_what_a_tenant_gets_does_not_fall_when_another_opens_more_sessions(tenancy, max_rows, more):
+    (pairs, tenants), (wanted, _) = tenancy, split(tenancy[0])
+    victim, abuser = tenants[0], 9
+    fair = min(by_tenant(wanted, tenants)[victim], max_rows // (len({*tenants}) + 1))
+    rows = among([*pairs, *[(600, 0)] * more], [*tenants, *[abuser] * more], max_rows)
+    assert by_tenant(rows, [*tenants, *[abuser] * more])[victim] >= fair
+
+
+@given(tenancies, st.integers(1, 40))
+def test_with_tenants_nobody_starves(tenancy, max_rows):
+    (_, tenants), (wanted, served) = tenancy, split(tenancy[0])
+    last, seen = dict.fromkeys(tenants, 0), set()
+    for number in range(51, 51 + 6 * (len(wanted) + 1)):
+        rows = allot_among(tenants, [last[tenant] for tenant in tenants], wanted, served, max_rows)
+        for i, count in enumerate(rows):
+            if count:
+                served[i] = last[tenants[i]] = number
                 seen.add(i)
     assert seen == set(range(len(wanted)))

@@ -247,3 +247,15 @@ def test_without_a_draft_length_there_is_no_draft_model():
     assert VerifierConfig().draft_length == 0
     assert doubles.FullModel(TimedEngine(), doubles.IDENTITY, doubles.SELF_TEST).draft is None
     assert table().description.vocabulary_size == VOCABULARY
+
+
+@virtually
+async def test_many_sessions_of_one_tenant_do_not_take_the_steps_of_another():
+    companion = Companion(EngineRunner(SometimesWrong()), 3, 12)
+    final = [n % 60 + 1 for n in range(12)]
+    greedy = [Wish(n, final, GREEDY, 9, frozenset(), "greedy") for n in range(5)]
+    drafts = await companion.draft([*greedy, Wish("modest", final[:6], GREEDY, 9, frozenset(), "modest")])
+    assert [len(draft) for draft in drafts] == [0, 0, 0, 0, 0, 3]
+    # Next time the tenants share again: what the greedy one has to catch up with does not cost the other its turn.
+    drafts = await companion.draft([*greedy, Wish("another", final[:6], GREEDY, 9, frozenset(), "modest")])
+    assert len(drafts[-1]) == 3

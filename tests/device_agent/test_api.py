@@ -287,7 +287,7 @@ async def test_the_openapi_document_describes_the_route(client):
     jsonschema.Draft202012Validator.check_schema(events)
     resumption = document["paths"]["/v1/stream/{session_id}"]["get"]
     assert {parameter["name"] for parameter in resumption["parameters"]} == {"session_id", "starting_after", "Last-Event-ID"}
-    assert set(resumption["responses"]) == {"200", "204", "400", "403", "404"}
+    assert set(resumption["responses"]) == {"200", "204", "400", "401", "403", "404"}
 
 
 async def test_models_are_computed_off_the_loop():

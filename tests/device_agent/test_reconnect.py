@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speculation.errors import HandshakeError, LinkError
+from speculation.errors import AuthenticationError, HandshakeError, LinkError
 from speculation.links.memory import MemoryConnector
 from speculation.parameters import SamplingParameters
 from speculation.shaping import virtual_time
@@ -107,8 +107,8 @@ def test_a_loss_is_told_once_however_often_it_is_tried():
     ]
 
 
-def test_a_verifier_that_refuses_to_go_on_leaves_the_device_alone_and_what_is_final_stands():
-    refusal = HandshakeError("another fingerprint")
+@pytest.mark.parametrize("refusal", [HandshakeError("another fingerprint"), AuthenticationError("a key that was withdrawn")])
+def test_a_verifier_that_refuses_to_go_on_leaves_the_device_alone_and_what_is_final_stands(refusal):
     replay = run(lambda made: [(made, 4), (refusal, None)])
     count = replay.last["verified_count"]
     assert replay.last["event"] == "done"

@@ -220,6 +220,45 @@ def test_flags_of_an_agent_reach_its_settings(outrider, monkeypatch):
     assert (seen[0].draft_lookup, seen[0].generation_defaults, seen[0].draft_width) == (0.2, "none", 2)
 
 
+def key_seen(outrider, monkeypatch, *arguments):
+    """The exit code, the key that a command was about to use, and what it said."""
+    seen = []
+
+    async def run(*_, key=None, **__):
+        seen.append(key)
+
+    monkeypatch.setattr("outrider.generate.run", run)
+    code, out, err = outrider("generate", "x", *arguments)
+    return code, seen, out + err
+
+
+def test_the_key_for_a_running_agent_is_read_from_a_file_or_the_environment(outrider, monkeypatch, tmp_path):
+    file = tmp_path / "key"
+    file.write_text("sesame-file\n")
+    file.chmod(0o600)
+    running = ["--agent", "http://127.0.0.1:1"]
+    assert key_seen(outrider, monkeypatch, *running) == (0, [None], "")
+    assert key_seen(outrider, monkeypatch, *running, "--key-file", str(file)) == (0, ["sesame-file"], "")
+    monkeypatch.setenv("OUTRIDER_API_KEY", "sesame-environment")
+    assert key_seen(outrider, monkeypatch, *running) == (0, ["sesame-environment"], "")
+    assert key_seen(outrider, monkeypatch, *running, "--key-file", str(file)) == (0, ["sesame-file"], "")
+    assert key_seen(outrider, monkeypatch) == (0, [None], "")
+    code, seen, said = key_seen(outrider, monkeypatch, "--key-file", str(file))
+    assert (code, seen) == (2, [])
+    assert "--agent" in said
+
+
+@pytest.mark.parametrize("key", ["two sesames", "sesäme"])
+def test_what_is_no_key_is_bad_input_and_not_shown(key, outrider, monkeypatch, tmp_path):
+    monkeypatch.setenv("OUTRIDER_API_KEY", key)
+    code, seen, said = key_seen(outrider, monkeypatch, "--agent", "http://127.0.0.1:1")
+    assert (code, seen, "OUTRIDER_API_KEY" in said, "ses" in said) == (2, [], True, False)
+    monkeypatch.delenv("OUTRIDER_API_KEY")
+    (tmp_path / "key").write_text(key)
+    code, seen, said = key_seen(outrider, monkeypatch, "--agent", "http://127.0.0.1:1", "--key-file", str(tmp_path / "key"))
+    assert (code, seen, "must hold one key" in said, "ses" in said) == (2, [], True, False)
+
+
 def test_what_generate_is_not_told_is_left_to_the_agent():
     assert generate.Request("text").options() == {"mode": "collaborate"}
     asked = generate.Request("text", temperature=0.0, top_p=1.0, top_k=0, seed=3).options()

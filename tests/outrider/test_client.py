@@ -9,6 +9,7 @@ from device_agent.events import error_object
 from outrider.client import Client
 from speculation.errors import (
     STATUS,
+    AuthenticationError,
     CapacityError,
     EngineError,
     InvalidRequestError,
@@ -33,6 +34,31 @@ async def test_the_request_holds_what_was_asked_and_nothing_else():
         async for _ in client.stream("The", max_tokens=3, stop=["\n"]):
             pass
     assert bodies == [{"prompt": "The", "max_tokens": 3, "stop": ["\n"]}]
+
+
+@pytest.mark.parametrize("key", [None, "sesame-sesame"])
+async def test_the_key_goes_with_every_request_and_without_one_none_does(key):
+    heads = []
+
+    async def answer(reader, writer):
+        heads.append(await reader.readuntil(b"\r\n\r\n"))
+        writer.write(refusal(401, error_object(AuthenticationError("this agent wants a key"))))
+        writer.close()
+
+    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    async with server, Client(url, key=key) as client:
+        for work in (anext(client.stream("The")), anext(client.resume("s", 3)), client.health()):
+            with pytest.raises(AuthenticationError, match="wants a key"):
+                await work
+    sent = [b"authorization: Bearer sesame-sesame" in head for head in heads]
+    assert sent == [key is not None] * 3
+
+
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ß"])
+def test_a_key_that_is_none_is_refused_and_not_shown(key):
+    with pytest.raises(InvalidRequestError, match=r"^a key is one word of plain characters$"):
+        Client(key=key)
 
 
 async def test_a_conversation_is_sent_as_messages():

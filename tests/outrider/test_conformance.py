@@ -17,6 +17,7 @@ from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
 from outrider import cli, conformance
 from outrider.conformance_bench import Subject
+from speculation.certificates import ClientTls
 from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.protocol import verifier as protocol
 from speculation.protocol.messages import Cancel, Draft, Finished, FinishReason, Opened
@@ -25,6 +26,8 @@ from speculation.wire import packed
 from tests.cloud_verifier import doubles
 from tests.speculation.engines.tiny import tiny_pair
 from tests.speculation.links.endpoint import Script, listening
+from tests.support.certificates import made
+from tests.support.keys import ALICE, key_file
 
 LIMIT_S = 60
 FROM_THE_FUTURE = ["refuses-a-known-length-from-the-future", "refuses-a-root-from-the-future"]
@@ -38,9 +41,9 @@ async def serving(**changes):
         yield running.target
 
 
-async def failures(target, *only, timeout_s=20.0, subject=SUBJECT):
+async def failures(target, *only, timeout_s=20.0, subject=SUBJECT, key=None, tls=None):
     """What failed, by the case's name."""
-    results = [result async for result in conformance.check(target, subject, timeout_s, only)]
+    results = [result async for result in conformance.check(target, subject, timeout_s, only, key, tls)]
     assert results
     return {result.name: result.failure for result in results if not result.passed}
 
@@ -49,6 +52,35 @@ async def failures(target, *only, timeout_s=20.0, subject=SUBJECT):
 async def test_a_sound_verifier_passes_every_case(changes):
     async with serving(**changes) as target:
         assert await failures(target) == {}
+
+
+async def test_a_verifier_with_keys_passes_every_case_with_one_and_none_without(tmp_path):
+    async with serving(keys=key_file(tmp_path)) as target:
+        assert await failures(target, key=ALICE) == {}
+        assert "UNAUTHENTICATED" in (await failures(target, "decodes-without-drafts"))["decodes-without-drafts"]
+
+
+async def test_a_verifier_with_tls_passes_every_case_over_tls(tmp_path):
+    files = made(tmp_path, "service")
+    tls = ClientTls(files.ca, files.cert, files.key)
+    async with serving(tls_cert=files.cert, tls_key=files.key, tls_client_ca=files.ca) as target:
+        assert await failures(target, tls=tls) == {}
+
+
+def test_files_for_tls_reach_the_cases(monkeypatch, tmp_path, outrider):
+    files, seen = made(tmp_path, "service"), []
+
+    async def run(*arguments):
+        seen.append(arguments[-1])
+
+    monkeypatch.setattr(conformance, "run", run)
+    where = ("conformance", "--verifier", "127.0.0.1:1")
+    own = ("--cert", files.cert, "--cert-key", files.key)
+    assert [outrider(*where, *more)[0] for more in ((), ("--ca", files.ca), ("--ca", files.ca, *own))] == [0, 0, 0]
+    assert seen == [None, ClientTls(files.ca), ClientTls(files.ca, files.cert, files.key)]
+    for wrong, said in ((own, "--cert: without --ca"), (own[:2], "--cert and --cert-key"), (("--ca", "gone"), "--ca: gone")):
+        code, _, err = outrider(*where, *wrong)
+        assert (code, said in err) == (2, True)
 
 
 def take_in_any_order(self, draft):
@@ -91,9 +123,9 @@ def begin_without_end_tokens(self, message, credit, begin=VerifierSession.__init
     begin(self, replace(message, end_token_ids=()), credit)
 
 
-def attach_beside(self, message, attach=Verifier.attach):
+def attach_beside(self, message, tenant, attach=Verifier.attach):
     self._sessions.pop(message.session_id, None)
-    return attach(self, message)
+    return attach(self, message, tenant)
 
 
 def refuse_without_digests(message, identity, fingerprint):
@@ -114,7 +146,7 @@ def unpack_what_hangs_nowhere(numbers, passes, unpack=packed.unpack):
         return Draft((), 0, passes)
 
 
-def wait_for_drafts(wanted, served, max_rows):
+def wait_for_drafts(_tenants, _served_tenants, wanted, served, max_rows):
     """No rows for a session with nothing but its prompt, or its last token."""
     return [rows if rows > len(SUBJECT.prompt) else 0 for rows in allot(wanted, served, max_rows)]
 
@@ -122,7 +154,7 @@ def wait_for_drafts(wanted, served, max_rows):
 BROKEN = [
     (verification, "check_handshake", lambda *_: None, ["refuses-another-pair", "refuses-another-rule"]),
     (verification, "check_handshake", refuse_without_digests, ["refuses-another-pair"]),
-    (verification, "allot", wait_for_drafts, ["decodes-without-drafts"]),
+    (verification, "allot_among", wait_for_drafts, ["decodes-without-drafts"]),
     (VerifierSession, "plan", lambda self, _: Plan((), (), len(self.final)), ["accepts-right-drafts"]),
     (protocol, "run_length", lambda token_ids, _: len(token_ids), ["corrects-wrong-drafts"]),
     (VerifierSession, "commit", commit_another_choice, ["corrects-wrong-drafts"]),

@@ -1,0 +1,45 @@
+"""Who may use an agent that has keys: every route but ``/health`` is closed to callers without one."""
+
+from __future__ import annotations
+
+from starlette.datastructures import Headers
+from starlette.requests import Request
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from device_agent.events import error_object
+from speculation.errors import AuthenticationError, status_of
+from speculation.tenants import AUTHORIZATION, NOBODY, Keyring, Tenant
+
+OPEN_PATHS = frozenset({"/health"})
+_TENANT = "tenant"
+
+
+class KeyDoor:
+    """Refuses with 401 whoever has no key, before a route is looked up or a byte of the body is read."""
+
+    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+        self._app = app
+        self._keyring = keyring
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
+            given = Headers(scope=scope).get(AUTHORIZATION)
+            tenant = self._keyring.tenant_of(given)
+            if tenant is None:
+                await _refusal(given)(scope, receive, send)
+                return
+            scope.setdefault("state", {})[_TENANT] = tenant
+        await self._app(scope, receive, send)
+
+
+def tenant_of(request: Request) -> Tenant:
+    """Who sent a request; ``NOBODY`` where there are no keys."""
+    tenant: Tenant = request.scope.get("state", {}).get(_TENANT, NOBODY)
+    return tenant
+
+
+def _refusal(given: str | None) -> JSONResponse:
+    fault = "this agent wants a key" if given is None else "this agent does not know the key that was sent"
+    error = AuthenticationError(f"{fault}: send the header Authorization: Bearer KEY")
+    return JSONResponse({"error": error_object(error)}, status_of(error).http, {"www-authenticate": "Bearer"})
