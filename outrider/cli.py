@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,6 +18,7 @@ from outrider.config import caller_key, caller_tls
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
+from speculation.shaping import exact_time
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
@@ -293,6 +293,6 @@ def _say(text: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, int | None]) -> None:
-    code = asyncio.run(work)
+    code = exact_time.run(work)
     if code:
         raise typer.Exit(code)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import json as to_json
 import sys
@@ -13,6 +12,7 @@ import typer
 
 from outrider import options
 from speculation.errors import ConfigurationError, InvalidRequestError
+from speculation.shaping import exact_time
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.netem import tc_lines
 from speculation.shaping.network import NetworkProfile
@@ -63,8 +63,7 @@ def proxy(
         allowed_hosts=tuple(allowed_host or ()),
         catalogue=catalogue,
     )
-    with asyncio.Runner(loop_factory=serving.exact_loop) as runner:
-        runner.run(serving.run(settings, _tell_json if json else _tell))
+    exact_time.run(serving.run(settings, _tell_json if json else _tell))
 
 
 def chosen_network(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import select
-import selectors
 import signal
-import sys
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -124,20 +121,3 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def exact_loop() -> asyncio.AbstractEventLoop:
-    """An event loop whose timers are exact to some microseconds, where the system allows; elsewhere the usual one."""
-    return asyncio.SelectorEventLoop(_ExactSelector()) if sys.platform == "linux" else asyncio.new_event_loop()
-
-
-if sys.platform == "linux":
-
-    class _ExactSelector(selectors.EpollSelector):
-        """epoll waits in whole milliseconds, rounded up; ``select`` on epoll's own descriptor waits in microseconds."""
-
-        def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-            if timeout is not None and timeout > 0:
-                select.select([self.fileno()], [], [], timeout)
-                timeout = 0
-            return super().select(timeout)

@@ -12,8 +12,9 @@ import pytest
 from outrider.proxy import service
 from outrider.proxy.connection import WRITE_BUFFER_BYTES
 from outrider.proxy.service import Address, parse_address
-from outrider.proxy.serving import ProxySettings, exact_loop, serve
+from outrider.proxy.serving import ProxySettings, serve
 from speculation.errors import ConfigurationError
+from speculation.shaping import exact_time
 from speculation.shaping.lane import MAX_UNDER_WAY_BYTES
 from speculation.shaping.toxics import toxic_from
 from tests.outrider.proxy.ends import LOOPBACK, NONE, connected, echo, listening, proxied
@@ -265,7 +266,7 @@ def test_the_loop_of_the_command_is_an_event_loop_like_any():
         await asyncio.sleep(0.001)
         return await asyncio.to_thread(lambda: "done")
 
-    with asyncio.Runner(loop_factory=exact_loop) as runner:
+    with asyncio.Runner(loop_factory=exact_time.loop) as runner:
         assert runner.run(nap()) == "done"
 
 
