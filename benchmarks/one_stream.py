@@ -25,7 +25,6 @@ from rich.progress import track
 import cloud_verifier.server
 import device_agent.server
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.virtual import last_of
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from device_agent.agent import DeviceAgent
@@ -34,6 +33,7 @@ from device_agent.config import AgentConfig
 from device_agent.events import Event
 from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Options
+from outrider.planning.scene import last_event as last_of
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
 from speculation.engines.runner import EngineRunner, JobThread

@@ -17,8 +17,9 @@ from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
 from device_agent.build import draft_engine, facts_of
 from device_agent.config import AgentConfig
-from device_agent.events import DoneEvent, ErrorEvent, Event
+from device_agent.events import DoneEvent
 from device_agent.request import StreamRequest
+from outrider.planning.scene import last_event as last_of
 from speculation.engines.package import Pair, load_pair
 from speculation.engines.runner import EngineRunner
 from speculation.links.base import Connector
@@ -80,17 +81,5 @@ class Bench:
 
 
 async def last_event(agent: DeviceAgent, request: StreamRequest) -> DoneEvent:
-    """The last event of an answer. Raises ``RuntimeError`` where it ends with an error."""
+    """The last event of an answer. Raises ``SimulationError`` where it ends with an error."""
     return await last_of(agent.stream(request))
-
-
-async def last_of(events: AsyncIterator[Event]) -> DoneEvent:
-    """Read a stream to its end. Raises ``RuntimeError`` where it ends with an error."""
-    event: Event | None = None
-    async for newest in events:
-        event = newest
-    if isinstance(event, ErrorEvent):
-        raise RuntimeError(f"the stream ended with an error: {event.error}")
-    if not isinstance(event, DoneEvent):
-        raise RuntimeError("the stream ended without a last event")
-    return event

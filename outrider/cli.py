@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import sys
 from collections.abc import Callable, Coroutine, Sequence
@@ -19,7 +20,7 @@ from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping import exact_time
-from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
+from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE, UNSHAPED
 
 LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
 TOLD = ("speculation.engines.exports", "speculation.engines.remote")
@@ -79,7 +80,7 @@ def demo(
         return
     text = front.choose_prompt(prompt, is_quiet=json)
     request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
-    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)))
+    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation))
 
 
 @app.command()
@@ -123,7 +124,7 @@ def generate(
     played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(agent, played, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
-    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)))
+    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation))
 
 
 @app.command()
@@ -176,7 +177,7 @@ def verifier(
     }
     settings = cloud_verifier.config.load_config(config, flags)
     _start_log()
-    _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")))
+    _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")), settings.cloud != UNSHAPED)
 
 
 @app.command()
@@ -228,7 +229,7 @@ def agent(
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     settings = device_agent.config.load_config(config, flags)
     _start_log()
-    _run(server.run(settings, lambda running: _say(f"agent on {running.url}")))
+    _run(server.run(settings, lambda running: _say(f"agent on {running.url}")), settings.is_emulated)
 
 
 @app.command()
@@ -292,7 +293,7 @@ def _say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def _run(work: Coroutine[Any, Any, int | None]) -> None:
-    code = exact_time.run(work)
+def _run(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:
+    code = exact_time.run(work) if is_emulated else asyncio.run(work)
     if code:
         raise typer.Exit(code)

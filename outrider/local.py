@@ -62,6 +62,10 @@ class Emulation:
         """Where the names are looked up."""
         return Catalogue(self.profiles)
 
+    def __bool__(self) -> bool:
+        """Whether any machine is played."""
+        return (self.phone, self.network, self.cloud) != (UNSHAPED, UNSHAPED, UNSHAPED)
+
     @property
     def lines(self) -> list[str]:
         """Whose time the figures show, a line for each machine that is played."""
