@@ -56,7 +56,6 @@ class Pair:
     prompt: int
     planned: Written
     real: Written
-    is_same_text_length: bool
 
     def error(self, figure: str) -> float | None:
         """The prediction over the real figure, less one."""
@@ -108,8 +107,7 @@ def measured(cells: Sequence[Emulation], prompts: int, num_tokens: int, progress
         for mode in MODES:
             for number in range(prompts):
                 planned = run(place_of(cell), source, Setup.of(mode), [number], num_tokens)[0]
-                other = next(real)
-                found.append(Pair(cell, mode, number, planned, other, planned.num_tokens == other.num_tokens))
+                found.append(Pair(cell, mode, number, planned, next(real)))
     return found
 
 

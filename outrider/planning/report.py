@@ -23,7 +23,7 @@ BOUNDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
+class Figure:
     """A row of the table of modes: its name, the attribute, what it is multiplied by, and its decimals."""
 
     title: str
@@ -33,17 +33,17 @@ class Column:
 
 
 ROWS = (
-    Column("tokens a second", "tokens_per_s", decimals=1),
-    Column("first visible token, ms", "first_visible_ms", decimals=0),
-    Column("first final token, ms", "first_final_ms", decimals=0),
-    Column("full-model passes a token", "passes_per_token"),
-    Column("drafts that agreed", "acceptance"),
-    Column("shown tokens that were revoked", "revoked_share"),
-    Column("draft steps a token", "draft_steps_per_token"),
-    Column("bytes up a token", "bytes_up_per_token", decimals=1),
-    Column("bytes down a token", "bytes_down_per_token", decimals=1),
-    Column("phone's work, mJ a token", "work_j_per_token", 1000, 0),
-    Column("phone's radio, mJ a token", "radio_j_per_token", 1000, 0),
+    Figure("tokens a second", "tokens_per_s", decimals=1),
+    Figure("first visible token, ms", "first_visible_ms", decimals=0),
+    Figure("first final token, ms", "first_final_ms", decimals=0),
+    Figure("full-model passes a token", "passes_per_token"),
+    Figure("drafts that agreed", "acceptance"),
+    Figure("shown tokens that were revoked", "revoked_share"),
+    Figure("draft steps a token", "draft_steps_per_token"),
+    Figure("bytes up a token", "bytes_up_per_token", decimals=1),
+    Figure("bytes down a token", "bytes_down_per_token", decimals=1),
+    Figure("phone's work, mJ a token", "work_j_per_token", 1000, 0),
+    Figure("phone's radio, mJ a token", "radio_j_per_token", 1000, 0),
 )
 
 
@@ -141,7 +141,7 @@ def _modes(found: Plan) -> Table:
     return table
 
 
-def _number(mean: Mean, row: Column) -> str:
+def _number(mean: Mean, row: Figure) -> str:
     value = getattr(mean, row.attribute)
     return NOTHING if value is None else f"{value * row.scale:.{row.decimals}f}"
 

@@ -13,7 +13,7 @@ REAL = Written(96, 0.0, 4.0, 0.010, 0.100, 25.0, 0.5, 0.8, 0.3, 10.0, 5.0, 1.2, 
 
 
 def pair(mode=Mode.COLLABORATE, prompt=0, **planned):
-    return Pair(CELLS[0], mode, prompt, dataclasses.replace(REAL, **planned), REAL, is_same_text_length=True)
+    return Pair(CELLS[0], mode, prompt, dataclasses.replace(REAL, **planned), REAL)
 
 
 def test_an_error_is_the_prediction_over_the_real_figure_less_one():
