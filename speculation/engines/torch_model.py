@@ -6,6 +6,7 @@ Code that a checkpoint brings along is never run.
 
 from __future__ import annotations
 
+import copy
 import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -36,7 +37,7 @@ class TorchModel:
     def __init__(self, checkpoint: Checkpoint, provider: Provider, threads: int) -> None:
         self._torch, self._transformers = _libraries(checkpoint)
         self._device, self._threads = _device(self._torch, provider), threads
-        self._path = checkpoint.path
+        self._path, self._config = checkpoint.path, checkpoint.config
         self._model = self._loaded(checkpoint, _dtype(self._torch, checkpoint, provider))
         parameters = inspect.signature(self._model.forward).parameters
         # The newer name of the argument; the older one is still taken, with a warning.
@@ -52,6 +53,11 @@ class TorchModel:
     def weight_bytes(self) -> int:
         """Bytes of all weights, as they are on the device."""
         return sum(weight.numel() * weight.element_size() for weight in self._model.parameters())
+
+    @property
+    def turning_length(self) -> int:
+        """The longest text whose positions are turned as those of a short one, where longer ones are not; else 0."""
+        return _turning_length(self._config)
 
     def run(self, past: Past, length: int, token_ids: Sequence[int], num_wanted: int) -> tuple[NDArray[np.float32], Past]:
         """One forward behind the first ``length`` tokens of a past: the last ``num_wanted`` rows of logits in float32, and the
@@ -164,5 +170,13 @@ def _dtype(torch: Any, checkpoint: Checkpoint, provider: Provider) -> Any:
     return torch.float32 if provider is Provider.CPU else getattr(torch, DTYPES[checkpoint.tensor(largest).dtype])
 
 
+def _turning_length(config: Mapping[str, Any]) -> int:
+    rope = config.get("rope_parameters") or config.get("rope_scaling") or {}
+    if rope.get("rope_type", rope.get("type")) != "longrope":
+        return 0
+    return int(config.get("original_max_position_embeddings") or rope.get("original_max_position_embeddings") or 0)
+
+
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in config.items() if not key.startswith("_") and key not in OF_THE_SOFTWARE}
+    """A copy, for the library writes into what it is given."""
+    return {key: copy.deepcopy(value) for key, value in config.items() if not key.startswith("_") and key not in OF_THE_SOFTWARE}

@@ -8,6 +8,7 @@ row, and the next run cuts them off. All runs that give a position's logits have
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 
@@ -62,7 +63,8 @@ class TransformersEngine:
         if num_slots < 1 or threads < 1:
             raise ConfigurationError(f"an engine needs at least 1 slot and 1 thread, not {num_slots} and {threads}")
         self._model = TorchModel(checkpoint, provider, threads)
-        self._rows = ROWS[provider]
+        # A block that reached behind this length with its repeated rows would turn all of its rows as those of a longer text.
+        self._rows = math.gcd(ROWS[provider], self._model.turning_length)
         self.head_size, kv_bytes_per_token = self._probed(checkpoint, facts)
         self._description = EngineDescription(
             name=facts.name,

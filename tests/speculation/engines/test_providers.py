@@ -85,7 +85,7 @@ def test_the_setting_reaches_the_engine(tmp_path):
 @pytest.mark.parametrize("attention", ["plain", "gqa"])
 def test_an_export_on_cuda_is_the_model_that_it_is_on_the_cpu(tmp_path, attention, record_property):
     model = ExportFolder(export_folder(tmp_path, graphs={"model.onnx": {"attention": attention}}))
-    engines = [model.engine("fp32", 4, 1, provider) for provider in Provider]
+    engines = [model.engine("fp32", 6, 1, provider) for provider in Provider]
     logits = [engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))]) for engine in engines]
     assert isinstance(engines[1], StockEngine)
     assert np.abs(logits[0] - logits[1]).max() < 0.05

@@ -104,6 +104,15 @@ def test_every_family_is_the_model_that_it_is_and_exact(tmp_path, provider, fami
     assert found.is_exact, found.details
 
 
+@pytest.mark.parametrize("provider", ON)
+def test_no_block_reaches_behind_the_length_from_which_longrope_turns_all_positions_in_another_way(tmp_path, provider):
+    config = config_of("llama-longrope", original_max_position_embeddings=36)
+    weights, tokens = weights_of(config), TOKENS[:35]
+    engine = engine_of(write_checkpoint(tmp_path, config, weights), provider)
+    wanted = family_logits(config, weights, tokens)
+    assert np.abs(logits_of(engine, tokens) - wanted).max() / np.abs(wanted).max() < TOLERANCE[provider]
+
+
 def saved(path, kind, **entries):
     """A checkpoint that the library makes up and writes: a class of it, and entries of its configuration."""
     sizes = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": VOCABULARY}
