@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 
 from cloud_verifier.companion import Wish
 from cloud_verifier.outbox import Outbox
 from cloud_verifier.passes import Entry
 from cloud_verifier.patience import Waiting
+from cloud_verifier.scheduling import Claim, Survival
 from speculation.engines.base import CacheId
 from speculation.errors import DeadlineError, LinkError, MalformedMessageError, OutriderError
 from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Finished, FinishReason, Open, Verdict
@@ -42,6 +44,7 @@ class LiveSession:
         self.cache: CacheId | None = None
         self.cached = 0
         self.served = 0
+        self.survival = Survival()
         self._own_drafts: tuple[int, ...] = ()
         self._end_token_ids = frozenset(message.end_token_ids)
         self._credit = credit
@@ -51,6 +54,7 @@ class LiveSession:
         self._vocabulary_size = vocabulary_size
         self._on_end = on_end
         self._on_change = on_change
+        self._priority = message.priority
         self._deadline = self._start_deadline(message.deadline_ms)
 
     # For the stream.
@@ -110,6 +114,20 @@ class LiveSession:
         if plan.token_ids or not self._own_drafts:
             return plan
         return Plan((), self._own_drafts, plan.start)
+
+    def claim(self, plan: Plan) -> Claim:
+        """What the next pass is asked for, while ``plan`` is the longest that can be run now."""
+        return Claim(
+            num_uncached=self.num_uncached,
+            num_drafts=len(plan.token_ids),
+            num_cached=self.cached,
+            chance=self.survival.chance,
+            tenant=self.account,
+            served=self.served,
+            tenant_served=self.account.served,
+            deadline_s=math.inf if self._deadline is None else self._deadline.when(),
+            priority=self._priority,
+        )
 
     def waiting(self, plan: Plan, max_rows: int) -> Waiting:
         """What there is to wait for, while ``plan`` is the longest that can be run now."""

@@ -16,8 +16,10 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.costs import PassCosts
 from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.profiling import costs_of
 from cloud_verifier.servicer import VerificationServicer
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import Engine
@@ -66,9 +68,17 @@ async def serve(
         if full_model.draft is not None and config.draft_length:
             draft_runner = _own_thread(full_model.draft, "draft-model", stack)
             companion = Companion(draft_runner, config.draft_length, config.max_rows)
-        verifier = Verifier(runner, full_model.identity, full_model.self_test, config, companion)
+        costs = await _costs(full_model.engine, config)
+        verifier = Verifier(runner, full_model.identity, full_model.self_test, config, companion, costs)
         async with _passes(verifier), _listen(verifier, config) as running:
             yield running
+
+
+async def _costs(engine: Engine, config: VerifierConfig) -> PassCosts | None:
+    """What passes cost, before the engine has a thread of its own; None where every draft is to be run."""
+    if config.run_drafts == "all" or config.full_url is not None:
+        return None
+    return await asyncio.to_thread(costs_of, engine, config.max_rows)
 
 
 def _own_thread(engine: Engine, name: str, stack: ExitStack) -> EngineRunner[Engine]:

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from cloud_verifier.admission import check_handshake, check_request
-from cloud_verifier.batching import allot_among
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.costs import PassCosts
 from cloud_verifier.live import LiveSession
 from cloud_verifier.passes import Entry, Pass
 from cloud_verifier.patience import Policy, ready_s
+from cloud_verifier.scheduling import Overhead, share_rows
 from speculation.engines.base import CacheId, Engine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest
@@ -39,18 +41,20 @@ class VerifierStatistics:
 
 @dataclass(frozen=True, slots=True)
 class _Share:
-    """A session, its entry in a pass, and the plan behind the entry."""
+    """A session, its entry in a pass, the plan behind the entry, and all drafts that were there."""
 
     live: LiveSession
     entry: Entry
     plan: Plan
+    offered: Sequence[int]
 
 
 class Verifier:
     """Decodes every session that is ready in every pass, with whatever drafts have arrived. ``run`` must be running for that.
 
     With patience 0 every session is ready. The engine is touched by passes alone; sessions, plans and verdicts by the event
-    loop alone. So neither needs a lock. ``companion`` drafts for sessions without drafts.
+    loop alone. So neither needs a lock. ``companion`` drafts for sessions without drafts. With ``costs`` only drafts that pay
+    are run (``scheduling.py``), else all.
     """
 
     def __init__(
@@ -60,6 +64,7 @@ class Verifier:
         self_test: SelfTest,
         config: VerifierConfig,
         companion: Companion | None = None,
+        costs: PassCosts | None = None,
     ) -> None:
         self.statistics = VerifierStatistics()
         self.identity = identity
@@ -68,6 +73,7 @@ class Verifier:
         self._self_test = self_test
         self._config = config
         self._companion = companion
+        self._costs, self._overhead = costs, Overhead()
         self._capacity = min(config.max_sessions, self.description.num_slots)
         self._policy = Policy(config.patience, config.gather, self._capacity, config.retry_after_s)
         self._sessions: dict[str, LiveSession] = {}
@@ -159,8 +165,10 @@ class Verifier:
         if ready:
             self.statistics.passes += 1
         shares = self._share_out(ready)
+        self._overhead.begins(loop.time())
         await self._runner.run(Pass(closing, [share.entry for share in shares]).run)
         now_s = loop.time()
+        self._overhead.ended(now_s)
         if shares:
             self._policy.passed(now_s - began_s)
         for share in shares:
@@ -200,6 +208,7 @@ class Verifier:
 
     async def _sleep(self, until_s: float) -> None:
         """Until something changes, and no longer than ``until_s``."""
+        self._overhead.rests()
         self._work.clear()
         alarm = asyncio.get_running_loop().call_at(until_s, self._work.set) if until_s < math.inf else None
         try:
@@ -218,15 +227,13 @@ class Verifier:
                 live.take_drafts(token_ids)
 
     def _share_out(self, ready: list[tuple[LiveSession, Plan]]) -> list[_Share]:
-        wanted = [live.num_uncached + len(plan.token_ids) for live, plan in ready]
-        accounts = [live.account for live, _ in ready]
-        served_tenants = [account.served for account in accounts]
-        served = [live.served for live, _ in ready]
-        allotted = allot_among(accounts, served_tenants, wanted, served, self._config.max_rows)
+        claims = [live.claim(plan) for live, plan in ready]
         shares = []
-        for (live, plan), rows in zip(ready, allotted, strict=True):
+        for (live, plan), rows in zip(
+            ready, share_rows(claims, self._costs, self._overhead.mean_s, self._config.max_rows), strict=True
+        ):
             if rows:
-                shares.append(_Share(live, *live.enter(plan, rows)))
+                shares.append(_Share(live, *live.enter(plan, rows), plan.token_ids))
                 live.served = live.account.served = self.statistics.passes
                 self.statistics.rows += rows
         return shares
@@ -243,6 +250,7 @@ class Verifier:
             if not share.plan.nodes:
                 self.statistics.own_proposed += len(share.plan.token_ids)
                 self.statistics.own_accepted += entry.num_agreed
+            live.survival.learn(share.offered, entry.choices)
             live.settle(entry, share.plan, now_s)
 
     def _new_session(self, message: Open, account: Account) -> LiveSession:

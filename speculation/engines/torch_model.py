@@ -179,4 +179,6 @@ def _turning_length(config: Mapping[str, Any]) -> int:
 
 def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
     """A copy, for the library writes into what it is given."""
-    return {key: copy.deepcopy(value) for key, value in config.items() if not key.startswith("_") and key not in OF_THE_SOFTWARE}
+    return {
+        key: copy.deepcopy(value) for key, value in config.items() if not key.startswith("_") and key not in OF_THE_SOFTWARE
+    }

@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
+from cloud_verifier.costs import LinearCosts
 from cloud_verifier.verification import Verifier
 from speculation.engines.runner import EngineRunner
 from speculation.errors import (
@@ -55,11 +56,11 @@ from tests.cloud_verifier.sessions import (
 
 
 @asynccontextmanager
-async def running(engine=None, **changes):
+async def running(engine=None, costs=None, **changes):
     """A verifier whose passes run on their own thread, an engine to look at, and a connector."""
     engine = engine or doubles.WatchedEngine()
     runner = EngineRunner.on_own_thread(engine, "test")
-    verifier = Verifier(runner, IDENTITY, SELF_TEST, settings(**changes))
+    verifier = Verifier(runner, IDENTITY, SELF_TEST, settings(**changes), costs=costs)
     try:
         async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
             group.create_task(verifier.run())
@@ -71,6 +72,27 @@ async def running(engine=None, **changes):
                 verifier.stop()
     finally:
         runner.shutdown()
+
+
+FREE, DEAR = LinearCosts(pass_s=1.0), LinearCosts(pass_s=1e-9, row_s=1e3)
+
+
+@pytest.mark.parametrize(("costs", "num_rows"), [(None, 5), (FREE, 5), (DEAR, 1)])
+async def test_a_pass_runs_the_drafts_that_pay_by_what_it_costs(costs, num_rows):
+    async with running(costs=costs) as (engine, _, connector):
+        link = await held(engine, connector)
+        first = truth_of((1, 2, 3), SamplingParameters(), 1)[-1]
+        await link.send(Draft((Node(1, 0, first, 3), *(Node(n, n - 1, 1, 3) for n in range(2, 6))), 3))
+        engine.gate.set()
+        await collect(link)
+        # The prompt, then the pass that found the drafts.
+        assert engine.passes[1] == (num_rows,)
+
+
+@pytest.mark.parametrize("costs", [FREE, DEAR])
+async def test_what_passes_cost_changes_no_text(costs):
+    async with running(costs=costs) as (_, _, connector):
+        await check_texts(connector, 0.5, longest=36)
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 1.0])

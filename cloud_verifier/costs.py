@@ -1,0 +1,108 @@
+"""What a pass costs, by what is in it. Pure; times in seconds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from speculation.shaping.costs import Machine, Work, step_time_s
+from speculation.shaping.models import ModelDescription
+
+
+@dataclass(frozen=True, slots=True)
+class PassShape:
+    """What the time of a pass follows from.
+
+    ``num_evened`` are the rows of the attention node, where each session's are filled up to an even number;
+    ``num_attended`` sums, over all rows, the cached tokens that each attends to.
+    """
+
+    num_sessions: int = 0
+    num_rows: int = 0
+    num_evened: int = 0
+    num_cached: int = 0
+    num_attended: int = 0
+
+    def with_session(self, num_rows: int, num_cached: int) -> PassShape:
+        """One session more, with rows of its own behind what it has cached."""
+        return PassShape(
+            self.num_sessions + 1,
+            self.num_rows + num_rows,
+            self.num_evened + evened(num_rows),
+            self.num_cached + num_cached,
+            self.num_attended + num_rows * num_cached,
+        )
+
+    def with_row(self, num_before: int, num_cached: int) -> PassShape:
+        """One row more of a session that has ``num_before``."""
+        return PassShape(
+            self.num_sessions,
+            self.num_rows + 1,
+            self.num_evened + evened(num_before + 1) - evened(num_before),
+            self.num_cached,
+            self.num_attended + num_cached,
+        )
+
+
+class PassCosts(Protocol):
+    """The price of a pass before it is run."""
+
+    def seconds(self, shape: PassShape) -> float:
+        """Seconds of a pass of this shape; over 0 where there are rows."""
+
+
+@dataclass(frozen=True, slots=True)
+class LinearCosts:
+    """So long for a pass, for each of its sessions, rows and evened rows, and for each cached token that a row attends to."""
+
+    pass_s: float
+    session_s: float = 0.0
+    row_s: float = 0.0
+    evened_s: float = 0.0
+    attended_s: float = 0.0
+
+    def seconds(self, shape: PassShape) -> float:
+        by_size = self.session_s * shape.num_sessions + self.row_s * shape.num_rows + self.evened_s * shape.num_evened
+        return self.pass_s + by_size + self.attended_s * shape.num_attended
+
+
+@dataclass(frozen=True, slots=True)
+class RooflineCosts:
+    """An emulated machine, whose time follows from sums alone (``speculation/shaping/costs.py``)."""
+
+    machine: Machine
+    model: ModelDescription
+
+    def seconds(self, shape: PassShape) -> float:
+        return step_time_s(self.machine, self.model, (Work(shape.num_cached, shape.num_rows),))
+
+
+def evened(num_rows: int) -> int:
+    """The next even number, where it is none."""
+    return num_rows + num_rows % 2
+
+
+def fitted(measured: Sequence[tuple[PassShape, float]]) -> LinearCosts:
+    """The costs that come closest to measured passes, by the squares of what each is off by, relative to what it took.
+
+    No price is below 0: where the closest would have one, that price is left out, the lowest first, and the rest fitted anew
+    (backward elimination). The attended tokens must have been measured at two lengths at least to have a price of their own.
+    """
+    columns = np.array([_quantities(shape) for shape, _ in measured], np.float64)
+    seconds = np.array([taken_s for _, taken_s in measured])
+    kept = list(range(columns.shape[1]))
+    prices = np.zeros(columns.shape[1])
+    while kept:
+        solved, *_ = np.linalg.lstsq(columns[:, kept] / seconds[:, None], np.ones(len(seconds)), rcond=None)
+        if (solved >= 0).all():
+            prices[kept] = solved
+            break
+        del kept[int(np.argmin(solved * columns[:, kept].mean(axis=0)))]
+    return LinearCosts(*prices.tolist())
+
+
+def _quantities(shape: PassShape) -> tuple[int, ...]:
+    return 1, shape.num_sessions, shape.num_rows, shape.num_evened, shape.num_attended

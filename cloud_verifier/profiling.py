@@ -1,0 +1,115 @@
+"""Measures what passes cost on this machine, once, before anybody is served: by sessions, rows of each, and context."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cloud_verifier.costs import LinearCosts, PassCosts, PassShape, RooflineCosts, fitted
+from cloud_verifier.passes import Entry, Pass
+from speculation.engines.base import CacheId, Engine, Forkable
+from speculation.parameters import SamplingParameters
+from speculation.shaping.engine import ShapedEngine
+
+ROWS = (1, 2, 4, 8)
+"""Rows of each session that are measured."""
+
+STEP = 4
+"""Each number of sessions that is measured is so many times the one before."""
+
+REPEATS = 3
+"""The fastest of so many runs counts, after one that warms up: what disturbs a run only ever makes it longer."""
+
+CONTEXTS = (32, 256)
+"""Tokens in the caches behind which passes are measured, as far as they fit."""
+
+BUDGET_S = 2.0
+"""Measuring goes on no longer than this, but for the run that is under way; one row of each session is always measured."""
+
+
+def costs_of(engine: Engine, max_rows: int) -> PassCosts:
+    """Of an emulated machine by its figures, else measured. Raises what the engine raises."""
+    if isinstance(engine, ShapedEngine):
+        return RooflineCosts(engine.cost.machine, engine.cost.model)
+    return measure(engine, max_rows)
+
+
+def measure(engine: Engine, max_rows: int) -> LinearCosts:
+    """Run passes of many shapes; all caches of the engine have to be free, and are free again afterwards."""
+    end_s = time.perf_counter() + BUDGET_S
+    near, far = (min(context, engine.description.context_length // 2 - ROWS[-1]) for context in CONTEXTS)
+    sessions = [count for count in _multiplying(engine.description.num_slots) if count <= max_rows]
+    measured = []
+    if far > near > 0:
+        with _caches(engine, 1, far) as caches:
+            measured += [_measured(engine, caches, far, rows) for rows in (ROWS[0], ROWS[-1])]
+    with _caches(engine, sessions[-1], max(0, near)) as caches:
+        for rows in ROWS:
+            for count in sessions:
+                if rows == 1 or (count * rows <= max_rows and time.perf_counter() < end_s):
+                    measured.append(_measured(engine, caches[:count], max(0, near), rows))
+    return fitted(measured)
+
+
+def _measured(engine: Engine, caches: list[CacheId], context: int, rows: int) -> tuple[PassShape, float]:
+    shape = PassShape()
+    for _ in caches:
+        shape = shape.with_session(rows, context)
+    return shape, _fastest_s(engine, caches, context, rows)
+
+
+def _fastest_s(engine: Engine, caches: list[CacheId], context: int, rows: int) -> float:
+    """Behind ``context`` tokens in each cache, of ``REPEATS`` passes with their choices."""
+    taken_s = []
+    for _ in range(1 + REPEATS):
+        began_s = time.perf_counter()
+        _run(engine, [_entry(cache, context, rows, rows) for cache in caches])
+        taken_s.append(time.perf_counter() - began_s)
+    return min(taken_s[1:])
+
+
+def _run(engine: Engine, entries: list[Entry]) -> None:
+    Pass((), entries).run(engine)
+    for entry in entries:
+        if entry.error is not None:
+            raise entry.error
+
+
+def _entry(cache: CacheId, context: int, rows: int, num_logits: int) -> Entry:
+    return Entry(cache, context, (0,) * rows, num_logits, context, (0,) * max(0, num_logits - 1), SamplingParameters())
+
+
+@contextmanager
+def _caches(engine: Engine, count: int, context: int) -> Iterator[list[CacheId]]:
+    """Caches that hold so many tokens each."""
+    caches = [engine.open()]
+    try:
+        if context:
+            _run(engine, [_entry(caches[0], 0, context, 0)])
+        while len(caches) < count:
+            caches.append(_like(engine, caches[0], context))
+        # The first pass over all of them pays for memory that was never touched.
+        _run(engine, [_entry(cache, context, 1, 0) for cache in caches])
+        yield caches
+    finally:
+        for cache in caches:
+            engine.close(cache)
+
+
+def _like(engine: Engine, cache: CacheId, context: int) -> CacheId:
+    if isinstance(engine, Forkable):
+        return engine.fork(cache)
+    other = engine.open()
+    if context:
+        _run(engine, [_entry(other, 0, context, 0)])
+    return other
+
+
+def _multiplying(most: int) -> Iterator[int]:
+    """1, ``STEP``, its square and so on below ``most``, then ``most`` itself."""
+    count = 1
+    while count < most:
+        yield count
+        count *= STEP
+    yield most

@@ -1,0 +1,173 @@
+"""Which rows of the next pass pay, and who gets them. Pure.
+
+A pass gives each session a token of its own and, with the chance that a draft and all before it agree, one more for each draft.
+So a pass over N sessions with drafts of survival chances p gives N + sum(p) tokens, and takes what its rows cost. The drafts
+are taken likeliest first, and just so many of them that tokens a second are the most: where rows are free (a pass bound by
+reading the weights) all of them, where each row is computed for its own price only those that are likely enough, or none.
+
+Rows of prompts give no token: they fill up what is left, and stretch a pass that others wait for no further than
+``PREFILL_STRETCH`` times. What remains is shared by ``batching.py``: fairly among tenants, then among sessions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass
+
+from cloud_verifier.batching import allot_among
+from cloud_verifier.costs import PassCosts, PassShape
+from speculation.protocol.verifier import run_length
+
+PREFILL_STRETCH = 4.0
+DECODING_ROWS = 8
+"""A session with more uncached tokens than this is reading a prompt, not decoding."""
+
+PRIOR_CHANCE, PRIOR_WEIGHT = 0.7, 4.0
+"""What is believed of a session's drafts before any was compared, and for how many comparisons that counts."""
+
+OVERHEAD_WEIGHT = 1 / 16
+"""Weight of the newest gap in the mean of what lies between two passes."""
+
+MEMORY = 0.97
+"""What each comparison leaves of the weight of those before it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What a session could use of the next pass.
+
+    ``num_uncached`` final tokens have to be fed, 1 or more, then up to ``num_drafts``, each of which agrees with ``chance``
+    where all before it did. ``served`` and ``tenant_served`` are the numbers of the passes that ran the session, and its
+    tenant, last. Of drafts equally likely those with the nearer ``deadline_s``, then with the higher ``priority`` come first.
+    """
+
+    num_uncached: int
+    num_drafts: int
+    num_cached: int
+    chance: float
+    tenant: Hashable
+    served: int
+    tenant_served: int
+    deadline_s: float
+    priority: int
+
+    @property
+    def is_decoding(self) -> bool:
+        return self.num_uncached <= DECODING_ROWS
+
+
+class Survival:
+    """How likely a session's next draft agrees, by those that were compared lately."""
+
+    def __init__(self) -> None:
+        self._agreed, self._compared = PRIOR_CHANCE * PRIOR_WEIGHT, PRIOR_WEIGHT
+
+    @property
+    def chance(self) -> float:
+        return self._agreed / self._compared
+
+    def learn(self, drafted: Sequence[int], choices: Sequence[int]) -> None:
+        """Compare drafts, whether they were run or not, with the choices that were made."""
+        compared = drafted[: len(choices)]
+        num_agreed = run_length(compared, choices)
+        for _ in range(num_agreed):
+            self._add(1.0)
+        if num_agreed < len(compared):
+            self._add(0.0)
+
+    def _add(self, agreed: float) -> None:
+        self._agreed = MEMORY * self._agreed + agreed
+        self._compared = MEMORY * self._compared + 1
+
+
+class Overhead:
+    """What lies between two passes that follow each other at once: verdicts told, drafts read, the next pass planned."""
+
+    def __init__(self) -> None:
+        self.mean_s = 0.0
+        self._ended_s: float | None = None
+
+    def begins(self, now_s: float) -> None:
+        """A pass begins."""
+        if self._ended_s is not None:
+            self.mean_s += OVERHEAD_WEIGHT * (now_s - self._ended_s - self.mean_s)
+
+    def ended(self, now_s: float) -> None:
+        """A pass ended."""
+        self._ended_s = now_s
+
+    def rests(self) -> None:
+        """There is nothing to run: what passes until the next pass is not what it costs."""
+        self._ended_s = None
+
+
+def share_rows(claims: Sequence[Claim], costs: PassCosts | None, overhead_s: float, max_rows: int) -> list[int]:
+    """Rows of each session in the next pass, ``max_rows`` in all at most; 0 for one that has to wait.
+
+    ``overhead_s`` is what a pass takes beside its cost. Without ``costs`` every draft is run.
+    """
+    drafts = [claim.num_drafts for claim in claims]
+    if costs is not None:
+        drafts = paying_drafts(claims, costs, overhead_s)
+        max_rows = min(max_rows, _most_rows(claims, drafts, costs))
+    wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
+    tenants = [claim.tenant for claim in claims]
+    tenants_served = [claim.tenant_served for claim in claims]
+    return allot_among(tenants, tenants_served, wanted, [claim.served for claim in claims], max_rows)
+
+
+def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float) -> list[int]:
+    """How many of its drafts each session runs, for the most tokens a second."""
+    chosen = [0] * len(claims)
+    shape = _shape([claim for claim in claims if claim.is_decoding])
+    if not shape.num_sessions:
+        return chosen
+    tokens = float(shape.num_sessions)
+    best, num_best = tokens / (overhead_s + costs.seconds(shape)), 0
+    order = _likeliest_first(claims)
+    for number, (negative, _, _, index) in enumerate(order, 1):
+        claim = claims[index]
+        shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached)
+        chosen[index] += 1
+        tokens -= negative
+        if (rate := tokens / (overhead_s + costs.seconds(shape))) >= best:
+            best, num_best = rate, number
+    for *_, index in order[num_best:]:
+        chosen[index] -= 1
+    return chosen
+
+
+def _likeliest_first(claims: Sequence[Claim]) -> list[tuple[float, float, int, int]]:
+    """Every draft of those who decode, as (minus its survival chance, deadline, minus priority, index of its session)."""
+    drafts = []
+    for index, claim in enumerate(claims):
+        survival = 1.0
+        for _ in range(claim.num_drafts if claim.is_decoding else 0):
+            survival *= claim.chance
+            drafts.append((-survival, claim.deadline_s, -claim.priority, index))
+    drafts.sort()
+    return drafts
+
+
+def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> PassShape:
+    """What these sessions need, and the drafts that they run."""
+    shape = PassShape()
+    for claim, count in zip(claims, drafts or [0] * len(claims), strict=True):
+        shape = shape.with_session(claim.num_uncached + count, claim.num_cached)
+    return shape
+
+
+def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts) -> int:
+    """Rows up to which prompts may fill a pass: as many as they are where nobody decodes beside them."""
+    everything = _shape(claims, drafts)
+    pairs = [(claim, count) for claim, count in zip(claims, drafts, strict=True) if claim.is_decoding]
+    if len(pairs) in (0, len(claims)):
+        return everything.num_rows
+    decoding = _shape([claim for claim, _ in pairs], [count for _, count in pairs])
+    waited_s, whole_s = costs.seconds(decoding), costs.seconds(everything)
+    left_s = (PREFILL_STRETCH - 1) * waited_s
+    num_prompt_rows = everything.num_rows - decoding.num_rows
+    if whole_s - waited_s <= left_s:
+        return everything.num_rows
+    # What prompts cost by the row, all of them together; a row at least, so that they come to an end.
+    return decoding.num_rows + max(1, int(num_prompt_rows * left_s / (whole_s - waited_s)))

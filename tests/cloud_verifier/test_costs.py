@@ -1,0 +1,54 @@
+"""Costs of a pass: what is in it, what was measured of it, what an emulated machine takes for it."""
+
+import pytest
+
+from cloud_verifier.costs import LinearCosts, PassShape, RooflineCosts, fitted
+from speculation.shaping.catalogue import Catalogue
+from speculation.shaping.costs import Work, step_time_s
+from speculation.shaping.models import parse_model
+
+PRICES = LinearCosts(pass_s=1.5e-3, session_s=1e-4, row_s=1.6e-4, evened_s=3e-5, attended_s=5e-7)
+
+
+def shape_of(*sessions):
+    shape = PassShape()
+    for num_rows, num_cached in sessions:
+        shape = shape.with_session(num_rows, num_cached)
+    return shape
+
+
+def test_a_shape_sums_up_its_sessions():
+    assert shape_of((1, 10), (4, 20), (3, 0)) == PassShape(3, 8, 2 + 4 + 4, 30, 10 + 80)
+
+
+def test_a_row_more_is_the_session_with_a_row_more():
+    for num_rows in range(1, 6):
+        grown = shape_of((2, 7), (num_rows, 30)).with_row(num_rows, 30)
+        assert grown == shape_of((2, 7), (num_rows + 1, 30))
+
+
+def test_linear_costs_by_hand():
+    assert PRICES.seconds(shape_of((1, 100), (2, 200))) == pytest.approx(1.5e-3 + 2e-4 + 4.8e-4 + 1.2e-4 + 5e-7 * 500)
+
+
+def test_prices_are_found_again_from_passes_that_they_made():
+    shapes = [shape_of(*[(rows, cached)] * count) for rows in (1, 2, 4, 8) for count in (1, 4, 16) for cached in (32, 256)]
+    found = fitted([(shape, PRICES.seconds(shape)) for shape in shapes])
+    for shape in shapes:
+        assert found.seconds(shape) == pytest.approx(PRICES.seconds(shape), rel=1e-6)
+    assert found.row_s == pytest.approx(PRICES.row_s, rel=1e-3)
+
+
+def test_no_price_is_below_nothing_whatever_was_measured():
+    shapes = [shape_of(*[(rows, 32)] * count) for rows in (1, 2, 4, 8) for count in (1, 4, 16)]
+    # Passes that take less the more sessions they have, as a disturbed machine may tell.
+    found = fitted([(shape, 2e-3 + 1e-4 * shape.num_rows / shape.num_sessions) for shape in shapes])
+    assert min(found.pass_s, found.session_s, found.row_s, found.evened_s, found.attended_s) >= 0
+    assert found.seconds(shapes[0]) > 0
+
+
+def test_an_emulated_machine_is_asked_for_its_own_time():
+    cloud, model = Catalogue(None).cloud("mi300x"), parse_model("70B:fp16")
+    costs = RooflineCosts(cloud.machine, model)
+    works = [Work(100, 1), Work(300, 5)]
+    assert costs.seconds(shape_of((1, 100), (5, 300))) == pytest.approx(step_time_s(cloud.machine, model, works))

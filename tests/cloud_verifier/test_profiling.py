@@ -1,0 +1,77 @@
+"""What passes cost here is measured once, within a budget, and leaves the engine as it was."""
+
+import pytest
+
+from cloud_verifier import profiling
+from cloud_verifier.costs import LinearCosts, PassShape, RooflineCosts
+from speculation.engines.base import Chunk
+from speculation.engines.random import RandomEngine
+from speculation.errors import EngineError
+from speculation.shaping.catalogue import Catalogue
+from speculation.shaping.engine import CloudCost, ShapedEngine
+from speculation.shaping.models import parse_model
+
+PRICES = LinearCosts(pass_s=2e-3, session_s=1e-4, row_s=2e-4, attended_s=1e-6)
+
+
+class PricedEngine(RandomEngine):
+    """Every pass takes what ``PRICES`` say, by a clock of its own."""
+
+    def __init__(self, num_slots, context_length=1024):
+        super().__init__(64, context_length, 0, num_slots)
+        self.now_s = 0.0
+        self.num_passes = 0
+
+    def extend(self, chunks):
+        shape = PassShape()
+        for chunk in chunks:
+            shape = shape.with_session(len(chunk.token_ids), self.length(chunk.cache))
+        self.now_s += PRICES.seconds(shape)
+        self.num_passes += 1
+        return super().extend(chunks)
+
+
+def measured(monkeypatch, engine, max_rows=256):
+    monkeypatch.setattr("time.perf_counter", lambda: engine.now_s)
+    return profiling.measure(engine, max_rows)
+
+
+@pytest.mark.parametrize("num_slots", [1, 4, 16])
+def test_what_passes_cost_is_found(monkeypatch, num_slots):
+    found = measured(monkeypatch, PricedEngine(num_slots))
+    for rows in (1, 2, 3, 5, 8):
+        shape = PassShape()
+        for _ in range(num_slots):
+            shape = shape.with_session(rows, 100)
+        assert found.seconds(shape) == pytest.approx(PRICES.seconds(shape), rel=0.02)
+
+
+def test_measuring_ends_with_its_budget_however_slow_passes_are(monkeypatch):
+    engine = PricedEngine(16)
+    monkeypatch.setattr(profiling, "BUDGET_S", 0.0)
+    found = measured(monkeypatch, engine)
+    assert engine.num_passes < 40
+    assert found.seconds(PassShape().with_session(1, 50)) == pytest.approx(
+        PRICES.seconds(PassShape().with_session(1, 50)), rel=0.5
+    )
+
+
+@pytest.mark.parametrize(("num_slots", "context_length", "max_rows"), [(1, 1024, 1), (3, 40, 256), (2, 20, 256), (5, 64, 3)])
+def test_no_engine_is_too_small_and_every_cache_is_free_afterwards(monkeypatch, num_slots, context_length, max_rows):
+    engine = PricedEngine(num_slots, context_length)
+    assert measured(monkeypatch, engine, max_rows).seconds(PassShape().with_session(1, 5)) > 0
+    caches = [engine.open() for _ in range(num_slots)]
+    engine.extend([Chunk(caches[0], [1], 1)])
+
+
+def test_an_engine_that_cannot_run_a_pass_is_no_secret(monkeypatch):
+    engine = PricedEngine(2)
+    monkeypatch.setattr(engine, "extend", lambda chunks: [].pop())
+    with pytest.raises(EngineError, match="pass failed"):
+        measured(monkeypatch, engine)
+
+
+def test_an_emulated_machine_needs_no_measuring():
+    engine = RandomEngine(64, 128, 0, 2)
+    cost = CloudCost(Catalogue(None).cloud("mi300x"), parse_model("70B:fp16"))
+    assert profiling.costs_of(ShapedEngine(engine, cost), 256) == RooflineCosts(cost.machine, cost.model)
