@@ -1,0 +1,123 @@
+"""How many devices one verifier serves on this machine, in wall time and unshaped, and what drafts give it.
+
+    python -m benchmarks.capacity [--quick] [--rounds N] [--counts N ...] [--json FILE] [--fill docs/benchmarks.md]
+
+The production verifier in a process of its own, real gRPC, and replay devices in another, whose drafts were recorded and cost
+the machine nothing but sending them (``capacity_devices.py``). All systems run the bundled full model on one thread, take turns
+in every round, and are asked for the same texts; every text that ends is compared. The rates are medians over the rounds, the
+ratios those of each round.
+
+The ceiling is the forwards alone: final tokens a second of CPU that ONNX Runtime spent in them (``capacity_service.py``).
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from statistics import median
+
+from benchmarks.capacity_runs import ALONE, IN_CLOUD, ONE_ROW, OURS, SYSTEMS, SYSTEMS_QUICK, Run, measure, peers
+from benchmarks.report import Grid, add_arguments, publish_blocks
+
+COUNTS, COUNTS_QUICK = (1, 4, 16, 64, 128), (2,)
+NUM_ROUNDS = 3
+SECONDS, SECONDS_QUICK = 6.0, 0.5
+PEER_STEPS = 64
+
+Rounds = Sequence[Sequence[Run]]
+
+
+def grids(rounds: Rounds, others: Mapping[str, Mapping[int, float]]) -> list[Grid]:
+    """One table a temperature: rates side by side."""
+    return [_grid(rounds, temperature, others) for temperature in sorted({run.temperature for run in rounds[0]})]
+
+
+def cost_grid(runs: Sequence[Run]) -> Grid:
+    """Where each system's time went."""
+    columns = [
+        *("system", "temperature", "devices", "passes a token", "rows a pass", "CPU in forwards", "CPU beside them"),
+        *("the same a verdict, us", "CPU of the devices", "texts", "of them the full model's"),
+    ]
+    return Grid("Measured: where the verifier's time goes (cores; medians)", columns, [_cost_cells(of) for of in _cells(runs)])
+
+
+def _cells(runs: Sequence[Run]) -> list[list[Run]]:
+    """Runs of one system at one temperature with as many devices."""
+    found: dict[tuple[str, float, int], list[Run]] = {}
+    for run in sorted(runs, key=lambda run: (run.temperature, run.count)):
+        found.setdefault((run.system, run.temperature, run.count), []).append(run)
+    return list(found.values())
+
+
+def _cost_cells(runs: Sequence[Run]) -> list[str]:
+    first = runs[0]
+    texts = (sum(run.texts for run in runs), sum(run.same_texts for run in runs))
+    return [
+        first.system,
+        f"{first.temperature:g}",
+        str(first.count),
+        f"{median(run.passes_per_token for run in runs):.3f}",
+        f"{median(run.rows_per_pass for run in runs):.1f}",
+        f"{median(run.forward_cpu for run in runs):.2f}",
+        f"{median(run.other_cpu for run in runs):.2f}",
+        f"{median(run.outside_us for run in runs):.0f}",
+        f"{median(run.device_cpu for run in runs):.2f}",
+        *map(str, texts),
+    ]
+
+
+def _grid(rounds: Rounds, temperature: float, others: Mapping[str, Mapping[int, float]]) -> Grid:
+    rows = [run for runs in rounds for run in runs if run.temperature == temperature]
+    systems = [name for name in (OURS, ALONE, ONE_ROW, IN_CLOUD) if any(run.system == name for run in rows)]
+    shown = others if temperature == 0 else {}
+    columns = ["devices", *systems, "ratio to alone", "forwards alone", "share of them", "alone's share", *shown]
+    cells = [_rate_cells(rounds, temperature, count, systems, shown) for count in sorted({run.count for run in rows})]
+    return Grid(
+        f"Measured, wall clock: final tokens a second, temperature {temperature:g} (medians of {len(rounds)} rounds)",
+        columns,
+        cells,
+    )
+
+
+def _rate_cells(
+    rounds: Rounds, temperature: float, count: int, systems: Sequence[str], others: Mapping[str, Mapping[int, float]]
+) -> list[str]:
+    here = [{run.system: run for run in runs if (run.temperature, run.count) == (temperature, count)} for runs in rounds]
+    ratios = [runs[OURS].tokens_per_s / runs[ALONE].tokens_per_s for runs in here]
+    return [
+        str(count),
+        *(f"{median(runs[name].tokens_per_s for runs in here):.0f}" for name in systems),
+        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{median(runs[OURS].ceiling_per_s for runs in here):.0f}",
+        f"{median(runs[OURS].forward_cpu for runs in here):.2f}",
+        f"{median(runs[ALONE].forward_cpu for runs in here):.2f}",
+        *(f"{rates[count]:.0f}" if count in rates else "-" for rates in others.values()),
+    ]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    parser.add_argument("--rounds", type=int, metavar="N", help=f"how often all of it is measured ({NUM_ROUNDS})")
+    parser.add_argument("--counts", type=int, nargs="+", metavar="N", help=f"numbers of devices {COUNTS}")
+    arguments = parser.parse_args()
+    counts = tuple(sorted(arguments.counts or (COUNTS_QUICK if arguments.quick else COUNTS)))
+    num_rounds = (1 if arguments.quick else NUM_ROUNDS) if arguments.rounds is None else arguments.rounds
+    if num_rounds < 1 or counts[0] < 1:
+        parser.error("--rounds and --counts must be at least 1")
+    others = {} if arguments.quick else asyncio.run(peers(counts, PEER_STEPS))
+    systems, seconds = (SYSTEMS_QUICK, SECONDS_QUICK) if arguments.quick else (SYSTEMS, SECONDS)
+    rounds = asyncio.run(measure(systems, counts, num_rounds, seconds))
+    runs = [run for runs in rounds for run in runs]
+    different = sum(run.texts - run.same_texts for run in runs if run.system != ONE_ROW)
+    figures = {"runs": [[asdict(run) for run in runs] for runs in rounds], "peers": others}
+    publish_blocks(arguments, {"capacity": grids(rounds, others), "capacity-costs": [cost_grid(runs)]}, figures)
+    if different:
+        sys.exit(f"{different} texts differ from plain decoding")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+"""Runs of the capacity benchmark: a verifier in one process, replay devices in another, and what both counted."""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import sys
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, replace
+from typing import TypeVar
+
+from rich.progress import Progress
+
+from speculation.engines.package import bundled_pair_path
+
+WARM_UP_S, WARM_UP_A_DEVICE_S = 1.0, 0.03
+DEPTH = 8
+OURS, ALONE, ONE_ROW, IN_CLOUD = "drafts of devices", "decoding alone", "alone, one-row steps", "speculation in the cloud"
+Flags = tuple[str, ...]
+T = TypeVar("T")
+PEERS = {"transformers generate": ("transformers", "torch"), "llama.cpp, no server": ("llama.cpp", "llama_cpp")}
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """How the verifier is started, and how far its devices draft."""
+
+    name: str
+    depth: int = 0
+    flags: Flags = ()
+    temperatures: tuple[float, ...] = (0.0,)
+
+
+SYSTEMS = (
+    System(OURS, DEPTH, temperatures=(0.0, 0.8)),
+    System(ALONE, temperatures=(0.0, 0.8)),
+    System(ONE_ROW, flags=("--one-row",)),
+    System(IN_CLOUD, flags=("--draft-length", "4")),
+)
+SYSTEMS_QUICK = tuple(replace(system, temperatures=(0.0,)) for system in SYSTEMS[:2])
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What one system did for some devices within one round. CPU in seconds a second of wall time."""
+
+    system: str
+    count: int
+    temperature: float
+    tokens_per_s: float
+    passes_per_token: float
+    rows_per_pass: float
+    forward_cpu: float
+    other_cpu: float
+    device_cpu: float
+    verdicts_per_s: float
+    texts: int
+    same_texts: int
+
+    @property
+    def ceiling_per_s(self) -> float:
+        return self.tokens_per_s / self.forward_cpu
+
+    @property
+    def outside_us(self) -> float:
+        """CPU of the verifier's process outside the forwards, for each verdict."""
+        return 1e6 * self.other_cpu / self.verdicts_per_s
+
+
+class Service:
+    """A verifier in a process of its own."""
+
+    def __init__(self, process: asyncio.subprocess.Process, target: str) -> None:
+        self.target = target
+        self._process = process
+
+    async def done(self) -> dict[str, float]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(b"\n")
+        line = await self._process.stdout.readline()
+        return {name: float(value) for name, value in json.loads(line).items()}
+
+
+@asynccontextmanager
+async def service(flags: Flags, slots: int) -> AsyncIterator[Service]:
+    command = ("-m", "benchmarks.capacity_service", "--slots", str(slots), *flags)
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdin=pipe, stdout=pipe)
+    try:
+        assert process.stdout is not None
+        assert process.stdin is not None
+        line = (await process.stdout.readline()).decode().split()
+        if not line:
+            raise RuntimeError("the verifier ended before it was up")
+        yield Service(process, line[-1])
+        process.stdin.close()
+        await process.wait()
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+
+
+async def run(system: System, verifier: Service, count: int, temperature: float, seconds: float) -> Run:
+    """Devices for a while. Raises ``RuntimeError`` where they fail."""
+    warm_up_s = WARM_UP_S + count * WARM_UP_A_DEVICE_S
+    flags = {
+        "--count": count,
+        "--seconds": seconds,
+        "--warm-up": warm_up_s,
+        "--temperature": temperature,
+        "--depth": system.depth,
+    }
+    command = ["-m", "benchmarks.capacity_devices", verifier.target, *(str(part) for flag in flags.items() for part in flag)]
+    process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
+    assert process.stdout is not None
+    if (await process.stdout.readline()).strip() != b"begin":
+        raise RuntimeError(f"the devices of {system.name} failed")
+    before = await verifier.done()
+    line = await process.stdout.readline()
+    after = await verifier.done()
+    await process.wait()
+    if not line:
+        raise RuntimeError(f"the devices of {system.name} failed")
+    return _run(system, count, temperature, json.loads(line), {name: after[name] - before[name] for name in after})
+
+
+def _run(system: System, count: int, temperature: float, devices: dict[str, float], done: dict[str, float]) -> Run:
+    forward_cpu = (done["forward_s"] + done["draft_forward_s"]) / done["at_s"]
+    return Run(
+        system=system.name,
+        count=count,
+        temperature=temperature,
+        tokens_per_s=devices["tokens"] / devices["seconds"],
+        passes_per_token=done["passes"] / devices["tokens"],
+        rows_per_pass=done["rows"] / done["passes"],
+        forward_cpu=forward_cpu,
+        other_cpu=done["cpu_s"] / done["at_s"] - forward_cpu,
+        device_cpu=devices["cpu_s"] / devices["seconds"],
+        verdicts_per_s=devices["verdicts"] / devices["seconds"],
+        texts=int(devices["texts"]),
+        same_texts=int(devices["same_texts"]),
+    )
+
+
+async def measure(systems: Sequence[System], counts: Sequence[int], num_rounds: int, seconds: float) -> list[list[Run]]:
+    """Runs by round."""
+    rounds = []
+    # Systems that differ in their devices alone share a verifier.
+    verifiers = list(dict.fromkeys(system.flags for system in systems))
+    with Progress(transient=True) as progress:
+        total = num_rounds * sum(len(system.temperatures) * len(counts) for system in systems)
+        task = progress.add_task("capacity", total=total)
+        for number in range(num_rounds):
+            runs = []
+            # Whoever begins is another one in every round.
+            for flags in _turned(verifiers, number):
+                async with service(flags, max(counts)) as verifier:
+                    for count, system, temperature in _runs_of(_turned(systems, number), flags, counts):
+                        progress.update(task, description=f"round {number + 1}, {system.name}, {count} devices")
+                        runs.append(await run(system, verifier, count, temperature, seconds))
+                        progress.advance(task)
+            rounds.append(runs)
+    return rounds
+
+
+def _turned(things: Sequence[T], number: int) -> list[T]:
+    start = number % len(things)
+    return [*things[start:], *things[:start]]
+
+
+def _runs_of(systems: Sequence[System], flags: Flags, counts: Sequence[int]) -> Iterator[tuple[int, System, float]]:
+    for count in counts:
+        for system in systems:
+            if system.flags == flags:
+                yield from ((count, system, temperature) for temperature in system.temperatures)
+
+
+async def peers(counts: Sequence[int], num_steps: int) -> dict[str, dict[int, float]]:
+    """Tokens a second of what else is installed, by name and count."""
+    found: dict[str, dict[int, float]] = {}
+    for name, (engine, module) in PEERS.items():
+        if importlib.util.find_spec(module) is None:
+            continue
+        command = ("-m", "benchmarks.capacity_peers", engine, str(bundled_pair_path() / "full"), "--steps", str(num_steps))
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *command, "--counts", *map(str, counts), stdout=asyncio.subprocess.PIPE
+        )
+        lines = (await process.communicate())[0].decode().splitlines()
+        answers = [json.loads(line) for line in lines if line.startswith("{")]
+        found[name] = {answer["count"]: answer["tokens_per_s"] for answer in answers}
+    return found

@@ -1,0 +1,98 @@
+"""A verifier for the capacity benchmark: the production server, whose forwards are timed apart.
+
+    python -m benchmarks.capacity_service [--slots N] [--draft-length N] [--run-drafts all] [--one-row]
+
+Prints ``verifier on HOST:PORT``, then, for every line on its standard input, one line of JSON with what it has done so far.
+``--one-row`` takes away the row that evens a session's count in the attention node: the same model without its exactness.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import time
+from typing import Any
+
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.server import RunningVerifier, serve
+from speculation.engines.onnx import OnnxEngine
+
+
+class TimedSession:
+    """ONNX Runtime's session, which adds up what its runs took of the thread's own time: nobody else's work is in it."""
+
+    def __init__(self, session: Any) -> None:
+        self.cpu_s = 0.0
+        self._session = session
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._session, name)
+
+    def run_with_iobinding(self, binding: Any) -> None:
+        began_s = time.thread_time()
+        self._session.run_with_iobinding(binding)
+        self.cpu_s += time.thread_time() - began_s
+
+
+def timed(engine: object) -> TimedSession:
+    """Put a clock around the forwards of an engine of the bundled pair."""
+    assert isinstance(engine, OnnxEngine)
+    session = TimedSession(engine._session)
+    engine._session = session
+    return session
+
+
+def done_so_far(running: RunningVerifier, full: TimedSession, draft: TimedSession | None) -> dict[str, float]:
+    """Counted since the start. Seconds are this process's CPU time."""
+    statistics = running.verifier.statistics
+    return {
+        "passes": statistics.passes,
+        "rows": statistics.rows,
+        "forward_s": full.cpu_s,
+        "draft_forward_s": draft.cpu_s if draft else 0.0,
+        "cpu_s": time.process_time(),
+        "at_s": time.monotonic(),
+    }
+
+
+def build(config: VerifierConfig, one_row: bool) -> FullModel:
+    full = build_engine(config)
+    if one_row:
+        assert isinstance(full.engine, OnnxEngine)
+        full.engine._rows_multiple = 1  # type: ignore[misc]  # a law of the class, broken here to know its price
+    return full
+
+
+async def run(config: VerifierConfig, one_row: bool) -> None:
+    """Until standard input ends."""
+    full = build(config, one_row)
+    clock, draft_clock = timed(full.engine), timed(full.draft) if full.draft is not None else None
+    async with serve(config, full_model=full) as running:
+        print(f"verifier on {running.target}", flush=True)
+        while await asyncio.to_thread(sys.stdin.readline):
+            print(json.dumps(done_so_far(running, clock, draft_clock)), flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slots", type=int, default=16)
+    parser.add_argument("--draft-length", type=int, default=0)
+    parser.add_argument("--run-drafts", choices=("paying", "all"), default="paying")
+    parser.add_argument("--one-row", action="store_true")
+    given = parser.parse_args()
+    config = VerifierConfig(
+        port=0,
+        num_slots=given.slots,
+        max_sessions=given.slots,
+        draft_length=given.draft_length,
+        run_drafts=given.run_drafts,
+        drain_grace_s=0.0,
+    )
+    asyncio.run(run(config, given.one_row))
+
+
+if __name__ == "__main__":
+    main()
