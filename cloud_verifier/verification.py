@@ -11,6 +11,7 @@ from cloud_verifier.batching import allot_among
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
+from cloud_verifier.observer import UNOBSERVED, Observer
 from cloud_verifier.passes import Entry, Pass
 from cloud_verifier.patience import Policy, ready_s
 from speculation.engines.base import CacheId, Engine
@@ -27,7 +28,7 @@ class VerifierStatistics:
     """Counted since the start. ``rows`` are tokens fed to the full model, prompts included.
 
     ``own_proposed`` are tokens that the verifier's own draft model drafted and a pass checked, ``own_accepted`` those that
-    agreed; no session's usage holds them.
+    agreed; no session's usage holds them. Bytes are those of messages over gRPC.
     """
 
     sessions: int = 0
@@ -35,6 +36,8 @@ class VerifierStatistics:
     rows: int = 0
     own_proposed: int = 0
     own_accepted: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Verifier:
         companion: Companion | None = None,
     ) -> None:
         self.statistics = VerifierStatistics()
+        self.observer: Observer = UNOBSERVED
         self.identity = identity
         self.description = runner.engine.description
         self._runner = runner
@@ -82,6 +86,12 @@ class Verifier:
     @property
     def num_sessions(self) -> int:
         return len(self._sessions)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a session is waited for now."""
+        now_s = asyncio.get_running_loop().time()
+        return 0.0 if self._is_draining else self._policy.patience_s(self.num_sessions, now_s)
 
     def account_of(self, tenant: Tenant) -> Account:
         """What a tenant uses of this verifier."""
@@ -163,6 +173,7 @@ class Verifier:
         now_s = loop.time()
         if shares:
             self._policy.passed(now_s - began_s)
+            self.observer.passed([share.live for share in shares], began_s, now_s)
         for share in shares:
             self._settle(share, now_s)
         return None
@@ -247,7 +258,8 @@ class Verifier:
 
     def _new_session(self, message: Open, account: Account) -> LiveSession:
         config, size = self._config, self.description.vocabulary_size
-        live = LiveSession(message, config.credit, size, config.outbox_messages, self._release, self._work.set, account)
+        ends = self._release, self._work.set
+        live = LiveSession(message, config.credit, size, config.outbox_messages, *ends, account, self.observer)
         proof = self._self_test
         opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
         live.outbox.put(opened)
@@ -257,6 +269,7 @@ class Verifier:
         self.statistics.sessions += 1
         self._sessions[live.session_id] = live
         live.account.num_sessions += 1
+        self.observer.opened(live)
         self._idle.clear()
         self._work.set()
         if live.state.finished is not None:
