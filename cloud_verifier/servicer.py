@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
@@ -11,7 +13,7 @@ import grpc
 from cloud_verifier.door import Door, refuse
 from cloud_verifier.live import LiveSession
 from cloud_verifier.verification import Verifier, VerifierStatistics
-from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError
+from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
 from speculation.protocol.messages import DeviceMessage, Open
 from speculation.tenants import Account
 from speculation.wire import codec
@@ -48,11 +50,16 @@ class VerificationServicer:
             live = await self._attach(inlet, account)
         except OutriderError as error:
             self._verifier.observer.refused(error)
+            _log.info("a stream got no session", extra={"status": status_of(error).grpc})
             return error
+        with _told(live):
+            return await self._serve(context, inlet, live)
+
+    async def _serve(self, context: Any, inlet: _Inlet, live: LiveSession) -> OutriderError | None:
         try:
             return await _pump(context, inlet, live, self._statistics)
         except Exception:
-            _log.exception("a stream failed")
+            _log.exception("a stream failed", extra=_whose(live))
             return EngineError("the verifier failed; its log says why")
         finally:
             live.close()
@@ -63,6 +70,25 @@ class VerificationServicer:
             return self._verifier.attach(await _read_open(inlet), account.tenant)
         finally:
             inlet.pay()
+
+
+@contextmanager
+def _told(live: LiveSession) -> Iterator[None]:
+    """Once the block is left, the log tells of the session: whose, how it ended, how long it took, and of no text."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    try:
+        yield
+    finally:
+        error, usage = live.outbox.error, live.state.usage
+        status = "OK" if error is None else status_of(error).grpc
+        figures = {"final_tokens": usage.completion_tokens, "passes": usage.passes, "near_ties": usage.near_ties}
+        took = {"status": status, "duration_s": round(loop.time() - began_s, 6)}
+        _log.info("a session ended", extra=_whose(live) | took | figures)
+
+
+def _whose(live: LiveSession) -> dict[str, Any]:
+    return {"session_id": live.session_id, "attempt": live.attempt, "tenant": live.account.tenant.name}
 
 
 class _Inlet:

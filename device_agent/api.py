@@ -31,7 +31,7 @@ from speculation.foreign_json import NestingError, loads
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
 from speculation.telemetry import exposition
-from speculation.tenants import Accounts
+from speculation.tenants import Accounts, Tenant
 
 KEEP_ALIVE_S = 15.0
 LAST_EVENT_ID = "last-event-id"
@@ -87,8 +87,21 @@ async def _stream(request: Request) -> Response:
         use.end()
         raise
     stream.when_over(use.end)
+    stream.when_over(_teller(stream, tenant))
     request.app.state.kept.keep(stream, tenant)
     return EventStreamResponse(stream, stream.reader, agent.config.resume_grace_s)
+
+
+def _teller(stream: Stream, tenant: Tenant) -> Callable[[], None]:
+    """Tells the log of an answer that is over: whose, how it ended, how long it took, and of no text."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+
+    def tell() -> None:
+        whose = {"session_id": stream.session_id, "tenant": tenant.name}
+        _log.info("an answer ended", extra=whose | stream.ending | {"duration_s": round(loop.time() - began_s, 6)})
+
+    return tell
 
 
 async def _resume(request: Request) -> Response:

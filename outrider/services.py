@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -11,10 +12,12 @@ import device_agent.config
 from outrider import options
 from outrider.running import run_loop, say
 from speculation.shaping.profiles import UNSHAPED
+from speculation.telemetry.choices import LogFormat
 from speculation.telemetry.logs import start_log
 
 if TYPE_CHECKING:
     from cloud_verifier.server import RunningVerifier
+_log = logging.getLogger(__name__)
 
 TOLD = ("speculation.engines.exports", "speculation.engines.remote")
 """Loggers that are heard from INFO on: they have the one line that says how a model is run, or by whom."""
@@ -79,7 +82,8 @@ def verifier(
     start_log(settings.log_format, TOLD)
 
     def on_ready(running: RunningVerifier) -> None:
-        say(f"verifier on {running.target}" + (f", figures at {running.metrics_url}" if running.metrics_url else ""))
+        figures = f", figures at {running.metrics_url}" if running.metrics_url else ""
+        _tell(settings.log_format, f"verifier on {running.target}{figures}")
 
     run_loop(server.run(settings, on_ready), settings.cloud != UNSHAPED)
 
@@ -135,4 +139,12 @@ def agent(
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format}
     settings = device_agent.config.load_config(config, flags)
     start_log(settings.log_format, TOLD)
-    run_loop(server.run(settings, lambda running: say(f"agent on {running.url}")), settings.is_emulated)
+    run_loop(server.run(settings, lambda running: _tell(settings.log_format, f"agent on {running.url}")), settings.is_emulated)
+
+
+def _tell(log_format: LogFormat, text: str) -> None:
+    """Where it listens: to a person, or in the log where a program reads that."""
+    if log_format is LogFormat.JSON:
+        _log.info(text)
+    else:
+        say(text)

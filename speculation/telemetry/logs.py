@@ -11,7 +11,7 @@ from typing import Any
 from speculation.telemetry.choices import LogFormat
 
 TEXT_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-HEARD_IN_JSON = ("cloud_verifier", "device_agent")
+HEARD_IN_JSON = ("cloud_verifier", "device_agent", "outrider")
 """Loggers that are heard from INFO on where a program reads: there each session and each answer leaves its line."""
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
