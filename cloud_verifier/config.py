@@ -19,6 +19,7 @@ from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
+from speculation.telemetry.choices import Compat, LogFormat
 from speculation.truncation import MAX_VOCABULARY_SIZE
 
 ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
@@ -81,6 +82,8 @@ class VerifierConfig(Settings):
     one or one in the folder ``profiles`` (``docs/shaping.md``), whose time is charged for each pass; ``emulate`` is the model
     that is charged for (``own`` is the full model, at its real size).
     ``provider`` is what runs the models: ``cpu``, or ``cuda``.
+    ``max_queued`` sessions more than ``max_sessions`` wait for a seat. ``max_kept`` caches of texts that ended are kept for
+    prompts of the same tenant that begin alike.
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
@@ -91,6 +94,7 @@ class VerifierConfig(Settings):
     ``full_model`` (None: the only one there), with the ``full_logprobs`` likeliest tokens of each row.
     ``tls_cert`` and ``tls_key`` make it speak TLS alone, with ``tls_client_ca`` to those only whose certificate that signed.
     ``keys`` is a file that says who may call, and how much of the verifier each may use (``speculation/keys.py``).
+    ``metrics_port`` None serves no figures; ``metrics_compat`` ``vllm`` tells them under vLLM's names, too.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a cloud that does not exist.
     """
 
@@ -101,6 +105,10 @@ class VerifierConfig(Settings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     tls_client_ca: Path | None = None
+    metrics_host: str = "127.0.0.1"
+    metrics_port: int | None = Field(None, ge=0, le=65535)
+    metrics_compat: Compat | None = None
+    log_format: LogFormat = LogFormat.TEXT
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
@@ -109,6 +117,8 @@ class VerifierConfig(Settings):
     provider: Provider = Provider.CPU
     num_slots: int = Field(16, ge=1)
     max_sessions: int = Field(16, ge=1)
+    max_queued: int = Field(16, ge=0)
+    max_kept: int = Field(0, ge=0)
     credit: int = Field(256, ge=INITIAL_CREDIT)
     max_rows: int = Field(256, ge=1)
     outbox_messages: int = Field(64, ge=1)
@@ -136,6 +146,8 @@ class VerifierConfig(Settings):
         if self.keys is not None:
             read_keys(self.keys)
         require_loopback(self.host, self.insecure, self.keys is not None)
+        if self.metrics_port is not None:
+            require_loopback(self.metrics_host, self.insecure, self.keys is not None)
         self._check_tls()
         require_one_source(self.pair, self.draft, self.full)
         self.catalogue.cloud(self.cloud)

@@ -7,6 +7,7 @@ from typing import Any
 
 import grpc
 
+from cloud_verifier.observer import UNOBSERVED, Observer
 from speculation.errors import AuthenticationError, OutriderError
 from speculation.links.status import DETAILS_KEY, status_from
 from speculation.tenants import AUTHORIZATION, NOBODY, Keyring, Tenant
@@ -38,14 +39,16 @@ class Door:
 class DoorInterceptor(grpc.aio.ServerInterceptor):  # type: ignore[misc]  # a class of no type here
     """Closes every method that is not opened by name, those that are added later and those that do not exist included."""
 
-    def __init__(self, door: Door) -> None:
+    def __init__(self, door: Door, observer: Observer = UNOBSERVED) -> None:
         self._door = door
+        self._observer = observer
 
     async def intercept_service(self, continuation: Callable[[Any], Awaitable[Any]], details: Any) -> Any:
         if not details.method.startswith(OPEN_METHODS):
             try:
                 self._door.tenant_of(details.invocation_metadata)
             except AuthenticationError as error:
+                self._observer.refused(error)
                 return _refusing(error)
         return await continuation(details)
 

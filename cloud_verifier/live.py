@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from cloud_verifier.companion import Wish
+from cloud_verifier.observer import UNOBSERVED, Observer
 from cloud_verifier.outbox import Outbox
 from cloud_verifier.passes import Entry
 from cloud_verifier.patience import Waiting
@@ -34,6 +35,7 @@ class LiveSession:
         on_end: Callable[[LiveSession], None],
         on_change: Callable[[], None],
         account: Account,
+        observer: Observer = UNOBSERVED,
     ) -> None:
         self.session_id = message.session_id
         self.attempt = message.attempt
@@ -55,6 +57,7 @@ class LiveSession:
         self._on_end = on_end
         self._on_change = on_change
         self._priority = message.priority
+        self._observer = observer
         self._deadline = self._start_deadline(message.deadline_ms)
 
     # For the stream.
@@ -93,6 +96,7 @@ class LiveSession:
         if self._deadline is not None:
             self._deadline.cancel()
         self._on_end(self)
+        self._observer.ended(self, error)
 
     def finish(self, message: Finished) -> None:
         """End the session in order, and say so."""
@@ -177,23 +181,28 @@ class LiveSession:
         if self._own_drafts:
             self._own_drafts = ()
         if len(plan.nodes) == len(plan.token_ids):
-            self._tell(*self.state.commit(plan, entry.choices, entry.near_ties))
+            verdicts = [self.state.commit(plan, entry.choices, entry.near_ties)[0]]
         else:
-            self._commit_own(entry)
+            verdicts = self._commit_own(entry)
         self.account.tokens.take(len(self.state.final) - num_final, now_s)
+        self._observer.settled(self, entry, verdicts, now_s)
+        self._tell(verdicts)
 
-    def _tell(self, verdict: Verdict, finished: Finished | None) -> None:
-        self.outbox.put(verdict)
-        if finished is not None:
-            self.finish(finished)
+    def _tell(self, verdicts: Sequence[Verdict]) -> None:
+        for verdict in verdicts:
+            self.outbox.put(verdict)
+        if self.state.finished is not None:
+            self.finish(self.state.finished)
 
-    def _commit_own(self, entry: Entry) -> None:
+    def _commit_own(self, entry: Entry) -> list[Verdict]:
         """A verdict for each token: the device never had these drafts, so no node could name them."""
+        verdicts = []
         for index, choice in enumerate(entry.choices[: entry.num_agreed + 1]):
             if self.state.finished is None:
                 plan = Plan((), (), len(self.state.final))
                 near_ties = 0 if index else entry.near_ties
-                self._tell(*self.state.commit(plan, (choice,), near_ties, passes=int(index == 0)))
+                verdicts.append(self.state.commit(plan, (choice,), near_ties, passes=int(index == 0))[0])
+        return verdicts
 
     def _start_deadline(self, deadline_ms: int | None) -> asyncio.TimerHandle | None:
         if deadline_ms is None:

@@ -14,7 +14,7 @@ class Outbox:
     """Messages in order, then an end: in order (``next`` gives None) or with an error (``next`` raises it).
 
     ``is_full`` asks the writer to wait, it does not refuse: a last message always fits. ``on_room`` is called when a reader
-    makes room in a full outbox.
+    makes room in a full outbox. ``error`` is what it ended with.
     """
 
     def __init__(self, limit: int, on_room: Callable[[], None]) -> None:
@@ -22,7 +22,7 @@ class Outbox:
         self._on_room = on_room
         self._messages: deque[CloudMessage] = deque()
         self._ready = asyncio.Event()
-        self._error: OutriderError | None = None
+        self.error: OutriderError | None = None
         self.is_ended = False
 
     @property
@@ -37,15 +37,15 @@ class Outbox:
         """Nothing follows what was put. Only the first end counts."""
         if not self.is_ended:
             self.is_ended = True
-            self._error = error
+            self.error = error
             self._ready.set()
 
     async def next(self) -> CloudMessage | None:
         """The oldest message; None after an orderly end. Raises the error that ended the session."""
         while not self._messages:
             if self.is_ended:
-                if self._error is not None:
-                    raise self._error
+                if self.error is not None:
+                    raise self.error
                 return None
             self._ready.clear()
             await self._ready.wait()

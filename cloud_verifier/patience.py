@@ -87,13 +87,13 @@ class Policy:
         """A session was turned away, for want of room."""
         self._refused_s.append(now_s)
 
-    def patience_s(self, num_running: int, now_s: float) -> float:
-        """Seconds, while ``num_running`` sessions run."""
+    def patience_s(self, num_running: int, now_s: float, num_waiting: int = 0) -> float:
+        """Seconds, while ``num_running`` sessions run and ``num_waiting`` would, if there were room."""
         if self._fixed_s is not None:
             return self._fixed_s
         while self._refused_s and self._refused_s[0] + self._refusals_s <= now_s:
             self._refused_s.popleft()
-        return auto_patience_s(num_running, len(self._refused_s), self._capacity, self._pass_s or 0.0)
+        return auto_patience_s(num_running, num_waiting + len(self._refused_s), self._capacity, self._pass_s or 0.0)
 
 
 def _fixed_s(setting: PatienceSetting) -> float | None:

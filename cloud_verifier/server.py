@@ -19,6 +19,7 @@ from cloud_verifier.config import VerifierConfig
 from cloud_verifier.costs import PassCosts
 from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.metrics import VerifierMetrics
 from cloud_verifier.profiling import costs_of
 from cloud_verifier.servicer import VerificationServicer
 from cloud_verifier.verification import Verifier
@@ -27,6 +28,9 @@ from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
+from speculation.telemetry import exposition
+from speculation.telemetry.exposition import Listener
+from speculation.tenants import Keyring
 from speculation.wire import codec
 
 FLUSH_S = 2.0
@@ -44,6 +48,7 @@ class RunningVerifier:
     verifier: Verifier
     config: VerifierConfig
     port: int
+    metrics_url: str | None = None
 
     @property
     def target(self) -> str:
@@ -70,8 +75,13 @@ async def serve(
             companion = Companion(draft_runner, config.draft_length, config.max_rows)
         costs = await _costs(full_model.engine, config)
         verifier = Verifier(runner, full_model.identity, full_model.self_test, config, companion, costs)
-        async with _passes(verifier), _listen(verifier, config) as running:
-            yield running
+        keyring = None if config.keys is None else load_keys(config.keys)
+        async with (
+            _figures(verifier, full_model, config, keyring) as metrics_url,
+            _passes(verifier),
+            _listen(verifier, config, keyring) as port,
+        ):
+            yield RunningVerifier(verifier, config, port, metrics_url)
 
 
 async def _costs(engine: Engine, config: VerifierConfig) -> PassCosts | None:
@@ -128,9 +138,25 @@ async def _passes(verifier: Verifier) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _listen(verifier: Verifier, config: VerifierConfig) -> AsyncIterator[RunningVerifier]:
-    door = Door(None if config.keys is None else load_keys(config.keys))
-    server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door),))
+async def _figures(
+    verifier: Verifier, full_model: FullModel, config: VerifierConfig, keyring: Keyring | None
+) -> AsyncIterator[str | None]:
+    """Where the figures are served while the block runs; None where nobody asked for them, and nothing is counted then."""
+    if config.metrics_port is None:
+        yield None
+        return
+    metrics = VerifierMetrics(verifier, full_model.engine.description.name, config.metrics_compat)
+    files = config.tls_cert, config.tls_key, config.tls_client_ca
+    async with exposition.serving(metrics.registry, Listener(config.metrics_host, config.metrics_port, *files), keyring) as url:
+        _log.info("figures at %s", url)
+        yield url
+
+
+@asynccontextmanager
+async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring | None) -> AsyncIterator[int]:
+    """The port of the service, which is drained when the block is left."""
+    door = Door(keyring)
+    server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, verifier.observer),))
     server.add_generic_rpc_handlers((VerificationServicer(verifier, door).handler(),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
@@ -141,7 +167,7 @@ async def _listen(verifier: Verifier, config: VerifierConfig) -> AsyncIterator[R
     _log.info("listening on %s", _address(config.host, port))
     grace_s = 0.0
     try:
-        yield RunningVerifier(verifier, config, port)
+        yield port
         grace_s = config.drain_grace_s
     finally:
         await checks.enter_graceful_shutdown()

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
 from cloud_verifier.door import Door, refuse
 from cloud_verifier.live import LiveSession
+from cloud_verifier.statistics import VerifierStatistics
 from cloud_verifier.verification import Verifier
-from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError
+from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
 from speculation.protocol.messages import DeviceMessage, Open
 from speculation.tenants import Account
 from speculation.wire import codec
@@ -26,6 +29,7 @@ class VerificationServicer:
 
     def __init__(self, verifier: Verifier, door: Door) -> None:
         self._verifier = verifier
+        self._statistics = verifier.statistics
         self._door = door
 
     def handler(self) -> Any:
@@ -43,14 +47,20 @@ class VerificationServicer:
         """The error that ends the stream, None where it ended in order."""
         try:
             account = self._verifier.account_of(self._door.tenant_of(context.invocation_metadata()))
-            inlet = _Inlet(context, account)
+            inlet = _Inlet(context, account, self._statistics)
             live = await self._attach(inlet, account)
         except OutriderError as error:
+            self._verifier.observer.refused(error)
+            _log.info("a stream got no session", extra={"status": status_of(error).grpc})
             return error
+        with _told(live):
+            return await self._serve(context, inlet, live)
+
+    async def _serve(self, context: Any, inlet: _Inlet, live: LiveSession) -> OutriderError | None:
         try:
-            return await _pump(context, inlet, live)
+            return await _pump(context, inlet, live, self._statistics)
         except Exception:
-            _log.exception("a stream failed")
+            _log.exception("a stream failed", extra=_whose(live))
             return EngineError("the verifier failed; its log says why")
         finally:
             live.close()
@@ -63,12 +73,32 @@ class VerificationServicer:
             inlet.pay()
 
 
+@contextmanager
+def _told(live: LiveSession) -> Iterator[None]:
+    """Once the block is left, the log tells of the session: whose, how it ended, how long it took, and of no text."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+    try:
+        yield
+    finally:
+        error, usage = live.outbox.error, live.state.usage
+        status = "OK" if error is None else status_of(error).grpc
+        figures = {"final_tokens": usage.completion_tokens, "passes": usage.passes, "near_ties": usage.near_ties}
+        took = {"status": status, "duration_s": round(loop.time() - began_s, 6)}
+        _log.info("a session ended", extra=_whose(live) | took | figures)
+
+
+def _whose(live: LiveSession) -> dict[str, Any]:
+    return {"session_id": live.session_id, "attempt": live.attempt, "tenant": live.account.tenant.name}
+
+
 class _Inlet:
     """What the device sends, no faster than its tenant may."""
 
-    def __init__(self, context: Any, account: Account) -> None:
+    def __init__(self, context: Any, account: Account, statistics: VerifierStatistics) -> None:
         self._context = context
         self._account = account
+        self._statistics = statistics
         self._unpaid_bytes = 0
 
     async def read(self) -> DeviceMessage | None:
@@ -88,6 +118,7 @@ class _Inlet:
         if data is grpc.aio.EOF:
             return None
         self._unpaid_bytes = len(data)
+        self._statistics.received_bytes += len(data)
         return codec.decode_request(data)
 
     def pay(self) -> None:
@@ -96,10 +127,10 @@ class _Inlet:
         self._unpaid_bytes = 0
 
 
-async def _pump(context: Any, inlet: _Inlet, live: LiveSession) -> OutriderError | None:
+async def _pump(context: Any, inlet: _Inlet, live: LiveSession, statistics: VerifierStatistics) -> OutriderError | None:
     async with asyncio.TaskGroup() as group:
         reader = group.create_task(_read_all(inlet, live))
-        error = await _write_all(context, live)
+        error = await _write_all(context, live, statistics)
         reader.cancel()
     return error
 
@@ -126,10 +157,12 @@ async def _read_all(inlet: _Inlet, live: LiveSession) -> None:
         live.end(error)
 
 
-async def _write_all(context: Any, live: LiveSession) -> OutriderError | None:
+async def _write_all(context: Any, live: LiveSession, statistics: VerifierStatistics) -> OutriderError | None:
     try:
         while (message := await live.next()) is not None:
-            await context.write(codec.encode_response(message))
+            data = codec.encode_response(message)
+            statistics.sent_bytes += len(data)
+            await context.write(data)
     except OutriderError as error:
         return error
     return None

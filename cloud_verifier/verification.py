@@ -12,31 +12,19 @@ from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.costs import PassCosts
 from cloud_verifier.live import LiveSession
+from cloud_verifier.observer import UNOBSERVED, Observer
 from cloud_verifier.passes import Entry, Pass
 from cloud_verifier.patience import Policy, ready_s
 from cloud_verifier.scheduling import Overhead, share_rows
-from speculation.engines.base import CacheId, Engine
+from cloud_verifier.seats import Seats
+from cloud_verifier.statistics import VerifierStatistics
+from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest
 from speculation.errors import CapacityError, EngineError, LinkError, SessionNotFoundError, SessionSupersededError
 from speculation.protocol.messages import Open, Opened, PairIdentity
 from speculation.protocol.verifier import Plan
 from speculation.tenants import NOBODY, Account, Accounts, Tenant
-
-
-@dataclass(slots=True)
-class VerifierStatistics:
-    """Counted since the start. ``rows`` are tokens fed to the full model, prompts included.
-
-    ``own_proposed`` are tokens that the verifier's own draft model drafted and a pass checked, ``own_accepted`` those that
-    agreed; no session's usage holds them.
-    """
-
-    sessions: int = 0
-    passes: int = 0
-    rows: int = 0
-    own_proposed: int = 0
-    own_accepted: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +55,7 @@ class Verifier:
         costs: PassCosts | None = None,
     ) -> None:
         self.statistics = VerifierStatistics()
+        self.observer: Observer = UNOBSERVED
         self.identity = identity
         self.description = runner.engine.description
         self._runner = runner
@@ -74,11 +63,10 @@ class Verifier:
         self._config = config
         self._companion = companion
         self._costs, self._overhead = costs, Overhead()
-        self._capacity = min(config.max_sessions, self.description.num_slots)
-        self._policy = Policy(config.patience, config.gather, self._capacity, config.retry_after_s)
-        self._sessions: dict[str, LiveSession] = {}
+        capacity = min(config.max_sessions, self.description.num_slots)
+        self.seats = Seats(capacity, self.description.num_slots, config.max_queued, config.max_kept)
+        self._policy = Policy(config.patience, config.gather, capacity, config.retry_after_s)
         self._accounts = Accounts()
-        self._closing: list[CacheId] = []
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -87,7 +75,15 @@ class Verifier:
 
     @property
     def num_sessions(self) -> int:
-        return len(self._sessions)
+        return len(self.seats)
+
+    @property
+    def patience_s(self) -> float:
+        """How long a session is waited for now."""
+        now_s = asyncio.get_running_loop().time()
+        if self._is_draining:
+            return 0.0
+        return self._policy.patience_s(len(self.seats.running), now_s, self.seats.num_waiting)
 
     def account_of(self, tenant: Tenant) -> Account:
         """What a tenant uses of this verifier."""
@@ -104,7 +100,7 @@ class Verifier:
         check_handshake(message, self.identity, self._self_test.fingerprint)
         check_request(message, self.description)
         account = self.account_of(tenant)
-        older = self._sessions.get(message.session_id)
+        older = self.seats.find(message.session_id)
         if older is not None and older.account is not account:
             raise SessionNotFoundError("there is no such session")
         if older is not None and older.attempt >= message.attempt:
@@ -113,11 +109,9 @@ class Verifier:
             )
         if older is None:
             account.check(asyncio.get_running_loop().time(), self._config.retry_after_s)
-        self._check_capacity(self.num_sessions - (older is not None))
+        self._check_capacity(older)
         live = self._new_session(message, account)
-        if older is not None:
-            older.end(SessionSupersededError(f"attempt {message.attempt} of this session took over"))
-        self._admit(live)
+        self._admit(live, older)
         return live
 
     async def run(self) -> None:
@@ -135,7 +129,7 @@ class Verifier:
                     return
                 await self._sleep(wake_s)
         finally:
-            for live in list(self._sessions.values()):
+            for live in self.seats.all:
                 live.end(EngineError("the verifier stopped"))
 
     async def drain(self, grace_s: float) -> None:
@@ -146,7 +140,7 @@ class Verifier:
             async with asyncio.timeout(grace_s):
                 await self._idle.wait()
         except TimeoutError:
-            for live in list(self._sessions.values()):
+            for live in self.seats.all:
                 live.shut_down()
 
     def stop(self) -> None:
@@ -159,7 +153,7 @@ class Verifier:
         loop = asyncio.get_running_loop()
         began_s = loop.time()
         ready, wake_s = self._ready(began_s)
-        closing, self._closing = self._closing, []
+        closing = self.seats.take_closing()
         if not ready and not closing:
             return wake_s
         if ready:
@@ -171,6 +165,7 @@ class Verifier:
         self._overhead.ended(now_s)
         if shares:
             self._policy.passed(now_s - began_s)
+            self.observer.passed([share.live for share in shares], began_s, now_s)
         for share in shares:
             self._settle(share, now_s)
         return None
@@ -180,7 +175,7 @@ class Verifier:
         max_rows = self._config.max_rows
         able, wake_s = self._within_rates(now_s)
         planned = [(live, live.plan(max_rows)) for live in able if not live.outbox.is_full]
-        patience_s = 0.0 if self._is_draining else self._policy.patience_s(self.num_sessions, now_s)
+        patience_s = self.patience_s
         if not patience_s:
             return planned, wake_s
         ready = []
@@ -198,7 +193,7 @@ class Verifier:
     def _within_rates(self, now_s: float) -> tuple[list[LiveSession], float]:
         """Sessions of tenants that owe no tokens, and when the first of the others will owe none either."""
         able, wake_s = [], math.inf
-        for live in self._sessions.values():
+        for live in self.seats.running:
             ready_s = live.account.tokens.ready_s
             if ready_s <= now_s:
                 able.append(live)
@@ -242,7 +237,7 @@ class Verifier:
         live, entry = share.live, share.entry
         if live.outbox.is_ended:
             if live.cache is None and entry.cache is not None:
-                self._close_later(entry.cache)
+                self.seats.close_later(entry.cache)
         elif entry.error is not None:
             live.cache = entry.cache
             live.end(entry.error)
@@ -255,38 +250,36 @@ class Verifier:
 
     def _new_session(self, message: Open, account: Account) -> LiveSession:
         config, size = self._config, self.description.vocabulary_size
-        live = LiveSession(message, config.credit, size, config.outbox_messages, self._release, self._work.set, account)
+        ends = self._release, self._work.set
+        live = LiveSession(message, config.credit, size, config.outbox_messages, *ends, account, self.observer)
         proof = self._self_test
         opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
         live.outbox.put(opened)
         return live
 
-    def _admit(self, live: LiveSession) -> None:
+    def _admit(self, live: LiveSession, older: LiveSession | None) -> None:
         self.statistics.sessions += 1
-        self._sessions[live.session_id] = live
-        live.account.num_sessions += 1
+        self.seats.admit(live, older)
+        if older is not None:
+            older.end(SessionSupersededError(f"attempt {live.attempt} of this session took over"))
+        self.observer.opened(live)
         self._idle.clear()
         self._work.set()
         if live.state.finished is not None:
             live.finish(live.state.finished)
 
     def _release(self, live: LiveSession) -> None:
-        """Forget a session that ended; its cache is given back before the next pass."""
-        if self._sessions.get(live.session_id) is live:
-            del self._sessions[live.session_id]
-            live.account.num_sessions -= 1
-        if live.cache is not None:
-            self._close_later(live.cache)
+        """Forget a session that ended."""
+        self.seats.release(live)
         if self._companion is not None:
             self._companion.forget(live)
-        if not self._sessions:
+        if not self.num_sessions:
             self._idle.set()
-
-    def _close_later(self, cache: CacheId) -> None:
-        self._closing.append(cache)
         self._work.set()
 
-    def _check_capacity(self, num_others: int) -> None:
-        if num_others >= self._capacity:
+    def _check_capacity(self, older: LiveSession | None) -> None:
+        try:
+            self.seats.check(older, self._config.retry_after_s)
+        except CapacityError:
             self._policy.refused(asyncio.get_running_loop().time())
-            raise CapacityError(f"all {self._capacity} sessions of this verifier are taken", self._config.retry_after_s)
+            raise

@@ -17,6 +17,7 @@ from device_agent.drafting.drafting import Drafting
 from device_agent.events import Event, SessionEvent
 from device_agent.figures import Meter
 from device_agent.generation import Generation
+from device_agent.metrics import AgentMetrics, both
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, StreamRequest
 from device_agent.stream import Stream
@@ -59,6 +60,7 @@ class DeviceAgent:
         self._open: set[Stream] = set()
         self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
+        self.metrics = AgentMetrics(pair, config, self._drafting.phone)
 
     @property
     def num_streams(self) -> int:
@@ -119,11 +121,11 @@ class DeviceAgent:
         began_s = asyncio.get_running_loop().time()
         if self.num_streams >= self.config.max_streams:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
-        stream = Stream(self.config.max_stream_events, watch)
+        stream = Stream(self.config.max_stream_events, both(self.metrics.told, watch))
         self._open.add(stream)
         try:
             assignment = await self._assign(request)
-            self._launch(stream, assignment, Meter(began_s, self.config.is_emulated))
+            self._launch(stream, assignment, Meter(began_s, self.config.is_emulated, self.metrics))
         except BaseException:
             self._open.discard(stream)
             raise
@@ -137,17 +139,20 @@ class DeviceAgent:
         numbers = itertools.count()
         stream.begin(self._session_event(assignment, next(numbers)))
         generation = Generation(assignment, self.pair, self._drafting, self._connector, meter, numbers, stream.put)
-        task = self._tasks.create_task(self._write(generation, stream))
+        self.metrics.began(meter, len(assignment.prompt))
+        task = self._tasks.create_task(self._write(generation, stream, meter))
         stream.run_by(task)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: self._open.discard(stream))
         task.add_done_callback(lambda _: stream.ended())
+        task.add_done_callback(lambda _: self.metrics.ended(meter, None))
 
-    async def _write(self, generation: Generation, stream: Stream) -> None:
+    async def _write(self, generation: Generation, stream: Stream, meter: Meter) -> None:
         last = await generation.run()
-        # Before the last event: who has read it may start the next answer.
+        # Before the last event: who has read it may start the next answer, and finds this one in the figures.
         self._open.discard(stream)
+        self.metrics.ended(meter, last)
         stream.put([last])
 
     async def _assign(self, request: StreamRequest) -> Assignment:

@@ -22,6 +22,7 @@ from device_agent.door import KeyDoor, tenant_of
 from device_agent.events import Event, error_fields, error_object
 from device_agent.guard import LoopbackGuard
 from device_agent.kept import KeptStreams
+from device_agent.refusals import RefusalCount
 from device_agent.request import StreamRequest
 from device_agent.stream import STARTING_AFTER, Reader, Stream
 from device_agent.use import Use
@@ -29,7 +30,8 @@ from speculation.errors import CapacityError, InvalidRequestError, LinkError, Ou
 from speculation.foreign_json import NestingError, loads
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
-from speculation.tenants import Accounts
+from speculation.telemetry import exposition
+from speculation.tenants import Accounts, Tenant
 
 KEEP_ALIVE_S = 15.0
 LAST_EVENT_ID = "last-event-id"
@@ -51,10 +53,12 @@ def build_app(agent: DeviceAgent) -> FastAPI:
         app.add_middleware(KeyDoor, keyring=load_keys(agent.config.keys))
     if is_loopback(agent.config.host):
         app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
+    app.add_middleware(RefusalCount, refused=agent.metrics.refused)  # in front of the doors, whose refusals count, too
     app.add_exception_handler(OutriderError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(Exception, _fail)
     app.add_api_route("/health", _health, methods=["GET"], summary="Whether the agent works, and with what")
+    app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, summary="Figures for Prometheus")
     app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
     path = "/v1/stream/{session_id}"
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
@@ -64,6 +68,11 @@ def build_app(agent: DeviceAgent) -> FastAPI:
 async def _health(request: Request) -> JSONResponse:
     agent: DeviceAgent = request.app.state.agent
     return JSONResponse(agent.health())
+
+
+async def _metrics(request: Request) -> Response:
+    agent: DeviceAgent = request.app.state.agent
+    return await exposition.response_of(agent.metrics.registry)
 
 
 async def _stream(request: Request) -> Response:
@@ -78,8 +87,21 @@ async def _stream(request: Request) -> Response:
         use.end()
         raise
     stream.when_over(use.end)
+    stream.when_over(_teller(stream, tenant))
     request.app.state.kept.keep(stream, tenant)
     return EventStreamResponse(stream, stream.reader, agent.config.resume_grace_s)
+
+
+def _teller(stream: Stream, tenant: Tenant) -> Callable[[], None]:
+    """Tells the log of an answer that is over: whose, how it ended, how long it took, and of no text."""
+    loop = asyncio.get_running_loop()
+    began_s = loop.time()
+
+    def tell() -> None:
+        whose = {"session_id": stream.session_id, "tenant": tenant.name}
+        _log.info("an answer ended", extra=whose | stream.ending | {"duration_s": round(loop.time() - began_s, 6)})
+
+    return tell
 
 
 async def _resume(request: Request) -> Response:

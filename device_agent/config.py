@@ -23,6 +23,7 @@ from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
 from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
+from speculation.telemetry.choices import Compat, LogFormat
 
 ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
 
@@ -60,6 +61,7 @@ class AgentConfig(Settings):
     ``generation_defaults`` says where a request's sampling comes from that does not say: from the full ``model``'s
     ``generation_config.json``, or from ``none`` (greedy). ``default_max_tokens`` None takes the model's, else 128.
     ``keys`` is a file that says who may call, and how much of the agent each may use (``speculation/keys.py``).
+    ``metrics_compat`` ``vllm`` tells the figures of ``/metrics`` under vLLM's names, too.
     An answer whose reader is gone goes on for ``resume_grace_s``; one that ended is kept for ``resume_window_s``.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a profile that does not exist.
     """
@@ -71,6 +73,8 @@ class AgentConfig(Settings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
+    metrics_compat: Compat | None = None
+    log_format: LogFormat = LogFormat.TEXT
     verifier: str | None = "127.0.0.1:50051"
     connect_timeout_s: float = Field(5.0, gt=0)
     verifier_key: Annotated[SecretStr | None, BeforeValidator(partial(require_key, name="verifier_key"))] = None

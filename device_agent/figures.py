@@ -7,7 +7,8 @@ machine is played (then what it counts depends on emulated time too: a slower dr
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 from device_agent.events import CorrectEvent, Event, Json, RevokeEvent, SpeculativeEvent
 from device_agent.reading import Reader
@@ -15,15 +16,60 @@ from speculation.links.base import LinkStatistics
 from speculation.protocol.messages import Usage, Verdict, VerdictKind
 
 
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """What a stream, or several, counted up to now. ``drafted`` came from draft steps, ``proposed`` were sent;
+    ``agreed`` and ``contradicted`` stood where tokens became final."""
+
+    drafted: int = 0
+    proposed: int = 0
+    passes: int = 0
+    agreed: int = 0
+    contradicted: int = 0
+    corrections: int = 0
+    final: int = 0
+    speculative: int = 0
+    revoked: int = 0
+    revoked_after_read: int = 0
+    sent_bytes: int = 0
+    received_bytes: int = 0
+
+    def __add__(self, other: Counts) -> Counts:
+        return Counts(*[getattr(self, name) + getattr(other, name) for name in self.__slots__])
+
+
+class Waits(Protocol):
+    """Is told how long a reader waited, in seconds."""
+
+    def first_visible(self, wait_s: float) -> None: ...
+
+    def first_final(self, wait_s: float) -> None: ...
+
+    def next_final(self, wait_s: float, count: int) -> None:
+        """``count`` final tokens at once, ``wait_s`` behind those before."""
+
+
+class _Untold:
+    def first_visible(self, wait_s: float) -> None: ...
+
+    def first_final(self, wait_s: float) -> None: ...
+
+    def next_final(self, wait_s: float, count: int) -> None: ...
+
+
+UNTOLD: Waits = _Untold()
+
+
 class Meter:
     """Counts what happens in one stream. Times are seconds of the loop's clock."""
 
-    def __init__(self, began_s: float, is_emulated: bool) -> None:
-        self._began_s = began_s
+    def __init__(self, began_s: float, is_emulated: bool, waits: Waits = UNTOLD) -> None:
+        self.began_s = self._began_s = began_s
+        self._waits = waits
         self._basis = "emulated" if is_emulated else "measured"
         self._first_visible_s: float | None = None
         self._first_final_s: float | None = None
-        self._last_token_s = began_s
+        self._last_token_s = self._last_final_s = began_s
         self._num_speculative = 0
         self._num_revoked = 0
         self._num_revokes = 0
@@ -42,6 +88,7 @@ class Meter:
         for event in events:
             if isinstance(event, SpeculativeEvent | CorrectEvent) and self._first_visible_s is None:
                 self._first_visible_s = now_s
+                self._waits.first_visible(now_s - self._began_s)
             if isinstance(event, SpeculativeEvent):
                 self._num_speculative += len(event.token_ids)
                 self._last_token_s = now_s
@@ -55,14 +102,39 @@ class Meter:
         self._accepted += verdict.count
         self._corrections += verdict.kind is VerdictKind.REVOKE_AND_CORRECT
         if num_tokens:
-            self._first_final_s = now_s if self._first_final_s is None else self._first_final_s
-            self._last_token_s = now_s
+            self._tell_wait(num_tokens, now_s)
+            self._last_token_s = self._last_final_s = now_s
             self._num_final += num_tokens
+
+    def _tell_wait(self, num_tokens: int, now_s: float) -> None:
+        if self._first_final_s is None:
+            self._first_final_s = now_s
+            self._waits.first_final(now_s - self._began_s)
+        else:
+            self._waits.next_final(now_s - self._last_final_s, num_tokens)
 
     def compared(self, num_agreed: int, is_contradicted: bool) -> None:
         """Drafts that stood where tokens became final. Behind the first that was wrong none counts: it had no chance."""
         self._num_agreed += num_agreed
         self._num_contradicted += is_contradicted
+
+    @property
+    def counts(self) -> Counts:
+        """Everything that is counted, as of now."""
+        return Counts(
+            self.draft_steps,
+            self.proposed,
+            self._passes,
+            self._num_agreed,
+            self._num_contradicted,
+            self._corrections,
+            self._num_final,
+            self._num_speculative,
+            self._num_revoked,
+            self._reader.num_revoked_after_read,
+            sum(link.sent_bytes for link in self.links),
+            sum(link.received_bytes for link in self.links),
+        )
 
     def usage(self, told: Usage | None) -> Usage:
         """What the verifier told of its work; where it could not tell, what its verdicts show."""

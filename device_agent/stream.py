@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, error_object
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError
@@ -39,6 +40,16 @@ class Stream:
     def has_last(self) -> bool:
         """Whether no event will follow."""
         return self._has_last
+
+    @property
+    def ending(self) -> dict[str, Any]:
+        """How it ended, in words and numbers that hold nothing of the text; before its end it is one that was cancelled."""
+        match self._events[-1:]:
+            case [DoneEvent() as done]:
+                return {"status": done.finish_reason, "tokens": len(done.token_ids), "verified": done.verified_count}
+            case [ErrorEvent() as failed]:
+                return {"status": "error", "error": failed.error["code"]}
+        return {"status": "cancelled"}
 
     def begin(self, event: SessionEvent) -> None:
         self.session_id = event.session_id

@@ -2,29 +2,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
 import typer
 
-import cloud_verifier.config
-import device_agent.config
 from device_agent.request import Mode
-from outrider import key_folder, models, options, profile_list
+from outrider import key_folder, models, options, profile_list, services
 from outrider.config import caller_key, caller_tls
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
+from outrider.running import run_loop, say
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
-from speculation.shaping import exact_time
-from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE, UNSHAPED
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-TOLD = ("speculation.engines.exports", "speculation.engines.remote")
-"""Loggers that are heard from INFO on: they have the one line that says how a model is run, or by whom."""
+from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
 app = typer.Typer(
     name="outrider",
@@ -41,6 +33,8 @@ app.command()(planning.tokenspeed)
 app.command("profiles")(profile_list.profiles_command)
 app.command("proxy")(proxying.proxy)
 app.command("keys")(key_folder.keys_command)
+app.command()(services.verifier)
+app.command()(services.agent)
 
 
 @app.command()
@@ -80,7 +74,9 @@ def demo(
         return
     text = front.choose_prompt(prompt, is_quiet=json)
     request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
-    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation))
+    run_loop(
+        front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation)
+    )
 
 
 @app.command()
@@ -124,112 +120,9 @@ def generate(
     played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(agent, played, Emulation())
     request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
-    _run(front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation))
-
-
-@app.command()
-def verifier(
-    host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
-    port: options.Port = None,
-    cloud: options.Cloud = None,
-    profiles: options.Profiles = None,
-    pair: options.Pair = None,
-    draft: options.Draft = None,
-    full: options.Full = None,
-    variant: Annotated[str | None, typer.Option(help="Graph of the full model, or transformers.")] = None,
-    full_url: Annotated[
-        str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
-    ] = None,
-    full_route: Annotated[
-        str | None, typer.Option(metavar="ROUTE", help="How it is asked: vllm, vllm-prefixes or sglang.")
-    ] = None,
-    full_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at that server.")] = None,
-    full_logprobs: Annotated[
-        int | None, typer.Option(metavar="N", help="Likeliest tokens of each position to ask for; -1 is all.")
-    ] = None,
-    provider: options.Provider = None,
-    patience: Annotated[
-        str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
-    ] = None,
-    gather: Annotated[int | None, typer.Option(metavar="N", help="Drafts of a session that are enough not to wait.")] = None,
-    draft_length: Annotated[
-        int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
-    ] = None,
-    keys: options.Keys = None,
-    insecure: options.Insecure = None,
-    config: options.Config = None,
-) -> None:
-    """Serve the full model. Settings: defaults < --config FILE < OUTRIDER_VERIFIER_* < flags."""
-    from cloud_verifier import server
-
-    flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "profiles": profiles}
-    flags |= {"pair": pair, "variant": variant}
-    flags |= {"full_url": full_url, "full_route": full_route, "full_model": full_model, "full_logprobs": full_logprobs}
-    flags |= {
-        "draft": draft,
-        "full": full,
-        "provider": provider,
-        "patience": patience,
-        "gather": gather,
-        "draft_length": draft_length,
-        "keys": keys,
-        "insecure": insecure,
-    }
-    settings = cloud_verifier.config.load_config(config, flags)
-    _start_log()
-    _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")), settings.cloud != UNSHAPED)
-
-
-@app.command()
-def agent(
-    host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
-    port: options.Port = None,
-    verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
-    phone: options.Phone = None,
-    heat: options.Heat = None,
-    network: options.Network = None,
-    cloud: Annotated[
-        str | None, typer.Option(help="Cloud machine that the verifier emulates, for what figures are called.")
-    ] = None,
-    profiles: options.Profiles = None,
-    emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
-    pair: options.Pair = None,
-    draft: options.Draft = None,
-    full: options.Full = None,
-    variant: Annotated[
-        str | None, typer.Option(help="Graph of the draft model, or transformers, or lookup, or random.")
-    ] = None,
-    provider: options.Provider = None,
-    drafting: Annotated[
-        str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
-    ] = None,
-    draft_length: Annotated[int | None, typer.Option(metavar="N", help="Drafts before fixed-length stops and waits.")] = None,
-    draft_width: Annotated[int | None, typer.Option(metavar="N", help="Branches that one draft step extends.")] = None,
-    draft_lookup: Annotated[
-        float | None, typer.Option(metavar="SHARE", help="Weight of looking up where the text repeats itself; 0 is off.")
-    ] = None,
-    generation_defaults: Annotated[
-        str | None, typer.Option(metavar="SOURCE", help="Defaults of a request: the full model's, or none (greedy).")
-    ] = None,
-    allowed_host: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
-    ] = None,
-    keys: options.Keys = None,
-    insecure: options.Insecure = None,
-    config: options.Config = None,
-) -> None:
-    """Serve the device's REST endpoint. Settings: defaults < --config FILE < OUTRIDER_AGENT_* < flags."""
-    from device_agent import server
-
-    flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
-    flags |= {"profiles": profiles, "heat": heat}
-    flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
-    flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
-    flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
-    flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
-    settings = device_agent.config.load_config(config, flags)
-    _start_log()
-    _run(server.run(settings, lambda running: _say(f"agent on {running.url}")), settings.is_emulated)
+    run_loop(
+        front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation)
+    )
 
 
 @app.command()
@@ -248,7 +141,7 @@ def conformance(
     from outrider import conformance as front
 
     key, tls = caller_key(verifier, key_file), caller_tls(ca, cert, cert_key)
-    _run(front.run(verifier, pair, json, timeout, case or (), key, tls))
+    run_loop(front.run(verifier, pair, json, timeout, case or (), key, tls))
 
 
 @app.command()
@@ -277,23 +170,6 @@ def run(command: Callable[[], Any]) -> int:
         return _fail("the input ended", 1)
 
 
-def _start_log() -> None:
-    """Warnings, and what nothing else tells: why a model is slower."""
-    logging.basicConfig(format=LOG_FORMAT)
-    for name in TOLD:
-        logging.getLogger(name).setLevel(logging.INFO)
-
-
 def _fail(message: str, code: int) -> int:
-    _say("outrider: error: " + " ".join(message.split()))
+    say("outrider: error: " + " ".join(message.split()))
     return code
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _run(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:
-    code = exact_time.run(work) if is_emulated else asyncio.run(work)
-    if code:
-        raise typer.Exit(code)

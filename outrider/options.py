@@ -9,6 +9,7 @@ import typer
 
 from speculation.engines import providers
 from speculation.shaping import phone_state
+from speculation.telemetry import choices
 
 Phone = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
 Network = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
@@ -47,3 +48,5 @@ Full = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The full mode
 DraftVariant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Graph of the draft, or random.")]
 Provider = Annotated[providers.Provider | None, typer.Option(help="What runs the models; cpu by default.")]
 FullVariant = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
+MetricsCompat = Annotated[str | None, typer.Option(metavar="NAMES", help="Tell figures under these names, too: vllm.")]
+LogFormat = Annotated[choices.LogFormat | None, typer.Option(help="Lines for people, or one JSON object a line.")]

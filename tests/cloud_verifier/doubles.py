@@ -66,7 +66,7 @@ def watched(num_slots: int = 8) -> tuple[WatchedEngine, FullModel]:
 
 
 def settings(**changes) -> VerifierConfig:
-    return VerifierConfig(**{"port": 0, "drain_grace_s": 0.0, "run_drafts": "all"} | changes)
+    return VerifierConfig(**{"port": 0, "drain_grace_s": 0.0, "run_drafts": "all", "max_queued": 0} | changes)
 
 
 def open_message(session_id: str = "s", **changes) -> Open:

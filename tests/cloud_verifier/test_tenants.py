@@ -7,30 +7,15 @@ import pytest
 
 from cloud_verifier.companion import Companion
 from cloud_verifier.servicer import _Inlet
+from cloud_verifier.statistics import VerifierStatistics
 from speculation.engines.random import RandomEngine
 from speculation.errors import CapacityError
-from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import FinishReason, Verdict
 from speculation.tenants import Account, Limits, Tenant
 from speculation.wire import codec
 from tests.cloud_verifier.doubles import CONTEXT, VOCABULARY, collect, finished_of, open_message
 from tests.cloud_verifier.sessions import device, opened, refusal, truth_of
-from tests.cloud_verifier.virtual import PASS_S, TimedEngine, follow, now_s, running, virtually
-
-
-class As:
-    """The verifier as one tenant sees it."""
-
-    def __init__(self, verifier, tenant):
-        self._verifier = verifier
-        self._tenant = tenant
-
-    def attach(self, message):
-        return self._verifier.attach(message, self._tenant)
-
-
-def connector_of(verifier, name, **limits):
-    return MemoryConnector(As(verifier, Tenant(name, Limits(**limits))))
+from tests.cloud_verifier.virtual import PASS_S, TimedEngine, connector_of, follow, now_s, running, virtually
 
 
 @virtually
@@ -161,7 +146,7 @@ class Context:
 async def test_a_device_over_its_byte_rate_is_read_no_faster_than_that():
     data = codec.encode_request(open_message())
     account = Account(Tenant("slow", Limits(bytes_per_s=float(len(data)), burst_s=2)))
-    inlet = _Inlet(Context([data] * 6), account)
+    inlet = _Inlet(Context([data] * 6), account, VerifierStatistics())
     times = []
     for _ in range(6):
         await inlet.read()

@@ -11,13 +11,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from cloud_verifier.companion import Companion
+from cloud_verifier.live import LiveSession
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import Chunk, Engine
 from speculation.engines.runner import EngineRunner
 from speculation.links.base import Link
 from speculation.links.memory import MemoryConnector
-from speculation.protocol.messages import CloudMessage
+from speculation.protocol.messages import CloudMessage, Open
 from speculation.shaping import virtual_time
+from speculation.tenants import Limits, Tenant
 from tests.cloud_verifier.doubles import IDENTITY, SELF_TEST, WatchedEngine, settings
 
 PASS_S = 0.03125
@@ -49,6 +51,21 @@ class Received:
 
     at_s: float
     message: CloudMessage
+
+
+class As:
+    """The verifier as one tenant sees it."""
+
+    def __init__(self, verifier: Verifier, tenant: Tenant) -> None:
+        self._verifier = verifier
+        self._tenant = tenant
+
+    def attach(self, message: Open) -> LiveSession:
+        return self._verifier.attach(message, self._tenant)
+
+
+def connector_of(verifier: Verifier, name: str, **limits) -> MemoryConnector:
+    return MemoryConnector(As(verifier, Tenant(name, Limits(**limits))))
 
 
 def now_s() -> float:

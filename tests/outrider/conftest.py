@@ -4,7 +4,8 @@ import logging
 
 import pytest
 
-from outrider import cli
+from outrider import cli, services
+from speculation.telemetry.logs import HEARD_IN_JSON
 
 
 @pytest.fixture
@@ -22,7 +23,10 @@ def outrider(capsys):
 def log_as_before():
     """A service that starts sets up the log of its process, which here is that of all other tests too."""
     root = logging.getLogger()
-    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in (None, *cli.TOLD)}
+    handlers, levels = (
+        root.handlers[:],
+        {name: logging.getLogger(name).level for name in (None, *services.TOLD, *HEARD_IN_JSON)},
+    )
     yield
     root.handlers[:] = handlers
     for name, level in levels.items():

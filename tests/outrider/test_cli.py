@@ -5,7 +5,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from outrider import demo, generate
+from outrider import demo, generate, services
 from speculation.shaping import profiles
 
 ISSUED_FLAGS = {
@@ -263,3 +263,23 @@ def test_what_generate_is_not_told_is_left_to_the_agent():
     assert generate.Request("text").options() == {"mode": "collaborate"}
     asked = generate.Request("text", temperature=0.0, top_p=1.0, top_k=0, seed=3).options()
     assert asked == {"mode": "collaborate", "temperature": 0.0, "top_p": 1.0, "top_k": 0, "seed": 3}
+
+
+@pytest.mark.parametrize("verb", ["verifier", "agent"])
+def test_a_service_in_json_says_where_it_listens_in_its_log(verb, outrider, monkeypatch):
+    heard = []
+    monkeypatch.setattr(services, "start_log", lambda log_format, _: heard.append(log_format.value))
+    monkeypatch.setattr(services, "_log", Mock(info=heard.append))
+    running = Mock(target="127.0.0.1:1", url="http://127.0.0.1:2", metrics_url="http://127.0.0.1:3/metrics")
+
+    async def run(_settings, on_ready):
+        on_ready(running)
+
+    monkeypatch.setattr(f"{'cloud_verifier' if verb == 'verifier' else 'device_agent'}.server.run", run)
+    assert outrider(verb, "--log-format", "json") == (0, "", "")
+    said = {
+        "verifier": "verifier on 127.0.0.1:1, figures at http://127.0.0.1:3/metrics",
+        "agent": "agent on http://127.0.0.1:2",
+    }
+    assert heard == ["json", said[verb]]
+    assert outrider(verb) == (0, "", said[verb] + "\n")

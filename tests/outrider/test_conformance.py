@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_verifier import verification
+from cloud_verifier import scheduling, verification
 from cloud_verifier.admission import check_handshake
 from cloud_verifier.batching import allot
 from cloud_verifier.config import VerifierConfig
@@ -154,7 +154,7 @@ def wait_for_drafts(_tenants, _served_tenants, wanted, served, max_rows):
 BROKEN = [
     (verification, "check_handshake", lambda *_: None, ["refuses-another-pair", "refuses-another-rule"]),
     (verification, "check_handshake", refuse_without_digests, ["refuses-another-pair"]),
-    (verification, "allot_among", wait_for_drafts, ["decodes-without-drafts"]),
+    (scheduling, "allot_among", wait_for_drafts, ["decodes-without-drafts"]),
     (VerifierSession, "plan", lambda self, _: Plan((), (), len(self.final)), ["accepts-right-drafts"]),
     (protocol, "run_length", lambda token_ids, _: len(token_ids), ["corrects-wrong-drafts"]),
     (VerifierSession, "commit", commit_another_choice, ["corrects-wrong-drafts"]),

@@ -1,0 +1,24 @@
+"""How a command runs its coroutine, and how it speaks to a person."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Any
+
+import typer
+
+from speculation.shaping import exact_time
+
+
+def say(text: str) -> None:
+    """A line on standard error, at once."""
+    print(text, file=sys.stderr, flush=True)
+
+
+def run_loop(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:
+    """Run to the end; timers are exact where something is emulated. Raises ``typer.Exit`` with a code that is not 0."""
+    code = exact_time.run(work) if is_emulated else asyncio.run(work)
+    if code:
+        raise typer.Exit(code)

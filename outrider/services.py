@@ -1,0 +1,150 @@
+"""`outrider verifier` and `outrider agent`: the two services, from their flags."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+import cloud_verifier.config
+import device_agent.config
+from outrider import options
+from outrider.running import run_loop, say
+from speculation.shaping.profiles import UNSHAPED
+from speculation.telemetry.choices import LogFormat
+from speculation.telemetry.logs import start_log
+
+if TYPE_CHECKING:
+    from cloud_verifier.server import RunningVerifier
+_log = logging.getLogger(__name__)
+
+TOLD = ("speculation.engines.exports", "speculation.engines.remote")
+"""Loggers that are heard from INFO on: they have the one line that says how a model is run, or by whom."""
+
+
+def verifier(
+    host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
+    port: options.Port = None,
+    cloud: options.Cloud = None,
+    profiles: options.Profiles = None,
+    pair: options.Pair = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
+    variant: Annotated[str | None, typer.Option(help="Graph of the full model, or transformers.")] = None,
+    full_url: Annotated[
+        str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
+    ] = None,
+    full_route: Annotated[
+        str | None, typer.Option(metavar="ROUTE", help="How it is asked: vllm, vllm-prefixes or sglang.")
+    ] = None,
+    full_model: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name at that server.")] = None,
+    full_logprobs: Annotated[
+        int | None, typer.Option(metavar="N", help="Likeliest tokens of each position to ask for; -1 is all.")
+    ] = None,
+    provider: options.Provider = None,
+    patience: Annotated[
+        str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
+    ] = None,
+    gather: Annotated[int | None, typer.Option(metavar="N", help="Drafts of a session that are enough not to wait.")] = None,
+    draft_length: Annotated[
+        int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
+    ] = None,
+    metrics_port: Annotated[
+        int | None, typer.Option(metavar="N", help="Serve figures for Prometheus there; 0 takes a free port.")
+    ] = None,
+    metrics_host: Annotated[str | None, typer.Option(help="Address of the figures; 127.0.0.1 by default.")] = None,
+    metrics_compat: options.MetricsCompat = None,
+    log_format: options.LogFormat = None,
+    keys: options.Keys = None,
+    insecure: options.Insecure = None,
+    config: options.Config = None,
+) -> None:
+    """Serve the full model. Settings: defaults < --config FILE < OUTRIDER_VERIFIER_* < flags."""
+    from cloud_verifier import server
+
+    flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "profiles": profiles}
+    flags |= {"pair": pair, "variant": variant}
+    flags |= {"full_url": full_url, "full_route": full_route, "full_model": full_model, "full_logprobs": full_logprobs}
+    flags |= {
+        "draft": draft,
+        "full": full,
+        "provider": provider,
+        "patience": patience,
+        "gather": gather,
+        "draft_length": draft_length,
+        "keys": keys,
+        "insecure": insecure,
+    }
+    flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}
+    flags |= {"metrics_compat": metrics_compat, "log_format": log_format}
+    settings = cloud_verifier.config.load_config(config, flags)
+    start_log(settings.log_format, TOLD)
+
+    def on_ready(running: RunningVerifier) -> None:
+        figures = f", figures at {running.metrics_url}" if running.metrics_url else ""
+        _tell(settings.log_format, f"verifier on {running.target}{figures}")
+
+    run_loop(server.run(settings, on_ready), settings.cloud != UNSHAPED)
+
+
+def agent(
+    host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
+    port: options.Port = None,
+    verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
+    phone: options.Phone = None,
+    heat: options.Heat = None,
+    network: options.Network = None,
+    cloud: Annotated[
+        str | None, typer.Option(help="Cloud machine that the verifier emulates, for what figures are called.")
+    ] = None,
+    profiles: options.Profiles = None,
+    emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
+    pair: options.Pair = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Graph of the draft model, or transformers, or lookup, or random.")
+    ] = None,
+    provider: options.Provider = None,
+    drafting: Annotated[
+        str | None, typer.Option(metavar="POLICY", help="adaptive, ahead, confidence-gate, fixed-length or second-branch.")
+    ] = None,
+    draft_length: Annotated[int | None, typer.Option(metavar="N", help="Drafts before fixed-length stops and waits.")] = None,
+    draft_width: Annotated[int | None, typer.Option(metavar="N", help="Branches that one draft step extends.")] = None,
+    draft_lookup: Annotated[
+        float | None, typer.Option(metavar="SHARE", help="Weight of looking up where the text repeats itself; 0 is off.")
+    ] = None,
+    generation_defaults: Annotated[
+        str | None, typer.Option(metavar="SOURCE", help="Defaults of a request: the full model's, or none (greedy).")
+    ] = None,
+    allowed_host: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
+    ] = None,
+    metrics_compat: options.MetricsCompat = None,
+    log_format: options.LogFormat = None,
+    keys: options.Keys = None,
+    insecure: options.Insecure = None,
+    config: options.Config = None,
+) -> None:
+    """Serve the device's REST endpoint. Settings: defaults < --config FILE < OUTRIDER_AGENT_* < flags."""
+    from device_agent import server
+
+    flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
+    flags |= {"profiles": profiles, "heat": heat}
+    flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
+    flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
+    flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
+    flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
+    flags |= {"metrics_compat": metrics_compat, "log_format": log_format}
+    settings = device_agent.config.load_config(config, flags)
+    start_log(settings.log_format, TOLD)
+    run_loop(server.run(settings, lambda running: _tell(settings.log_format, f"agent on {running.url}")), settings.is_emulated)
+
+
+def _tell(log_format: LogFormat, text: str) -> None:
+    """Where it listens: to a person, or in the log where a program reads that."""
+    if log_format is LogFormat.JSON:
+        _log.info(text)
+    else:
+        say(text)

@@ -1,0 +1,155 @@
+"""Figures as Prometheus reads them: their text, and a small HTTP service for it where a service has none of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import cast
+from urllib.parse import urlsplit
+
+import uvicorn
+from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
+from starlette.applications import Starlette
+from starlette.datastructures import Headers
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from speculation.errors import ConfigurationError
+from speculation.settings import is_loopback
+from speculation.tenants import AUTHORIZATION, Keyring
+
+PATH = "/metrics"
+FLUSH_S = 2
+
+
+@dataclass(frozen=True, slots=True)
+class _Snapshot:
+    """What stands in for a registry where its text is made."""
+
+    families: list[Metric]
+
+    def collect(self) -> list[Metric]:
+        return self.families
+
+
+async def response_of(registry: CollectorRegistry) -> Response:
+    """All figures as text. They are read on the event loop, where they are counted; the text is made elsewhere."""
+    return Response(await asyncio.to_thread(generate_latest, snapshot(registry)), media_type=CONTENT_TYPE_LATEST)
+
+
+def snapshot(registry: CollectorRegistry) -> CollectorRegistry:
+    """The figures of this moment, as a registry that does not change."""
+    return cast(CollectorRegistry, _Snapshot(list(registry.collect())))
+
+
+@dataclass(frozen=True, slots=True)
+class Listener:
+    """Where figures are served, and how; port 0 takes a free one. Without ``certificate`` in plain text."""
+
+    host: str
+    port: int
+    certificate: Path | None = None
+    certificate_key: Path | None = None
+    client_authorities: Path | None = None
+
+    def bind(self) -> socket.socket:
+        """Raises ``ConfigurationError``."""
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        bound = socket.socket(family, socket.SOCK_STREAM)
+        try:
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            bound.bind((self.host.strip("[]"), self.port))
+        except OSError as error:
+            bound.close()
+            raise ConfigurationError(f"metrics: cannot listen on {self.host}:{self.port}: {error.strerror}") from error
+        return bound
+
+    def url(self, port: int) -> str:
+        """Of the figures, once it listens on ``port``."""
+        host = f"[{self.host}]" if ":" in self.host and not self.host.startswith("[") else self.host
+        return f"{'http' if self.certificate is None else 'https'}://{host}:{port}{PATH}"
+
+
+@asynccontextmanager
+async def serving(registry: CollectorRegistry, listener: Listener, keyring: Keyring | None) -> AsyncIterator[str]:
+    """The URL of the figures, for as long as the block runs. With a keyring every route wants a key.
+
+    Raises ``ConfigurationError`` when the address cannot be bound.
+    """
+    server = _Server(_configuration(build_app(registry, listener.host, keyring), listener))
+    with listener.bind() as bound:
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[bound]))
+            try:
+                yield listener.url(bound.getsockname()[1])
+            finally:
+                server.should_exit = True
+
+
+def build_app(registry: CollectorRegistry, host: str, keyring: Keyring | None) -> Starlette:
+    """The application behind its door. On loopback it heeds only requests that name this machine: a page of a browser may
+    reach it under a name of its own."""
+
+    async def figures(_request: Request) -> Response:
+        return await response_of(registry)
+
+    return Starlette(routes=[Route(PATH, figures)], middleware=[Middleware(_Door, keyring=keyring, is_local=is_loopback(host))])
+
+
+class _Door:
+    def __init__(self, app: ASGIApp, keyring: Keyring | None, is_local: bool) -> None:
+        self._app = app
+        self._keyring = keyring
+        self._is_local = is_local
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        refusal = self._refusal(Headers(scope=scope)) if scope["type"] in ("http", "websocket") else None
+        await (refusal or self._app)(scope, receive, send)
+
+    def _refusal(self, headers: Headers) -> Response | None:
+        if self._is_local and not _names_this_machine(headers.get("host", "")):
+            return PlainTextResponse("the host is not this machine\n", 403)
+        if self._keyring is not None and self._keyring.tenant_of(headers.get(AUTHORIZATION)) is None:
+            text = "a key is wanted: send the header Authorization: Bearer KEY\n"
+            return PlainTextResponse(text, 401, {"www-authenticate": "Bearer"})
+        return None
+
+
+def _names_this_machine(host: str) -> bool:
+    try:
+        name = urlsplit("//" + host).hostname
+    except ValueError:
+        return False
+    return name is not None and is_loopback(name)
+
+
+def _configuration(app: Starlette, listener: Listener) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        ssl_certfile=listener.certificate,
+        ssl_keyfile=listener.certificate_key,
+        ssl_ca_certs=None if listener.client_authorities is None else str(listener.client_authorities),
+        ssl_cert_reqs=ssl.CERT_NONE if listener.client_authorities is None else ssl.CERT_REQUIRED,
+        log_config=None,
+        access_log=False,
+        lifespan="off",
+        server_header=False,
+        timeout_graceful_shutdown=FLUSH_S,
+    )
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever started it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

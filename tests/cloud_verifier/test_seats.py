@@ -1,0 +1,178 @@
+"""Seats, the queue and kept caches, with the verifier that uses them: under the virtual clock, on an engine that is watched."""
+
+import asyncio
+
+import pytest
+
+from cloud_verifier.prefixes import LEAST_SHARED
+from speculation.errors import CapacityError, LinkError
+from speculation.protocol.messages import Cancel, FinishReason, Opened
+from tests.cloud_verifier.doubles import collect, finished_of, open_message, plain_decoding, wait_until
+from tests.cloud_verifier.sessions import opened, refusal, table
+from tests.cloud_verifier.virtual import TimedEngine, connector_of, running, virtually
+
+PROMPT = tuple(range(1, LEAST_SHARED + 9))
+
+
+def text_of(prompt, max_tokens):
+    """The prompt, and what plain decoding puts behind it."""
+    return plain_decoding(table(), prompt, open_message().parameters, max_tokens, ())
+
+
+async def answer(connector, prompt, session_id, max_tokens=4):
+    link = await opened(connector, session_id=session_id, prefix=prompt, generation_start=len(prompt), max_tokens=max_tokens)
+    return await collect(link)
+
+
+@virtually
+async def test_whoever_finds_no_seat_waits_and_gets_the_same_text():
+    async with running(max_sessions=2, max_queued=3) as (engine, verifier, connector):
+        async with asyncio.TaskGroup() as tasks:
+            answers = [tasks.create_task(answer(connector, (n + 1, 2, 3), f"s{n}")) for n in range(5)]
+            await asyncio.sleep(0.01)
+            assert (len(verifier.seats.running), verifier.seats.num_waiting) == (2, 3)
+        for done in answers:
+            assert finished_of(done.result()).reason is FinishReason.LENGTH
+        assert max(len(rows) for rows in engine.passes) == 2
+        assert not engine.open_caches
+
+
+@virtually
+async def test_beyond_the_queue_a_session_is_refused_with_a_delay():
+    async with running(max_sessions=1, max_queued=1, retry_after_s=2.5) as (_, _, connector):
+        await opened(connector, session_id="runs", max_tokens=200)
+        await opened(connector, session_id="waits", max_tokens=200)
+        with pytest.raises(CapacityError, match="1 sessions of this verifier are taken, and 1 wait") as refused:
+            await refusal(connector, session_id="too much")
+        assert refused.value.retry_after_s == 2.5
+
+
+@virtually
+async def test_whoever_waits_may_leave_and_the_next_comes_up():
+    async with running(max_sessions=1, max_queued=2) as (_, verifier, connector):
+        runs = await opened(connector, session_id="runs", max_tokens=400)
+        leaves = await opened(connector, session_id="leaves")
+        stays = await opened(connector, session_id="stays")
+        await leaves.send(Cancel())
+        assert finished_of(await collect(leaves)).reason is FinishReason.CANCELLED
+        assert verifier.seats.num_waiting == 1
+        await runs.aclose()
+        assert finished_of(await collect(stays)).reason is FinishReason.LENGTH
+
+
+@virtually
+async def test_a_later_attempt_keeps_the_place_of_the_older():
+    """In the queue and at a seat: nobody who waits slips in between."""
+    async with running(max_sessions=1, max_queued=2) as (_, verifier, connector):
+        await opened(connector, session_id="runs", max_tokens=400)
+        await opened(connector, session_id="first")
+        await opened(connector, session_id="second")
+        await opened(connector, session_id="runs", attempt=2, max_tokens=400)
+        await opened(connector, session_id="first", attempt=2)
+        assert [live.session_id for live in verifier.seats.running] == ["runs"]
+        assert [(live.session_id, live.attempt) for live in verifier.seats._waiting] == [("first", 2), ("second", 1)]
+        assert verifier.seats.num_waiting == 2
+
+
+@virtually
+async def test_a_free_seat_goes_to_the_tenant_that_has_the_fewest():
+    async with running(max_sessions=2, max_queued=8) as (_, verifier, _):
+        many, few = connector_of(verifier, "many"), connector_of(verifier, "few")
+        first, *_ = [await opened(many, session_id=f"a{number}", max_tokens=400) for number in range(5)]
+        await opened(few, session_id="b0", max_tokens=400)
+        await first.aclose()
+        assert [live.session_id for live in verifier.seats.running] == ["a1", "b0"]
+
+
+@virtually
+async def test_a_tenants_sessions_that_wait_count_for_its_limit():
+    async with running(max_sessions=1, max_queued=8) as (_, verifier, _):
+        connector = connector_of(verifier, "a", max_sessions=2)
+        await opened(connector, session_id="runs", max_tokens=400)
+        await opened(connector, session_id="waits")
+        with pytest.raises(CapacityError, match="all 2 sessions of this tenant"):
+            await refusal(connector, session_id="too much")
+
+
+@virtually
+async def test_draining_lets_those_who_wait_run_too_and_ends_the_rest():
+    async with running(max_sessions=1, max_queued=2) as (_, verifier, connector):
+        links = [await opened(connector, session_id=f"s{n}", max_tokens=20) for n in range(3)]
+        await verifier.drain(30 * 0.03125)
+        reasons = [finished_of(await collect(link)).reason for link in links]
+        assert reasons == [FinishReason.LENGTH, FinishReason.SHUTDOWN, FinishReason.SHUTDOWN]
+        with pytest.raises(LinkError):
+            await refusal(connector, session_id="late")
+
+
+@virtually
+async def test_a_prompt_that_goes_on_from_a_text_that_ended_runs_only_what_is_new():
+    async with running(max_kept=2) as (engine, verifier, connector):
+        await answer(connector, PROMPT, "first")
+        text = text_of(PROMPT, 4)
+        engine.passes.clear()
+        again = await answer(connector, (*text, 5, 6), "second")
+        # The fourth token was chosen and never run, then come two new ones.
+        assert engine.passes[0] == (3,)
+        assert verifier.seats.reused_tokens == len(text) - 1
+        assert finished_of(again).usage.completion_tokens == 4
+        await wait_until(lambda: len(engine.open_caches) == verifier.seats.num_kept == 1)
+
+
+@virtually
+async def test_the_text_behind_a_kept_beginning_is_that_of_plain_decoding():
+    async with running(max_kept=4) as (_, _, connector):
+        for number, prompt in enumerate([PROMPT, (*PROMPT, 9), PROMPT[:-2], (*PROMPT[:-4], 1, 2, 3), PROMPT]):
+            tokens = []
+            for message in await answer(connector, prompt, f"s{number}", 6):
+                tokens += [message.choice] if hasattr(message, "choice") else []
+            assert [*prompt, *tokens] == list(text_of(prompt, 6)), number
+
+
+@virtually
+async def test_another_tenant_runs_all_of_the_same_prompt_and_as_long():
+    """No way to tell by rows, and so none by time, what another tenant asked before."""
+    rows, seconds = [], []
+    for asked_before in (False, True):
+        async with running(TimedEngine(), max_kept=4) as (engine, verifier, _):
+            if asked_before:
+                await answer(connector_of(verifier, "a"), PROMPT, "theirs")
+            engine.passes.clear()
+            began_s = asyncio.get_running_loop().time()
+            await answer(connector_of(verifier, "b"), PROMPT, "own")
+            rows.append(list(engine.passes))
+            seconds.append(asyncio.get_running_loop().time() - began_s)
+    assert rows[0] == rows[1]
+    assert seconds[0] == pytest.approx(seconds[1])
+
+
+@virtually
+async def test_a_kept_cache_makes_room_for_whoever_runs():
+    async with running(TimedEngine(num_slots=2), max_sessions=2, max_kept=2) as (engine, verifier, connector):
+        for number in range(2):
+            await answer(connector, (number, *PROMPT), f"kept{number}")
+        assert verifier.seats.num_kept == 2
+        links = [await opened(connector, session_id=f"s{n}", prefix=(n, 2, 3), max_tokens=8) for n in range(2)]
+        for link in links:
+            assert finished_of(await collect(link)).reason is FinishReason.LENGTH
+        assert len(engine.open_caches) <= 2
+
+
+@virtually
+async def test_a_text_that_was_cancelled_is_not_kept():
+    async with running(max_kept=2) as (engine, verifier, connector):
+        link = await opened(connector, prefix=PROMPT, generation_start=len(PROMPT), max_tokens=400)
+        await asyncio.sleep(1)
+        await link.send(Cancel())
+        await collect(link)
+        await wait_until(lambda: not engine.open_caches)
+        assert verifier.seats.num_kept == 0
+
+
+@virtually
+async def test_opened_is_said_to_those_who_wait_so_that_they_may_draft():
+    async with running(max_sessions=1, max_queued=1) as (_, _, connector):
+        await opened(connector, session_id="runs", max_tokens=400)
+        link = await connector.connect()
+        await link.send(open_message(session_id="waits"))
+        assert isinstance(await link.receive(), Opened)
