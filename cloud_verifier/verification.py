@@ -10,6 +10,7 @@ from cloud_verifier.admission import check_handshake, check_request
 from cloud_verifier.batching import allot_among
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.live import LiveSession
 from cloud_verifier.observer import UNOBSERVED, Observer
 from cloud_verifier.passes import Entry, Pass
@@ -21,23 +22,6 @@ from speculation.errors import CapacityError, EngineError, LinkError, SessionNot
 from speculation.protocol.messages import Open, Opened, PairIdentity
 from speculation.protocol.verifier import Plan
 from speculation.tenants import NOBODY, Account, Accounts, Tenant
-
-
-@dataclass(slots=True)
-class VerifierStatistics:
-    """Counted since the start. ``rows`` are tokens fed to the full model, prompts included.
-
-    ``own_proposed`` are tokens that the verifier's own draft model drafted and a pass checked, ``own_accepted`` those that
-    agreed; no session's usage holds them. Bytes are those of messages over gRPC.
-    """
-
-    sessions: int = 0
-    passes: int = 0
-    rows: int = 0
-    own_proposed: int = 0
-    own_accepted: int = 0
-    received_bytes: int = 0
-    sent_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from cloud_verifier.companion import Companion
+from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.servicer import _Inlet
-from cloud_verifier.verification import VerifierStatistics
 from speculation.engines.random import RandomEngine
 from speculation.errors import CapacityError
 from speculation.links.memory import MemoryConnector
