@@ -198,13 +198,18 @@ def _bind(server: Any, config: VerifierConfig) -> int:
 def _credentials(config: VerifierConfig) -> Any:
     """Of the server; None for plain text. Raises ``ConfigurationError``."""
     if config.tls_cert is None or config.tls_key is None:
-        if config.keys is not None and not is_loopback(config.host):
+        if config.keys is not None and not all(map(is_loopback, _hosts(config))):
             _log.warning("keys, and all that they guard, cross the network in plain text: set tls_cert and tls_key")
         return None
     pair, authorities = (config.tls_key.read_bytes(), config.tls_cert.read_bytes()), config.tls_client_ca
     if authorities is None:
         return grpc.ssl_server_credentials([pair])
     return grpc.ssl_server_credentials([pair], authorities.read_bytes(), require_client_auth=True)
+
+
+def _hosts(config: VerifierConfig) -> tuple[str, ...]:
+    """All addresses at which it is reached."""
+    return (config.host,) if config.metrics_port is None else (config.host, config.metrics_host)
 
 
 def _try_to_bind(config: VerifierConfig) -> None:
