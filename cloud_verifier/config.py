@@ -19,7 +19,7 @@ from speculation.protocol.messages import INITIAL_CREDIT
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
-from speculation.telemetry.choices import Compat, LogFormat
+from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
 from speculation.truncation import MAX_VOCABULARY_SIZE
 
 ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
@@ -109,6 +109,7 @@ class VerifierConfig(Settings):
     metrics_port: int | None = Field(None, ge=0, le=65535)
     metrics_compat: Compat | None = None
     log_format: LogFormat = LogFormat.TEXT
+    otlp_endpoint: Annotated[str | None, BeforeValidator(read_endpoint)] = None
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None

@@ -1,4 +1,4 @@
-"""What a verifier's observer counts, and the times of one session. Pure: times are arguments, in seconds."""
+"""What a verifier counts, what its observer does, and the times of one session. Pure: times are arguments, in seconds."""
 
 from __future__ import annotations
 
@@ -8,6 +8,23 @@ from dataclasses import dataclass, field
 
 MAX_POSITIONS = 32
 """Positions of a chain that are counted one by one: figures of their own, whose number has to be bounded."""
+
+
+@dataclass(slots=True)
+class VerifierStatistics:
+    """Counted since the start. ``rows`` are tokens fed to the full model, prompts included.
+
+    ``own_proposed`` are tokens that the verifier's own draft model drafted and a pass checked, ``own_accepted`` those that
+    agreed; no session's usage holds them. Bytes are those of messages over gRPC.
+    """
+
+    sessions: int = 0
+    passes: int = 0
+    rows: int = 0
+    own_proposed: int = 0
+    own_accepted: int = 0
+    received_bytes: int = 0
+    sent_bytes: int = 0
 
 
 @dataclass(slots=True)

@@ -57,6 +57,8 @@ class VerifierMetrics:
 
     def passed(self, lives: Sequence[LiveSession], began_s: float, ended_s: float) -> None:
         self._pass_s.observe(ended_s - began_s)
+        if not self._num_waiting:  # most passes: nobody is in one for the first time
+            return
         for live in lives:
             times = self._sessions.get(live)
             if times is not None and times.entered_s is None:
@@ -65,14 +67,14 @@ class VerifierMetrics:
                 self._queue_s.observe(began_s - times.opened_s)
 
     def settled(self, live: LiveSession, entry: Entry, verdicts: Sequence[Verdict], now_s: float) -> None:
-        counts = self._counts
-        num_tokens = sum([verdict.end - verdict.start for verdict in verdicts])
+        counts, num_tokens = self._counts, 0
+        for verdict in verdicts:
+            num_tokens += verdict.count + (verdict.choice is not None)
+            counts.corrections += verdict.kind is VerdictKind.REVOKE_AND_CORRECT
         counts.final_tokens[live.account.tenant.name] += num_tokens
         counts.near_ties += entry.near_ties
         if entry.drafted:
             counts.chain(len(entry.drafted), entry.num_agreed)
-        for verdict in verdicts:
-            counts.corrections += verdict.kind is VerdictKind.REVOKE_AND_CORRECT
         self._chose(self._sessions[live], num_tokens, now_s)
 
     def ended(self, live: LiveSession, error: OutriderError | None) -> None:

@@ -30,6 +30,8 @@ from speculation.keys import load_keys
 from speculation.settings import is_loopback
 from speculation.telemetry import exposition
 from speculation.telemetry.exposition import Listener
+from speculation.telemetry.otel import tracer_to
+from speculation.telemetry.spans import UNTRACED, Tracer
 from speculation.tenants import Keyring
 from speculation.wire import codec
 
@@ -57,14 +59,20 @@ class RunningVerifier:
 
 @asynccontextmanager
 async def serve(
-    config: VerifierConfig, *, engine_runner: EngineRunner[Engine] | None = None, full_model: FullModel | None = None
+    config: VerifierConfig,
+    *,
+    engine_runner: EngineRunner[Engine] | None = None,
+    full_model: FullModel | None = None,
+    tracer: Tracer | None = None,
 ) -> AsyncIterator[RunningVerifier]:
     """A verifier that serves while the block runs; port 0 takes a free one. Leaving the block drains it.
 
     ``full_model`` replaces what the configuration would load. ``engine_runner`` replaces the thread on which it would run, and
-    stays its owner's to shut down; its engine must be that of ``full_model``, or decorate it.
+    stays its owner's to shut down; its engine must be that of ``full_model``, or decorate it. ``tracer`` replaces the one that
+    the configuration names, and is closed here.
     Raises ``ConfigurationError`` when the address cannot be bound, and what ``build_engine`` raises.
     """
+    tracer = tracer or tracer_to(config.otlp_endpoint, "outrider-verifier")
     if full_model is None:
         full_model = await asyncio.to_thread(build_engine, config)
     with ExitStack() as stack:
@@ -78,8 +86,9 @@ async def serve(
         keyring = None if config.keys is None else load_keys(config.keys)
         async with (
             _figures(verifier, full_model, config, keyring) as metrics_url,
+            _tracing(tracer),
             _passes(verifier),
-            _listen(verifier, config, keyring) as port,
+            _listen(verifier, config, keyring, tracer) as port,
         ):
             yield RunningVerifier(verifier, config, port, metrics_url)
 
@@ -153,11 +162,20 @@ async def _figures(
 
 
 @asynccontextmanager
-async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring | None) -> AsyncIterator[int]:
+async def _tracing(tracer: Tracer) -> AsyncIterator[None]:
+    try:
+        yield
+    finally:
+        if tracer is not UNTRACED:
+            await asyncio.to_thread(tracer.close)
+
+
+@asynccontextmanager
+async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring | None, tracer: Tracer) -> AsyncIterator[int]:
     """The port of the service, which is drained when the block is left."""
     door = Door(keyring)
     server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, verifier.observer),))
-    server.add_generic_rpc_handlers((VerificationServicer(verifier, door).handler(),))
+    server.add_generic_rpc_handlers((VerificationServicer(verifier, door, tracer).handler(),))
     checks = health.aio.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
     port = _bind(server, config)
@@ -190,13 +208,18 @@ def _bind(server: Any, config: VerifierConfig) -> int:
 def _credentials(config: VerifierConfig) -> Any:
     """Of the server; None for plain text. Raises ``ConfigurationError``."""
     if config.tls_cert is None or config.tls_key is None:
-        if config.keys is not None and not is_loopback(config.host):
+        if config.keys is not None and not all(map(is_loopback, _hosts(config))):
             _log.warning("keys, and all that they guard, cross the network in plain text: set tls_cert and tls_key")
         return None
     pair, authorities = (config.tls_key.read_bytes(), config.tls_cert.read_bytes()), config.tls_client_ca
     if authorities is None:
         return grpc.ssl_server_credentials([pair])
     return grpc.ssl_server_credentials([pair], authorities.read_bytes(), require_client_auth=True)
+
+
+def _hosts(config: VerifierConfig) -> tuple[str, ...]:
+    """All addresses at which it is reached."""
+    return (config.host,) if config.metrics_port is None else (config.host, config.metrics_host)
 
 
 def _try_to_bind(config: VerifierConfig) -> None:

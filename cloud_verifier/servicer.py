@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import grpc
 
+from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.door import Door, refuse
 from cloud_verifier.live import LiveSession
-from cloud_verifier.statistics import VerifierStatistics
+from cloud_verifier.telling import closing_span, told, whose
 from cloud_verifier.verification import Verifier
 from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
 from speculation.protocol.messages import DeviceMessage, Open
+from speculation.telemetry.spans import UNTRACED, Span, Tracer
 from speculation.tenants import Account
 from speculation.wire import codec
 
@@ -27,10 +27,11 @@ _log = logging.getLogger(__name__)
 class VerificationServicer:
     """Serves ``Verify`` from a ``Verifier`` to whom the door lets in."""
 
-    def __init__(self, verifier: Verifier, door: Door) -> None:
+    def __init__(self, verifier: Verifier, door: Door, tracer: Tracer = UNTRACED) -> None:
         self._verifier = verifier
         self._statistics = verifier.statistics
         self._door = door
+        self._tracer = tracer
 
     def handler(self) -> Any:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes. Messages pass as bytes: the codec is ours."""
@@ -39,11 +40,15 @@ class VerificationServicer:
 
     async def verify(self, _requests: Any, context: Any) -> None:
         """One stream, from its ``Open`` to its end."""
-        error = await self._converse(context)
+        metadata = context.invocation_metadata()
+        with closing_span(self._tracer, self._verifier.description.name, metadata) as span:
+            error = await self._converse(context, span)
+            if error is not None:
+                span.fail(status_of(error).grpc)
         if error is not None:
             await refuse(context, error)
 
-    async def _converse(self, context: Any) -> OutriderError | None:
+    async def _converse(self, context: Any, span: Span) -> OutriderError | None:
         """The error that ends the stream, None where it ended in order."""
         try:
             account = self._verifier.account_of(self._door.tenant_of(context.invocation_metadata()))
@@ -53,14 +58,14 @@ class VerificationServicer:
             self._verifier.observer.refused(error)
             _log.info("a stream got no session", extra={"status": status_of(error).grpc})
             return error
-        with _told(live):
+        with told(live, span):
             return await self._serve(context, inlet, live)
 
     async def _serve(self, context: Any, inlet: _Inlet, live: LiveSession) -> OutriderError | None:
         try:
             return await _pump(context, inlet, live, self._statistics)
         except Exception:
-            _log.exception("a stream failed", extra=_whose(live))
+            _log.exception("a stream failed", extra=whose(live))
             return EngineError("the verifier failed; its log says why")
         finally:
             live.close()
@@ -71,25 +76,6 @@ class VerificationServicer:
             return self._verifier.attach(await _read_open(inlet), account.tenant)
         finally:
             inlet.pay()
-
-
-@contextmanager
-def _told(live: LiveSession) -> Iterator[None]:
-    """Once the block is left, the log tells of the session: whose, how it ended, how long it took, and of no text."""
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
-    try:
-        yield
-    finally:
-        error, usage = live.outbox.error, live.state.usage
-        status = "OK" if error is None else status_of(error).grpc
-        figures = {"final_tokens": usage.completion_tokens, "passes": usage.passes, "near_ties": usage.near_ties}
-        took = {"status": status, "duration_s": round(loop.time() - began_s, 6)}
-        _log.info("a session ended", extra=_whose(live) | took | figures)
-
-
-def _whose(live: LiveSession) -> dict[str, Any]:
-    return {"session_id": live.session_id, "attempt": live.attempt, "tenant": live.account.tenant.name}
 
 
 class _Inlet:

@@ -11,13 +11,13 @@ from cloud_verifier.admission import check_handshake, check_request
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.costs import PassCosts
+from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.live import LiveSession
 from cloud_verifier.observer import UNOBSERVED, Observer
 from cloud_verifier.passes import Entry, Pass
 from cloud_verifier.patience import Policy, ready_s
 from cloud_verifier.scheduling import Overhead, share_rows
 from cloud_verifier.seats import Seats
-from cloud_verifier.statistics import VerifierStatistics
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import contextvars
 import itertools
 import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
@@ -11,10 +12,11 @@ from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
+from device_agent import tracing
 from device_agent.assignment import Assignment
 from device_agent.config import AgentConfig
 from device_agent.drafting.drafting import Drafting
-from device_agent.events import Event, SessionEvent
+from device_agent.events import ErrorEvent, Event, SessionEvent
 from device_agent.figures import Meter
 from device_agent.generation import Generation
 from device_agent.metrics import AgentMetrics, both
@@ -24,8 +26,9 @@ from device_agent.stream import Stream
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError, LinkError
-from speculation.links.base import Connector
+from speculation.links.base import TRACEPARENT, Connector
 from speculation.shaping.profiles import UNSHAPED
+from speculation.telemetry.spans import UNTRACED, Span, Tracer
 
 SEED_BITS = 53
 """Seeds that are drawn fit a JSON number of any client."""
@@ -46,15 +49,24 @@ class DeviceAgent:
             async for event in agent.stream(StreamRequest("The module provides", max_tokens=64)):
                 ...
 
-    It owns the runner and the connector and closes both at the end. ``connector`` None is a device that is always alone.
+    It owns the runner, the connector and the tracer and closes them at the end. ``connector`` None is a device that is always
+    alone.
     """
 
-    def __init__(self, pair: PairFacts, runner: EngineRunner[Engine], connector: Connector | None, config: AgentConfig) -> None:
+    def __init__(
+        self,
+        pair: PairFacts,
+        runner: EngineRunner[Engine],
+        connector: Connector | None,
+        config: AgentConfig,
+        tracer: Tracer = UNTRACED,
+    ) -> None:
         self.pair = pair
         self.config = config
         self._runner = runner
         self._drafting = Drafting(runner, config)
         self._connector = connector
+        self._tracer = tracer
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._open: set[Stream] = set()
@@ -68,6 +80,8 @@ class DeviceAgent:
         return len(self._open)
 
     async def __aenter__(self) -> Self:
+        if self._tracer is not UNTRACED:
+            self._cleanup.push_async_callback(asyncio.to_thread, self._tracer.close)
         self._cleanup.callback(self._runner.shutdown)
         self._cleanup.push_async_callback(self._drafting.aclose)
         if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
@@ -112,8 +126,14 @@ class DeviceAgent:
         finally:
             await stream.aclose()
 
-    async def start(self, request: StreamRequest, watch: Callable[[Sequence[Event]], None] | None = None) -> Stream:
+    async def start(
+        self,
+        request: StreamRequest,
+        watch: Callable[[Sequence[Event]], None] | None = None,
+        traceparent: str | None = None,
+    ) -> Stream:
         """Begin an answer; its first event is there when this returns. ``watch`` sees its events before a reader does.
+        ``traceparent`` names the span that asks for it.
 
         Raises ``InvalidRequestError`` for a prompt or a limit that does not fit, ``CapacityError`` when ``max_streams`` run
         already, ``LinkError`` while the agent stops.
@@ -123,15 +143,20 @@ class DeviceAgent:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
         stream = Stream(self.config.max_stream_events, both(self.metrics.told, watch))
         self._open.add(stream)
+        name = f"{tracing.operation_of(request)} {self.pair.full}"
+        span = self._tracer.start(name, tracing.asked(request, self.pair), traceparent)
         try:
             assignment = await self._assign(request)
-            self._launch(stream, assignment, Meter(began_s, self.config.is_emulated, self.metrics))
-        except BaseException:
+            span.tell(tracing.assigned(assignment))
+            self._launch(stream, assignment, Meter(began_s, self.config.is_emulated, self.metrics), span)
+        except BaseException as error:
             self._open.discard(stream)
+            span.fail(type(error).__name__)
+            span.end()
             raise
         return stream
 
-    def _launch(self, stream: Stream, assignment: Assignment, meter: Meter) -> None:
+    def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, span: Span) -> None:
         if self._is_draining:
             raise LinkError("the agent is shutting down")
         if self._tasks is None:
@@ -140,16 +165,22 @@ class DeviceAgent:
         stream.begin(self._session_event(assignment, next(numbers)))
         generation = Generation(assignment, self.pair, self._drafting, self._connector, meter, numbers, stream.put)
         self.metrics.began(meter, len(assignment.prompt))
-        task = self._tasks.create_task(self._write(generation, stream, meter))
+        context = contextvars.copy_context()
+        context.run(TRACEPARENT.set, span.traceparent)
+        task = self._tasks.create_task(self._write(generation, stream, meter, span), context=context)
         stream.run_by(task)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: self._open.discard(stream))
         task.add_done_callback(lambda _: stream.ended())
         task.add_done_callback(lambda _: self.metrics.ended(meter, None))
+        task.add_done_callback(lambda _: span.end())
 
-    async def _write(self, generation: Generation, stream: Stream, meter: Meter) -> None:
+    async def _write(self, generation: Generation, stream: Stream, meter: Meter, span: Span) -> None:
         last = await generation.run()
+        span.tell(tracing.ended(last, meter.counts))
+        if isinstance(last, ErrorEvent):
+            span.fail(last.error["code"])
         # Before the last event: who has read it may start the next answer, and finds this one in the figures.
         self._open.discard(stream)
         self.metrics.ended(meter, last)

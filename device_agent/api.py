@@ -31,6 +31,7 @@ from speculation.foreign_json import NestingError, loads
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
 from speculation.telemetry import exposition
+from speculation.telemetry.spans import TRACEPARENT
 from speculation.tenants import Accounts, Tenant
 
 KEEP_ALIVE_S = 15.0
@@ -82,7 +83,7 @@ async def _stream(request: Request) -> Response:
     use = Use(accounts.of(tenant), asyncio.get_running_loop().time, agent.config.retry_after_s)
     try:
         body = await _read(request, agent.config.max_body_bytes, use.read)
-        stream = await agent.start(StreamRequest.from_json(parse(body)), use.wrote)
+        stream = await agent.start(StreamRequest.from_json(parse(body)), use.wrote, request.headers.get(TRACEPARENT))
     except BaseException:
         use.end()
         raise

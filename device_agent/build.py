@@ -25,6 +25,7 @@ from speculation.shaping.engine import PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import UNSHAPED
+from speculation.telemetry.otel import tracer_to
 from speculation.text import token_bytes
 
 _log = logging.getLogger(__name__)
@@ -38,7 +39,8 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
     """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread.
 
     Raises ``PackageError`` (the models cannot be used), ``UnknownNameError`` (variant), ``CapacityError`` (the emulated model
-    does not fit the phone), ``EngineError``, ``ConfigurationError`` (the provider is not there, or cannot run such a graph).
+    does not fit the phone), ``EngineError``, ``ConfigurationError`` (the provider is not there, or cannot run such a graph; or
+    traces are wanted without their extra).
     """
     pair = models_of(config.pair, config.draft, config.full)
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
@@ -56,7 +58,7 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
         )
     runner = EngineRunner.on_own_thread(engine, "draft-model")
     facts = replace(facts_of(pair, engine), defaults=defaults_of(pair.full, config))
-    return DeviceAgent(facts, runner, connector_of(config), config)
+    return DeviceAgent(facts, runner, connector_of(config), config, tracer_to(config.otlp_endpoint, "outrider-agent"))
 
 
 def defaults_of(full: Model, config: AgentConfig) -> GenerationDefaults:

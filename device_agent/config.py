@@ -23,7 +23,7 @@ from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
 from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
-from speculation.telemetry.choices import Compat, LogFormat
+from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
 
 ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
 
@@ -75,6 +75,7 @@ class AgentConfig(Settings):
     allowed_hosts: tuple[str, ...] = ()
     metrics_compat: Compat | None = None
     log_format: LogFormat = LogFormat.TEXT
+    otlp_endpoint: Annotated[str | None, BeforeValidator(read_endpoint)] = None
     verifier: str | None = "127.0.0.1:50051"
     connect_timeout_s: float = Field(5.0, gt=0)
     verifier_key: Annotated[SecretStr | None, BeforeValidator(partial(require_key, name="verifier_key"))] = None

@@ -49,4 +49,7 @@ DraftVariant = Annotated[str | None, typer.Option("--variant", metavar="NAME", h
 Provider = Annotated[providers.Provider | None, typer.Option(help="What runs the models; cpu by default.")]
 FullVariant = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
 MetricsCompat = Annotated[str | None, typer.Option(metavar="NAMES", help="Tell figures under these names, too: vllm.")]
+OtlpEndpoint = Annotated[
+    str | None, typer.Option(metavar="URL", help="Collector to send traces to by OTLP over gRPC (extra: otel).")
+]
 LogFormat = Annotated[choices.LogFormat | None, typer.Option(help="Lines for people, or one JSON object a line.")]

@@ -56,6 +56,7 @@ def verifier(
     metrics_host: Annotated[str | None, typer.Option(help="Address of the figures; 127.0.0.1 by default.")] = None,
     metrics_compat: options.MetricsCompat = None,
     log_format: options.LogFormat = None,
+    otlp_endpoint: options.OtlpEndpoint = None,
     keys: options.Keys = None,
     insecure: options.Insecure = None,
     config: options.Config = None,
@@ -77,7 +78,7 @@ def verifier(
         "insecure": insecure,
     }
     flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}
-    flags |= {"metrics_compat": metrics_compat, "log_format": log_format}
+    flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = cloud_verifier.config.load_config(config, flags)
     start_log(settings.log_format, TOLD)
 
@@ -123,6 +124,7 @@ def agent(
     ] = None,
     metrics_compat: options.MetricsCompat = None,
     log_format: options.LogFormat = None,
+    otlp_endpoint: options.OtlpEndpoint = None,
     keys: options.Keys = None,
     insecure: options.Insecure = None,
     config: options.Config = None,
@@ -136,7 +138,7 @@ def agent(
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
-    flags |= {"metrics_compat": metrics_compat, "log_format": log_format}
+    flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = device_agent.config.load_config(config, flags)
     start_log(settings.log_format, TOLD)
     run_loop(server.run(settings, lambda running: _tell(settings.log_format, f"agent on {running.url}")), settings.is_emulated)

@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import yaml
+from prometheus_client import CollectorRegistry
 from prometheus_client.parser import text_string_to_metric_families
 
 from cloud_verifier.metrics import VerifierMetrics
 from cloud_verifier.verification import Verifier
 from speculation.engines.runner import EngineRunner
+from speculation.telemetry.choices import Compat
 from speculation.telemetry.exposition import PATH, response_of
 from tests.cloud_verifier.doubles import IDENTITY, SELF_TEST, WatchedEngine, settings
 from tests.device_agent.doubles import agent_of
@@ -26,11 +28,15 @@ LABELS = {"le", "tenant", "status", "reason", "position"}
 PANELS = [panel for panel in DASHBOARD["panels"] if panel["type"] != "row"]
 
 
+def registries(compat: Compat | None = None) -> tuple[CollectorRegistry, CollectorRegistry]:
+    """Of a verifier and of an agent; read them while a loop runs."""
+    verifier = Verifier(EngineRunner(WatchedEngine()), IDENTITY, SELF_TEST, settings())
+    return VerifierMetrics(verifier, "model", compat).registry, agent_of(None, metrics_compat=compat).metrics.registry
+
+
 async def told() -> set[str]:
     """The names of the samples that the two services print on /metrics, or will."""
-    verifier = Verifier(EngineRunner(WatchedEngine()), IDENTITY, SELF_TEST, settings())
-    registries = VerifierMetrics(verifier, "model").registry, agent_of(None).metrics.registry
-    texts = [bytes((await response_of(registry)).body).decode() for registry in registries]
+    texts = [bytes((await response_of(registry)).body).decode() for registry in registries()]
     families = [family for text in texts for family in text_string_to_metric_families(text)]
     return {family.name + ending for family in families for ending in ENDINGS[family.type]}
 
@@ -47,24 +53,11 @@ def test_every_label_that_the_dashboard_groups_by_exists():
     assert set(grouped) <= LABELS
 
 
-@pytest.mark.parametrize(
-    "title",
-    [
-        "Final tokens",
-        "First token",
-        "Between tokens",
-        "Pass",
-        "Acceptance",
-        "Passes for a token",
-        "Sessions",
-        "Slots",
-        "Refusals",
-        "Corrections",
-        "Tokens by tenant",
-        "First visible token",
-        "Revoked",
-    ],
-)
+TITLES = ["Final tokens", "First token", "Between tokens", "Pass", "Acceptance", "Passes for a token", "Sessions", "Slots"]
+TITLES += ["Refusals", "Corrections", "Tokens by tenant", "First visible token", "Revoked"]
+
+
+@pytest.mark.parametrize("title", TITLES)
 def test_the_dashboard_has_a_panel(title):
     assert title in {panel["title"] for panel in PANELS}
 
@@ -118,3 +111,28 @@ def test_the_containers_are_pinned_in_a_profile_on_loopback_and_mount_what_is_th
 def test_prometheus_runs_as_the_keys_owner():
     uid = re.search(r"--uid (\d+)", (ROOT / "Dockerfile").read_text("utf-8"))[1]
     assert COMPOSE["services"]["prometheus"]["user"] == uid
+
+
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text("utf-8")
+
+
+async def test_the_table_of_figures_is_that_of_the_services():
+    """Thermal status is told where heat is emulated, which no table engine does."""
+    rows = set(re.findall(r"^\| `(outrider_\w+)` \| (\w+) \| (?:`([\w`, ]+)`)? ?\| (.+) \|$", OPERATIONS, re.MULTILINE))
+    told = {
+        (family.name + ("_total" if family.type == "counter" else ""), family.type, family.documentation)
+        for registry in registries()
+        for family in registry.collect()
+    }
+    thermal = ("outrider_agent_thermal_status", "gauge", "1 at the emulated phone's thermal status.")
+    assert {(name, kind, what) for name, kind, _, what in rows} == told | {thermal}
+
+
+async def test_the_table_of_vllms_names_is_that_of_the_services():
+    told = [
+        {family.name + ("_total" if family.type == "counter" else "") for family in registry.collect() if ":" in family.name}
+        for registry in registries("vllm")
+    ]
+    rows = re.findall(r"^\| `(vllm:\w+)` \| .+ \| (.*)\|$", OPERATIONS, re.MULTILINE)
+    assert {name for name, _ in rows} == told[0]
+    assert {name for name, at_agent in rows if at_agent.strip()} == told[1]

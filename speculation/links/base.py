@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Protocol
 
 from speculation.protocol.messages import CloudMessage, DeviceMessage
+
+TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
+"""The span that streams opened from here belong to, as W3C Trace Context spells it; goes with each stream over gRPC."""
 
 
 @dataclass(slots=True)

@@ -10,7 +10,7 @@ import grpc
 
 from speculation.certificates import ClientTls
 from speculation.errors import InvalidRequestError, LinkError
-from speculation.links.base import LinkStatistics
+from speculation.links.base import TRACEPARENT, LinkStatistics
 from speculation.links.diagnosis import fault_of
 from speculation.links.status import error_from
 from speculation.protocol.messages import CloudMessage, DeviceMessage
@@ -131,7 +131,7 @@ class GrpcConnector:
         self.target = target
         self._tls = tls
         self._connect_timeout_s = connect_timeout_s
-        self._metadata = None if key is None else ((AUTHORIZATION, bearer(key)),)
+        self._metadata = () if key is None else ((AUTHORIZATION, bearer(key)),)
         self._channel: Any = None
         self._calls: set[Any] = set()
         self._turn = asyncio.Lock()
@@ -143,7 +143,9 @@ class GrpcConnector:
                 channel = await self._ready_channel()
         except TimeoutError:
             raise LinkError(f"no verifier answered at {self.target} within {self._connect_timeout_s:g} s") from None
-        call = channel.stream_stream(codec.METHOD_PATH)(metadata=self._metadata)
+        trace = TRACEPARENT.get()
+        metadata = self._metadata if trace is None else (*self._metadata, (TRACEPARENT.name, trace))
+        call = channel.stream_stream(codec.METHOD_PATH)(metadata=metadata or None)
         self._calls.add(call)
         call.add_done_callback(self._calls.discard)
         return GrpcLink(call)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from contextlib import asynccontextmanager
 
 import httpx
@@ -20,6 +21,7 @@ from tests.cloud_verifier import doubles
 from tests.cloud_verifier.doubles import collect, settings, wait_until
 from tests.cloud_verifier.sessions import LIMIT_S, check_texts, held, opened, refusal, truth_of
 from tests.cloud_verifier.virtual import PASS_S, TimedEngine, follow, running, virtually
+from tests.support.certificates import made
 from tests.support.figures import Figures
 from tests.support.keys import ALICE, BOB, WRONG, key_file
 
@@ -214,7 +216,7 @@ async def test_figures_are_served_over_http_and_count_what_came_over_grpc():
     assert told.get(OURS + "info", model_name=running.verifier.description.name, version="0.1.0") == 1
 
 
-async def test_with_keys_the_figures_want_one_and_name_tenants_never_keys(tmp_path):
+async def test_with_keys_the_figures_want_one_and_name_tenants_never_keys(tmp_path, caplog):
     async with served(keys=key_file(tmp_path)) as (_, running, client):
         alice, nobody = GrpcConnector(running.target, key=ALICE), GrpcConnector(running.target)
         await collect(await opened(alice))
@@ -231,6 +233,7 @@ async def test_with_keys_the_figures_want_one_and_name_tenants_never_keys(tmp_pa
     assert Figures(response.text).get(OURS + "tenant_final_tokens_total", tenant="alice") == 8
     assert Figures(response.text).get(OURS + "refusals_total", status="unauthenticated") == 1
     assert [secret for secret in (ALICE, BOB, WRONG) if secret in response.text] == []
+    assert "in plain text" not in caplog.text
 
 
 async def test_a_page_that_reaches_loopback_under_another_name_gets_no_figures():
@@ -265,3 +268,32 @@ async def test_a_port_that_is_taken_is_told_by_name():
         with pytest.raises(ConfigurationError, match=rf"metrics: cannot listen on 127.0.0.1:{port}"):
             async with serve(settings(metrics_port=int(port)), full_model=full_model):
                 pass
+
+
+async def test_where_the_verifier_speaks_tls_its_figures_do_too_and_want_a_devices_certificate(tmp_path):
+    service, device, stranger = (made(tmp_path, name, name) for name in ("127.0.0.1", "device", "stranger"))
+    tls = {"tls_cert": service.cert, "tls_key": service.key, "tls_client_ca": device.ca}
+
+    async def status(url, own=None):
+        context = ssl.create_default_context(cafile=service.ca)
+        if own is not None:
+            context.load_cert_chain(own.cert, own.key)
+        async with httpx.AsyncClient(verify=context) as client:
+            return (await client.get(url)).status_code
+
+    async with served(**tls) as (_, running, _):
+        url = running.metrics_url
+        assert url.startswith("https://")
+        assert await status(url, device) == 200
+        for own in (None, stranger):
+            with pytest.raises(httpx.TransportError):
+                await status(url, own)
+        with pytest.raises(httpx.TransportError):
+            await status(url.replace("https", "http"), device)
+
+
+async def test_a_key_that_crosses_the_network_for_figures_in_plain_text_is_told(tmp_path, caplog):
+    _, full_model = doubles.watched()
+    config = settings(keys=key_file(tmp_path), metrics_host="0.0.0.0", metrics_port=0)
+    async with asyncio.timeout(LIMIT_S), serve(config, full_model=full_model):
+        assert "in plain text" in caplog.text

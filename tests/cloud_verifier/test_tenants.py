@@ -6,8 +6,8 @@ import itertools
 import pytest
 
 from cloud_verifier.companion import Companion
+from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.servicer import _Inlet
-from cloud_verifier.statistics import VerifierStatistics
 from speculation.engines.random import RandomEngine
 from speculation.errors import CapacityError
 from speculation.protocol.messages import FinishReason, Verdict

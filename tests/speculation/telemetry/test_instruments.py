@@ -1,7 +1,7 @@
 """Instruments: what Prometheus' own parser reads of them, and the library's histogram as the measure of ours."""
 
 import prometheus_client
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry
 
@@ -9,6 +9,7 @@ from speculation.telemetry.instruments import TOKEN_S, Instruments, Renamed
 from tests.support.figures import Figures
 
 
+@settings(max_examples=25)
 @given(st.lists(st.tuples(st.one_of(st.floats(0, 5), st.sampled_from(TOKEN_S)), st.integers(1, 3)), max_size=20))
 def test_a_histogram_is_that_of_the_library(observations):
     registry, ours = CollectorRegistry(), Instruments("x_")
