@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from rich.table import Table
 
 from loadtest import plot
 from loadtest.answers import Answer, Ledger
-from loadtest.figures import BETWEEN_TOKENS_MS, FIRST_TOKEN_MS, PERCENTILES, Figures, by_class
+from loadtest.figures import BETWEEN_TOKENS_MS, FIRST_TOKEN_MS, PERCENTILES, WELL_BEHAVED, Figures, by_class
 from loadtest.scenario import Scenario
 
 SUMMARY, TABLE, REQUESTS = "summary.json", "percentiles.csv", "requests.jsonl"
@@ -32,8 +32,8 @@ def publish(scenario: Scenario, ledger: Ledger, folder: Path) -> int:
     console = Console(highlight=False)
     console = console if console.is_terminal else Console(highlight=False, width=FILE_WIDTH)
     console.print(table(scenario, found))
-    for line in endings(found):
-        console.print(line, soft_wrap=True)
+    if rows_of_ends := endings(found):
+        console.print(_ends(rows_of_ends))
     verdict = "no well-behaved request failed" if not faults else f"{faults} well-behaved requests failed or never ended"
     console.print(f"{verdict}; the report is in {folder}", style="bold green" if not faults else "bold red", soft_wrap=True)
     return 1 if faults else 0
@@ -94,13 +94,17 @@ def table(scenario: Scenario, found: Mapping[str, Figures]) -> Table:
     return shown
 
 
-def endings(found: Mapping[str, Figures]) -> list[str]:
-    """A line for each class with answers that did not come to their own end: how many ended how."""
-    return [
-        f"{name}: " + ", ".join(f"{count} {reason}" for reason, count in figures.reasons.items())
-        for name, figures in list(found.items())[:-1]
-        if figures.reasons
-    ]
+def endings(found: Mapping[str, Figures]) -> list[tuple[str, int, str]]:
+    """A class, how many of its answers ended otherwise than just by themselves, and how; all classes together left out."""
+    classes = [(name, figures) for name, figures in found.items() if name != WELL_BEHAVED]
+    return [(name, count, how) for name, figures in classes for how, count in figures.reasons.items()]
+
+
+def _ends(lines: Sequence[tuple[str, int, str]]) -> Table:
+    shown = Table("class", "answers", "how they ended", title="Other ends")
+    for name, count, how in lines:
+        shown.add_row(name, str(count), how)
+    return shown
 
 
 def _record(answer: Answer) -> dict[str, Any]:

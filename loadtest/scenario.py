@@ -148,8 +148,16 @@ class Scenario(_Strict):
         )
         return self.model_copy(update={"stages": stages})
 
+    def reaching(self, has_agent: bool, has_verifier: bool) -> Scenario:
+        """The same without those who have nobody to call. Raises ``ConfigurationError`` where that is everybody."""
+        groups = tuple(g for g in self.groups if (has_agent if g.kind is Kind.READER else has_verifier))
+        if not groups:
+            missing = "an agent" if has_verifier else "a verifier"
+            raise ConfigurationError(f"everybody in this scenario calls {missing}, and none is named")
+        return self.model_copy(update={"groups": groups})
 
-def users_at(stages: Sequence[Stage], elapsed_s: float) -> Stage | None:
+
+def stage_at(stages: Sequence[Stage], elapsed_s: float) -> Stage | None:
     """The stage that holds so many seconds after the start; None behind the last."""
     end_s = 0.0
     for stage in stages:

@@ -54,7 +54,7 @@ def test_the_table_of_percentiles_has_a_line_for_each_quantity_of_each_class():
 
 def test_the_summary_and_the_requests_are_json(tmp_path, capsys, no_plots):
     assert report.publish(TOLD, ledger(End.DONE, End.EXPECTED), tmp_path) == 0
-    assert "readers: 1 expected: 429" in capsys.readouterr().out
+    assert "expected: 429" in capsys.readouterr().out
     summary = json.loads((tmp_path / report.SUMMARY).read_text("utf-8"))
     assert summary["scenario"]["title"] == "A test"
     assert summary["objectives"] == {"first_token_ms": 200.0, "between_tokens_ms": 50.0}
@@ -80,12 +80,17 @@ def test_only_a_well_behaved_failure_and_a_missing_end_are_faults(happened, faul
 def test_a_fault_is_told_and_fails_the_run(tmp_path, capsys, no_plots):
     assert report.publish(TOLD, ledger(End.FAILED, num_open=2), tmp_path) == 1
     shown = capsys.readouterr().out
-    assert "readers: 1 failed: 500" in shown
+    assert "failed: 500" in shown
     assert "3 well-behaved requests failed or never ended" in shown
 
 
 def test_a_run_in_which_nothing_happened_has_a_picture_too():
     plot.draw(TOLD, ledger(), [])
+
+
+def test_other_ends_are_told_once_for_each_class():
+    happened = ledger(End.DONE, End.EXPECTED, End.EXPECTED, End.LEFT)
+    assert report.endings(by_class(TOLD, happened)) == [("readers", 2, "expected: 429"), ("readers", 1, "left: cut")]
 
 
 def test_users_are_counted_as_they_come_and_go():

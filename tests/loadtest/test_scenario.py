@@ -3,7 +3,7 @@
 import pytest
 
 from loadtest import scenario
-from loadtest.scenario import Abuse, Kind, Scenario, Stage, users_at
+from loadtest.scenario import Abuse, Kind, Scenario, Stage, stage_at
 from speculation.errors import ConfigurationError, UnknownNameError
 
 READERS = {"name": "readers", "kind": "reader"}
@@ -74,9 +74,9 @@ def test_a_scenario_is_frozen():
 
 def test_a_moment_belongs_to_the_stage_that_holds_it():
     stages = [Stage(seconds=2, users=1), Stage(seconds=3, users=5)]
-    found = [users_at(stages, at_s) for at_s in (0.0, 1.9, 2.0, 4.9)]
+    found = [stage_at(stages, at_s) for at_s in (0.0, 1.9, 2.0, 4.9)]
     assert [stage.users for stage in found] == [1, 1, 5, 5]
-    assert users_at(stages, 5.0) is None
+    assert stage_at(stages, 5.0) is None
 
 
 def test_a_scaled_scenario_keeps_the_proportions_of_its_stages():
@@ -89,3 +89,16 @@ def test_a_scaled_scenario_keeps_the_proportions_of_its_stages():
 def test_scaling_by_nothing_changes_nothing():
     told = scenario.load("ramp")
     assert told.scaled() == told
+
+
+def test_those_who_have_nobody_to_call_are_left_out():
+    told = scenario.load("steady")
+    assert {group.kind for group in told.reaching(True, False).groups} == {Kind.READER}
+    assert {group.kind for group in told.reaching(False, True).groups} == {Kind.DEVICE}
+    assert told.reaching(True, True) == told
+
+
+def test_a_scenario_without_anybody_is_refused():
+    told = scenario.parse(content(), "f")
+    with pytest.raises(ConfigurationError, match="calls an agent, and none is named"):
+        told.reaching(False, True)
