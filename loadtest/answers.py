@@ -6,6 +6,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+TICK_S, STALL_S = 0.25, 0.75
+"""How often the users' process says that it is alive, and how late that is remarkable."""
+
 
 class End(StrEnum):
     """How an answer ended: as it should, left by its user for good, by an end that the scenario expects, or otherwise."""
@@ -91,11 +94,16 @@ class Answer:
 
 @dataclass(slots=True)
 class Ledger:
-    """All that happened. ``began`` counts answers that were asked for; some may never have ended."""
+    """All that happened. ``began`` counts answers that were asked for; some may never have ended.
+
+    ``stalls_s``: for how long the users themselves stood still, each time.
+    """
 
     answers: list[Answer] = field(default_factory=list)
     crowd: list[tuple[float, str, int]] = field(default_factory=list)
     began: int = 0
+    stalls_s: list[float] = field(default_factory=list)
+    _last_s: float | None = None
 
     def came(self, group: str, now_s: float) -> None:
         """A user is there from now on."""
@@ -104,6 +112,13 @@ class Ledger:
     def went(self, group: str, now_s: float) -> None:
         """A user is gone."""
         self.crowd.append((now_s, group, -1))
+
+    def ticked(self, now_s: float) -> None:
+        """The users' process is alive; told every ``TICK_S``. What is far later than that was no service's doing."""
+        late_s = 0.0 if self._last_s is None else now_s - self._last_s - TICK_S
+        if late_s > STALL_S:
+            self.stalls_s.append(late_s)
+        self._last_s = now_s
 
     @property
     def num_open(self) -> int:

@@ -7,12 +7,14 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import gevent
 import grpc.experimental.gevent
 from locust import LoadTestShape, User, events
 
 # Locust loads this file by its path, and its command does not look where it was started.
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 from loadtest import report, scenario
+from loadtest.answers import TICK_S
 from loadtest.devices import Abuser, Device
 from loadtest.scenario import Group, Kind
 from loadtest.users import Person, Reader
@@ -50,10 +52,22 @@ def _set_up(environment: Any, **_: Any) -> None:
     environment.world = world
 
 
+@events.test_start.add_listener
+def _watch(environment: Any, **_: Any) -> None:
+    environment.runner.greenlet.spawn(_tick, environment.world)
+
+
 @events.quitting.add_listener
 def _conclude(environment: Any, **_: Any) -> None:
     world = environment.world
     environment.process_exit_code = report.publish(world.scenario, world.ledger, Path(environment.parsed_options.report))
+
+
+def _tick(world: World) -> None:
+    """Until it is killed: tell the ledger that this process is alive."""
+    while True:
+        world.ledger.ticked(world.now_s())
+        gevent.sleep(TICK_S)
 
 
 def _world(options: Any) -> World:

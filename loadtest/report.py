@@ -19,6 +19,7 @@ from loadtest.scenario import Scenario
 
 SUMMARY, TABLE, REQUESTS = "summary.json", "percentiles.csv", "requests.jsonl"
 PLOTS = ("report.svg", "report.png")
+STOOD_STILL = "the users' own process stood still {} times, {:.1f} s in all: the machine is too busy to quote these figures"
 FILE_WIDTH = 160
 """Columns of a table that is printed into a file or a pipe."""
 
@@ -34,6 +35,8 @@ def publish(scenario: Scenario, ledger: Ledger, folder: Path) -> int:
     console.print(table(scenario, found))
     if rows_of_ends := endings(found):
         console.print(_ends(rows_of_ends))
+    if ledger.stalls_s:
+        console.print(STOOD_STILL.format(len(ledger.stalls_s), sum(ledger.stalls_s)), style="yellow", soft_wrap=True)
     verdict = "no well-behaved request failed" if not faults else f"{faults} well-behaved requests failed or never ended"
     console.print(f"{verdict}; the report is in {folder}", style="bold green" if not faults else "bold red", soft_wrap=True)
     return 1 if faults else 0
@@ -61,6 +64,7 @@ def summary(scenario: Scenario, ledger: Ledger, found: Mapping[str, Figures]) ->
         "scenario": scenario.model_dump(mode="json"),
         "objectives": {"first_token_ms": FIRST_TOKEN_MS, "between_tokens_ms": BETWEEN_TOKENS_MS},
         "without_an_end": ledger.num_open,
+        "users_stood_still_s": ledger.stalls_s,
         "classes": {name: asdict(figures) for name, figures in found.items()},
     }
 

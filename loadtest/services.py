@@ -7,7 +7,7 @@ import queue
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,9 +56,9 @@ def started(scenario: Scenario, scratch: Path, report: Path) -> Iterator[Running
     own: dict[str, Setting] = {"port": 0, "keys": str(keys_file)}
     with ExitStack() as stack:
         settings: dict[str, Setting] = {**scenario.services.verifier, **own}
-        verifier = stack.enter_context(_service("verifier", settings, scratch, logs["verifier"]))
+        verifier = stack.enter_context(service("verifier", _command("verifier", settings, scratch), logs["verifier"]))
         settings = {**scenario.services.agent, **own, "verifier": verifier, "verifier_key_file": str(key_files["users"])}
-        agent = stack.enter_context(_service("agent", settings, scratch, logs["agent"]))
+        agent = stack.enter_context(service("agent", _command("agent", settings, scratch), logs["agent"]))
         yield Running(agent, verifier, key_files, logs)
 
 
@@ -84,12 +84,15 @@ def _write_private(path: Path, text: str) -> None:
     path.write_text(text, "utf-8")
 
 
-@contextmanager
-def _service(verb: str, settings: Mapping[str, Setting], scratch: Path, log: Path) -> Iterator[str]:
-    """A service while the block runs; gives where it listens."""
+def _command(verb: str, settings: Mapping[str, Setting], scratch: Path) -> list[str]:
     config = scratch / f"{verb}.toml"
     config.write_text(settings_toml(settings), "utf-8")
-    command = [sys.executable, "-m", "outrider", verb, "--config", str(config)]
+    return [sys.executable, "-m", "outrider", verb, "--config", str(config)]
+
+
+@contextmanager
+def service(verb: str, command: Sequence[str], log: Path) -> Iterator[str]:
+    """A process while the block runs; gives where it listens, as told on standard error. Raises ``ConfigurationError``."""
     # A group of its own: an interrupt from the keyboard is the users' first, and what they stream comes to its end.
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, process_group=0)
     assert process.stderr is not None
@@ -105,7 +108,7 @@ def _service(verb: str, settings: Mapping[str, Setting], scratch: Path, log: Pat
 
 def _keep(stream: IO[bytes], log: Path, ready: str, address: queue.SimpleQueue[str | None]) -> None:
     """Keep what a service says; tell its address once, None where it ended without one."""
-    with log.open("wb", buffering=0) as file:
+    with stream, log.open("wb", buffering=0) as file:
         for line in stream:
             file.write(line)
             text = line.decode("utf-8", "replace")

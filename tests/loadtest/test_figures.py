@@ -105,3 +105,10 @@ def test_one_request_has_one_text_as_far_as_both_go():
     assert texts.agrees(("p", 0.8, 1), [1, 2, 3, 4])
     assert not texts.agrees(("p", 0.8, 1), [1, 2, 3, 5])
     assert texts.agrees(("p", 0.8, 2), [9])
+
+
+def test_a_process_that_stood_still_is_noticed_and_one_that_is_a_little_late_is_not():
+    ledger = Ledger()
+    for now_s in (10.0, 10.25, 11.0, 11.25, 14.5, 14.75):
+        ledger.ticked(now_s)
+    assert ledger.stalls_s == [pytest.approx(3.0)]

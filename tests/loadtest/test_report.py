@@ -88,6 +88,14 @@ def test_a_run_in_which_nothing_happened_has_a_picture_too():
     plot.draw(TOLD, ledger(), [])
 
 
+def test_it_is_told_that_the_users_themselves_stood_still(tmp_path, capsys, no_plots):
+    happened = ledger(End.DONE)
+    happened.stalls_s += [2.0, 1.5]
+    report.publish(TOLD, happened, tmp_path)
+    assert "stood still 2 times, 3.5 s in all" in capsys.readouterr().out
+    assert json.loads((tmp_path / report.SUMMARY).read_text("utf-8"))["users_stood_still_s"] == [2.0, 1.5]
+
+
 def test_other_ends_are_told_once_for_each_class():
     happened = ledger(End.DONE, End.EXPECTED, End.EXPECTED, End.LEFT)
     assert report.endings(by_class(TOLD, happened)) == [("readers", 2, "expected: 429"), ("readers", 1, "left: cut")]
