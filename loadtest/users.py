@@ -15,7 +15,9 @@ from loadtest.world import World
 from speculation.tenants import AUTHORIZATION, bearer
 
 CUT = "cut"
+UNREACHABLE = "unreachable"
 NO_END = "no end"
+AFTER_FAILURE_S = 1.0
 UNVERIFIED = "unverified: the device ended the answer alone"
 
 
@@ -56,6 +58,8 @@ class Person(User):
         answer = self.world.ended(self.group, times, how, drafts, is_resumed)
         error = RuntimeError(how) if answer.end is End.FAILED else None
         self._fire("whole answer", answer.ended_s - times.began_s, times.num_tokens, error)
+        if answer.end is End.FAILED:
+            gevent.sleep(AFTER_FAILURE_S)  # where nobody listens, a thousand tries a second would tell no more than one
         if answer.end is End.DONE:
             self._fire("first visible token", times.first_visible_s)
             self._fire("first final token", times.first_final_s)
@@ -116,7 +120,7 @@ class Reader(Person, HttpUser):
 
     def _follow(self, response: Any, stream: StreamTimes, cut_at: int | None) -> str:
         if response.status_code != 200:
-            return f"{response.status_code}: {_said(response)}"
+            return f"{response.status_code or UNREACHABLE}: {_said(response)}"
         for line in response.iter_lines(chunk_size=None, decode_unicode=True):
             stream.feed(line, self.world.now_s())
             if cut_at is not None and stream.num_tokens >= cut_at and not stream.is_done:
