@@ -62,15 +62,15 @@ class Device(_OnTheWire):
     def ask(self) -> None:
         request = self.world.request(self.group)
         talk = self.conversation(request, self.world.library.drafter(request), self.group.drafts_ahead)
-        self.world.ledger.began += 1
-        how = self.talk(talk, self.cut_at())
-        if is_cut := how == CUT:
-            if not self.comes_back():
-                self.left(talk.times)
-                return
-            how = self.talk(talk)
-        how = how or self.text_fault(request, request.token_ids, talk.generated)
-        self.ended(talk.times, how, talk.drafts, is_cut)
+        with self.asked(talk.times):
+            how = self.talk(talk, self.cut_at())
+            if is_cut := how == CUT:
+                if not self.comes_back():
+                    self.left(talk.times)
+                    return
+                how = self.talk(talk)
+            how = how or self.text_fault(request, request.token_ids, talk.generated)
+            self.ended(talk.times, how, talk.drafts, is_cut)
 
 
 class Abuser(_OnTheWire):
@@ -107,30 +107,30 @@ class Abuser(_OnTheWire):
     def _draft_on(self) -> str:
         """All the drafts that the verifier bears, to the end, which is empty where nothing was refused."""
         talk = self._conversation()
-        self.world.ledger.began += 1
-        how = self.talk(talk)
-        self.ended(talk.times, how, talk.drafts)
-        return how
+        with self.asked(talk.times):
+            how = self.talk(talk)
+            self.ended(talk.times, how, talk.drafts)
+            return how
 
     def _say(self, messages: list[bytes]) -> None:
         """Messages, and then only listening."""
         times = Times(self.world.now_s())
-        self.world.ledger.began += 1
-        call = self.call(messages)
-        try:
-            for _ in call:
-                pass
-            how = "OK"
-        except grpc.RpcError as error:
-            how = status_of(error)
-        finally:
-            call.close()
-        self.ended(times, how, NO_DRAFTS)
+        with self.asked(times):
+            call = self.call(messages)
+            try:
+                for _ in call:
+                    pass
+                how = "OK"
+            except grpc.RpcError as error:
+                how = status_of(error)
+            finally:
+                call.close()
+            self.ended(times, how, NO_DRAFTS)
 
     def _never_read(self) -> None:
         talk = self._conversation()
-        self.world.ledger.began += 1
-        call = self.call(talk.opening())
-        gevent.sleep(abuse.DEAF_S)
-        call.close()
-        self.left(talk.times)
+        with self.asked(talk.times):
+            call = self.call(talk.opening())
+            gevent.sleep(abuse.DEAF_S)
+            call.close()
+            self.left(talk.times)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import gevent
@@ -27,6 +29,7 @@ class Person(User):
     abstract = True
     group: ClassVar[Group]
     world: ClassVar[World]
+    has_failed = False
 
     def on_start(self) -> None:
         self.world.ledger.came(self.group.name, self.world.now_s())
@@ -35,7 +38,9 @@ class Person(User):
         self.world.ledger.went(self.group.name, self.world.now_s())
 
     def wait_time(self) -> float:
-        return self.world.chance.uniform(*self.group.think_s)
+        think_s = self.world.chance.uniform(*self.group.think_s)
+        # Where nobody listens, a thousand tries a second would tell no more than one.
+        return max(think_s, AFTER_FAILURE_S) if self.has_failed else think_s
 
     @property
     def key(self) -> str | None:
@@ -49,6 +54,22 @@ class Person(User):
     def comes_back(self) -> bool:
         return self.world.chance.random() < self.group.return_share
 
+    @contextmanager
+    def asked(self, times: Times) -> Iterator[None]:
+        """An answer that is asked for in the block; kept even where this user is stopped meanwhile.
+
+        Locust waits ``stop_limit_s`` for an answer that is under way. Whoever is stopped sooner was about to ask
+        when its time was over; whoever is stopped then waits for an end that does not come.
+        """
+        self.world.ledger.began += 1
+        try:
+            yield
+        except gevent.GreenletExit:
+            is_young = self.world.now_s() - times.began_s < self.world.scenario.stop_limit_s
+            end, how = (End.LEFT, "stopped") if is_young else (End.FAILED, NO_END)
+            self.world.note(Answer(self.group.name, times, self.world.now_s(), end, how))
+            raise
+
     def left(self, times: Times) -> None:
         """This user cut the connection and never comes back for the rest."""
         self.world.note(Answer(self.group.name, times, self.world.now_s(), End.LEFT, CUT))
@@ -58,8 +79,7 @@ class Person(User):
         answer = self.world.ended(self.group, times, how, drafts, is_resumed)
         error = RuntimeError(how) if answer.end is End.FAILED else None
         self._fire("whole answer", answer.ended_s - times.began_s, times.num_tokens, error)
-        if answer.end is End.FAILED:
-            gevent.sleep(AFTER_FAILURE_S)  # where nobody listens, a thousand tries a second would tell no more than one
+        self.has_failed = answer.end is End.FAILED
         if answer.end is End.DONE:
             self._fire("first visible token", times.first_visible_s)
             self._fire("first final token", times.first_final_s)
@@ -92,15 +112,15 @@ class Reader(Person, HttpUser):
     @task
     def ask(self) -> None:
         request, stream = self.world.request(self.group), StreamTimes(self.world.now_s())
-        self.world.ledger.began += 1
-        how = self._read("POST", "/v1/stream", stream, self.cut_at(), json=request.body)
-        if is_cut := how == CUT:
-            if not self.comes_back():
-                self.left(stream.times)
-                return
-            path = f"/v1/stream/{stream.session_id}?starting_after={stream.last_seq}"
-            how = self._read("GET", path, stream, None)
-        self.ended(stream.times, how or self._fault(request, stream), stream.drafts, is_cut)
+        with self.asked(stream.times):
+            how = self._read("POST", "/v1/stream", stream, self.cut_at(), json=request.body)
+            if is_cut := how == CUT:
+                if not self.comes_back():
+                    self.left(stream.times)
+                    return
+                path = f"/v1/stream/{stream.session_id}?starting_after={stream.last_seq}"
+                how = self._read("GET", path, stream, None)
+            self.ended(stream.times, how or self._fault(request, stream), stream.drafts, is_cut)
 
     def _read(self, method: str, path: str, stream: StreamTimes, cut_at: int | None, **more: Any) -> str:
         """Read until the end, which is empty where all is well, or until the cut."""
