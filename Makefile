@@ -37,9 +37,10 @@ bench: $(BENCHMARKS) ## print every table that the documentation shows (ARGS=--q
 $(BENCHMARKS): bench-%: $(VENV)/.stamp-run
 	@echo "== $*"; began=$$(date +%s); $(BIN)/python -m benchmarks.$* $(ARGS) && echo "== $* took $$(($$(date +%s) - began)) s"
 
-load: $(VENV)/.stamp-load ## stream from a running agent (AGENT=URL USERS=N SECONDS=N KEY_FILE=FILE)
-	@$(BIN)/locust -f loadtest/locustfile.py --headless --only-summary -H $(or $(AGENT),http://127.0.0.1:8080) \
-	  -u $(or $(USERS),4) -r $(or $(USERS),4) -t $(or $(SECONDS),20)s $(if $(KEY_FILE),--key-file $(KEY_FILE))
+load: $(VENV)/.stamp-load ## start both services, put load on them, report (SCENARIO=NAME SECONDS=N USERS=N; see loadtest/README.md)
+	@$(BIN)/python -m loadtest $(if $(SCENARIO),--scenario $(SCENARIO)) $(if $(SECONDS),--seconds $(SECONDS)) $(if $(USERS),--users $(USERS)) \
+	  $(if $(REPORT),--report $(REPORT)) $(if $(AGENT),--agent $(AGENT)) $(if $(VERIFIER),--verifier $(VERIFIER)) \
+	  $(if $(KEY_FILE),--key-file $(KEY_FILE)) $(if $(ABUSER_KEY_FILE),--abuser-key-file $(ABUSER_KEY_FILE))
 
 pair: $(VENV)/.stamp-train ## train the bundled pair again (hours; see models/README.md)
 	@$(BIN)/python -m models.recipes $(ARGS)

@@ -1,71 +1,97 @@
-"""Users who each stream one answer after another from a running agent; see README.md beside this file."""
+"""What Locust loads: the users of one scenario, its shape, and the report at the end; see README.md beside this file."""
 
 from __future__ import annotations
 
+import logging
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
-from locust import HttpUser, constant, events, task
+import gevent
+import grpc.experimental.gevent
+from locust import LoadTestShape, User, events
 
-# Locust loads this file by its path, so the folder is no package.
-sys.path.insert(0, str(Path(__file__).resolve().parent))
-from streaming import StreamTimes
+# Locust loads this file by its path, and its command does not look where it was started.
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from loadtest import report, scenario
+from loadtest.answers import TICK_S
+from loadtest.devices import Abuser, Device
+from loadtest.scenario import Group, Kind
+from loadtest.users import Person, Reader
+from loadtest.world import World
+from speculation.errors import OutriderError
 
-PROMPTS = (
-    "This module provides classes for",
-    "The following functions are defined:\n\n",
-    "Changed in version 3.8:",
-    "def main():\n    parser = argparse.ArgumentParser(",
-    "Return a new iterator over",
-    "Note that this function raises",
-)
-MAX_TOKENS = 64
+grpc.experimental.gevent.init_gevent()
+
+CLASSES: dict[Kind, type[Person]] = {Kind.READER: Reader, Kind.DEVICE: Device, Kind.ABUSER: Abuser}
 
 
 @events.init_command_line_parser.add_listener
 def _add_flags(parser: Any) -> None:
-    parser.add_argument("--key-file", default="", metavar="FILE", help="A file with the key that the agent wants.")
+    parser.add_argument("--scenario", default="steady", metavar="NAME|FILE", help="What happens.")
+    parser.add_argument("--verifier", default="", metavar="HOST:PORT", help="Where devices call; none come without it.")
+    parser.add_argument("--report", default="load-report", metavar="DIR", help="Where the report goes.")
+    parser.add_argument("--key-file", default="", metavar="FILE", help="The key of the users, where services want one.")
+    parser.add_argument("--abuser-key-file", default="", metavar="FILE", help="The key of the abusers.")
+    parser.add_argument("--stretch-to", type=float, default=0, metavar="S", help="The same scenario in so many seconds.")
+    parser.add_argument("--most-users", type=int, default=0, metavar="N", help="The same scenario with so many users.")
 
 
-class Reader(HttpUser):
-    """Asks, reads to the end, asks again. Seeds differ per request, so no two answers need be the same."""
+@events.init.add_listener
+def _set_up(environment: Any, **_: Any) -> None:
+    # Its table is long, and lies in its own files.
+    logging.getLogger("locust.stats_logger").setLevel(logging.WARNING)
+    try:
+        world = _world(environment.parsed_options)
+    except OutriderError as error:
+        # Locust would log any other error, and go on.
+        raise SystemExit(f"loadtest: error: {error}") from error
+    environment.shape_class.stages = world.scenario.stages
+    environment.user_classes = [_class(group, world, environment.host) for group in world.scenario.groups]
+    environment.stop_timeout = world.scenario.stop_limit_s
+    environment.world = world
 
-    wait_time = constant(0)
 
-    def on_start(self) -> None:
-        self.asked = 0
-        file = self.environment.parsed_options.key_file
-        if file:
-            self.client.headers["authorization"] = f"Bearer {Path(file).read_text('utf-8').strip()}"
+@events.test_start.add_listener
+def _watch(environment: Any, **_: Any) -> None:
+    environment.runner.greenlet.spawn(_tick, environment.world)
 
-    @task
-    def read_an_answer(self) -> None:
-        self.asked += 1
-        prompt = PROMPTS[self.asked % len(PROMPTS)]
-        body = {"prompt": prompt, "max_tokens": MAX_TOKENS, "temperature": 0.8, "seed": self.asked}
-        times = StreamTimes(time.monotonic())
-        with self.client.post("/v1/stream", json=body, stream=True, catch_response=True) as response:
-            if response.status_code != 200:
-                response.failure(f"status {response.status_code}: {response.text[:200]}")
-                return
-            for line in response.iter_lines(chunk_size=1, decode_unicode=True):
-                times.feed(line, time.monotonic())
-            if times.failure or not times.is_done:
-                response.failure(times.failure or "the stream ended before the answer was done")
-                return
-        self._report(times, time.monotonic() - times.began_s)
 
-    def _report(self, times: StreamTimes, total_s: float) -> None:
-        self._fire("first visible token", times.first_visible_s)
-        self._fire("first final token", times.first_final_s)
-        for gap_s in times.gaps_s:
-            self._fire("inter-token", gap_s)
-        self._fire("whole answer", total_s, times.num_tokens)
+@events.quitting.add_listener
+def _conclude(environment: Any, **_: Any) -> None:
+    world = environment.world
+    environment.process_exit_code = report.publish(world.scenario, world.ledger, Path(environment.parsed_options.report))
 
-    def _fire(self, name: str, seconds: float | None, length: int = 0) -> None:
-        if seconds is None:
-            return
-        times: dict[str, Any] = {"response_time": seconds * 1000, "response_length": length}
-        self.environment.events.request.fire(request_type="stream", name=name, exception=None, context={}, **times)
+
+def _tick(world: World) -> None:
+    """Until it is killed: tell the ledger that this process is alive."""
+    while True:
+        world.ledger.ticked(world.now_s())
+        gevent.sleep(TICK_S)
+
+
+def _world(options: Any) -> World:
+    told = scenario.load(options.scenario).scaled(options.stretch_to or None, options.most_users or None)
+    told = told.reaching(has_agent=bool(options.host), has_verifier=bool(options.verifier))
+    files = {"users": options.key_file, "abusers": options.abuser_key_file or options.key_file}
+    return World.of(told, options.verifier, {tenant: Path(file) for tenant, file in files.items() if file})
+
+
+def _class(group: Group, world: World, host: str) -> type[Person]:
+    """A class of Locust's for the users of one group."""
+    fields = {"group": group, "world": world, "weight": group.weight, "host": host, "abstract": False}
+    return type(group.name, (CLASSES[group.kind],), fields)
+
+
+class Placeholder(User):
+    """Locust wants a class before the scenario is known; nobody is ever of it."""
+
+
+class Shape(LoadTestShape):
+    """As many users as the scenario's stage says."""
+
+    stages: tuple[scenario.Stage, ...] = ()
+
+    def tick(self) -> tuple[int, float] | None:
+        stage = scenario.stage_at(self.stages, self.get_run_time())
+        return None if stage is None else (stage.users, stage.spawn_per_s)

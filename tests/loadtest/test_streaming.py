@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from loadtest.answers import Drafts
 from loadtest.streaming import StreamTimes
 
 
@@ -56,3 +57,19 @@ def test_a_comment_is_no_event():
     times = StreamTimes(began_s=0.0)
     times.feed(": ping", 1.0)
     assert times.first_visible_s is None
+
+
+def test_what_was_shown_and_withdrawn_is_counted_and_what_agreed_is_told_at_the_end():
+    times = StreamTimes(began_s=0.0)
+    feed(times, "speculative", 0.1, token_ids=[1])
+    feed(times, "speculative", 0.2, token_ids=[2])
+    feed(times, "revoke", 0.3, count=1)
+    feed(times, "done", 0.4, usage={"accepted": 5, "late": 2, "corrections": 3})
+    assert times.drafts == Drafts(shown=2, withdrawn=1, agreed=7, contradicted=3)
+
+
+def test_a_stream_can_be_read_on_behind_the_last_event_that_came():
+    times = StreamTimes(began_s=0.0)
+    feed(times, "session", 0.1, seq=0, session_id="s")
+    feed(times, "speculative", 0.2, seq=1, token_ids=[1])
+    assert (times.session_id, times.last_seq) == ("s", 1)
