@@ -32,7 +32,12 @@ from dataclasses import dataclass
 
 
 class OutriderError(Exception):
-    """Root of the tree; never raised itself."""
+    """Root of the tree; never raised itself.
+
+    ``can_go_elsewhere``: another verifier is there to take the session at once. Only a link that knows several sets it.
+    """
+
+    can_go_elsewhere = False
 
 
 class InvalidRequestError(OutriderError):
