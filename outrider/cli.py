@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import sys
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from typing import Annotated, Any
 
@@ -14,17 +12,15 @@ import typer
 import cloud_verifier.config
 import device_agent.config
 from device_agent.request import Mode
-from outrider import key_folder, models, options, profile_list
-from outrider.config import caller_key, caller_tls
+from outrider import conformance_command, key_folder, models, options, profile_list
+from outrider.config import caller_key
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
+from outrider.running import run as _run
+from outrider.running import say as _say
+from outrider.running import start_log as _start_log
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
-from speculation.shaping import exact_time
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE, UNSHAPED
-
-LOG_FORMAT = "%(asctime)s %(levelname)s %(name)s: %(message)s"
-TOLD = ("speculation.engines.exports", "speculation.engines.remote")
-"""Loggers that are heard from INFO on: they have the one line that says how a model is run, or by whom."""
 
 app = typer.Typer(
     name="outrider",
@@ -41,6 +37,7 @@ app.command()(planning.tokenspeed)
 app.command("profiles")(profile_list.profiles_command)
 app.command("proxy")(proxying.proxy)
 app.command("keys")(key_folder.keys_command)
+app.command("conformance")(conformance_command.conformance)
 
 
 @app.command()
@@ -155,6 +152,17 @@ def verifier(
     draft_length: Annotated[
         int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
     ] = None,
+    engine_pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Serve by several verifiers: ray places them (docs/operations.md).")
+    ] = None,
+    replicas: Annotated[int | None, typer.Option(metavar="N", help="Verifiers of that pool.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="The Ray cluster; one on this machine by default.")
+    ] = None,
+    replica_cpus: Annotated[float | None, typer.Option(metavar="N", help="CPUs that Ray keeps for each replica.")] = None,
+    replica_ports: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Ports that replicas may serve on; any by default.")
+    ] = None,
     keys: options.Keys = None,
     insecure: options.Insecure = None,
     config: options.Config = None,
@@ -175,8 +183,15 @@ def verifier(
         "keys": keys,
         "insecure": insecure,
     }
+    flags |= {"engine_pool": engine_pool, "replicas": replicas, "ray_address": ray_address}
+    flags |= {"replica_cpus": replica_cpus, "replica_ports": replica_ports}
     settings = cloud_verifier.config.load_config(config, flags)
     _start_log()
+    if settings.engine_pool is not None:
+        from outrider.pool import running as pool
+
+        _run(pool.run(settings, _say))
+        return
     _run(server.run(settings, lambda running: _say(f"verifier on {running.target}")), settings.cloud != UNSHAPED)
 
 
@@ -184,7 +199,9 @@ def verifier(
 def agent(
     host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
     port: options.Port = None,
-    verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
+    verifier: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is, or several: A,B or a URL.")
+    ] = None,
     phone: options.Phone = None,
     heat: options.Heat = None,
     network: options.Network = None,
@@ -233,25 +250,6 @@ def agent(
 
 
 @app.command()
-def conformance(
-    verifier: Annotated[str, typer.Option(metavar="HOST:PORT", help="The verifier to check.")],
-    pair: options.Pair = None,
-    key_file: options.KeyFile = None,
-    ca: options.Ca = None,
-    cert: options.Cert = None,
-    cert_key: options.CertKey = None,
-    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
-    json: options.Json = False,
-) -> None:
-    """Check, case by case, that a running verifier keeps what docs/protocol.md promises a device."""
-    from outrider import conformance as front
-
-    key, tls = caller_key(verifier, key_file), caller_tls(ca, cert, cert_key)
-    _run(front.run(verifier, pair, json, timeout, case or (), key, tls))
-
-
-@app.command()
 def version() -> None:
     """Print the version."""
     print(metadata.version("outrider"))
@@ -277,23 +275,6 @@ def run(command: Callable[[], Any]) -> int:
         return _fail("the input ended", 1)
 
 
-def _start_log() -> None:
-    """Warnings, and what nothing else tells: why a model is slower."""
-    logging.basicConfig(format=LOG_FORMAT)
-    for name in TOLD:
-        logging.getLogger(name).setLevel(logging.INFO)
-
-
 def _fail(message: str, code: int) -> int:
     _say("outrider: error: " + " ".join(message.split()))
     return code
-
-
-def _say(text: str) -> None:
-    print(text, file=sys.stderr, flush=True)
-
-
-def _run(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:
-    code = exact_time.run(work) if is_emulated else asyncio.run(work)
-    if code:
-        raise typer.Exit(code)

@@ -29,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 class OutriderError(Exception):
@@ -38,6 +39,16 @@ class OutriderError(Exception):
     """
 
     can_go_elsewhere = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied, and sent to another process, as it is: a leaf's constructor takes other things than the text it makes."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(leaf: type[OutriderError], told: tuple[Any, ...], fields: dict[str, Any]) -> OutriderError:
+    error = leaf.__new__(leaf, *told)
+    error.__dict__.update(fields)
+    return error
 
 
 class InvalidRequestError(OutriderError):

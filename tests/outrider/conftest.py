@@ -4,7 +4,7 @@ import logging
 
 import pytest
 
-from outrider import cli
+from outrider import cli, running
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def outrider(capsys):
 def log_as_before():
     """A service that starts sets up the log of its process, which here is that of all other tests too."""
     root = logging.getLogger()
-    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in (None, *cli.TOLD)}
+    handlers, levels = root.handlers[:], {name: logging.getLogger(name).level for name in (None, *running.TOLD)}
     yield
     root.handlers[:] = handlers
     for name, level in levels.items():
