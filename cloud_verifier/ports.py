@@ -15,3 +15,9 @@ def parse_ports(text: str) -> range:
     if not ports or ports[-1] > 65535 or (dash and not ports[0]):
         raise ConfigurationError(f"replica_ports: {ANY_PORT} for any, a port, or a range such as 50060-50067 (got {text!r})")
     return ports
+
+
+def turned(ports: range, number: int) -> list[int]:
+    """The ports in the order in which the replica of that number tries them: each begins with another."""
+    first = number % len(ports)
+    return [*ports[first:], *ports[:first]]

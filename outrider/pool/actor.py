@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
+from functools import partial
 
 from cloud_verifier import server
 from cloud_verifier.config import VerifierConfig
-from cloud_verifier.engine import FullModel
-from cloud_verifier.ports import parse_ports
+from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.ports import parse_ports, turned
 from speculation.errors import ConfigurationError
 
 EVERYWHERE = ("0.0.0.0", "::")
@@ -22,10 +23,11 @@ class ReplicaActor:
     ``node_ip`` is where other machines call this one. ``build`` replaces the model that the configuration would load.
     """
 
-    def __init__(self, config: VerifierConfig, node_ip: str, build: Callable[[], FullModel] | None = None) -> None:
+    def __init__(self, number: int, config: VerifierConfig, node_ip: str, build: Callable[[], FullModel] | None = None) -> None:
+        self._ports = turned(parse_ports(config.replica_ports), number)
         self._config = config
         self._node_ip = node_ip
-        self._build = build
+        self._build = build or partial(build_engine, config)
         self._told: dict[int, asyncio.Future[str]] = {}
         self._running: server.RunningVerifier | None = None
         self._drained, self._ended = asyncio.Event(), asyncio.Event()
@@ -64,8 +66,9 @@ class ReplicaActor:
         self._drained.set()
 
     async def _serve(self, told: asyncio.Future[str]) -> None:
-        model = None if self._build is None else await asyncio.to_thread(self._build)
-        port = free_port(self._config.host, parse_ports(self._config.replica_ports))
+        model = await asyncio.to_thread(self._build)
+        # Behind the seconds that loading takes, in which another replica of this machine may have bound one.
+        port = free_port(self._config.host, self._ports)
         async with server.serve(self._config.model_copy(update={"port": port}), full_model=model) as self._running:
             told.set_result(self._address(self._running.port))
             await self._drained.wait()

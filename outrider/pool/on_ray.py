@@ -97,7 +97,7 @@ def _start(ray: Any, config: VerifierConfig, build: Callable[[], FullModel] | No
     kind = ray.remote(_Actor)
     options = {"num_cpus": config.replica_cpus, "max_restarts": -1, "scheduling_strategy": "SPREAD"}
     return [
-        RayReplica(ray, kind.options(name=f"replica-{number}", **options).remote(config, build), number)
+        RayReplica(ray, kind.options(name=f"replica-{number}", **options).remote(number, config, build), number)
         for number in range(config.replicas)
     ]
 
@@ -114,10 +114,10 @@ def _join(ray: Any, address: str | None) -> None:
 class _Actor(ReplicaActor):
     """The replica, with the name and the address of the machine that Ray has put it on."""
 
-    def __init__(self, config: VerifierConfig, build: Callable[[], FullModel] | None) -> None:
+    def __init__(self, number: int, config: VerifierConfig, build: Callable[[], FullModel] | None) -> None:
         import ray
 
-        super().__init__(config, ray.util.get_node_ip_address(), build)
+        super().__init__(number, config, ray.util.get_node_ip_address(), build)
         self._node = ray.get_runtime_context().get_node_id()[:8]
 
     async def told(self, attempt: int) -> tuple[str, str]:

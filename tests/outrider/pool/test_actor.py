@@ -12,7 +12,7 @@ import pytest
 
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel
-from cloud_verifier.ports import parse_ports
+from cloud_verifier.ports import parse_ports, turned
 from device_agent.build import connector_of
 from outrider.pool import on_ray
 from outrider.pool.actor import ReplicaActor, free_port
@@ -42,7 +42,7 @@ class InProcess:
         self._tasks = tasks
 
     async def start(self):
-        self._actor = ReplicaActor(pool_config(), "127.0.0.1", full_model)
+        self._actor = ReplicaActor(0, pool_config(), "127.0.0.1", full_model)
         self._serving = self._tasks.create_task(self._actor.serve(1))
         return Member(self.number, await self._actor.target(1), "here")
 
@@ -81,7 +81,7 @@ async def test_a_replica_that_cannot_start_says_why_each_time():
     def fail():
         raise PackageError("the models are damaged")
 
-    actor = ReplicaActor(pool_config(), "10.0.0.1", fail)
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", fail)
     for attempt in (1, 2):
         await actor.serve(attempt)
         with pytest.raises(PackageError):
@@ -95,7 +95,7 @@ async def test_a_replica_that_breaks_while_it_serves_raises_what_broke_it(monkey
         raise EngineError("the thread of the engine died")
 
     monkeypatch.setattr("cloud_verifier.server.serve", broken)
-    actor = ReplicaActor(pool_config(), "10.0.0.1", full_model)
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", full_model)
     await actor.drain()
     with pytest.raises(EngineError):
         await actor.serve(1)
@@ -104,7 +104,7 @@ async def test_a_replica_that_breaks_while_it_serves_raises_what_broke_it(monkey
 
 @pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "10.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "10.0.0.1")])
 async def test_a_replica_that_is_bound_everywhere_is_called_by_its_machines_address(host, shown):
-    actor = ReplicaActor(pool_config(host=host, insecure=True), "10.0.0.1", full_model)
+    actor = ReplicaActor(0, pool_config(host=host, insecure=True), "10.0.0.1", full_model)
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         asked = tasks.create_task(actor.target(1))
         await asyncio.sleep(0)
@@ -114,7 +114,7 @@ async def test_a_replica_that_is_bound_everywhere_is_called_by_its_machines_addr
 
 
 async def test_a_replica_that_serves_already_is_joined_and_not_started_twice():
-    actor = ReplicaActor(pool_config(), "10.0.0.1", full_model)
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", full_model)
     async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
         first = tasks.create_task(actor.serve(1))
         target = await actor.target(1)
@@ -137,6 +137,10 @@ def test_the_first_port_of_a_range_that_is_free_is_taken():
 
 def test_ports_are_any_one_or_a_range():
     assert [list(parse_ports(text)) for text in ("0", "50060", "50060-50062")] == [[0], [50060], [50060, 50061, 50062]]
+
+
+def test_replicas_of_one_machine_begin_with_other_ports():
+    assert [turned(range(5, 8), number) for number in range(4)] == [[5, 6, 7], [6, 7, 5], [7, 5, 6], [5, 6, 7]]
 
 
 @pytest.mark.parametrize("text", ["", "a", "-5", "5-", "9-8", "0-5", "65536", "5-70000", "5,6", "1-2-3"])
