@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
+from cloud_verifier.ports import ANY_PORT, parse_ports
 from speculation.certificates import require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
@@ -26,6 +27,7 @@ ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
 OWN_SIZE = "own"
 ALL_LOGPROBS = -1
 REMOTE = "full_url"
+POOL_DETAILS = ("replicas", "ray_address", "replica_cpus", "replica_ports")
 REMOTE_DETAILS = ("full_route", "full_model", "full_logprobs", "full_timeout_s", "full_api_key")
 
 
@@ -95,6 +97,8 @@ class VerifierConfig(Settings):
     ``tls_cert`` and ``tls_key`` make it speak TLS alone, with ``tls_client_ca`` to those only whose certificate that signed.
     ``keys`` is a file that says who may call, and how much of the verifier each may use (``speculation/keys.py``).
     ``metrics_port`` None serves no figures; ``metrics_compat`` ``vllm`` tells them under vLLM's names, too.
+    ``engine_pool`` ``ray`` makes it the head of ``replicas`` verifiers on the machines of the Ray cluster at ``ray_address``
+    (None: one that is started here), each with ``replica_cpus`` of Ray's and one of ``replica_ports`` (``docs/operations.md``).
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a cloud that does not exist.
     """
 
@@ -141,6 +145,11 @@ class VerifierConfig(Settings):
     profiles: Path | None = None
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_FULL_MODEL
+    engine_pool: Literal["ray"] | None = None
+    replicas: int = Field(1, ge=1)
+    ray_address: str | None = None
+    replica_cpus: float = Field(1.0, ge=0)
+    replica_ports: str = ANY_PORT
 
     @model_validator(mode="after")
     def _check(self) -> Self:
@@ -153,6 +162,7 @@ class VerifierConfig(Settings):
         require_one_source(self.pair, self.draft, self.full)
         self.catalogue.cloud(self.cloud)
         self._check_remote()
+        self._check_pool()
         return self
 
     @property
@@ -165,6 +175,13 @@ class VerifierConfig(Settings):
         require_authorities("tls_client_ca", self.tls_client_ca)
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ConfigurationError("tls_client_ca: without tls_cert there is no TLS; give tls_cert and tls_key, too")
+
+    def _check_pool(self) -> None:
+        """Raises ``ConfigurationError`` for ports that are none, and for details of a pool where there is none."""
+        parse_ports(self.replica_ports)
+        given = [name for name in POOL_DETAILS if name in self.model_fields_set]
+        if self.engine_pool is None and given:
+            raise ConfigurationError(f"{', '.join(given)}: without engine_pool this is one verifier; give both or neither")
 
     def _check_remote(self) -> None:
         """Raises ``ConfigurationError`` for what means nothing with a server that runs the full model, or without one."""

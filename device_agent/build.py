@@ -19,6 +19,9 @@ from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
+from speculation.links.multi import MultiConnector
+from speculation.links.resolvers import resolver_of
+from speculation.links.targets import LIST, parse_verifiers
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.settings import is_loopback
 from speculation.shaping.engine import PhoneCost, shape
@@ -87,13 +90,18 @@ def draft_engine(draft: Model, config: AgentConfig) -> Engine:
 
 
 def connector_of(config: AgentConfig) -> Connector | None:
-    """The way to the verifier, behind the emulated network where there is one."""
+    """The way to the verifier, or to several, behind the emulated network where there is one."""
     if config.verifier is None:
         return None
-    key, tls = config.own_key(), config.verifier_tls
-    if key is not None and tls is None and not is_loopback(config.verifier.rpartition(":")[0]):
+    key, tls, verifiers = config.own_key(), config.verifier_tls, parse_verifiers(config.verifier)
+    if key is not None and tls is None and not all(map(is_loopback, verifiers.hosts)):
         _log.warning("the key for %s crosses the network in plain text: set verifier_ca", config.verifier)
-    connector = GrpcConnector(config.verifier, config.connect_timeout_s, key, tls)
+
+    def connect_to(target: str) -> Connector:
+        return GrpcConnector(target, config.connect_timeout_s, key, tls)
+
+    is_one = len(verifiers.targets) == 1 and verifiers.kind == LIST
+    connector = connect_to(config.verifier) if is_one else MultiConnector(resolver_of(verifiers, key, tls), connect_to)
     if config.network == UNSHAPED:
         return connector
     return ShapedConnector(connector, config.catalogue.network(config.network), config.network_seed)

@@ -16,6 +16,7 @@ from speculation.certificates import ClientTls, require_authorities, require_pai
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import load_key, read_key, read_keys, require_key
+from speculation.links.targets import DNS, parse_verifiers
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
@@ -38,10 +39,11 @@ class GenerationSource(StrEnum):
 class AgentConfig(Settings):
     """Where the agent listens, what it drafts with, and what it plays.
 
-    ``verifier`` is ``host:port``, None for a device that is always alone; ``verifier_key``, or the word in the file
-    ``verifier_key_file``, says to it who is calling. ``verifier_ca`` is the authority that signed its certificate, where it
-    speaks TLS; ``verifier_cert`` and ``verifier_cert_key`` are this agent's own, where it asks for one. ``tls_cert`` and
-    ``tls_key`` make the agent itself answer over HTTPS. ``pair`` None is the bundled pair, unless
+    ``verifier`` is ``host:port``, several of them or where to learn them (``speculation/links/targets.py``), None for a device
+    that is always alone; ``verifier_key``, or the word in the file ``verifier_key_file``, says to it who is calling.
+    ``verifier_ca`` is the authority that signed its certificate, where it speaks TLS, and ``verifier_name`` whom that must be
+    for (None: the host that is called); ``verifier_cert`` and ``verifier_cert_key`` are this agent's own, where it wants one.
+    ``tls_cert`` and ``tls_key`` make the agent itself answer over HTTPS. ``pair`` None is the bundled pair, unless
     ``draft`` and ``full`` name two folders (``docs/models.md``); ``variant`` is a graph of the draft (None: q4 where it has
     that), ``lookup`` for what followed where the text last read like this, or ``random`` for a draft that knows nothing.
     ``provider`` is what runs the draft: ``cpu``, or ``cuda``.
@@ -81,6 +83,7 @@ class AgentConfig(Settings):
     verifier_key: Annotated[SecretStr | None, BeforeValidator(partial(require_key, name="verifier_key"))] = None
     verifier_key_file: Path | None = None
     verifier_ca: Path | None = None
+    verifier_name: str | None = Field(None, min_length=1)
     verifier_cert: Path | None = None
     verifier_cert_key: Path | None = None
     pair: Path | None = None
@@ -141,10 +144,12 @@ class AgentConfig(Settings):
 
     @property
     def verifier_tls(self) -> ClientTls | None:
-        """How to call the verifier over TLS; None for plain text."""
+        """How to call the verifier over TLS; None for plain text. Addresses of a name are called by that name."""
         if self.verifier_ca is None:
             return None
-        return ClientTls(self.verifier_ca, self.verifier_cert, self.verifier_cert_key)
+        verifiers = None if self.verifier is None else parse_verifiers(self.verifier)
+        own_name = verifiers.hosts[0] if verifiers is not None and verifiers.kind == DNS else None
+        return ClientTls(self.verifier_ca, self.verifier_cert, self.verifier_cert_key, self.verifier_name or own_name)
 
     def policy(self) -> Policy:
         """The drafting policy that is named, new. Raises ``UnknownNameError``."""
@@ -164,7 +169,7 @@ class AgentConfig(Settings):
         PhoneCost(phone, parse_model(self.emulate)).state(self.heat)
         self.policy()
         if self.verifier is not None:
-            _check_target(self.verifier)
+            parse_verifiers(self.verifier)
         self._check_own_key()
         self._check_tls()
         return self
@@ -173,8 +178,9 @@ class AgentConfig(Settings):
         require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
         require_pair("verifier_cert", self.verifier_cert, "verifier_cert_key", self.verifier_cert_key)
         require_authorities("verifier_ca", self.verifier_ca)
-        if self.verifier_cert is not None and self.verifier_ca is None:
-            raise ConfigurationError("verifier_cert: without verifier_ca the verifier is called in plain text; give it, too")
+        for name in ("verifier_cert", "verifier_name"):
+            if getattr(self, name) is not None and self.verifier_ca is None:
+                raise ConfigurationError(f"{name}: without verifier_ca the verifier is called in plain text; give it, too")
 
     def _check_own_key(self) -> None:
         if self.verifier_key is not None and self.verifier_key_file is not None:
@@ -186,9 +192,3 @@ class AgentConfig(Settings):
 def load_config(file: Path | None = None, flags: Mapping[str, Any] | None = None) -> AgentConfig:
     """Defaults < TOML file (``file``, else the one that ``OUTRIDER_AGENT_CONFIG`` names) < ``OUTRIDER_AGENT_*`` < flags."""
     return load_settings(AgentConfig, file, ENVIRONMENT_PREFIX, flags)
-
-
-def _check_target(target: str) -> None:
-    host, colon, port = target.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535):
-        raise ConfigurationError(f"verifier must be host:port, such as 127.0.0.1:50051, not {target!r}")

@@ -1,4 +1,4 @@
-"""Who may use an agent that has keys: every route but ``/health`` is closed to callers without one."""
+"""Who may use a service over HTTP that has keys: every route but ``/health`` is closed to callers without one."""
 
 from __future__ import annotations
 
@@ -16,18 +16,20 @@ _TENANT = "tenant"
 
 
 class KeyDoor:
-    """Refuses with 401 whoever has no key, before a route is looked up or a byte of the body is read."""
+    """Refuses with 401 whoever has no key, before a route is looked up or a byte of the body is read. ``service`` is what the
+    refusal calls it."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring) -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, service: str = "agent") -> None:
         self._app = app
         self._keyring = keyring
+        self._service = service
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
             given = Headers(scope=scope).get(AUTHORIZATION)
             tenant = self._keyring.tenant_of(given)
             if tenant is None:
-                await _refusal(given)(scope, receive, send)
+                await _refusal(self._service, given)(scope, receive, send)
                 return
             scope.setdefault("state", {})[_TENANT] = tenant
         await self._app(scope, receive, send)
@@ -39,7 +41,7 @@ def tenant_of(request: Request) -> Tenant:
     return tenant
 
 
-def _refusal(given: str | None) -> JSONResponse:
-    fault = "this agent wants a key" if given is None else "this agent does not know the key that was sent"
+def _refusal(service: str, given: str | None) -> JSONResponse:
+    fault = f"this {service} wants a key" if given is None else f"this {service} does not know the key that was sent"
     error = AuthenticationError(f"{fault}: send the header Authorization: Bearer KEY")
     return JSONResponse({"error": error_object(error)}, status_of(error).http, {"www-authenticate": "Bearer"})

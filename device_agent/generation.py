@@ -10,10 +10,12 @@ import asyncio
 import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 
 from device_agent.assignment import Assignment
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
+from device_agent.elsewhere import LOST, REFUSED, with_one_after_another
 from device_agent.ending import cause, done_event
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
@@ -22,7 +24,7 @@ from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
 from device_agent.sending import Sender
-from speculation.errors import AuthenticationError, CapacityError, HandshakeError, LinkError, OutriderError
+from speculation.errors import CapacityError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
@@ -31,8 +33,6 @@ STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
 HANG_UP_S = 0.5
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
-LOST, REFUSED = (LinkError, CapacityError), (HandshakeError, AuthenticationError)
-"""Errors of the link after which a device can go on alone (no verifier, or no room), and those that waiting does not mend."""
 
 _log = logging.getLogger(__name__)
 
@@ -99,7 +99,7 @@ class Generation:
     async def _generate_in(self, tasks: asyncio.TaskGroup) -> None:
         match self._mode:
             case Mode.CLOUD:
-                await self._converse(tasks)
+                await with_one_after_another(partial(self._converse, tasks))
             case Mode.DEVICE:
                 self._display.go_alone()
                 await self._draft()
@@ -117,7 +117,7 @@ class Generation:
         """Where the verifier is lost, the device drafts on alone, and its drafts are audited once a verifier is there again."""
         while True:
             try:
-                return await self._converse(tasks)
+                return await with_one_after_another(partial(self._converse, tasks))
             except (*LOST, *REFUSED) as error:
                 is_refused = isinstance(error, REFUSED) and not self._is_alone
                 if is_refused or self._assignment.request.reveal is Reveal.FINAL:

@@ -10,8 +10,8 @@ from typing import Annotated, Any
 import typer
 
 from device_agent.request import Mode
-from outrider import key_folder, models, options, profile_list, services
-from outrider.config import caller_key, caller_tls
+from outrider import conformance_command, key_folder, models, options, profile_list, services
+from outrider.config import caller_key
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
 from outrider.running import run_loop, say
@@ -35,6 +35,7 @@ app.command("proxy")(proxying.proxy)
 app.command("keys")(key_folder.keys_command)
 app.command()(services.verifier)
 app.command()(services.agent)
+app.command("conformance")(conformance_command.conformance)
 
 
 @app.command()
@@ -123,25 +124,6 @@ def generate(
     run_loop(
         front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation)
     )
-
-
-@app.command()
-def conformance(
-    verifier: Annotated[str, typer.Option(metavar="HOST:PORT", help="The verifier to check.")],
-    pair: options.Pair = None,
-    key_file: options.KeyFile = None,
-    ca: options.Ca = None,
-    cert: options.Cert = None,
-    cert_key: options.CertKey = None,
-    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
-    timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
-    json: options.Json = False,
-) -> None:
-    """Check, case by case, that a running verifier keeps what docs/protocol.md promises a device."""
-    from outrider import conformance as front
-
-    key, tls = caller_key(verifier, key_file), caller_tls(ca, cert, cert_key)
-    run_loop(front.run(verifier, pair, json, timeout, case or (), key, tls))
 
 
 @app.command()

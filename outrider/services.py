@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
     from cloud_verifier.server import RunningVerifier
 _log = logging.getLogger(__name__)
 
-TOLD = ("speculation.engines.exports", "speculation.engines.remote")
-"""Loggers that are heard from INFO on: they have the one line that says how a model is run, or by whom."""
+TOLD = ("speculation.engines.exports", "speculation.engines.remote", "outrider.pool")
+"""Loggers that are heard from INFO on: they say how a model is run, or by whom, and who serves."""
 
 
 def verifier(
@@ -50,6 +51,17 @@ def verifier(
     draft_length: Annotated[
         int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
     ] = None,
+    engine_pool: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Serve by several verifiers: ray places them (docs/operations.md).")
+    ] = None,
+    replicas: Annotated[int | None, typer.Option(metavar="N", help="Verifiers of that pool.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(metavar="ADDR", help="The Ray cluster; one on this machine by default.")
+    ] = None,
+    replica_cpus: Annotated[float | None, typer.Option(metavar="N", help="CPUs that Ray keeps for each replica.")] = None,
+    replica_ports: Annotated[
+        str | None, typer.Option(metavar="A-B", help="Ports that replicas may serve on; any by default.")
+    ] = None,
     metrics_port: Annotated[
         int | None, typer.Option(metavar="N", help="Serve figures for Prometheus there; 0 takes a free port.")
     ] = None,
@@ -77,10 +89,17 @@ def verifier(
         "keys": keys,
         "insecure": insecure,
     }
+    flags |= {"engine_pool": engine_pool, "replicas": replicas, "ray_address": ray_address}
+    flags |= {"replica_cpus": replica_cpus, "replica_ports": replica_ports}
     flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = cloud_verifier.config.load_config(config, flags)
     start_log(settings.log_format, TOLD)
+    if settings.engine_pool is not None:
+        from outrider.pool import running as pool
+
+        run_loop(pool.run(settings, partial(_tell, settings.log_format)))
+        return
 
     def on_ready(running: RunningVerifier) -> None:
         figures = f", figures at {running.metrics_url}" if running.metrics_url else ""
@@ -92,7 +111,9 @@ def verifier(
 def agent(
     host: Annotated[str | None, typer.Option(help="Address to bind; 127.0.0.1 by default.")] = None,
     port: options.Port = None,
-    verifier: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is.")] = None,
+    verifier: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Where the verifier is, or several: A,B or a URL.")
+    ] = None,
     phone: options.Phone = None,
     heat: options.Heat = None,
     network: options.Network = None,

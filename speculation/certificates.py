@@ -14,11 +14,15 @@ PRIVATE_KEY = "PRIVATE KEY-----"
 
 @dataclass(frozen=True, slots=True)
 class ClientTls:
-    """How one end calls another over TLS: the authorities that it trusts, and, where it is asked who it is, its certificate."""
+    """How one end calls another over TLS: the authorities that it trusts, and, where it is asked who it is, its certificate.
+
+    ``name`` is what the other end's certificate must be for, where that is not the host that is called.
+    """
 
     authorities: Path
     certificate: Path | None = None
     key: Path | None = None
+    name: str | None = None
 
     def context(self) -> ssl.SSLContext:
         """For the standard library; HTTP/2 is offered."""

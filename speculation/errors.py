@@ -29,10 +29,26 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 
 class OutriderError(Exception):
-    """Root of the tree; never raised itself."""
+    """Root of the tree; never raised itself.
+
+    ``can_go_elsewhere``: another verifier is there to take the session at once. Only a link that knows several sets it.
+    """
+
+    can_go_elsewhere = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copied, and sent to another process, as it is: a leaf's constructor takes other things than the text it makes."""
+        return _as_it_was, (type(self), self.args, self.__dict__)
+
+
+def _as_it_was(leaf: type[OutriderError], told: tuple[Any, ...], fields: dict[str, Any]) -> OutriderError:
+    error = leaf.__new__(leaf, *told)
+    error.__dict__.update(fields)
+    return error
 
 
 class InvalidRequestError(OutriderError):

@@ -32,12 +32,12 @@ async def _fault_of_plain(target: str) -> str | None:
 
 async def _fault_of_tls(target: str, tls: ClientTls) -> str | None:
     try:
-        if await _is_heard(target, tls.context()):
+        if await _is_heard(target, tls.context(), tls.name):
             return None
     except ssl.SSLCertVerificationError as error:
         return (
             f"the certificate of the verifier at {target} does not hold ({error.verify_message}): verifier_ca must have signed"
-            " it, and it must be for this host"
+            f" it, and it must be for {'this host' if tls.name is None else tls.name}"
         )
     except (ssl.SSLError, ConnectionResetError):
         return f"the verifier at {target} speaks no TLS: leave out verifier_ca, or set tls_cert and tls_key there"
@@ -46,7 +46,7 @@ async def _fault_of_tls(target: str, tls: ClientTls) -> str | None:
     return f"the verifier at {target} does not take the certificate of verifier_cert: its tls_client_ca must have signed it"
 
 
-async def _is_heard(target: str, context: ssl.SSLContext) -> bool:
+async def _is_heard(target: str, context: ssl.SSLContext, name: str | None = None) -> bool:
     """Whether a server of HTTP/2, which speaks first, says something behind the handshake. One that does not take the client's
     certificate closes the connection instead, with an alert or without.
 
@@ -54,7 +54,7 @@ async def _is_heard(target: str, context: ssl.SSLContext) -> bool:
     """
     host, _, port = target.rpartition(":")
     host = host.strip("[]")
-    reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=host)
+    reader, writer = await asyncio.open_connection(host, int(port), ssl=context, server_hostname=name or host)
     try:
         return bool(await reader.read(1))
     except OSError:

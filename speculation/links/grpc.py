@@ -22,7 +22,7 @@ KEEPALIVE_MS = 15_000
 KEEPALIVE_TIMEOUT_MS = 10_000
 STATUS_TIMEOUT_S = 2.0
 
-_OPTIONS = [
+_OPTIONS: list[tuple[str, int | str]] = [
     ("grpc.max_receive_message_length", MAX_MESSAGE_BYTES),
     ("grpc.max_send_message_length", MAX_MESSAGE_BYTES),
     ("grpc.keepalive_time_ms", KEEPALIVE_MS),
@@ -176,7 +176,7 @@ def _has_failed(channel: Any) -> bool:
     return bool(channel.get_state() is grpc.ChannelConnectivity.TRANSIENT_FAILURE)
 
 
-def channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, int]]) -> Any:
+def channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, int | str]]) -> Any:
     """A channel to ``target``, over TLS where ``tls`` says how. Raises ``LinkError`` where its files are gone."""
     if tls is None:
         return grpc.aio.insecure_channel(target, options=options)
@@ -184,7 +184,8 @@ def channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, 
         files = [path and path.read_bytes() for path in (tls.authorities, tls.key, tls.certificate)]
     except OSError as error:
         raise LinkError(f"{error.filename} cannot be read: {error.strerror}") from error
-    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*files), options=options)
+    named = [] if tls.name is None else [("grpc.ssl_target_name_override", tls.name)]
+    return grpc.aio.secure_channel(target, grpc.ssl_channel_credentials(*files), options=[*options, *named])
 
 
 async def _wait_ready(channel: Any, target: str, tls: ClientTls | None) -> None:

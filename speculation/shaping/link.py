@@ -120,6 +120,8 @@ class ShapedConnector:
     async def __aenter__(self) -> ShapedConnector:
         if self._tasks is not None:
             raise RuntimeError("this connector was entered before: it has one owner")
+        if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
+            await self._connector.__aenter__()
         self._radio = _Radio(self.profile, self._seed, _now_s())
         self._tasks = await asyncio.TaskGroup().__aenter__()
         return self
@@ -133,6 +135,8 @@ class ShapedConnector:
         finally:
             if tasks is not None:  # not told of the body's error, which it would wrap in a group
                 await tasks.__aexit__(None, None, None)
+            if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
+                await self._connector.__aexit__(None, None, None)
 
     async def connect(self) -> Link:
         """A new stream, after a round trip where the connection is cold. Raises what the inner connector raises."""

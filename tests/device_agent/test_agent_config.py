@@ -4,6 +4,7 @@ import pytest
 
 from device_agent.config import AgentConfig, load_config
 from speculation.errors import ConfigurationError, OutriderError
+from tests.support.certificates import made
 
 
 def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path, monkeypatch):
@@ -44,3 +45,16 @@ def test_figures_are_emulated_as_soon_as_one_machine_is_played():
     assert not AgentConfig().is_emulated
     assert AgentConfig(network="lte").is_emulated
     assert AgentConfig(cloud="mi300x").is_emulated
+
+
+def test_verifiers_are_known_by_the_name_that_they_are_looked_up_by_unless_another_is_given(tmp_path):
+    ca = made(tmp_path, "verifier").ca
+
+    def name_of(**changes):
+        return AgentConfig(verifier_ca=ca, **changes).verifier_tls.name
+
+    assert name_of(verifier="a.example:1,b.example:1") is None
+    assert name_of(verifier="dns:///verifiers.example:1") == "verifiers.example"
+    assert name_of(verifier="dns:///verifiers.example:1", verifier_name="other.example") == "other.example"
+    with pytest.raises(ConfigurationError, match="verifier_name: without verifier_ca"):
+        AgentConfig(verifier_name="other.example")

@@ -220,6 +220,21 @@ def test_flags_of_an_agent_reach_its_settings(outrider, monkeypatch):
     assert (seen[0].draft_lookup, seen[0].generation_defaults, seen[0].draft_width) == (0.2, "none", 2)
 
 
+def test_flags_of_a_pool_reach_its_settings_and_the_pool_is_what_runs(outrider, monkeypatch):
+    seen = []
+
+    async def serve(settings, _):
+        seen.append(settings)
+
+    monkeypatch.setattr("outrider.pool.running.run", serve)
+    flags = ["--replicas", "3", "--ray-address", "auto", "--replica-cpus", "2.5", "--replica-ports", "50060-50062"]
+    assert outrider("verifier", "--engine-pool", "ray", *flags)[0] == 0
+    [settings] = seen
+    assert (settings.replicas, settings.ray_address, settings.replica_cpus) == (3, "auto", 2.5)
+    assert settings.replica_ports == "50060-50062"
+    assert outrider("verifier", *flags)[0] == 2
+
+
 def key_seen(outrider, monkeypatch, *arguments):
     """The exit code, the key that a command was about to use, and what it said."""
     seen = []

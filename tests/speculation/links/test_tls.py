@@ -91,6 +91,22 @@ async def test_what_does_not_fit_is_refused_at_once_and_says_what_would(served, 
                 await connector.connect()
 
 
+async def test_a_verifier_that_is_called_by_its_address_may_be_known_by_another_name(files):
+    elsewhere = files["elsewhere"]
+    async with serving(elsewhere) as target:
+        async with connector_to(target, ClientTls(elsewhere.ca, name="elsewhere.example")) as connector:
+            assert finished_of(await collect(await opened(connector))).reason is FinishReason.LENGTH
+        async with connector_to(target, ClientTls(elsewhere.ca, name="stranger.example")) as connector:
+            with pytest.raises(LinkError, match=r"does not hold .*it must be for stranger\.example"):
+                await connector.connect()
+    async with (
+        serving(elsewhere, files["device"].ca) as target,
+        connector_to(target, ClientTls(elsewhere.ca, name="elsewhere.example")) as connector,
+    ):
+        with pytest.raises(LinkError, match="wants a certificate"):
+            await connector.connect()
+
+
 async def test_nobody_there_is_no_fault_of_tls(files, unused_tcp_port):
     async with connector_to(f"127.0.0.1:{unused_tcp_port}", ClientTls(files["service"].ca)) as connector:
         with pytest.raises(LinkError, match=r"^there is no verifier at"):

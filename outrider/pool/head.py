@@ -1,0 +1,94 @@
+"""What the head of a pool tells over HTTP: ``GET /v1/verifiers``, the replicas that take sessions now, and ``GET /health``."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ssl
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import asdict
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+from starlette.responses import JSONResponse
+
+from cloud_verifier.config import VerifierConfig
+from device_agent.door import KeyDoor
+from device_agent.guard import LoopbackGuard
+from outrider.pool.members import Members
+from outrider.proxy.service import Address, bind
+from speculation.keys import load_keys
+from speculation.links.resolvers import LIST_FIELD, LIST_PATH
+from speculation.settings import is_loopback
+
+BACKLOG = 128
+FLUSH_S = 2
+"""How long callers may take, once all is over, to read their answers."""
+
+
+def build_app(members: Members, config: VerifierConfig) -> FastAPI:
+    """The application that tells of ``members``: to whoever has a key, where there are keys; else to this machine alone."""
+    app = FastAPI(title="Outrider pool", docs_url=None, redoc_url=None, openapi_url=None)
+    if config.keys is not None:
+        app.add_middleware(KeyDoor, keyring=load_keys(config.keys), service="pool")
+    if is_loopback(config.host):
+        app.add_middleware(LoopbackGuard)
+
+    async def verifiers() -> JSONResponse:
+        return JSONResponse({LIST_FIELD: [asdict(member) for member in members.current]}, headers={"cache-control": "no-store"})
+
+    async def health() -> JSONResponse:
+        """Well is a pool in which anybody serves."""
+        num_serving = len(members.current)
+        return JSONResponse({"status": "ok" if num_serving else "empty", "serving": num_serving}, 200 if num_serving else 503)
+
+    app.add_api_route(LIST_PATH, verifiers, methods=["GET"])
+    app.add_api_route("/health", health, methods=["GET"])
+    return app
+
+
+@asynccontextmanager
+async def listening(members: Members, config: VerifierConfig) -> AsyncIterator[str]:
+    """The head answers while the block runs; yields the URL of the list. An error of the block leaves as it is.
+
+    Raises ``ConfigurationError`` where the address cannot be bound.
+    """
+    failure: Exception | None = None
+    with bind(Address(config.host.strip("[]"), config.port)) as listener:
+        listener.listen(BACKLOG)  # from here on connections wait, and none is refused
+        server = _Server(uvicorn.Config(build_app(members, config), **_options(config)))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(server.serve(sockets=[listener]))
+            try:
+                scheme = "http" if config.tls_cert is None else "https"
+                yield f"{scheme}://{Address(config.host.strip('[]'), listener.getsockname()[1])}{LIST_PATH}"
+            except Exception as error:
+                failure = error
+            finally:
+                server.should_exit = True
+    if failure is not None:
+        raise failure
+
+
+def _options(config: VerifierConfig) -> dict[str, Any]:
+    return {
+        "ssl_certfile": config.tls_cert,
+        "ssl_keyfile": config.tls_key,
+        "ssl_ca_certs": None if config.tls_client_ca is None else str(config.tls_client_ca),
+        "ssl_cert_reqs": ssl.CERT_NONE if config.tls_client_ca is None else ssl.CERT_REQUIRED,
+        "log_config": None,
+        "access_log": False,
+        "lifespan": "off",
+        "server_header": False,
+        "timeout_graceful_shutdown": FLUSH_S,
+    }
+
+
+class _Server(uvicorn.Server):
+    """A server that leaves signals to whoever started it."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield

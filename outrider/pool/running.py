@@ -1,0 +1,48 @@
+"""``outrider verifier --engine-pool ray``: the head of a pool, from its start to the drain of all that it started."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.engine import FullModel
+from outrider.pool.head import listening
+from outrider.pool.members import Members, following
+from outrider.pool.on_ray import replicas_on_ray
+
+MARGIN_S = 5.0
+"""What the drain of all replicas may take beyond the grace of each."""
+
+
+@asynccontextmanager
+async def serve(config: VerifierConfig, build: Callable[[], FullModel] | None = None) -> AsyncIterator[tuple[str, Members]]:
+    """A pool that serves while the block runs; yields the URL of its list, and who is in it. Leaving the block drains all.
+
+    Raises ``ConfigurationError`` (no Ray, no cluster, an address that cannot be bound), and what a verifier raises that cannot
+    start.
+    """
+    members = Members()
+    async with (
+        replicas_on_ray(config, build) as replicas,
+        following(members, replicas, config.drain_grace_s + MARGIN_S),
+        listening(members, config) as url,
+    ):
+        yield url, members
+
+
+async def run(config: VerifierConfig, say: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. ``say`` hears where the list is."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+
+    def on_signal(number: signal.Signals) -> None:
+        loop.remove_signal_handler(number)
+        stop.set()
+
+    async with serve(config) as (url, _):
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal, number)
+        say(f"verifiers on {url}")
+        await stop.wait()

@@ -1,0 +1,161 @@
+"""One replica, as whoever runs it sees it; and a pool of two without Ray, with an agent in front."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+import sys
+from types import SimpleNamespace
+
+import pytest
+
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.engine import FullModel
+from cloud_verifier.ports import parse_ports, turned
+from device_agent.build import connector_of
+from outrider.pool import on_ray
+from outrider.pool.actor import ReplicaActor, free_port
+from outrider.pool.head import listening
+from outrider.pool.members import Member, Members, following
+from speculation.engines.self_test import SelfTest
+from speculation.errors import ConfigurationError, EngineError, PackageError
+from tests.device_agent.doubles import IDENTITY, DraftEngine, SlowEngine, agent_of, plain_decoding, request
+from tests.device_agent.doubles import config as agent_config
+
+LIMIT_S = 30
+
+
+def full_model():
+    return FullModel(SlowEngine(0.01), IDENTITY, SelfTest(True, "f" * 16, 0.0, ()))
+
+
+def pool_config(**changes):
+    return VerifierConfig(**{"port": 0, "engine_pool": "ray", "drain_grace_s": 0.0} | changes)
+
+
+class InProcess:
+    """A replica in this process: what Ray does for it, a task group does."""
+
+    def __init__(self, number, tasks):
+        self.number = number
+        self._tasks = tasks
+
+    async def start(self):
+        self._actor = ReplicaActor(0, pool_config(), "127.0.0.1", full_model)
+        self._serving = self._tasks.create_task(self._actor.serve(1))
+        return Member(self.number, await self._actor.target(1), "here")
+
+    async def over(self):
+        await asyncio.shield(self._serving)
+
+    async def drain(self):
+        await self._actor.drain()
+        await self.over()
+
+    def kill(self):
+        pass
+
+
+async def test_an_agent_finds_the_replicas_by_the_heads_list_and_goes_on_where_one_ends():
+    async with asyncio.timeout(LIMIT_S), contextlib.AsyncExitStack() as stack:
+        tasks, members = await stack.enter_async_context(asyncio.TaskGroup()), Members()
+        replicas = [InProcess(number, tasks) for number in range(2)]
+        await stack.enter_async_context(following(members, replicas, 10))
+        url = await stack.enter_async_context(listening(members, pool_config()))
+        while len(members.current) < 2:  # noqa: ASYNC110 (the state of the code under test)
+            await asyncio.sleep(0.01)
+        agent = await stack.enter_async_context(agent_of(connector_of(agent_config(verifier=url)), DraftEngine(0.7)))
+        num_links, actors = 0, [replica._actor for replica in replicas]
+        async for event in agent.stream(request()):
+            num_links += event.name == "state"
+            if event.name in ("commit", "correct") and num_links == 1:
+                num_links += 10
+                await next(actor for actor in actors if actor.num_sessions).drain()
+        assert list(event.token_ids) == plain_decoding(SlowEngine(0.0))
+        assert event.verified_count == len(event.token_ids)
+        assert num_links == 12
+
+
+async def test_a_replica_that_cannot_start_says_why_each_time():
+    def fail():
+        raise PackageError("the models are damaged")
+
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", fail)
+    for attempt in (1, 2):
+        await actor.serve(attempt)
+        with pytest.raises(PackageError):
+            await actor.target(attempt)
+
+
+async def test_a_replica_that_breaks_while_it_serves_raises_what_broke_it(monkeypatch):
+    @contextlib.asynccontextmanager
+    async def broken(config, full_model):
+        yield SimpleNamespace(port=40001)
+        raise EngineError("the thread of the engine died")
+
+    monkeypatch.setattr("cloud_verifier.server.serve", broken)
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", full_model)
+    await actor.drain()
+    with pytest.raises(EngineError):
+        await actor.serve(1)
+    assert await actor.target(1) == "127.0.0.1:40001"
+
+
+@pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "10.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "10.0.0.1")])
+async def test_a_replica_that_is_bound_everywhere_is_called_by_its_machines_address(host, shown):
+    actor = ReplicaActor(0, pool_config(host=host, insecure=True), "10.0.0.1", full_model)
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+        asked = tasks.create_task(actor.target(1))
+        await asyncio.sleep(0)
+        tasks.create_task(actor.serve(1))
+        assert (await asked).rpartition(":")[0] == shown
+        await actor.drain()
+
+
+async def test_a_replica_that_serves_already_is_joined_and_not_started_twice():
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", full_model)
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+        first = tasks.create_task(actor.serve(1))
+        target = await actor.target(1)
+        second = tasks.create_task(actor.serve(2))
+        assert await actor.target(2) == target
+        await actor.drain()
+        await first
+        await second
+
+
+def test_the_first_port_of_a_range_that_is_free_is_taken():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert free_port("127.0.0.1", [port, 0]) == 0
+        with pytest.raises(ConfigurationError, match="replica_ports: none of them is free"):
+            free_port("127.0.0.1", [port])
+
+
+def test_ports_are_any_one_or_a_range():
+    assert [list(parse_ports(text)) for text in ("0", "50060", "50060-50062")] == [[0], [50060], [50060, 50061, 50062]]
+
+
+def test_replicas_of_one_machine_begin_with_other_ports():
+    assert [turned(range(5, 8), number) for number in range(4)] == [[5, 6, 7], [6, 7, 5], [7, 5, 6], [5, 6, 7]]
+
+
+@pytest.mark.parametrize("text", ["", "a", "-5", "5-", "9-8", "0-5", "65536", "5-70000", "5,6", "1-2-3"])
+def test_what_is_no_port_is_refused(text):
+    with pytest.raises(ConfigurationError, match=r"replica_ports: 0 for any, a port, or a range"):
+        VerifierConfig(engine_pool="ray", replica_ports=text)
+
+
+def test_details_of_a_pool_without_a_pool_are_refused():
+    with pytest.raises(ConfigurationError, match="replicas, ray_address: without engine_pool"):
+        VerifierConfig(replicas=3, ray_address="auto")
+
+
+async def test_without_the_extra_a_pool_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    with pytest.raises(ConfigurationError, match=r'pip install "outrider\[ray\]"'):
+        on_ray.require_ray()

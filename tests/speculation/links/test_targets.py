@@ -1,0 +1,51 @@
+"""How a setting names verifiers."""
+
+from __future__ import annotations
+
+import pytest
+
+from speculation.errors import ConfigurationError
+from speculation.links.targets import parse_verifiers
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "targets", "hosts"),
+    [
+        ("127.0.0.1:50051", "list", ("127.0.0.1:50051",), ["127.0.0.1"]),
+        ("[::1]:50051", "list", ("[::1]:50051",), ["::1"]),
+        ("a:1, b.example:2", "list", ("a:1", "b.example:2"), ["a", "b.example"]),
+        ("dns:///verifiers:50051", "dns", ("verifiers:50051",), ["verifiers"]),
+        ("http://head:8000/v1/verifiers", "http", (), ["head"]),
+        ("https://head.example/v1/verifiers", "https", (), ["head.example"]),
+    ],
+)
+def test_a_verifier_is_named_in_one_of_these_ways(text, kind, targets, hosts):
+    verifiers = parse_verifiers(text)
+    assert (verifiers.kind, verifiers.targets, verifiers.hosts) == (kind, targets, hosts)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "nowhere",
+        "host:0",
+        "host:70000",
+        ":5",
+        "a:1,",
+        "a:1,a:1",
+        "a b:1",
+        "ftp://head/v1/verifiers",
+        "dns:///verifiers",
+        "dns:///a:1,b:2",
+        "http://head",
+        "http://head/",
+        "http:///v1/verifiers",
+        "http://name@head/v1/verifiers",
+        "http://head/v1/verifiers?key=word",
+        "http://head:0/v1/verifiers",
+    ],
+)
+def test_anything_else_is_refused_with_what_would_be_right(text):
+    with pytest.raises(ConfigurationError, match=r"verifier must be host:port, such as 127\.0\.0\.1:50051, several"):
+        parse_verifiers(text)
