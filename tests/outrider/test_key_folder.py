@@ -73,7 +73,8 @@ def test_the_compose_file_and_the_image_agree_on_the_folder():
     compose, image = (root / "docker-compose.yml").read_text("utf-8"), (root / "Dockerfile").read_text("utf-8")
     assert '["keys", "/keys"]' in compose
     assert set(re.findall(r"/keys/[\w.]+", compose)) == {"/keys/key", "/keys/keys.toml"}
-    assert compose.count("keys:/keys:ro") == 5
+    # Verifier, agent, demo, their two namesakes behind the radio, and Prometheus.
+    assert compose.count("keys:/keys:ro") == 6
     assert re.findall(r"command:\n      - (\w+)\n      - --listen=\S+\n      - --insecure\n", compose) == ["proxy"]
     assert compose.count("--insecure") == 1, "the proxy alone has no keys to ask for"
     assert "install --directory --owner outrider --mode 700 /keys" in image
