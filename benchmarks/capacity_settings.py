@@ -1,0 +1,180 @@
+"""The systems of the capacity table, the settings that each may choose from, and one measurement of one of them.
+
+What is charged: a 70B in FP8 on one H200 whose matrix units compute in FP8, keys and values in 16 bits, 512 tokens of prompt
+held for each session; drafts come from a phone over a mobile network, or from the same draft model on the same H200.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from dataclasses import dataclass
+
+from benchmarks.capacity_scene import LEAD_TOKENS, Load, Scene, most_tokens, run
+from benchmarks.roofline import MOST_DRAFTS, HeldContext, HeldOnPhone, free_rows
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.patience import NEVER, PatienceSetting
+from device_agent.config import AgentConfig
+from device_agent.request import Mode
+from outrider.planning.sources import Synthetic
+from outrider.planning.synthetic import Acceptance
+from speculation.shaping import profiles
+from speculation.shaping.models import parse_model
+from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_NETWORK, DEFAULT_PHONE, CloudProfile
+
+ACCEPTANCE = 0.8
+FULL_MODEL, CLOUD_MODEL = "70B:fp8", "h200"
+FP8_OPERATIONS_PER_S = 1979e12
+"""NVIDIA H200 SXM data sheet: peak FP8 matrix, dense. The profile's own figure is that of FP16, half of it."""
+
+PROMPT_TOKENS = 512
+KEY_TOKENS = 2
+"""Tokens of prompt that are really sent: enough to give every device another text. The others are only charged."""
+
+ALONE, INSIDE, WAITING = "decoding alone", "inside the cloud", "stop and wait"
+OURS, PACED, BOUND = "ours, as it is", "ours, passes paced", "ours, paced, rows at the knee"
+SYSTEMS = (ALONE, INSIDE, WAITING, OURS, PACED, BOUND)
+RATES = (20.0, 30.0)
+"""Final tokens a second that a device must get."""
+
+AGENT = AgentConfig()
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """One way to run one system. ``is_bound``: a pass has no more rows than compute for free behind its reading."""
+
+    system: str
+    name: str
+    agent: AgentConfig = AGENT
+    patience: PatienceSetting = 0.0
+    gather: int = 1
+    draft_length: int = 0
+    pass_interval_ms: float = 0.0
+    is_bound: bool = False
+    mode: Mode = Mode.COLLABORATE
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """What a setting reached with so many devices."""
+
+    setting: Setting
+    num_devices: int
+    load: Load
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is tried: lengths inside the cloud and of stop-and-wait, patiences in milliseconds with gathers, milliseconds
+    between passes, in rising order; and how many final tokens of all devices together are counted, of each one between the
+    least and the most."""
+
+    lengths: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
+    waiting_lengths: tuple[int, ...] = (3, 5)
+    waits: tuple[tuple[PatienceSetting, int], ...] = ((0.0, 1), (NEVER, 2), (100.0, MOST_DRAFTS))
+    intervals_ms: tuple[float, ...] = (40.0, 50.0, 60.0, 75.0, 90.0, 110.0, 130.0, 150.0, 180.0)
+    num_tokens: int = 2048
+    least_tokens: int = 12
+    most_tokens: int = 800
+
+    def tokens_each(self, num_devices: int) -> int:
+        return min(self.most_tokens, max(self.least_tokens, self.num_tokens // num_devices))
+
+
+def settings(system: str, search: Search) -> list[Setting]:
+    """Those that a system may choose from."""
+    return {
+        ALONE: [Setting(ALONE, "every session in every pass", mode=Mode.CLOUD)],
+        INSIDE: [Setting(INSIDE, f"{length} drafts", draft_length=length, mode=Mode.CLOUD) for length in search.lengths],
+        WAITING: [_waiting(length) for length in search.waiting_lengths],
+        OURS: [_as_it_is(*wait, is_bound) for wait in search.waits for is_bound in (False, True)],
+        PACED: [_paced(PACED, interval_ms) for interval_ms in search.intervals_ms],
+        BOUND: [_paced(BOUND, interval_ms) for interval_ms in search.intervals_ms],
+    }[system]
+
+
+def _waiting(length: int) -> Setting:
+    agent = AgentConfig(drafting="fixed-length", draft_length=length)
+    return Setting(WAITING, f"{length} drafts", agent, NEVER)
+
+
+def _paced(system: str, interval_ms: float) -> Setting:
+    return Setting(system, f"{interval_ms:g} ms apart", pass_interval_ms=interval_ms, is_bound=system == BOUND)
+
+
+def _as_it_is(patience: PatienceSetting, gather: int, is_bound: bool) -> Setting:
+    told = patience if patience == NEVER else f"{patience:g} ms"
+    name = f"patience {told}, gather {gather}" if patience else "patience 0"
+    return Setting(OURS, name + ", rows at the knee" * is_bound, patience=patience, gather=gather, is_bound=is_bound)
+
+
+@functools.cache
+def machine() -> CloudProfile:
+    """The H200 that computes in FP8."""
+    return dataclasses.replace(profiles.cloud(CLOUD_MODEL), operations_per_s=FP8_OPERATIONS_PER_S)
+
+
+@functools.cache
+def full_cost() -> HeldContext:
+    return HeldContext(machine(), parse_model(FULL_MODEL), PROMPT_TOKENS)
+
+
+@functools.cache
+def cloud_draft_cost() -> HeldContext:
+    """The phone's draft model beside the full one."""
+    return HeldContext(machine(), parse_model(DEFAULT_DRAFT_MODEL), PROMPT_TOKENS)
+
+
+def mean_context(num_tokens: int) -> int:
+    """Tokens that a session holds half-way through what is counted of its answer."""
+    return PROMPT_TOKENS + KEY_TOKENS + LEAD_TOKENS + num_tokens // 2
+
+
+def measure(case: tuple[str, int], search: Search) -> list[Point]:
+    """Runs of one system with so many devices.
+
+    Passes that are paced faster than they run are not paced, and where no rate is held they need not be farther apart: such
+    settings are left out.
+    """
+    system, num_devices = case
+    points: list[Point] = []
+    for setting in settings(system, search):
+        if points and 0 < setting.pass_interval_ms < points[-1].load.pass_ms:
+            continue
+        points.append(Point(setting, num_devices, run(scene(setting, num_devices, search.tokens_each(num_devices)))))
+        if setting.pass_interval_ms and points[-1].load.tokens_per_s < min(RATES):
+            break
+    return points
+
+
+def scene(setting: Setting, num_devices: int, num_tokens: int) -> Scene:
+    """All that meets in a run."""
+    return Scene(
+        phone=HeldOnPhone(profiles.phone(DEFAULT_PHONE), parse_model(DEFAULT_DRAFT_MODEL), PROMPT_TOKENS),
+        network=profiles.network(DEFAULT_NETWORK),
+        full=full_cost(),
+        cloud_draft=cloud_draft_cost(),
+        source=Synthetic(Acceptance(ACCEPTANCE), KEY_TOKENS + most_tokens(num_tokens) + 1, KEY_TOKENS),
+        num_devices=num_devices,
+        num_tokens=num_tokens,
+        agent=setting.agent,
+        verifier=verifier_config(setting, num_devices, num_tokens),
+        mode=setting.mode,
+        pass_interval_s=setting.pass_interval_ms / 1000,
+    )
+
+
+def verifier_config(setting: Setting, num_devices: int, num_tokens: int) -> VerifierConfig:
+    """The flags of the verifier: room for all, and no bound on rows but the one that the setting asks for."""
+    rows = num_devices * (1 + MOST_DRAFTS)
+    if setting.is_bound:
+        rows = free_rows(full_cost(), num_devices, mean_context(num_tokens))
+    return VerifierConfig(
+        num_slots=num_devices + 1,
+        max_sessions=num_devices + 1,
+        max_rows=rows,
+        patience=setting.patience,
+        gather=setting.gather,
+        draft_length=setting.draft_length,
+    )
