@@ -11,7 +11,7 @@ import functools
 from dataclasses import dataclass
 
 from benchmarks.capacity_scene import LEAD_TOKENS, Load, Scene, most_tokens, run
-from benchmarks.roofline import MOST_DRAFTS, HeldContext, HeldOnPhone, free_rows
+from benchmarks.roofline import MOST_DRAFTS, HeldContext, HeldOnPhone, free_rows, tokens_a_pass
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.patience import NEVER, PatienceSetting
 from device_agent.config import AgentConfig
@@ -38,6 +38,11 @@ RATES = (20.0, 30.0)
 """Final tokens a second that a device must get."""
 
 AGENT = AgentConfig()
+DEEP, SHALLOW, DEEP_UP_TO = 12, 6, 32
+"""Drafts ahead of the final tokens where passes are paced: with so many devices at most, and with more."""
+
+MOST_FROM_A_PASS = 4.2
+"""Tokens: drafts that are many are right one after the other only so long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,32 +71,43 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Search:
-    """What is tried: lengths inside the cloud and of stop-and-wait, patiences in milliseconds with gathers, milliseconds
-    between passes, in rising order; and how many final tokens of all devices together are counted, of each one between the
-    least and the most."""
+    """What is tried, and how much is counted.
 
-    lengths: tuple[int, ...] = (1, 2, 3, 4, 5, 6, 8)
-    waiting_lengths: tuple[int, ...] = (3, 5)
-    waits: tuple[tuple[PatienceSetting, int], ...] = ((0.0, 1), (NEVER, 2), (100.0, MOST_DRAFTS))
-    intervals_ms: tuple[float, ...] = (40.0, 50.0, 60.0, 75.0, 90.0, 110.0, 130.0, 150.0, 180.0)
-    num_tokens: int = 2048
-    least_tokens: int = 12
-    most_tokens: int = 800
+    ``lengths`` inside the cloud and of stop-and-wait; ``waits`` of the verifier as it is: patience in milliseconds, gather, and
+    whether rows end at the knee; ``around`` are shares of the interval between passes at which a rate should just be held.
+    ``num_tokens`` are final tokens of all devices together, of each one between the least and the most.
+    """
+
+    lengths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    waiting_lengths: tuple[int, ...] = (4,)
+    waits: tuple[tuple[PatienceSetting, int, bool], ...] = ((0.0, 1, False), (0.0, 1, True), (NEVER, 2, True))
+    around: tuple[float, ...] = (0.85, 1.0, 1.1)
+    num_tokens: int = 1024
+    least_tokens: int = 8
+    most_tokens: int = 400
 
     def tokens_each(self, num_devices: int) -> int:
         return min(self.most_tokens, max(self.least_tokens, self.num_tokens // num_devices))
 
 
-def settings(system: str, search: Search) -> list[Setting]:
+def settings(system: str, num_devices: int, search: Search) -> list[Setting]:
     """Those that a system may choose from."""
+    if system in (PACED, BOUND):
+        return [_paced(system, interval_ms, num_devices) for interval_ms in intervals_ms(num_devices, search)]
     return {
         ALONE: [Setting(ALONE, "every session in every pass", mode=Mode.CLOUD)],
         INSIDE: [Setting(INSIDE, f"{length} drafts", draft_length=length, mode=Mode.CLOUD) for length in search.lengths],
         WAITING: [_waiting(length) for length in search.waiting_lengths],
-        OURS: [_as_it_is(*wait, is_bound) for wait in search.waits for is_bound in (False, True)],
-        PACED: [_paced(PACED, interval_ms) for interval_ms in search.intervals_ms],
-        BOUND: [_paced(BOUND, interval_ms) for interval_ms in search.intervals_ms],
+        OURS: [_as_it_is(*wait) for wait in search.waits],
     }[system]
+
+
+def intervals_ms(num_devices: int, search: Search) -> list[float]:
+    """Milliseconds between passes that are worth a try, in rising order: a device gets so many tokens of a pass as there are
+    free rows for, but hardly more than ``MOST_FROM_A_PASS``."""
+    rows = free_rows(full_cost(), num_devices, mean_context(search.tokens_each(num_devices)))
+    from_a_pass = min(MOST_FROM_A_PASS, tokens_a_pass(ACCEPTANCE, num_devices, rows) / num_devices)
+    return sorted(float(round(1000 * share * from_a_pass / rate)) for rate in RATES for share in search.around)
 
 
 def _waiting(length: int) -> Setting:
@@ -99,8 +115,11 @@ def _waiting(length: int) -> Setting:
     return Setting(WAITING, f"{length} drafts", agent, NEVER)
 
 
-def _paced(system: str, interval_ms: float) -> Setting:
-    return Setting(system, f"{interval_ms:g} ms apart", pass_interval_ms=interval_ms, is_bound=system == BOUND)
+def _paced(system: str, interval_ms: float, num_devices: int) -> Setting:
+    """Nobody needs drafts that are far deeper than a pass can take of them."""
+    agent = AgentConfig(draft_depth=DEEP if num_devices <= DEEP_UP_TO else SHALLOW)
+    name = f"{interval_ms:g} ms apart, {agent.draft_depth} deep"
+    return Setting(system, name, agent, pass_interval_ms=interval_ms, is_bound=system == BOUND)
 
 
 def _as_it_is(patience: PatienceSetting, gather: int, is_bound: bool) -> Setting:
@@ -139,7 +158,7 @@ def measure(case: tuple[str, int], search: Search) -> list[Point]:
     """
     system, num_devices = case
     points: list[Point] = []
-    for setting in settings(system, search):
+    for setting in settings(system, num_devices, search):
         if points and 0 < setting.pass_interval_ms < points[-1].load.pass_ms:
             continue
         points.append(Point(setting, num_devices, run(scene(setting, num_devices, search.tokens_each(num_devices)))))

@@ -20,6 +20,7 @@ from benchmarks.capacity_settings import (
     Setting,
     cloud_draft_cost,
     full_cost,
+    intervals_ms,
     mean_context,
     measure,
     scene,
@@ -98,22 +99,29 @@ def test_a_text_that_is_not_the_full_models_is_an_error(monkeypatch):
 
 
 def test_a_system_that_is_bound_has_no_rows_beyond_the_knee():
-    """64 sessions: 70 GB and 64 x 538 tokens of 327,680 bytes take 26.05 ms; a row takes 0.14148 ms: 184 of them."""
-    found = {system: settings(system, Search()) for system in SYSTEMS}
+    """64 sessions: 70 GB and 64 x 530 tokens of 327,680 bytes take 26 ms; a row takes 0.14148 ms: 183 of them."""
+    found = {system: settings(system, 64, Search()) for system in SYSTEMS}
     assert all(len(set(own)) == len(own) for own in found.values())
-    rows = {system: {verifier_config(s, 64, 32).max_rows for s in own} for system, own in found.items()}
-    free, bound = 64 * 33, 184
+    rows = {system: {verifier_config(s, 64, 16).max_rows for s in own} for system, own in found.items()}
+    free, bound = 64 * 33, 183
     assert rows == {ALONE: {free}, INSIDE: {free}, WAITING: {free}, OURS: {free, bound}, PACED: {free}, BOUND: {bound}}
 
 
+def test_passes_are_so_far_apart_that_a_rate_should_just_be_held():
+    """183 rows for 64 sessions: 64 x 1.8 + 55 x 0.64 tokens, 2.35 each; of fewer sessions' passes 4.2 each at most."""
+    search = replace(Search(), around=(1.0,))
+    assert intervals_ms(64, search) == [78.0, 118.0]
+    assert intervals_ms(4, search) == [140.0, 210.0]
+
+
 def test_passes_are_paced_farther_and_farther_apart_until_no_rate_is_held(monkeypatch):
-    """Passes of 60 ms cannot be 50 ms apart; at 90 ms 20 a second are no longer held."""
-    rates = {40.0: 50.0, 70.0: 30.0, 90.0: 19.0, 110.0: 15.0}
+    """118 ms is no longer than a pass was; at 125 ms 20 a second are no longer held."""
+    rates = {78.0: 30.0, 125.0: 19.0, 130.0: 15.0}
     monkeypatch.setattr(
-        capacity_settings, "run", lambda scene: made(PACED, 1.0, rates[round(1000 * scene.pass_interval_s)], pass_ms=60.0).load
+        capacity_settings, "run", lambda scene: made(PACED, 1.0, rates[round(1000 * scene.pass_interval_s)], pass_ms=119.0).load
     )
-    search = replace(Search(), intervals_ms=(40.0, 50.0, 70.0, 90.0, 110.0))
-    assert [p.setting.pass_interval_ms for p in measure((PACED, 4), search)] == [40.0, 70.0, 90.0]
+    monkeypatch.setattr(capacity_settings, "intervals_ms", lambda *_: [78.0, 118.0, 125.0, 130.0])
+    assert [p.setting.pass_interval_ms for p in measure((PACED, 4), Search())] == [78.0, 125.0]
 
 
 def made(system, cost, rate, devices=64, length=0, pass_ms=25.0):
@@ -163,4 +171,4 @@ def test_tables_show_what_is_held_and_how_far_the_others_come():
 
 
 def test_the_quick_form_runs_every_system():
-    assert all(settings(system, capacity_planned.QUICK) for system in SYSTEMS)
+    assert all(settings(system, 4, capacity_planned.QUICK) for system in SYSTEMS)

@@ -4,9 +4,9 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the extra plot is not installed")
 
-from benchmarks import capacity_tables, plots
+from benchmarks import capacity_settings, capacity_tables, plots
 from benchmarks.capacity_scene import Load
-from benchmarks.capacity_settings import SYSTEMS, Point, Setting
+from benchmarks.capacity_settings import SYSTEMS, Setting
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_cells import Beside, Cell, Row
 from benchmarks.thrift_front import Point
@@ -40,7 +40,9 @@ def test_thrift_shows_both_fronts(tmp_path):
 
 def test_capacity_shows_every_system_that_holds_the_rate_and_the_ceiling(tmp_path):
     load = Load(0.5, 1.0, 25.0, 25.0, 0.4, 8.0, 25.0, 3.0)
-    held = {name: capacity_tables.Held(Point(Setting(name, ""), 4, load), name != SYSTEMS[2]) for name in SYSTEMS}
+    held = {
+        name: capacity_tables.Held(capacity_settings.Point(Setting(name, ""), 4, load), name != SYSTEMS[2]) for name in SYSTEMS
+    }
     rows = [capacity_tables.Row(rate, count, held, 2.0, 1.1) for rate in (20.0, 30.0) for count in (4, 16)]
     picture = drawn(lambda file: plots.capacity(rows, file), tmp_path / "a.svg")
     assert all(text in picture for text in (*SYSTEMS, "ceiling", "20 tokens a second", "30 tokens a second"))
