@@ -37,8 +37,9 @@ def main() -> None:
     add_arguments(parser)
     add_processes_argument(parser)
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the ratios to decoding alone (the extra plot)")
+    parser.add_argument("--devices", type=int, nargs="+", default=DEVICES, metavar="N", help="only so many devices at once")
     arguments = parser.parse_args()
-    search, devices = (QUICK, QUICK_DEVICES) if arguments.quick else (Search(), DEVICES)
+    search, devices = (QUICK, QUICK_DEVICES) if arguments.quick else (Search(), arguments.devices)
     # What is quick is over before another process has begun.
     points = measured(devices, search, 1 if arguments.quick else arguments.processes)
     rows = summaries(points, devices, RATES, search)

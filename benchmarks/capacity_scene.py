@@ -39,7 +39,7 @@ from speculation.shaping.link import ShapedConnector
 from speculation.shaping.network import NetworkProfile
 
 START_S = 0.25
-LEAD_TOKENS = 8
+LEAD_TOKENS = 6
 """Final tokens with which an answer is under way."""
 
 EVENT_S = 0.002

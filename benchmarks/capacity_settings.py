@@ -38,8 +38,9 @@ RATES = (20.0, 30.0)
 """Final tokens a second that a device must get."""
 
 AGENT = AgentConfig()
-DEEP, SHALLOW, DEEP_UP_TO = 12, 6, 32
-"""Drafts ahead of the final tokens where passes are paced: with so many devices at most, and with more."""
+DEPTHS = {1: 12, 4: 12, 16: 12, 32: 12, 64: 6}
+DEEPEST_OF_MANY = 3
+"""Drafts ahead of the final tokens where passes are paced, by the number of devices, and with more of them."""
 
 MOST_FROM_A_PASS = 4.2
 """Tokens: drafts that are many are right one after the other only so long."""
@@ -81,7 +82,7 @@ class Search:
     lengths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
     waiting_lengths: tuple[int, ...] = (4,)
     waits: tuple[tuple[PatienceSetting, int, bool], ...] = ((0.0, 1, False), (0.0, 1, True), (NEVER, 2, True))
-    around: tuple[float, ...] = (0.85, 1.0, 1.1)
+    around: tuple[float, ...] = (0.85, 1.0)
     num_tokens: int = 1024
     least_tokens: int = 8
     most_tokens: int = 400
@@ -117,7 +118,7 @@ def _waiting(length: int) -> Setting:
 
 def _paced(system: str, interval_ms: float, num_devices: int) -> Setting:
     """Nobody needs drafts that are far deeper than a pass can take of them."""
-    agent = AgentConfig(draft_depth=DEEP if num_devices <= DEEP_UP_TO else SHALLOW)
+    agent = AgentConfig(draft_depth=DEPTHS.get(num_devices, DEEPEST_OF_MANY))
     name = f"{interval_ms:g} ms apart, {agent.draft_depth} deep"
     return Setting(system, name, agent, pass_interval_ms=interval_ms, is_bound=system == BOUND)
 
@@ -137,6 +138,11 @@ def machine() -> CloudProfile:
 @functools.cache
 def full_cost() -> HeldContext:
     return HeldContext(machine(), parse_model(FULL_MODEL), PROMPT_TOKENS)
+
+
+@functools.cache
+def phone_cost() -> HeldOnPhone:
+    return HeldOnPhone(profiles.phone(DEFAULT_PHONE), parse_model(DEFAULT_DRAFT_MODEL), PROMPT_TOKENS)
 
 
 @functools.cache
@@ -170,7 +176,7 @@ def measure(case: tuple[str, int], search: Search) -> list[Point]:
 def scene(setting: Setting, num_devices: int, num_tokens: int) -> Scene:
     """All that meets in a run."""
     return Scene(
-        phone=HeldOnPhone(profiles.phone(DEFAULT_PHONE), parse_model(DEFAULT_DRAFT_MODEL), PROMPT_TOKENS),
+        phone=phone_cost(),
         network=profiles.network(DEFAULT_NETWORK),
         full=full_cost(),
         cloud_draft=cloud_draft_cost(),
