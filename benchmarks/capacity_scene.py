@@ -39,8 +39,9 @@ from speculation.shaping.link import ShapedConnector
 from speculation.shaping.network import NetworkProfile
 
 START_S = 0.25
-LEAD_TOKENS = 6
-"""Final tokens with which an answer is under way."""
+MOST_LEAD_TOKENS = 16
+"""Final tokens with which an answer is under way, or as many as are counted where those are fewer: by then a device has seen
+some passes, and knows when the next one is."""
 
 EVENT_S = 0.002
 """A verdict is read by then behind the delay of the downlink; shorter than any pass, so it tells which pass a token is from."""
@@ -83,6 +84,11 @@ class Load:
 def most_tokens(num_tokens: int) -> int:
     """What each device asks for where so many tokens are counted: so many that nobody comes to the end."""
     return 3 * num_tokens + 96
+
+
+def lead_tokens(num_tokens: int) -> int:
+    """Final tokens of each device before so many are counted."""
+    return min(MOST_LEAD_TOKENS, num_tokens)
 
 
 def run(scene: Scene) -> Load:
@@ -195,13 +201,14 @@ class _Crowd:
     def __init__(self, scene: Scene) -> None:
         self.answers = [_Answer(number) for number in range(scene.num_devices)]
         self.since_s = math.inf
+        self._lead = lead_tokens(scene.num_tokens)
         self._wanted = scene.num_devices * scene.num_tokens
         self.is_done = asyncio.Event()
 
     def look(self, now_s: float) -> None:
         """Some of an answer became final."""
         if math.isinf(self.since_s):
-            if min(answer.num_final for answer in self.answers) >= LEAD_TOKENS:
+            if min(answer.num_final for answer in self.answers) >= self._lead:
                 self.since_s, self._wanted = now_s, self._wanted + self._num_final
         elif self._num_final >= self._wanted:
             self.is_done.set()

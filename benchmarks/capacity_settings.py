@@ -10,7 +10,7 @@ import dataclasses
 import functools
 from dataclasses import dataclass
 
-from benchmarks.capacity_scene import LEAD_TOKENS, Load, Scene, most_tokens, run
+from benchmarks.capacity_scene import Load, Scene, lead_tokens, most_tokens, run
 from benchmarks.roofline import MOST_DRAFTS, HeldContext, HeldOnPhone, free_rows, tokens_a_pass
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.patience import NEVER, PatienceSetting
@@ -153,7 +153,7 @@ def cloud_draft_cost() -> HeldContext:
 
 def mean_context(num_tokens: int) -> int:
     """Tokens that a session holds half-way through what is counted of its answer."""
-    return PROMPT_TOKENS + KEY_TOKENS + LEAD_TOKENS + num_tokens // 2
+    return PROMPT_TOKENS + KEY_TOKENS + lead_tokens(num_tokens) + num_tokens // 2
 
 
 def measure(case: tuple[str, int], search: Search) -> list[Point]:
