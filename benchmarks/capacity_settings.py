@@ -79,7 +79,7 @@ class Search:
     ``num_tokens`` are final tokens of all devices together, of each one between the least and the most.
     """
 
-    lengths: tuple[int, ...] = (1, 2, 3, 4, 6, 8)
+    lengths: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
     waiting_lengths: tuple[int, ...] = (4,)
     waits: tuple[tuple[PatienceSetting, int, bool], ...] = ((0.0, 1, False), (0.0, 1, True), (NEVER, 2, True))
     around: tuple[float, ...] = (0.85, 1.0)
