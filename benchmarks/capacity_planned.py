@@ -22,7 +22,7 @@ from benchmarks.report import add_arguments, publish
 
 BLOCK = "capacity-planned"
 QUICK = Search(lengths=(3,), waits=((0.0, 1, False),), around=(1.0,), num_tokens=64, least_tokens=16)
-QUICK_DEVICES = (4,)
+QUICK_DEVICES = (2,)
 
 
 def measured(devices: Sequence[int], search: Search, num_processes: int) -> list[Point]:

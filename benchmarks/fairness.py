@@ -115,7 +115,7 @@ def main() -> None:
     add_arguments(parser)
     add_processes_argument(parser)
     arguments = parser.parse_args()
-    asked = parties(2, 2, 1, 32) if arguments.quick else parties(NUM_TENANTS, NUM_SESSIONS, NUM_ANSWERS, CHAIN)
+    asked = parties(1, 1, 1, 16) if arguments.quick else parties(NUM_TENANTS, NUM_SESSIONS, NUM_ANSWERS, CHAIN)
     felt = in_processes(run, asked, 1 if arguments.quick else arguments.processes, "parties")
     rows = rows_of(asked, felt)
     publish(arguments, BLOCK, [grid(rows)], [to_json(row) for row in rows])
