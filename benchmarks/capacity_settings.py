@@ -38,9 +38,9 @@ RATES = (20.0, 30.0)
 """Final tokens a second that a device must get."""
 
 AGENT = AgentConfig()
-DEPTHS = {1: 12, 4: 12, 16: 12, 32: 12, 64: 6}
+DEPTHS = {32: 12, 64: 6}
 DEEPEST_OF_MANY = 3
-"""Drafts ahead of the final tokens where passes are paced, by the number of devices, and with more of them."""
+"""Drafts ahead of the final tokens where passes are paced: with up to so many devices, and with more."""
 
 MOST_FROM_A_PASS = 4.2
 """Tokens: drafts that are many are right one after the other only so long."""
@@ -118,7 +118,7 @@ def _waiting(length: int) -> Setting:
 
 def _paced(system: str, interval_ms: float, num_devices: int) -> Setting:
     """Nobody needs drafts that are far deeper than a pass can take of them."""
-    agent = AgentConfig(draft_depth=DEPTHS.get(num_devices, DEEPEST_OF_MANY))
+    agent = AgentConfig(draft_depth=next((deep for most, deep in DEPTHS.items() if num_devices <= most), DEEPEST_OF_MANY))
     name = f"{interval_ms:g} ms apart, {agent.draft_depth} deep"
     return Setting(system, name, agent, pass_interval_ms=interval_ms, is_bound=system == BOUND)
 
