@@ -9,6 +9,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from benchmarks import capacity_tables
 from benchmarks.grid_cells import WIDTHS, Row
 from benchmarks.heat import Curve, Sample
 from benchmarks.thrift_front import BUDGET, Point
@@ -77,3 +78,23 @@ def _lines(axes: Axes, rows: Sequence[Row]) -> None:
         axes.plot(round_trips_ms, rates, "o-", markersize=3, label=name)
     axes.set_ylim(0, None)
     axes.grid(alpha=0.3)
+
+
+def capacity(rows: Sequence[capacity_tables.Row], file: Path) -> None:
+    """How many times cheaper than decoding alone, over the devices: a panel for each rate."""
+    rates = list(dict.fromkeys(row.tokens_per_s for row in rows))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure.suptitle("GPU milliseconds a token: times cheaper than decoding alone (emulated)")
+    for axes, rate in zip(figure.subplots(1, len(rates), sharey=True, squeeze=False).flat, rates, strict=True):
+        here = [row for row in rows if row.tokens_per_s == rate]
+        axes.plot([row.num_devices for row in here], [row.ceiling for row in here], "k--", label="ceiling")
+        for name in here[0].systems:
+            held = [(row.num_devices, row.ratio(name)) for row in here if row.systems[name].is_held]
+            axes.plot([count for count, _ in held], [ratio for _, ratio in held], "o-", markersize=3, label=name)
+        axes.set_title(f"{rate:g} tokens a second a device")
+        axes.set_xscale("log", base=2)
+        axes.grid(alpha=0.3)
+    figure.supxlabel("devices")
+    figure.axes[0].set_ylim(0, None)
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)

@@ -4,7 +4,9 @@ import pytest
 
 pytest.importorskip("matplotlib", reason="the extra plot is not installed")
 
-from benchmarks import plots
+from benchmarks import capacity_settings, capacity_tables, plots
+from benchmarks.capacity_scene import Load
+from benchmarks.capacity_settings import SYSTEMS, Setting
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_cells import Beside, Cell, Row
 from benchmarks.thrift_front import Point
@@ -34,3 +36,13 @@ def test_thrift_shows_both_fronts(tmp_path):
     points = [Point("a", Figures(10.0, 0.3)), Point("b", Figures(20.0, 0.6))]
     picture = drawn(lambda file: plots.thrift(points, points[:1], "some cell", file), tmp_path / "a.svg")
     assert all(text in picture for text in ("some cell", "stop and wait", "0.42 passes a token"))
+
+
+def test_capacity_shows_every_system_that_holds_the_rate_and_the_ceiling(tmp_path):
+    load = Load(0.5, 1.0, 25.0, 25.0, 0.4, 8.0, 25.0, 3.0)
+    held = {
+        name: capacity_tables.Held(capacity_settings.Point(Setting(name, ""), 4, load), name != SYSTEMS[2]) for name in SYSTEMS
+    }
+    rows = [capacity_tables.Row(rate, count, held, 2.0, 1.1) for rate in (20.0, 30.0) for count in (4, 16)]
+    picture = drawn(lambda file: plots.capacity(rows, file), tmp_path / "a.svg")
+    assert all(text in picture for text in (*SYSTEMS, "ceiling", "20 tokens a second", "30 tokens a second"))
