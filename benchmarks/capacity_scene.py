@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from benchmarks.roofline import HeldContext
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.costs import PassCosts
 from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
@@ -50,8 +51,7 @@ EVENT_S = 0.002
 @dataclass(frozen=True, slots=True)
 class Scene:
     """Who meets, whose tokens are written, how many devices there are, and how many tokens of each are counted on average.
-    ``cloud_draft`` is a draft model on the full model's machine. ``pass_interval_s``: passes begin at least so far apart
-    (``PacedVerifier``)."""
+    ``cloud_draft`` is a draft model on the full model's machine. With ``costs`` the verifier runs the drafts that pay."""
 
     phone: PhoneCost
     network: NetworkProfile
@@ -63,7 +63,7 @@ class Scene:
     agent: AgentConfig = field(default_factory=AgentConfig)
     verifier: VerifierConfig = field(default_factory=VerifierConfig)
     mode: Mode = Mode.COLLABORATE
-    pass_interval_s: float = 0.0
+    costs: PassCosts | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,27 +145,6 @@ class Metered:
         return [count for at_s, _, count in self.spans if since_s <= at_s < until_s]
 
 
-class PacedVerifier(Verifier):
-    """The verifier, but passes begin at least ``interval_s`` apart: all that is ready by then shares one.
-
-    The verifier has no such setting; this shows what one would give.
-    """
-
-    interval_s = 0.0
-    _next_s = 0.0
-
-    async def _run_pass(self) -> float | None:
-        loop = asyncio.get_running_loop()
-        if self._next_s > loop.time():
-            await asyncio.sleep(self._next_s - loop.time())
-            await asyncio.sleep(0)  # what arrived at this very moment is in it
-        began_s, passes = loop.time(), self.statistics.passes
-        wake_s = await super()._run_pass()
-        if self.statistics.passes > passes:
-            self._next_s = began_s + self.interval_s
-        return wake_s
-
-
 @dataclass(slots=True)
 class _Answer:
     """One device's: what it shows, and how much of that was final by the moment of each event that made some so."""
@@ -245,9 +224,7 @@ def _verifier(scene: Scene, full: Metered, draft: Metered) -> Verifier:
     config, companion = scene.verifier, None
     if config.draft_length:
         companion = Companion(EngineRunner(draft), config.draft_length, config.max_rows)
-    verifier = PacedVerifier(EngineRunner(full), scene.source.identity, PROVED, config, companion)
-    verifier.interval_s = scene.pass_interval_s
-    return verifier
+    return Verifier(EngineRunner(full), scene.source.identity, PROVED, config, companion, scene.costs)
 
 
 def _agent(scene: Scene, verifier: Verifier, number: int) -> DeviceAgent:

@@ -13,12 +13,14 @@ from dataclasses import dataclass
 from benchmarks.capacity_scene import Load, Scene, lead_tokens, most_tokens, run
 from benchmarks.roofline import MOST_DRAFTS, HeldContext, HeldOnPhone, free_rows, tokens_a_pass
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.costs import PassShape
 from cloud_verifier.patience import NEVER, PatienceSetting
 from device_agent.config import AgentConfig
 from device_agent.request import Mode
 from outrider.planning.sources import Synthetic
 from outrider.planning.synthetic import Acceptance
 from speculation.shaping import profiles
+from speculation.shaping.costs import Work, step_time_s
 from speculation.shaping.models import parse_model
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_NETWORK, DEFAULT_PHONE, CloudProfile
 
@@ -32,8 +34,8 @@ KEY_TOKENS = 2
 """Tokens of prompt that are really sent: enough to give every device another text. The others are only charged."""
 
 ALONE, INSIDE, WAITING = "decoding alone", "inside the cloud", "stop and wait"
-OURS, PACED, BOUND = "ours, as it is", "ours, passes paced", "ours, paced, rows at the knee"
-SYSTEMS = (ALONE, INSIDE, WAITING, OURS, PACED, BOUND)
+OURS, PACED, PRICED = "ours, not paced", "ours, paced, all drafts", "ours, paced, drafts that pay"
+SYSTEMS = (ALONE, INSIDE, WAITING, OURS, PACED, PRICED)
 RATES = (20.0, 30.0)
 """Final tokens a second that a device must get."""
 
@@ -48,7 +50,7 @@ MOST_FROM_A_PASS = 4.2
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """One way to run one system. ``is_bound``: a pass has no more rows than compute for free behind its reading."""
+    """One way to run one system. ``is_priced``: the verifier knows what a pass costs, and runs the drafts that pay."""
 
     system: str
     name: str
@@ -57,7 +59,7 @@ class Setting:
     gather: int = 1
     draft_length: int = 0
     pass_interval_ms: float = 0.0
-    is_bound: bool = False
+    is_priced: bool = False
     mode: Mode = Mode.COLLABORATE
 
 
@@ -75,7 +77,8 @@ class Search:
     """What is tried, and how much is counted.
 
     ``lengths`` inside the cloud and of stop-and-wait; ``waits`` of the verifier as it is: patience in milliseconds, gather, and
-    whether rows end at the knee; ``around`` are shares of the interval between passes at which a rate should just be held.
+    whether only drafts that pay are run; ``around`` are shares of the interval between passes at which a rate should just be
+    held.
     ``num_tokens`` are final tokens of all devices together, of each one between the least and the most.
     """
 
@@ -93,7 +96,7 @@ class Search:
 
 def settings(system: str, num_devices: int, search: Search) -> list[Setting]:
     """Those that a system may choose from."""
-    if system in (PACED, BOUND):
+    if system in (PACED, PRICED):
         return [_paced(system, interval_ms, num_devices) for interval_ms in intervals_ms(num_devices, search)]
     return {
         ALONE: [Setting(ALONE, "every session in every pass", mode=Mode.CLOUD)],
@@ -120,13 +123,24 @@ def _paced(system: str, interval_ms: float, num_devices: int) -> Setting:
     """Nobody needs drafts that are far deeper than a pass can take of them."""
     agent = AgentConfig(draft_depth=next((deep for most, deep in DEPTHS.items() if num_devices <= most), DEEPEST_OF_MANY))
     name = f"{interval_ms:g} ms apart, {agent.draft_depth} deep"
-    return Setting(system, name, agent, pass_interval_ms=interval_ms, is_bound=system == BOUND)
+    return Setting(system, name, agent, pass_interval_ms=interval_ms, is_priced=system == PRICED)
 
 
-def _as_it_is(patience: PatienceSetting, gather: int, is_bound: bool) -> Setting:
+def _as_it_is(patience: PatienceSetting, gather: int, is_priced: bool) -> Setting:
     told = patience if patience == NEVER else f"{patience:g} ms"
     name = f"patience {told}, gather {gather}" if patience else "patience 0"
-    return Setting(OURS, name + ", rows at the knee" * is_bound, patience=patience, gather=gather, is_bound=is_bound)
+    return Setting(OURS, name + ", drafts that pay" * is_priced, patience=patience, gather=gather, is_priced=is_priced)
+
+
+@dataclass(frozen=True, slots=True)
+class HeldCosts:
+    """What the verifier is told of its passes: the roofline's cost, held contexts read, too."""
+
+    cost: HeldContext
+
+    def seconds(self, shape: PassShape) -> float:
+        held = shape.num_sessions * self.cost.held_tokens
+        return step_time_s(self.cost.machine, self.cost.model, [Work(held + shape.num_cached, shape.num_rows)])
 
 
 @functools.cache
@@ -184,22 +198,20 @@ def scene(setting: Setting, num_devices: int, num_tokens: int) -> Scene:
         num_devices=num_devices,
         num_tokens=num_tokens,
         agent=setting.agent,
-        verifier=verifier_config(setting, num_devices, num_tokens),
+        verifier=verifier_config(setting, num_devices),
         mode=setting.mode,
-        pass_interval_s=setting.pass_interval_ms / 1000,
+        costs=HeldCosts(full_cost()) if setting.is_priced else None,
     )
 
 
-def verifier_config(setting: Setting, num_devices: int, num_tokens: int) -> VerifierConfig:
-    """The flags of the verifier: room for all, and no bound on rows but the one that the setting asks for."""
-    rows = num_devices * (1 + MOST_DRAFTS)
-    if setting.is_bound:
-        rows = free_rows(full_cost(), num_devices, mean_context(num_tokens))
+def verifier_config(setting: Setting, num_devices: int) -> VerifierConfig:
+    """The flags of the verifier: room for all sessions, and for all their drafts."""
     return VerifierConfig(
         num_slots=num_devices + 1,
         max_sessions=num_devices + 1,
-        max_rows=rows,
+        max_rows=num_devices * (1 + MOST_DRAFTS),
         patience=setting.patience,
         gather=setting.gather,
         draft_length=setting.draft_length,
+        pass_interval_ms=setting.pass_interval_ms,
     )

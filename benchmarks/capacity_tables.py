@@ -9,10 +9,10 @@ from typing import Any
 from benchmarks.capacity_settings import (
     ACCEPTANCE,
     ALONE,
-    BOUND,
     INSIDE,
     OURS,
     PACED,
+    PRICED,
     SYSTEMS,
     Point,
     Search,
@@ -28,7 +28,7 @@ LEAST_RATIO, LEAST_RATIO_AT = 2.2, (16, 32, 64)
 LEAST_OF_CEILING, LEAST_OF_CEILING_AT = 0.85, (128, 256)
 NEVER_BELOW, LEAST_OF_THEORY = 0.97, 0.9
 
-OWN = (OURS, PACED, BOUND)
+OWN = (OURS, PACED, PRICED)
 SUMMARY = ("devices", "decoding alone, GPU ms a token", *SYSTEMS[1:], "ceiling")
 BOUNDS = ("devices", "system", "of alone", "of the ceiling", "of inside the cloud", "theory", "share of it", "misses")
 DETAILS = (

@@ -3,8 +3,8 @@
     python -m benchmarks.fairness [--quick] [--processes N] [--json FILE] [--fill docs/benchmarks.md]
 
 Emulated (``fairness_scene.py``): the same tenants with nobody beside them, with one more of their kind, with a well-behaved one
-of as many sessions as the abuser, and with the abuser; each at the verifier's default bound on the rows of a pass, and at the
-rows that compute for free behind the reading. The aims: their 99th percentiles rise by less than 20 %, and nobody goes without
+of as many sessions as the abuser, and with the abuser; each with all drafts run that a pass has rows for, and with those that
+pay by what a pass costs. The aims: their 99th percentiles rise by less than 20 %, and nobody goes without
 a row that is theirs while the abuser has more rows than they.
 """
 
@@ -18,18 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.capacity_settings import full_cost, mean_context
 from benchmarks.fairness_scene import ODD_ONE, Felt, Guest, Party, run
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.roofline import free_rows
 from cloud_verifier.config import VerifierConfig
 
 BLOCK = "fairness"
 NUM_TENANTS, NUM_SESSIONS, NUM_ANSWERS, NUM_TOKENS, CHAIN = 16, 16, 2, 32, 64
 MOST_RISE = 0.2
 COLUMNS = (
-    "rows a pass",
+    "drafts that are run",
     "beside them",
     "first token p50, ms",
     "p99, ms",
@@ -68,17 +66,16 @@ class Row:
 
 
 def parties(num_tenants: int, num_sessions: int, num_answers: int, chain: int) -> list[Party]:
-    """Every guest, at each bound on rows."""
-    knee = free_rows(full_cost(), num_tenants + num_sessions, mean_context(NUM_TOKENS))
-    bounds = (VerifierConfig().max_rows, knee)
-    made = itertools.product(bounds, Guest)
-    return [Party(guest, num_tenants, num_sessions, rows, num_answers, NUM_TOKENS, chain) for rows, guest in made]
+    """Every guest, with all drafts run and with those that pay."""
+    rows = VerifierConfig().max_rows
+    made = itertools.product((False, True), Guest)
+    return [Party(guest, num_tenants, num_sessions, rows, num_answers, NUM_TOKENS, chain, priced) for priced, guest in made]
 
 
 def rows_of(asked: Sequence[Party], felt: Sequence[Felt]) -> list[Row]:
-    """Each party beside the one of the same bound with nobody there."""
-    alone = {party.max_rows: one for party, one in zip(asked, felt, strict=True) if party.guest is Guest.NOBODY}
-    return [Row(party, one, alone[party.max_rows]) for party, one in zip(asked, felt, strict=True)]
+    """Each party beside the one that runs the same drafts with nobody there."""
+    alone = {party.is_priced: one for party, one in zip(asked, felt, strict=True) if party.guest is Guest.NOBODY}
+    return [Row(party, one, alone[party.is_priced]) for party, one in zip(asked, felt, strict=True)]
 
 
 def grid(rows: Sequence[Row]) -> Grid:
@@ -94,7 +91,7 @@ def _cells(row: Row) -> list[str]:
     felt, (first, between) = row.felt, row.rises
     middle, late = np.percentile(felt.first_ms, (50, 99))
     return [
-        *(str(row.party.max_rows), row.party.guest.value, f"{middle:.0f}", f"{late:.0f}", f"{first:+.0%}"),
+        *("that pay" if row.party.is_priced else "all", row.party.guest.value, f"{middle:.0f}", f"{late:.0f}", f"{first:+.0%}"),
         *(f"{np.percentile(felt.between_ms, 99):.1f}", f"{between:+.0%}", f"{np.mean(felt.between_ms):.1f}"),
         *(f"{share_of(felt.rows):.0%}", str(felt.displaced), f"{felt.pass_ms:.1f}", ", ".join(row.misses)),
     ]

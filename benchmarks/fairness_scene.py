@@ -19,8 +19,9 @@ from statistics import mean
 from typing import Any
 
 from benchmarks.capacity_scene import Metered
-from benchmarks.capacity_settings import ACCEPTANCE, KEY_TOKENS, full_cost, phone_cost
+from benchmarks.capacity_settings import ACCEPTANCE, KEY_TOKENS, HeldCosts, full_cost, phone_cost
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.costs import PassCosts
 from cloud_verifier.live import LiveSession
 from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
@@ -63,7 +64,7 @@ class Guest(StrEnum):
 class Party:
     """``num_tenants`` of one device each, and a guest with up to ``num_sessions``. Each well-behaved device writes
     ``num_answers`` of ``num_tokens``, after one that does not count; the guest goes on for as long as they do. ``chain`` is
-    the length of an abuser's drafts."""
+    the length of an abuser's drafts. ``is_priced``: the verifier knows what a pass costs, and runs the drafts that pay."""
 
     guest: Guest
     num_tenants: int
@@ -72,6 +73,7 @@ class Party:
     num_answers: int
     num_tokens: int
     chain: int = 128
+    is_priced: bool = False
 
     @property
     def num_odd_sessions(self) -> int:
@@ -103,8 +105,10 @@ def run(party: Party) -> Felt:
 class CountingVerifier(Verifier):
     """The verifier, and whose rows it ran."""
 
-    def __init__(self, runner: EngineRunner[Engine], source: Synthetic, config: VerifierConfig) -> None:
-        super().__init__(runner, source.identity, PROVED, config)
+    def __init__(
+        self, runner: EngineRunner[Engine], source: Synthetic, config: VerifierConfig, costs: PassCosts | None
+    ) -> None:
+        super().__init__(runner, source.identity, PROVED, config, costs=costs)
         self.rows: Counter[str] = Counter()
         self.displaced = 0
 
@@ -156,7 +160,8 @@ class _Hall:
 async def _run(party: Party) -> Felt:
     engine = Metered(_source(party).full_engine(party.most_sessions), full_cost())
     runner = EngineRunner[Engine](engine)
-    hall = _Hall(party, _source(party), CountingVerifier(runner, _source(party), _config(party)))
+    costs = HeldCosts(full_cost()) if party.is_priced else None
+    hall = _Hall(party, _source(party), CountingVerifier(runner, _source(party), _config(party), costs))
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(hall.verifier.run())
         odd = [tasks.create_task(_visit(hall, number)) for number in range(party.num_odd_sessions)]

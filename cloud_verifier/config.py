@@ -89,6 +89,7 @@ class VerifierConfig(Settings):
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
+    ``pass_interval_ms``: passes begin at least so far apart, so that all who are ready by then share one.
     ``run_drafts`` ``paying`` measures at the start what passes cost, and runs the drafts that pay (``scheduling.py``).
     ``draft_length`` above 0 runs the pair's draft model beside the full one, which drafts so many tokens for each session
     without drafts; ``draft_variant`` is its graph, ``draft_emulate`` the model that its time is charged for.
@@ -132,6 +133,7 @@ class VerifierConfig(Settings):
     drain_grace_s: float = Field(10.0, ge=0)
     patience: Annotated[PatienceSetting, BeforeValidator(_read_patience)] = AUTO
     gather: int = Field(1, ge=1)
+    pass_interval_ms: float = Field(0.0, ge=0, le=1000 * LONGEST_S)
     run_drafts: Literal["paying", "all"] = "paying"
     draft_length: int = Field(0, ge=0)
     draft_variant: str | None = None

@@ -63,6 +63,7 @@ class Verifier:
         self._config = config
         self._companion = companion
         self._costs, self._overhead = costs, Overhead()
+        self._next_s = 0.0
         capacity = min(config.max_sessions, self.description.num_slots)
         self.seats = Seats(capacity, self.description.num_slots, config.max_queued, config.max_kept)
         self._policy = Policy(config.patience, config.gather, capacity, config.retry_after_s)
@@ -152,12 +153,15 @@ class Verifier:
         """One pass over all sessions that are ready. Where there was nothing to do: when there will be, at the latest."""
         loop = asyncio.get_running_loop()
         began_s = loop.time()
+        if began_s < self._next_s and not self._is_draining:
+            return self._next_s
         ready, wake_s = self._ready(began_s)
         closing = self.seats.take_closing()
         if not ready and not closing:
             return wake_s
         if ready:
             self.statistics.passes += 1
+            self._next_s = began_s + self._config.pass_interval_ms / 1000
         shares = self._share_out(ready)
         self._overhead.begins(loop.time())
         await self._runner.run(Pass(closing, [share.entry for share in shares]).run)

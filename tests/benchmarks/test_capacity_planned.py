@@ -9,12 +9,13 @@ from benchmarks.capacity_scene import Load
 from benchmarks.capacity_settings import (
     ACCEPTANCE,
     ALONE,
-    BOUND,
     INSIDE,
     OURS,
     PACED,
+    PRICED,
     SYSTEMS,
     WAITING,
+    HeldCosts,
     Point,
     Search,
     Setting,
@@ -25,12 +26,13 @@ from benchmarks.capacity_settings import (
     measure,
     scene,
     settings,
-    verifier_config,
 )
 from benchmarks.roofline import pass_s, tokens_a_pass
+from cloud_verifier.costs import PassShape
 from device_agent.config import AgentConfig
 from device_agent.request import Mode
 from speculation.errors import CapacityError, SimulationError
+from speculation.shaping.costs import Work
 
 DEVICES, TOKENS, LENGTH = 4, 120, 3
 CONTEXT = mean_context(TOKENS)
@@ -98,13 +100,20 @@ def test_a_text_that_is_not_the_full_models_is_an_error(monkeypatch):
         capacity_scene.run(few)
 
 
-def test_a_system_that_is_bound_has_no_rows_beyond_the_knee():
-    """64 sessions: 70 GB and 64 x 538 tokens of 327,680 bytes take 26.05 ms; a row takes 0.14148 ms: 184 of them."""
+def test_systems_differ_in_whether_the_verifier_knows_what_a_pass_costs():
     found = {system: settings(system, 64, Search()) for system in SYSTEMS}
     assert all(len(set(own)) == len(own) for own in found.values())
-    rows = {system: {verifier_config(s, 64, 16).max_rows for s in own} for system, own in found.items()}
-    free, bound = 64 * 33, 184
-    assert rows == {ALONE: {free}, INSIDE: {free}, WAITING: {free}, OURS: {free, bound}, PACED: {free}, BOUND: {bound}}
+    priced = {system: {scene(s, 64, 16).costs is not None for s in own} for system, own in found.items()}
+    no, yes = {False}, {True}
+    assert priced == {ALONE: no, INSIDE: no, WAITING: no, OURS: no | yes, PACED: no, PRICED: yes}
+
+
+def test_the_verifier_is_told_what_a_pass_is_charged():
+    """64 sessions behind 538 tokens, 3 rows each."""
+    shape = PassShape()
+    for _ in range(64):
+        shape = shape.with_session(3, 26)
+    assert HeldCosts(full_cost()).seconds(shape) == pytest.approx(full_cost().step_s([Work(26, 3)] * 64))
 
 
 def test_passes_are_so_far_apart_that_a_rate_should_just_be_held():
@@ -118,7 +127,7 @@ def test_passes_are_paced_farther_and_farther_apart_until_no_rate_is_held(monkey
     """118 ms is no longer than a pass was; at 125 ms 20 a second are no longer held."""
     rates = {78.0: 30.0, 125.0: 19.0, 130.0: 15.0}
     monkeypatch.setattr(
-        capacity_settings, "run", lambda scene: made(PACED, 1.0, rates[round(1000 * scene.pass_interval_s)], pass_ms=119.0).load
+        capacity_settings, "run", lambda scene: made(PACED, 1.0, rates[scene.verifier.pass_interval_ms], pass_ms=119.0).load
     )
     monkeypatch.setattr(capacity_settings, "intervals_ms", lambda *_: [78.0, 118.0, 125.0, 130.0])
     assert [p.setting.pass_interval_ms for p in measure((PACED, 4), Search())] == [78.0, 125.0]
@@ -136,7 +145,7 @@ def points(paced_cost, devices=64, paced_rate=21.0, as_it_is=0.7):
         made(WAITING, 0.3, 19.0, devices),
         made(WAITING, 0.9, 20.0, devices),
         made(OURS, as_it_is, 45.0, devices),
-        *(made(system, paced_cost, paced_rate, devices) for system in (PACED, BOUND)),
+        *(made(system, paced_cost, paced_rate, devices) for system in (PACED, PRICED)),
     ]
 
 
@@ -154,7 +163,7 @@ def test_bounds_that_are_missed_are_named_for_what_there_is_and_for_what_pacing_
     found = row(0.4)
     assert found.misses(PACED) == []
     assert found.misses(OURS) == ["2.2 of alone", "0.9 of the theory"]
-    assert row(0.46).misses(BOUND) == ["2.2 of alone"]
+    assert row(0.46).misses(PRICED) == ["2.2 of alone"]
     assert row(1.04, 256).misses(PACED) == ["0.97 of alone", "0.9 of the theory"]
     assert row(1.0, 128).misses(PACED) == ["0.85 of the ceiling", "0.9 of the theory"]
     assert row(0.4, paced_rate=19.0).misses(PACED) == ["the rate"]
@@ -165,7 +174,7 @@ def test_tables_show_what_is_held_and_how_far_the_others_come():
     held, bounds, settings_of, missed, _, _ = capacity_tables.grids([row(0.4), row(0.4, rate=30.0)])
     assert held.rows[0][:7] == ["64", "1.000", "2.00", "1.11", "1.43", "2.50", "2.50"]
     assert missed.rows[0][3:7] == ["only 20.0/s", "1.43", "only 21.0/s", "only 21.0/s"]
-    assert "0 (ours, as it is), 1 (ours, passes paced)" in bounds.title
+    assert "0 (ours, not paced), 1 (ours, paced, all drafts)" in bounds.title
     assert [line[2] for line in bounds.rows] == ["1.43", "2.50", "2.50"]
     assert all(len(grid.columns) == len(line) for grid in (held, bounds, settings_of, missed) for line in grid.rows)
 

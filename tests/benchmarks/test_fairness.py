@@ -48,5 +48,5 @@ def test_misses_name_the_aim():
     found = fairness.rows_of([PARTY, party], [before, felt])
     assert [row.misses for row in found] == [[], ["first token", "share"]]
     table = fairness.grid(found)
-    assert table.rows[1][:8] == ["24", "an abuser", "121", "121", "+21%", "23.0", "+15%", "23.0"]
+    assert table.rows[1][:8] == ["all", "an abuser", "121", "121", "+21%", "23.0", "+15%", "23.0"]
     assert table.rows[1][8:] == ["75%", "2", "23.0", "first token, share"]

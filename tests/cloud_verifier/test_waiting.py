@@ -318,3 +318,25 @@ async def test_a_session_that_reads_late_is_served_by_its_patience_too():
         messages = await follow(link)
         assert finished_of([received.message for received in messages]).reason is FinishReason.LENGTH
         assert len(engine.passes) == 8
+
+
+@virtually
+async def test_passes_begin_no_closer_than_they_are_paced_and_share_who_came_meanwhile():
+    async with running(patience=0, pass_interval_ms=250) as (engine, _, connector):
+        first = await opened(connector, session_id="first", max_tokens=4)
+        await asyncio.sleep(0.1)
+        second = await opened(connector, session_id="second", max_tokens=3)
+        texts = await asyncio.gather(collect(first), collect(second))
+        assert engine.began_s == [0.0, 0.25, 0.5, 0.75]
+        assert [len(rows) for rows in engine.passes] == [1, 2, 2, 2]
+        assert all(finished_of(text).reason is FinishReason.LENGTH for text in texts)
+
+
+@virtually
+async def test_a_verifier_that_shuts_down_is_not_paced():
+    async with running(patience=0, pass_interval_ms=1000) as (engine, verifier, connector):
+        link = await opened(connector, max_tokens=4)
+        await asyncio.sleep(0.5)
+        await verifier.drain(0.25)
+        assert finished_of(await collect(link)).reason is FinishReason.LENGTH
+        assert len(engine.began_s) == 4
