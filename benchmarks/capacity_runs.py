@@ -86,7 +86,7 @@ class Service:
 
 @asynccontextmanager
 async def service(flags: Flags, slots: int) -> AsyncIterator[Service]:
-    command = ("-m", "benchmarks.capacity_service", "--slots", str(slots), *flags)
+    command = ("-m", "benchmarks.processes.service", "--slots", str(slots), *flags)
     pipe = asyncio.subprocess.PIPE
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdin=pipe, stdout=pipe)
     try:
@@ -114,7 +114,7 @@ async def run(system: System, verifier: Service, count: int, temperature: float,
         "--temperature": temperature,
         "--depth": system.depth,
     }
-    command = ["-m", "benchmarks.capacity_devices", verifier.target, *(str(part) for flag in flags.items() for part in flag)]
+    command = ["-m", "benchmarks.processes.devices", verifier.target, *(str(part) for flag in flags.items() for part in flag)]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     if (await process.stdout.readline()).strip() != b"begin":
@@ -185,7 +185,7 @@ async def peers(counts: Sequence[int], num_steps: int) -> dict[str, dict[int, fl
     for name, (engine, module) in PEERS.items():
         if importlib.util.find_spec(module) is None:
             continue
-        command = ("-m", "benchmarks.capacity_peers", engine, str(bundled_pair_path() / "full"), "--steps", str(num_steps))
+        command = ("-m", "benchmarks.processes.peers", engine, str(bundled_pair_path() / "full"), "--steps", str(num_steps))
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, "--counts", *map(str, counts), stdout=asyncio.subprocess.PIPE
         )

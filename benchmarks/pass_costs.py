@@ -18,8 +18,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
-from benchmarks.capacity_devices import Script, scripts
-from benchmarks.capacity_service import TimedSession, timed
+from benchmarks.processes.devices import Script, scripts
+from benchmarks.processes.service import TimedSession, timed
 from benchmarks.report import Grid, add_arguments, publish_blocks
 from benchmarks.trace_file import load
 from cloud_verifier import profiling

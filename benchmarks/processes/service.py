@@ -1,6 +1,6 @@
 """A verifier for the capacity benchmark: the production server, whose forwards are timed apart.
 
-    python -m benchmarks.capacity_service [--slots N] [--draft-length N] [--run-drafts all] [--one-row]
+    python -m benchmarks.processes.service [--slots N] [--draft-length N] [--run-drafts all] [--one-row]
 
 Prints ``verifier on HOST:PORT``, then, for every line on its standard input, one line of JSON with what it has done so far.
 ``--one-row`` takes away the row that evens a session's count in the attention node: the same model without its exactness.

@@ -1,6 +1,6 @@
 """Replay devices: many phones in one process, whose drafts were recorded and cost nothing.
 
-    python -m benchmarks.capacity_devices TARGET --count N --seconds S [--temperature T] [--depth D] [--warm-up S]
+    python -m benchmarks.processes.devices TARGET --count N --seconds S [--temperature T] [--depth D] [--warm-up S]
 
 Each device asks for one recorded text after the other, over a channel of its own, and keeps ``--depth`` drafts ahead of the
 final tokens (0: it decodes alone): what the bundled draft said behind every prefix of the text, and behind what it got wrong.

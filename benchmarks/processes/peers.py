@@ -1,6 +1,6 @@
 """What other engines decode on the same weights, for the capacity benchmark: so many sessions as one batch, one thread each.
 
-    python -m benchmarks.capacity_peers ENGINE CHECKPOINT --counts N... [--steps N]
+    python -m benchmarks.processes.peers ENGINE CHECKPOINT --counts N... [--steps N]
 
 ``transformers`` is its own ``generate``. ``llama.cpp`` is its C interface, a step for all sessions after the other, without the
 server around it: nothing is asked over a network, so this is more than its server could give. Prints one line of JSON a count.
