@@ -3,9 +3,9 @@
     python -m benchmarks.capacity [--quick] [--rounds N] [--counts N ...] [--json FILE] [--fill docs/benchmarks.md]
 
 The production verifier in a process of its own, real gRPC, and replay devices in another, whose drafts were recorded and cost
-the machine nothing but sending them (``processes/devices.py``). All systems run the bundled full model on one thread, take turns
-in every round, and are asked for the same texts; every text that ends is compared. The rates are medians over the rounds, the
-ratios those of each round.
+the machine nothing but sending them (``processes/devices.py``). All systems run the bundled full model on one thread, take
+turns in every round, and are asked for the same texts; every text that ends is compared. The rates are medians over the rounds,
+the ratios those of each round.
 
 The ceiling is the forwards alone: final tokens a second of CPU that ONNX Runtime spent in them (``processes/service.py``).
 """

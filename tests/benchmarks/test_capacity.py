@@ -1,0 +1,60 @@
+"""The measured capacity: what replay devices draft, and what the tables make of runs."""
+
+import numpy as np
+import pytest
+
+from benchmarks import capacity
+from benchmarks.capacity_runs import ALONE, OURS, Run
+from benchmarks.processes.devices import Script
+from benchmarks.trace_file import FIRST, Branch, Proposals, Trace
+
+TEXT = [10, 11, 12, 13, 14]
+
+
+def said(*token_ids):
+    ids = np.array([[token_id, 99] for token_id in token_ids])
+    return Proposals(ids, np.full(ids.shape, 0.5))
+
+
+SCRIPT = Script(
+    [1, 2],
+    Trace("p", 2, 0.0, 1, np.array(TEXT), said(10, 77, 12, 13, 88), np.zeros((5, 2)), [Branch(1, FIRST, said(70, 71))]),
+)
+
+
+def test_a_replay_devices_chain_is_what_was_drafted_and_goes_on_behind_what_was_wrong():
+    assert SCRIPT.chain(0, 8) == [10, 77, 70, 71]
+    assert SCRIPT.chain(0, 3) == [10, 77, 70]
+    assert SCRIPT.chain(2, 8) == [12, 13, 88]
+    assert SCRIPT.chain(5, 8) == []
+
+
+def made(system, tokens_per_s, forward_cpu=0.5, count=4):
+    return Run(system, count, 0.0, tokens_per_s, 0.5, 8.0, forward_cpu, 0.25, 0.1, 250.0, 3, 3)
+
+
+def test_rates_are_medians_and_ratios_those_of_each_round():
+    rounds = [[made(OURS, ours), made(ALONE, alone)] for ours, alone in ((300.0, 200.0), (100.0, 80.0), (90.0, 30.0))]
+    (table,) = capacity.grids(rounds, {"peer": {4: 55.0}})
+    assert list(table.columns) == [
+        "devices",
+        OURS,
+        ALONE,
+        "ratio to alone",
+        "forwards alone",
+        "share of them",
+        "alone's share",
+        "peer",
+    ]
+    assert table.rows == [["4", "100", "80", "1.50 (1.25 to 3.00)", "200", "0.50", "0.50", "55"]]
+
+
+def test_what_a_verdict_costs_beside_the_forward_is_what_the_process_computed_beside_it():
+    run = made(OURS, 100.0)
+    assert run.outside_us == pytest.approx(1000.0)
+    assert run.ceiling_per_s == pytest.approx(200.0)
+
+
+def test_a_peer_that_was_not_asked_for_a_count_leaves_its_cell_empty():
+    (table,) = capacity.grids([[made(OURS, 2.0), made(ALONE, 1.0)]], {"peer": {1: 5.0}})
+    assert table.rows[0][-1] == "-"
