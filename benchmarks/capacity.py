@@ -24,7 +24,7 @@ from benchmarks.report import Grid, add_arguments, publish_blocks
 
 COUNTS, COUNTS_QUICK = (1, 4, 16, 64, 128), (2,)
 NUM_ROUNDS = 3
-SECONDS, SECONDS_QUICK = 6.0, 0.5
+SECONDS, SECONDS_QUICK = 5.0, 0.5
 PEER_STEPS = 64
 
 Rounds = Sequence[Sequence[Run]]
