@@ -81,7 +81,7 @@ async def answer(app, method, path, body=b"", query=b"", headers=()):
     return sent[0]["status"], b"".join(message.get("body", b"") for message in sent)
 
 
-@settings(max_examples=settings.default.max_examples, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(BODIES)
 @example(b'{"prompt": "x", "temperature": 1' + b"0" * 400 + b"}")
 @example(b'{"prompt": "x", "seed": 1' + b"0" * 5_000 + b"}")
@@ -94,7 +94,7 @@ async def test_whatever_the_body_the_answer_is_an_answer_or_a_refusal_that_the_d
     assert scene.shouts == []
 
 
-@settings(max_examples=settings.default.max_examples, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(st.just("") | st.text(max_size=12), LATIN, st.none() | LATIN)
 @example("", b"0", "²".encode("latin-1"))
 @example("", b"9" * 5_000, None)
@@ -106,7 +106,7 @@ async def test_whatever_is_to_be_read_on_the_answer_is_one_that_the_document_tel
     assert scene.shouts == []
 
 
-@settings(max_examples=settings.default.max_examples, deadline=None)
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
 @given(st.sampled_from(["/health", "/metrics"]), LATIN, st.none() | LATIN)
 async def test_whatever_a_caller_calls_itself_the_answer_is_one_that_the_document_tells(scene, path, host, origin):
     headers = [(b"host", host)] if origin is None else [(b"origin", origin)]

@@ -51,7 +51,7 @@ def receive(session, data):
     assert was_over or getattr(message, "known", 0) <= len(session.final)
 
 
-@settings(max_examples=3 * settings.default.max_examples, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(HISTORY)
 def test_whatever_a_device_sends_the_log_is_the_models_and_the_nodes_are_within_the_credit(history):
     session = VerifierSession(codec.decode_request(GOOD.SerializeToString()), INITIAL_CREDIT)
@@ -100,7 +100,7 @@ def draft_some(device):
     return draft.nodes if draft else ()
 
 
-@settings(max_examples=3 * settings.default.max_examples, deadline=None)
+@settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(HISTORY)
 def test_whatever_a_verifier_sends_it_is_an_update_or_an_error_and_the_device_can_go_on_elsewhere(history):
     device, verifier = DeviceSession("s", IDENTITY, PROMPT, SamplingParameters(), MAX_TOKENS, (END_TOKEN,)), HostileVerifier()
