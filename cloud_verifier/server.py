@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.costs import PassCosts
 from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.health import HealthServicer
 from cloud_verifier.metrics import VerifierMetrics
 from cloud_verifier.profiling import costs_of
 from cloud_verifier.servicer import VerificationServicer
@@ -33,12 +33,10 @@ from speculation.telemetry.exposition import Listener
 from speculation.telemetry.otel import tracer_to
 from speculation.telemetry.spans import UNTRACED, Tracer
 from speculation.tenants import Keyring
-from speculation.wire import codec
 
 FLUSH_S = 2.0
 PING_INTERVAL_MS = 10_000
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
-SERVED = ("", codec.SERVICE)
 
 _log = logging.getLogger(__name__)
 
@@ -175,12 +173,10 @@ async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring |
     """The port of the service, which is drained when the block is left."""
     door = Door(keyring)
     server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, verifier.observer),))
-    server.add_generic_rpc_handlers((VerificationServicer(verifier, door, tracer).handler(),))
-    checks = health.aio.HealthServicer()
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    checks = HealthServicer()
+    server.add_generic_rpc_handlers((VerificationServicer(verifier, door, tracer).handler(), checks.handler()))
     port = _bind(server, config)
-    for name in SERVED:
-        await checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    await checks.set_serving()
     await server.start()
     _log.info("listening on %s", _address(config.host, port))
     grace_s = 0.0

@@ -58,8 +58,10 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.add_exception_handler(OutriderError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(Exception, _fail)
-    app.add_api_route("/health", _health, methods=["GET"], summary="Whether the agent works, and with what")
-    app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, summary="Figures for Prometheus")
+    health, figures = schema.refused("403"), schema.refused("401", "403")
+    app.add_api_route("/health", _health, methods=["GET"], responses=health, summary="Whether the agent works, and with what")
+    about = "Figures for Prometheus"
+    app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, responses=figures, summary=about)
     app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
     path = "/v1/stream/{session_id}"
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())

@@ -71,6 +71,16 @@ def test_every_module_that_a_page_names_exists(page):
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
 
 
+def test_every_test_that_the_page_on_security_names_is_where_it_says():
+    text = (ROOT / "SECURITY.md").read_text("utf-8")
+    named = re.findall(r"`(tests/[\w/]+\.py)`: ((?:`test_\w+`(?:, )?)+)", text)
+    assert len(named) > 10
+    sources = {path: (ROOT / path).read_text("utf-8") for path, _ in named}
+    assert [
+        (path, test) for path, tests in named for test in re.findall(r"\w+", tests) if f"def {test}(" not in sources[path]
+    ] == []
+
+
 def test_the_architecture_has_a_line_for_every_module():
     text = (ROOT / "ARCHITECTURE.md").read_text("utf-8")
     assert BEGIN + lines() + END in text, "run: make fmt"

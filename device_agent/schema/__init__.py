@@ -41,13 +41,17 @@ def resume_operation() -> dict[str, Any]:
     }
 
 
-def _responses(*refusals: str) -> dict[str, Any]:
+def refused(*statuses: str) -> dict[int | str, dict[str, Any]]:
+    """The OpenAPI descriptions of refusals."""
+    return {status: {"description": _REFUSALS[status], "content": _ERROR_CONTENT} for status in statuses}
+
+
+def _responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
     events = {
         "description": "Server-sent events; the data of each is one of these",
         "content": {"text/event-stream": {"schema": _inlined()}},
     }
-    refused = {status: {"description": _REFUSALS[status], "content": _ERROR_CONTENT} for status in refusals}
-    return {"200": events} | refused
+    return {"200": events} | refused(*refusals)
 
 
 _REFUSALS = {

@@ -19,6 +19,10 @@ from speculation.errors import STATUS, OutriderError, status_of
 DOMAIN = "outrider"
 DETAILS_KEY = "grpc-status-details-bin"
 FIELDS = ("parameter", "name")
+MAX_FIELD_CHARACTERS = 64
+MAX_CHARACTERS = 400
+"""Of a text in a status, which may quote what the peer sent. It travels twice and escaped, and gRPC drops trailers over 8 KiB,
+the status with them: 400 characters of four bytes stay below."""
 
 _LEAVES: dict[str, type[OutriderError]] = {leaf.__name__: leaf for leaf in STATUS}
 
@@ -42,7 +46,7 @@ def status_from(error: BaseException) -> Any:
     known = isinstance(error, OutriderError)
     status = status_pb2.Status(
         code=code_pb2.Code.Value(status_of(error).grpc),
-        message=str(error) if known else "the verifier failed; its log says why",
+        message=_cut(str(error)) if known else "the verifier failed; its log says why",
     )
     if known:
         info = error_details_pb2.ErrorInfo(reason=type(error).__name__, domain=DOMAIN, metadata=_fields(error))
@@ -72,8 +76,12 @@ def error_from(call_error: Any) -> OutriderError:
     return _rebuild(leaf, f"{code.name.lower()}: {message}", {}, None)
 
 
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_CHARACTERS else text[: MAX_CHARACTERS - 1] + "…"
+
+
 def _fields(error: BaseException) -> dict[str, str]:
-    return {name: str(value) for name in FIELDS if (value := getattr(error, name, None)) is not None}
+    return {name: str(value)[:MAX_FIELD_CHARACTERS] for name in FIELDS if (value := getattr(error, name, None)) is not None}
 
 
 def _details(trailers: Iterable[tuple[str, Any]]) -> Any | None:

@@ -69,3 +69,13 @@ def test_a_bare_or_damaged_status_is_read_by_its_code(code, leaf, trailers):
     got = error_from(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, "why"))
     assert type(got) is leaf
     assert "why" in str(got)
+
+
+@pytest.mark.parametrize("letter", ["y", "é", "😀", "%", "\n"])
+def test_a_text_that_quotes_the_peer_leaves_room_in_the_trailers_for_the_status(letter):
+    """A client of gRPC drops trailers over 8 KiB, and the error with them. Both texts are escaped on the way."""
+    error = errors.UnknownNameError("key", letter * 100_000, ["prompt"], parameter=letter * 100_000)
+    status = status_from(error)
+    assert status.message.startswith("unknown key '")
+    escaped_bytes = 3 * len(status.message.encode())
+    assert escaped_bytes + 4 / 3 * len(status.SerializeToString()) < 7 * 1024 + 512

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+import tracemalloc
 from contextlib import suppress
 
 import pytest
@@ -282,3 +283,37 @@ def test_the_method_is_that_of_the_contract():
     assert f"/{service.full_name}/{service.methods[0].name}" == codec.METHOD_PATH
     assert service.methods[0].input_type.full_name == codec.VerifyRequest.DESCRIPTOR.full_name
     assert service.methods[0].output_type.full_name == codec.VerifyResponse.DESCRIPTOR.full_name
+
+
+MESSAGE_BYTES = 256 * 1024
+_HALF = pb.Branch(token_ids=[1] * (MAX_DRAFT_NODES // 2))
+_CODES = [9, 1, 3, 0, *[2] * (MAX_DRAFT_NODES - 1)]
+GREEDY_BYTES = {
+    "packed": pb.VerifyRequest(draft=pb.Draft(packed=_CODES)).SerializeToString(),
+    "packed over the limit": pb.VerifyRequest(draft=pb.Draft(packed=[*_CODES, *[2] * 200_000])).SerializeToString(),
+    "branches": pb.VerifyRequest(draft=pb.Draft(first_number=1, branches=[_HALF, _HALF])).SerializeToString(),
+    "a node a branch": pb.VerifyRequest(
+        draft=pb.Draft(first_number=1, branches=[pb.Branch(token_ids=[1])] * MAX_DRAFT_NODES)
+    ).SerializeToString(),
+    "empty branches": b"\x12\x80\x80\x10" + b"\x1a\x00" * (MESSAGE_BYTES // 2),
+    "prefix": pb.VerifyRequest(
+        open=pb.Open(session_id="s", attempt=1, prefix=[300] * (MESSAGE_BYTES // 2), generation_start=1, max_tokens=1)
+    ).SerializeToString(),
+    "groups in groups": b"\x0b" * MESSAGE_BYTES,
+    "many opens": b"\x0a\x00" * (MESSAGE_BYTES // 2),
+}
+"""Messages that make as much of each byte as can be."""
+
+
+@pytest.mark.parametrize("name", GREEDY_BYTES)
+def test_what_a_message_costs_in_memory_is_bounded_by_its_bytes(name):
+    """A node of a draft is the dearest: at most some 200 bytes, of which a byte on the wire can make one."""
+    data = GREEDY_BYTES[name]
+    tracemalloc.start()
+    try:
+        with suppress(MalformedMessageError):
+            codec.decode_request(data)
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak_bytes < 250 * min(len(data), MAX_DRAFT_NODES) + 60 * len(data)
