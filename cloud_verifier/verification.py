@@ -118,9 +118,12 @@ class Verifier:
     async def run(self) -> None:
         """Run passes until ``stop``. Whatever ends it, no session is left without an answer."""
         try:
+            wake_s: float | None = 0.0
             while True:
-                # One turn of the loop, so that what has arrived is in the next pass even where the engine computes inline.
-                await asyncio.sleep(0)
+                if wake_s is not None or self._runner.is_inline or len(self.seats.running) == 1:
+                    # One turn of the loop, so that what has arrived is in the next pass. With several sessions it was read
+                    # while the engine's thread ran the last one, whose verdicts are told during the next.
+                    await asyncio.sleep(0)
                 if self._companion is not None:
                     await self._draft(self._companion)
                 wake_s = await self._run_pass()

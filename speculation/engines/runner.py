@@ -96,6 +96,11 @@ class EngineRunner(Generic[E]):
     def on_own_thread(cls, engine: E, name: str) -> EngineRunner[E]:
         return cls(engine, JobThread(name))
 
+    @property
+    def is_inline(self) -> bool:
+        """Whether jobs hold up the loop."""
+        return self._thread is None
+
     async def run(self, job: Callable[[E], T], abandon: asyncio.Event | None = None) -> T:
         """The job's result, once the job is done and its emulated time is over.
 
