@@ -74,6 +74,7 @@ class Service:
 
     def __init__(self, process: asyncio.subprocess.Process, target: str) -> None:
         self.target = target
+        self.pid = process.pid
         self._process = process
 
     async def done(self) -> dict[str, float]:
