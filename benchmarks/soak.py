@@ -23,7 +23,7 @@ from benchmarks.soak_samples import ROLLUP
 
 MINUTES, DEVICES, INTERVAL_S = 30.0, 64, 5.0
 SLOTS, MAX_QUEUED, MAX_KEPT = 48, 8, 16
-QUICK = Setting(seconds=0.8, devices=4, slots=2, max_queued=1, max_kept=1, interval_s=0.5, seed=0)
+QUICK = Setting(seconds=0.8, devices=4, slots=2, max_queued=1, max_kept=1, interval_s=0.5, seed=0, run_drafts="all")
 
 
 def setting_of(arguments: argparse.Namespace) -> Setting:

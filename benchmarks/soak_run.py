@@ -26,10 +26,12 @@ class Setting:
     max_kept: int
     interval_s: float
     seed: int
+    run_drafts: str = "paying"
 
     @property
     def flags(self) -> tuple[str, ...]:
-        return ("--max-queued", str(self.max_queued), "--max-kept", str(self.max_kept), "--touch")
+        queue = ("--max-queued", str(self.max_queued), "--max-kept", str(self.max_kept))
+        return (*queue, "--run-drafts", self.run_drafts, "--touch")
 
 
 @dataclass(frozen=True, slots=True)

@@ -54,12 +54,18 @@ class Tally:
             self.parts += 1
             self.same_parts += talk.is_beginning
         if not (is_allowed(talk.course.behaviour, end) and talk.is_beginning) and len(self.problems) < NUM_PROBLEMS:
-            self.problems.append(f"{talk.session.session_id}, who {talk.course.behaviour}: {end}, {talk.error!r}")
+            self.problems.append(_told(talk, end))
 
     def to_json(self) -> dict[str, object]:
         counts = {name: getattr(self, name) for name in ("texts", "same_texts", "parts", "same_parts", "refusals")}
         ends = [[*names, count] for names, count in sorted(self.ends.items())]
         return {**counts, "ends": ends, "first_ms": self.first_ms, "problems": self.problems}
+
+
+def _told(talk: Talk, end: End) -> str:
+    text = "plain decoding's" if talk.is_beginning else "another"
+    why = "" if talk.error is None else f" ({talk.error!r})"
+    return f"{talk.session.session_id}, which {talk.course.behaviour}: {end}{why}, its text {text}"
 
 
 class Phone:
