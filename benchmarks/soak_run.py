@@ -36,7 +36,10 @@ class Setting:
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """``devices`` is what ``processes/soak_devices.Tally`` counted; ``start`` and ``end`` are of before the first and after the last."""
+    """``devices`` is what ``processes/soak_devices.Tally`` counted.
+
+    ``start`` and ``end`` are of before the first device and after the last.
+    """
 
     setting: Setting
     start: Sample
