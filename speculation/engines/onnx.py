@@ -167,6 +167,8 @@ def _load(package: Package, variant: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    # It would keep a plan of memory for every shape of a pass, and hardly two ragged passes have the same.
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
     path = package.graph(variant)
     try:

@@ -18,6 +18,10 @@ def package(tmp_path_factory):
     return tiny_package(tmp_path_factory.mktemp("tiny"))
 
 
+def test_no_plan_of_memory_is_kept_for_every_shape_of_a_pass(package):
+    assert not OnnxEngine(package, num_slots=1)._session.get_session_options().enable_mem_pattern
+
+
 @pytest.mark.parametrize("num_logits", [LOGITS_KEPT_BOUND, LOGITS_KEPT_BOUND + 2])
 def test_no_range_of_slots_holds_on_to_the_logits_of_its_last_pass(package, num_logits):
     engine = OnnxEngine(package, num_slots=SLOTS)
