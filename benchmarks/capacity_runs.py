@@ -74,13 +74,17 @@ class Service:
 
     def __init__(self, process: asyncio.subprocess.Process, target: str) -> None:
         self.target = target
+        self.pid = process.pid
         self._process = process
 
     async def done(self) -> dict[str, float]:
+        """What it has done so far, and holds now. Raises ``RuntimeError`` where it is gone."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(b"\n")
         line = await self._process.stdout.readline()
+        if not line:
+            raise RuntimeError("the verifier ended before it was told to")
         return {name: float(value) for name, value in json.loads(line).items()}
 
 

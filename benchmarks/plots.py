@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from benchmarks import capacity_tables
 from benchmarks.grid_cells import WIDTHS, Row
 from benchmarks.heat import Curve, Sample
+from benchmarks.soak_samples import Sample as Held
 from benchmarks.thrift_front import BUDGET, Point
 
 ACCEPTANCE = 0.8
@@ -66,6 +67,23 @@ def heat(runs: Mapping[str, Sequence[Sample]], published: Sequence[Curve], file:
     axes.set_title("Decoding on an iPhone 17 Pro that gets hot: emulated (lines), published (marks)")
     axes.set(xlabel="seconds of decoding without a pause", ylabel="tokens a second", ylim=(0, None))
     axes.legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def soak(samples: Sequence[Held], file: Path) -> None:
+    """Memory of a verifier over time, and below it what it served."""
+    minutes = [(sample.at_s - samples[0].at_s) / 60 for sample in samples]
+    figure = Figure(figsize=(7, 5), layout="constrained")
+    memory, counts = figure.subplots(2, 1, sharex=True)
+    memory.set_title("A verifier while devices come, go, cut and cancel (measured)")
+    memory.plot(minutes, [sample.rss_kib / 1024 for sample in samples], label="resident")
+    memory.plot(minutes, [sample.uss_kib / 1024 for sample in samples], label="its own")
+    memory.set(ylabel="memory, MiB", ylim=(0, None))
+    for name, label in (("sessions", "sessions"), ("waiting", "of them waiting"), ("kept", "caches kept")):
+        counts.plot(minutes, [getattr(sample, name) for sample in samples], linewidth=0.8, label=label)
+    counts.set(xlabel="minutes", ylabel="at once", ylim=(0, None))
+    for axes in (memory, counts):
+        axes.legend(fontsize=8)
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 

@@ -61,6 +61,12 @@ class Script:
                 break
         return chain[:length]
 
+    def draft(self, session: DeviceSession, depth: int) -> None:
+        """Up to ``depth`` drafts ahead. They are a beginning of the chain, as long as the final tokens are those recorded."""
+        start = len(session.final) - len(self.prompt)
+        for token_id in self.chain(start, min(depth, session.room + len(session.path)))[len(session.path) :]:
+            session.drafted(token_id)
+
 
 def scripts(recording: Recording, pair: Pair, temperature: float) -> list[Script]:
     """The recorded texts at a temperature."""
@@ -101,7 +107,7 @@ class Device:
         try:
             await link.send(session.open())
             while session.finish_reason is None:
-                self._draft(script, session)
+                script.draft(session, self._depth)
                 if self._depth and (draft := session.flush()) is not None:
                     await link.send(draft)
                 message = await link.receive()
@@ -117,12 +123,6 @@ class Device:
         self._counted.same_texts += list(session.final) == [*script.prompt, *script.token_ids]
         self._counted.proposed += usage.proposed if usage else 0
         self._counted.accepted += usage.accepted if usage else 0
-
-    def _draft(self, script: Script, session: DeviceSession) -> None:
-        """What is ahead is a beginning of the chain, as long as the final tokens are those that were recorded."""
-        start = len(session.final) - len(script.prompt)
-        for token_id in script.chain(start, min(self._depth, session.room + len(session.path)))[len(session.path) :]:
-            session.drafted(token_id)
 
 
 async def measure(arguments: argparse.Namespace) -> Counted:

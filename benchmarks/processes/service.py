@@ -1,9 +1,11 @@
 """A verifier for the capacity benchmark: the production server, whose forwards are timed apart.
 
     python -m benchmarks.processes.service [--slots N] [--draft-length N] [--run-drafts all] [--one-row]
+        [--max-queued N] [--max-kept N] [--touch]
 
 Prints ``verifier on HOST:PORT``, then, for every line on its standard input, one line of JSON with what it has done so far.
 ``--one-row`` takes away the row that evens a session's count in the attention node: the same model without its exactness.
+``--touch`` takes the memory of all caches and of the widest pass at the start, so that none of it looks like growth later.
 """
 
 from __future__ import annotations
@@ -18,6 +20,7 @@ from typing import Any
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.server import RunningVerifier, serve
+from speculation.engines.base import Chunk
 from speculation.engines.onnx import OnnxEngine
 
 
@@ -58,22 +61,53 @@ def done_so_far(running: RunningVerifier, full: TimedSession, draft: TimedSessio
     }
 
 
-def build(config: VerifierConfig, one_row: bool) -> FullModel:
+def held_now(running: RunningVerifier, engine: OnnxEngine) -> dict[str, float]:
+    """What is open at this moment. ``blocks`` is what Python's allocator has given out: objects, near enough, and cheap."""
+    seats = running.verifier.seats
+    return {
+        "sessions": len(seats),
+        "running": len(seats.running),
+        "waiting": seats.num_waiting,
+        "kept": seats.num_kept,
+        "caches": len(engine._slots._open),
+        "bindings": len(engine._bindings),
+        "reused_tokens": seats.reused_tokens,
+        "tasks": len(asyncio.all_tasks()),
+        "blocks": sys.getallocatedblocks(),
+    }
+
+
+def touch_all(engine: OnnxEngine, max_rows: int) -> None:
+    """Take all memory that passes can ask for: every page of the caches, and what ONNX Runtime keeps of the widest pass."""
+    engine._memory.fill(0)
+    caches = [engine.open() for _ in range(engine.description.num_slots)]
+    rows = min(max_rows - len(caches) + 1, engine.description.context_length)
+    engine.extend([Chunk(cache, [0] * count, count) for cache, count in zip(caches, [rows] + [1] * len(caches), strict=False)])
+    for cache in caches:
+        engine.close(cache)
+
+
+def build(config: VerifierConfig, one_row: bool, touch: bool) -> FullModel:
     full = build_engine(config)
+    assert isinstance(full.engine, OnnxEngine)
+    if touch:
+        touch_all(full.engine, config.max_rows)
     if one_row:
-        assert isinstance(full.engine, OnnxEngine)
         full.engine._rows_multiple = 1  # type: ignore[misc]  # a law of the class, broken here to know its price
     return full
 
 
-async def run(config: VerifierConfig, one_row: bool) -> None:
+async def run(config: VerifierConfig, one_row: bool, touch: bool) -> None:
     """Until standard input ends."""
-    full = build(config, one_row)
+    full = build(config, one_row, touch)
+    engine = full.engine
+    assert isinstance(engine, OnnxEngine)
     clock, draft_clock = timed(full.engine), timed(full.draft) if full.draft is not None else None
     async with serve(config, full_model=full) as running:
         print(f"verifier on {running.target}", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
-            print(json.dumps(done_so_far(running, clock, draft_clock)), flush=True)
+            figures = done_so_far(running, clock, draft_clock) | held_now(running, engine)
+            print(json.dumps(figures), flush=True)
 
 
 def main() -> None:
@@ -82,16 +116,21 @@ def main() -> None:
     parser.add_argument("--draft-length", type=int, default=0)
     parser.add_argument("--run-drafts", choices=("paying", "all"), default="paying")
     parser.add_argument("--one-row", action="store_true")
+    parser.add_argument("--max-queued", type=int, default=VerifierConfig.model_fields["max_queued"].default)
+    parser.add_argument("--max-kept", type=int, default=0)
+    parser.add_argument("--touch", action="store_true")
     given = parser.parse_args()
     config = VerifierConfig(
         port=0,
         num_slots=given.slots,
         max_sessions=given.slots,
+        max_queued=given.max_queued,
+        max_kept=given.max_kept,
         draft_length=given.draft_length,
         run_drafts=given.run_drafts,
         drain_grace_s=0.0,
     )
-    asyncio.run(run(config, given.one_row))
+    asyncio.run(run(config, given.one_row, given.touch))
 
 
 if __name__ == "__main__":

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 MAX_BINDINGS = 256
 LOGITS_KEPT_BOUND = 16
-"""Passes that want more rows than this get memory of their own instead of a copy out of a buffer."""
+"""Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
 
 
 class _Binding:
@@ -51,18 +51,23 @@ class _Binding:
         """By address: whoever calls keeps ``values`` alive."""
         self.io.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
 
-    def prepare(self, packing: Packing, vocabulary_size: int) -> NDArray[np.float32]:
-        """Bind what differs from the last pass; the array that will hold the logits comes back."""
+    def prepare(self, packing: Packing, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bind what differs from the last pass; the array that will hold the logits comes back, a part of ``buffer`` if that
+        has the rows. Else it is the caller's alone: one that each binding kept of its last pass would be many."""
         if packing is not self._packing:
             self.input_ids = np.empty(packing.num_tokens, np.int64)
             self._bind("input_ids", self.input_ids)
             for name in ("pad_idx", "unpad_idx", "out_idx", "query_seqlens"):
                 self._bind(name, getattr(packing, name))
             self._packing, self._logits = packing, None
-        if self._logits is None or packing.num_logits > LOGITS_KEPT_BOUND:
-            self._logits = np.empty((packing.num_logits, vocabulary_size), np.float32)
-            self.io.bind_output("logits", "cpu", 0, np.float32, self._logits.shape, self._logits.ctypes.data)
-        return self._logits
+        if self._logits is not None:
+            return self._logits
+        num_logits = packing.num_logits
+        logits = buffer[:num_logits] if num_logits <= len(buffer) else np.empty((num_logits, buffer.shape[1]), np.float32)
+        self.io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
+        if num_logits <= len(buffer):
+            self._logits = logits
+        return logits
 
 
 class OnnxEngine:
@@ -97,6 +102,7 @@ class OnnxEngine:
             kv_bytes_per_token=shape.kv_bytes_per_token,
         )
         self._slots = Slots(self._description)
+        self._few_logits = np.empty((LOGITS_KEPT_BOUND, shape.vocabulary_size), np.float32)
 
     @property
     def description(self) -> EngineDescription:
@@ -119,7 +125,7 @@ class OnnxEngine:
         shares = tuple([(n - low, len(c.token_ids), c.num_logits) for n, c in zip(numbers, chunks, strict=True)])
         packing = pack(shares, high - low, self._rows_multiple)
         binding = self._binding(low, high)
-        logits = binding.prepare(packing, self._description.vocabulary_size)
+        logits = binding.prepare(packing, self._few_logits)
         binding.input_ids[:] = token_ids
         self._fill_lengths(binding.seqlens_k, packing.query_seqlens, slots, low)
         try:
@@ -161,6 +167,8 @@ def _load(package: Package, variant: str, threads: int) -> Any:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
+    # It would keep a plan of memory for every shape of a pass, and hardly two ragged passes have the same.
+    options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
     path = package.graph(variant)
     try:

@@ -9,6 +9,7 @@ from benchmarks.capacity_scene import Load
 from benchmarks.capacity_settings import SYSTEMS, Setting
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_cells import Beside, Cell, Row
+from benchmarks.soak_samples import Sample
 from benchmarks.thrift_front import Point
 
 
@@ -46,3 +47,10 @@ def test_capacity_shows_every_system_that_holds_the_rate_and_the_ceiling(tmp_pat
     rows = [capacity_tables.Row(rate, count, held, 2.0, 1.1) for rate in (20.0, 30.0) for count in (4, 16)]
     picture = drawn(lambda file: plots.capacity(rows, file), tmp_path / "a.svg")
     assert all(text in picture for text in (*SYSTEMS, "ceiling", "20 tokens a second", "30 tokens a second"))
+
+
+def test_the_soak_shows_memory_and_sessions(tmp_path):
+    counts = dict.fromkeys(Sample.__dataclass_fields__, 1)
+    samples = [Sample(**(counts | {"at_s": at_s})) for at_s in (60.0, 120.0)]
+    picture = drawn(lambda file: plots.soak(samples, file), tmp_path / "a.svg")
+    assert all(text in picture for text in ("memory, MiB", "resident", "sessions", "of them waiting", "caches kept"))

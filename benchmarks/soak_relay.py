@@ -1,0 +1,63 @@
+"""A way to the verifier that can be cut without a word: no end of a stream, no farewell of HTTP/2, the connection is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+
+class _End(asyncio.Protocol):
+    """One of two ends; what it hears it says at the other, once that is connected."""
+
+    def __init__(self) -> None:
+        self.other: _End = self
+        self._transport: asyncio.Transport | None = None
+        self._waiting = bytearray()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self.say(b"")
+
+    def data_received(self, data: bytes) -> None:
+        self.other.say(data)
+
+    def connection_lost(self, _error: Exception | None) -> None:
+        self.other.cut()
+
+    def say(self, data: bytes) -> None:
+        self._waiting += data
+        if self._transport is not None:
+            self._transport.write(bytes(self._waiting))
+            self._waiting.clear()
+
+    def cut(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
+
+
+class Relay:
+    """One connection, bytes both ways in order, until ``cut``."""
+
+    def __init__(self) -> None:
+        self.near, self.far = _End(), _End()
+        self.near.other, self.far.other = self.far, self.near
+
+    def cut(self) -> None:
+        self.near.cut()
+        self.far.cut()
+
+
+@asynccontextmanager
+async def relay_to(target: str) -> AsyncIterator[tuple[str, Relay]]:
+    """The address to call, once, instead of ``target``, and what cuts; cut where the block is left."""
+    loop, relay = asyncio.get_running_loop(), Relay()
+    host, port = target.rsplit(":", 1)
+    await loop.create_connection(lambda: relay.far, host, int(port))
+    server = await loop.create_server(lambda: relay.near, "127.0.0.1", 0)
+    try:
+        yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", relay
+    finally:
+        server.close()
+        relay.cut()
