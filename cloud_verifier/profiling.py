@@ -24,6 +24,9 @@ REPEATS = 3
 CONTEXTS = (32, 256)
 """Tokens in the caches behind which passes are measured, as far as they fit."""
 
+MOST_ROWS = 64
+"""A pass with more rows is not measured, but for one row of each session: what is found on the way there is a straight line."""
+
 BUDGET_S = 2.0
 """Measuring goes on no longer than this, but for the run that is under way; one row of each session is always measured."""
 
@@ -47,7 +50,7 @@ def measure(engine: Engine, max_rows: int) -> LinearCosts:
     with _caches(engine, sessions[-1], max(0, near)) as caches:
         for rows in ROWS:
             for count in sessions:
-                if rows == 1 or (count * rows <= max_rows and time.perf_counter() < end_s):
+                if rows == 1 or (count * rows <= min(max_rows, MOST_ROWS) and time.perf_counter() < end_s):
                     measured.append(_measured(engine, caches[:count], max(0, near), rows))
     return fitted(measured)
 
