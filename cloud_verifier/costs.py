@@ -17,7 +17,8 @@ class PassShape:
     """What the time of a pass follows from.
 
     ``num_evened`` are the rows of the attention node, where each session's are filled up to an even number;
-    ``num_attended`` sums, over all rows, the cached tokens that each attends to.
+    ``num_attended`` sums, over all rows, the cached tokens that each attends to; ``num_sampled`` are the rows whose choice is
+    drawn, and not the likeliest token.
     """
 
     num_sessions: int = 0
@@ -25,8 +26,9 @@ class PassShape:
     num_evened: int = 0
     num_cached: int = 0
     num_attended: int = 0
+    num_sampled: int = 0
 
-    def with_session(self, num_rows: int, num_cached: int) -> PassShape:
+    def with_session(self, num_rows: int, num_cached: int, num_sampled: int = 0) -> PassShape:
         """One session more, with rows of its own behind what it has cached."""
         return PassShape(
             self.num_sessions + 1,
@@ -34,9 +36,10 @@ class PassShape:
             self.num_evened + evened(num_rows),
             self.num_cached + num_cached,
             self.num_attended + num_rows * num_cached,
+            self.num_sampled + num_sampled,
         )
 
-    def with_row(self, num_before: int, num_cached: int) -> PassShape:
+    def with_row(self, num_before: int, num_cached: int, is_sampled: bool = False) -> PassShape:
         """One row more of a session that has ``num_before``."""
         return PassShape(
             self.num_sessions,
@@ -44,6 +47,7 @@ class PassShape:
             self.num_evened + evened(num_before + 1) - evened(num_before),
             self.num_cached,
             self.num_attended + num_cached,
+            self.num_sampled + is_sampled,
         )
 
 
@@ -56,17 +60,19 @@ class PassCosts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinearCosts:
-    """So long for a pass, for each of its sessions, rows and evened rows, and for each cached token that a row attends to."""
+    """So long for a pass, for each of its sessions, rows and evened rows, for each cached token that a row attends to, and for
+    drawing the choice of a row."""
 
     pass_s: float
     session_s: float = 0.0
     row_s: float = 0.0
     evened_s: float = 0.0
     attended_s: float = 0.0
+    sampled_s: float = 0.0
 
     def seconds(self, shape: PassShape) -> float:
         by_size = self.session_s * shape.num_sessions + self.row_s * shape.num_rows + self.evened_s * shape.num_evened
-        return self.pass_s + by_size + self.attended_s * shape.num_attended
+        return self.pass_s + by_size + self.attended_s * shape.num_attended + self.sampled_s * shape.num_sampled
 
 
 @dataclass(frozen=True, slots=True)

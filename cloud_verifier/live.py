@@ -131,6 +131,7 @@ class LiveSession:
             tenant_served=self.account.served,
             deadline_s=math.inf if self._deadline is None else self._deadline.when(),
             priority=self._priority,
+            is_sampled=not self.parameters.is_greedy,
         )
 
     def waiting(self, plan: Plan, max_rows: int) -> Waiting:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 
 from cloud_verifier.costs import LinearCosts, PassCosts, PassShape, RooflineCosts, fitted
 from cloud_verifier.passes import Entry, Pass
@@ -23,6 +24,14 @@ REPEATS = 3
 
 CONTEXTS = (32, 256)
 """Tokens in the caches behind which passes are measured, as far as they fit."""
+
+GREEDY = SamplingParameters()
+SAMPLED = SamplingParameters(temperature=0.8, top_p=0.95, seed=1)
+"""A usual way to draw; what it costs more than to take the likeliest token is taken for all others."""
+
+STRIDE, VARIETY = 7, 61
+"""Tokens that are fed differ from each other, and mean nothing: so the model is as unsure as it gets, and its choices cost
+most. No vocabulary is smaller than this."""
 
 MOST_ROWS = 64
 """A pass with more rows is not measured, but for one row of each session: what is found on the way there is a straight line."""
@@ -43,7 +52,7 @@ def measure(engine: Engine, max_rows: int) -> LinearCosts:
     end_s = time.perf_counter() + BUDGET_S
     near, far = (min(context, engine.description.context_length // 2 - ROWS[-1]) for context in CONTEXTS)
     sessions = [count for count in _multiplying(engine.description.num_slots) if count <= max_rows]
-    measured = []
+    measured, sampled_s = [], 0.0
     if far > near > 0:
         with _caches(engine, 1, far) as caches:
             measured += [_measured(engine, caches, far, rows) for rows in (ROWS[0], ROWS[-1])]
@@ -52,7 +61,16 @@ def measure(engine: Engine, max_rows: int) -> LinearCosts:
             for count in sessions:
                 if rows == 1 or (count * rows <= min(max_rows, MOST_ROWS) and time.perf_counter() < end_s):
                     measured.append(_measured(engine, caches[:count], max(0, near), rows))
-    return fitted(measured)
+        sampled_s = _sampled_s(engine, caches[: STEP * STEP], max(0, near))
+    return replace(fitted(measured), sampled_s=sampled_s)
+
+
+def _sampled_s(engine: Engine, caches: list[CacheId], context: int) -> float:
+    """What it takes longer to draw the choice of a row than to take the likeliest token; every session draws by a seed of its
+    own."""
+    drawn = [replace(SAMPLED, seed=seed) for seed in range(len(caches))]
+    drawn_s, likeliest_s = (_fastest_s(engine, caches, context, ROWS[1], ways) for ways in (drawn, [GREEDY] * len(caches)))
+    return max(0.0, drawn_s - likeliest_s) / (ROWS[1] * len(caches))
 
 
 def _measured(engine: Engine, caches: list[CacheId], context: int, rows: int) -> tuple[PassShape, float]:
@@ -62,12 +80,14 @@ def _measured(engine: Engine, caches: list[CacheId], context: int, rows: int) ->
     return shape, _fastest_s(engine, caches, context, rows)
 
 
-def _fastest_s(engine: Engine, caches: list[CacheId], context: int, rows: int) -> float:
+def _fastest_s(
+    engine: Engine, caches: list[CacheId], context: int, rows: int, ways: Sequence[SamplingParameters] = ()
+) -> float:
     """Behind ``context`` tokens in each cache, of ``REPEATS`` passes with their choices."""
-    taken_s = []
+    taken_s, chosen = [], ways or [GREEDY] * len(caches)
     for _ in range(1 + REPEATS):
         began_s = time.perf_counter()
-        _run(engine, [_entry(cache, context, rows, rows) for cache in caches])
+        _run(engine, [_entry(cache, context, rows, rows, way) for cache, way in zip(caches, chosen, strict=True)])
         taken_s.append(time.perf_counter() - began_s)
     return min(taken_s[1:])
 
@@ -79,8 +99,9 @@ def _run(engine: Engine, entries: list[Entry]) -> None:
             raise entry.error
 
 
-def _entry(cache: CacheId, context: int, rows: int, num_logits: int) -> Entry:
-    return Entry(cache, context, (0,) * rows, num_logits, context, (0,) * max(0, num_logits - 1), SamplingParameters())
+def _entry(cache: CacheId, cached: int, rows: int, num_logits: int, parameters: SamplingParameters = GREEDY) -> Entry:
+    token_ids = [STRIDE * place % VARIETY for place in range(1, rows + 1)]
+    return Entry(cache, cached, token_ids, num_logits, cached, token_ids[1 : num_logits or 1], parameters)
 
 
 @contextmanager

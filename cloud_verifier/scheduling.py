@@ -38,7 +38,8 @@ class Claim:
 
     ``num_uncached`` final tokens have to be fed, 1 or more, then up to ``num_drafts``, each of which agrees with ``chance``
     where all before it did. ``served`` and ``tenant_served`` are the numbers of the passes that ran the session, and its
-    tenant, last. Of drafts equally likely those with the nearer ``deadline_s``, then with the higher ``priority`` come first.
+    tenant, last. ``is_sampled``: its choices are drawn, which costs more than to take the likeliest token. Of drafts that are
+    equally likely those with the nearer ``deadline_s``, then with the higher ``priority`` come first.
     """
 
     num_uncached: int
@@ -50,6 +51,7 @@ class Claim:
     tenant_served: int
     deadline_s: float
     priority: int
+    is_sampled: bool = False
 
     @property
     def is_decoding(self) -> bool:
@@ -127,7 +129,7 @@ def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float) 
     order = _likeliest_first(claims)
     for number, (negative, _, _, index) in enumerate(order, 1):
         claim = claims[index]
-        shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached)
+        shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached, claim.is_sampled)
         chosen[index] += 1
         tokens -= negative
         if (rate := tokens / (overhead_s + costs.seconds(shape))) >= best:
@@ -153,7 +155,7 @@ def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> Pass
     """What these sessions need, and the drafts that they run."""
     shape = PassShape()
     for claim, count in zip(claims, drafts or [0] * len(claims), strict=True):
-        shape = shape.with_session(claim.num_uncached + count, claim.num_cached)
+        shape = shape.with_session(claim.num_uncached + count, claim.num_cached, (1 + count) * claim.is_sampled)
     return shape
 
 

@@ -1,5 +1,7 @@
 """Costs of a pass: what is in it, what was measured of it, what an emulated machine takes for it."""
 
+from dataclasses import replace
+
 import pytest
 
 from cloud_verifier.costs import LinearCosts, PassShape, RooflineCosts, fitted
@@ -25,9 +27,13 @@ def test_a_row_more_is_the_session_with_a_row_more():
     for num_rows in range(1, 6):
         grown = shape_of((2, 7), (num_rows, 30)).with_row(num_rows, 30)
         assert grown == shape_of((2, 7), (num_rows + 1, 30))
+    assert shape_of((1, 7)).with_row(1, 7, is_sampled=True).num_sampled == 1
+    assert PassShape().with_session(3, 7, num_sampled=3).num_sampled == 3
 
 
 def test_linear_costs_by_hand():
+    drawn = PassShape().with_session(3, 0, num_sampled=3)
+    assert replace(PRICES, sampled_s=1e-3).seconds(drawn) == pytest.approx(PRICES.seconds(drawn) + 3e-3)
     assert PRICES.seconds(shape_of((1, 100), (2, 200))) == pytest.approx(1.5e-3 + 2e-4 + 4.8e-4 + 1.2e-4 + 5e-7 * 500)
 
 

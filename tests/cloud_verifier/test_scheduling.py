@@ -74,6 +74,14 @@ def test_what_is_chosen_never_gives_fewer_tokens_a_second_than_decoding_alone(cl
     assert tokens_a_second(claims, chosen, costs) >= tokens_a_second(claims, [0] * len(claims), costs) * (1 - 1e-9)
 
 
+def test_drafts_whose_choice_is_drawn_cost_more_and_fewer_of_them_pay():
+    greedy = [replace(CLAIM, num_drafts=8, chance=0.7)] * 4
+    drawn = [replace(claim, is_sampled=True) for claim in greedy]
+    dear = replace(BETWEEN, sampled_s=5e-4)
+    assert sum(paying_drafts(drawn, dear, 0.0)) < sum(paying_drafts(greedy, dear, 0.0))
+    assert paying_drafts(greedy, dear, 0.0) == paying_drafts(greedy, BETWEEN, 0.0)
+
+
 def test_of_two_sessions_the_one_whose_drafts_are_likelier_runs_more():
     claims = [replace(CLAIM, num_drafts=8, chance=0.9), replace(CLAIM, num_drafts=8, chance=0.4)]
     first, second = paying_drafts(claims, BETWEEN, 0.0)
