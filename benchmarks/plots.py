@@ -101,7 +101,7 @@ def _lines(axes: Axes, rows: Sequence[Row]) -> None:
 def capacity(rows: Sequence[capacity_tables.Row], file: Path) -> None:
     """How many times cheaper than decoding alone, over the devices: a panel for each rate."""
     rates = list(dict.fromkeys(row.tokens_per_s for row in rows))
-    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     figure.suptitle("GPU milliseconds a token: times cheaper than decoding alone (emulated)")
     for axes, rate in zip(figure.subplots(1, len(rates), sharey=True, squeeze=False).flat, rates, strict=True):
         here = [row for row in rows if row.tokens_per_s == rate]
@@ -111,8 +111,9 @@ def capacity(rows: Sequence[capacity_tables.Row], file: Path) -> None:
             axes.plot([count for count, _ in held], [ratio for _, ratio in held], "o-", markersize=3, label=name)
         axes.set_title(f"{rate:g} tokens a second a device")
         axes.set_xscale("log", base=2)
+        axes.set_xticks([row.num_devices for row in here], [str(row.num_devices) for row in here])
         axes.grid(alpha=0.3)
     figure.supxlabel("devices")
     figure.axes[0].set_ylim(0, None)
-    figure.axes[0].legend(fontsize=8)
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), fontsize=8, loc="outside right upper")
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
