@@ -36,7 +36,7 @@ from outrider.client import Client, Options
 from outrider.planning.scene import last_event as last_of
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
-from speculation.engines.runner import EngineRunner, JobThread
+from speculation.engines.runner import EngineRunner, JobThread, share_interpreter
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector
@@ -221,6 +221,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
+    share_interpreter()
     full = build_engine(VerifierConfig(cloud=UNSHAPED))
     figures = measure(full, arguments.quick)
     columns = ["CPU us a final token", *next(iter(figures.values()))]
