@@ -54,6 +54,10 @@ def verifier(
     pass_interval_ms: Annotated[
         float | None, typer.Option(metavar="MS", help="Let passes begin at least so far apart; 0 is off.")
     ] = None,
+    cache_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="Memory that caches may take; by default that of all slots in full length."),
+    ] = None,
     max_queued: Annotated[
         int | None, typer.Option(metavar="N", help="Sessions that may wait for a seat; those beyond are refused.")
     ] = None,
@@ -102,6 +106,7 @@ def verifier(
         "insecure": insecure,
     }
     flags |= {"run_drafts": run_drafts, "pass_interval_ms": pass_interval_ms, "max_queued": max_queued, "max_kept": max_kept}
+    flags |= {"cache_bytes": cache_bytes}
     flags |= {"engine_pool": engine_pool, "replicas": replicas, "ray_address": ray_address}
     flags |= {"replica_cpus": replica_cpus, "replica_ports": replica_ports}
     flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}

@@ -234,10 +234,11 @@ def test_flags_of_a_verifiers_load_reach_its_settings(outrider, monkeypatch):
 
     monkeypatch.setattr("cloud_verifier.server.run", serve)
     flags = ["--run-drafts", "all", "--pass-interval-ms", "12.5", "--max-queued", "0", "--max-kept", "7"]
+    flags += ["--cache-bytes", "1000000"]
     assert outrider("verifier", *flags)[0] == 0
     [settings] = seen
     assert (settings.run_drafts, settings.pass_interval_ms) == ("all", 12.5)
-    assert (settings.max_queued, settings.max_kept) == (0, 7)
+    assert (settings.max_queued, settings.max_kept, settings.cache_bytes) == (0, 7, 1000000)
 
 
 def test_flags_of_a_pool_reach_its_settings_and_the_pool_is_what_runs(outrider, monkeypatch):
