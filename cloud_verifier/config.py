@@ -86,6 +86,8 @@ class VerifierConfig(Settings):
     ``provider`` is what runs the models: ``cpu``, or ``cuda``.
     ``max_queued`` sessions more than ``max_sessions`` wait for a seat. ``max_kept`` caches of texts that ended are kept for
     prompts of the same tenant that begin alike.
+    ``cache_bytes`` is what the full model's caches may take of memory, those kept included (``room.py``); None is as much as
+    ``num_slots`` of a whole context each.
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
@@ -123,6 +125,7 @@ class VerifierConfig(Settings):
     provider: Provider = Provider.CPU
     num_slots: int = Field(16, ge=1)
     max_sessions: int = Field(16, ge=1)
+    cache_bytes: int | None = Field(None, ge=1)
     max_queued: int = Field(16, ge=0)
     max_kept: int = Field(0, ge=0)
     credit: int = Field(256, ge=INITIAL_CREDIT)

@@ -5,13 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from cloud_verifier.config import OWN_SIZE, VerifierConfig
+from cloud_verifier.room import Room
 from speculation.engines import self_test
-from speculation.engines.base import Engine
+from speculation.engines.base import Engine, GivesBack
 from speculation.engines.fitted import fitted
 from speculation.engines.model import ModelPair, chosen_variant
 from speculation.engines.pairs import models_of
 from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
+from speculation.errors import ConfigurationError
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping.engine import CloudCost, shape
 from speculation.shaping.models import ModelDescription, parse_model
@@ -23,12 +25,14 @@ FULL_VARIANT, DRAFT_VARIANT = "fp32", "q4"
 
 @dataclass(frozen=True, slots=True)
 class FullModel:
-    """An engine, whose it is, and what its self-test proved. ``draft`` is the engine that drafts beside it, where one does."""
+    """An engine, whose it is, and what its self-test proved. ``draft`` is the engine that drafts beside it, where one does;
+    ``room`` is what the engine's caches may take, where that is limited."""
 
     engine: Engine
     identity: PairIdentity
     self_test: SelfTest
     draft: Engine | None = None
+    room: Room | None = None
 
 
 def build_engine(config: VerifierConfig) -> FullModel:
@@ -37,16 +41,17 @@ def build_engine(config: VerifierConfig) -> FullModel:
     Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
     ``CapacityError`` (the emulated model does not fit the emulated machine, or the model this one's memory), ``EngineError``,
     ``ConfigurationError`` (the provider is not there, or cannot run such a graph; the server that runs the full model does not
-    answer as it should).
+    answer as it should; the caches' memory cannot be limited, or not to so little).
     """
     cloud = config.catalogue.cloud(config.cloud)
     model = _model(config.emulate)
     pair = models_of(config.pair, config.draft, config.full)
     engine = _build_full(pair, config)
+    room = None if config.cache_bytes is None else _room(engine, config.cache_bytes)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.make_exact(engine)
     draft = _build_draft(pair, cloud, config) if config.draft_length else None
-    return FullModel(_shape(engine, cloud, model), pair.identity, tested, draft)
+    return FullModel(_shape(engine, cloud, model), pair.identity, tested, draft, room)
 
 
 def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
@@ -59,6 +64,16 @@ def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
         config.full_url, config.full_route, config.full_model, config.full_logprobs, config.full_timeout_s, key
     )
     return connect(pair.full, server, config.num_slots)
+
+
+def _room(engine: Engine, limit_bytes: int) -> Room:
+    """Before the self-test, which then proves caches whose memory was given back, too."""
+    if not isinstance(engine, GivesBack):
+        raise ConfigurationError(
+            f"cache_bytes: {engine.description.name} does not give memory back; leave it out, set num_slots"
+        )
+    engine.give_back_memory()
+    return Room(limit_bytes, engine.description.context_length, engine.cache_bytes)
 
 
 def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:

@@ -113,6 +113,12 @@ class VerifierMetrics:
         places = description.num_slots * description.context_length
         make.gauge("slots", "Caches that there are.", lambda: description.num_slots)
         make.gauge("slots_used", "Caches in use.", lambda: sum(live.cache is not None for live in self._sessions))
+        make.gauge(
+            "cache_bytes",
+            "Memory of caches as the setting cache_bytes counts it, by size class; 0 without that setting.",
+            lambda: self._verifier.seats.room.taken_bytes,
+            "context",
+        )
         self._cache = make.gauge(
             "cache_usage_ratio",
             "Tokens in caches, as a share of what fits in all of them.",

@@ -1,7 +1,8 @@
 """Who has a seat at the full model, who waits for one, and whose cache is kept. Knows no time.
 
-A seat is a cache slot of the engine. Whoever finds none waits in a queue of bounded length; a seat that becomes free goes to
-the tenant that has the fewest, and of its sessions to the one that came first.
+A seat is a cache slot of the engine, with room for all that its session may become. Whoever finds none waits in a queue of
+bounded length; a seat that becomes free goes to the tenant that has the fewest, and of its sessions to the one that came first.
+Where that one needs more room than there is, all wait for it: smaller ones that passed by could keep it waiting for ever.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Collection
 
 from cloud_verifier.live import LiveSession
 from cloud_verifier.prefixes import Prefixes
+from cloud_verifier.room import Room, unlimited
 from speculation.engines.base import CacheId
 from speculation.errors import CapacityError
 from speculation.protocol.messages import FinishReason
@@ -33,6 +35,7 @@ class Seats:
         self._waiting: list[LiveSession] = []
         self._prefixes = Prefixes(min(max_kept, num_slots))
         self._closing: list[CacheId] = []
+        self.room = unlimited()
 
     def __len__(self) -> int:
         """Sessions, with those that wait."""
@@ -86,9 +89,14 @@ class Seats:
             live.account.num_sessions -= 1
             if live in self._waiting:
                 self._waiting.remove(live)
+        size = self.room.leave(live)
         if live.cache is not None:
-            self._leave(live, live.cache)
+            self._leave(live, live.cache, size)
         self._fill()
+
+    def limit(self, room: Room) -> None:
+        """Let caches take no more memory than that; called before the first session."""
+        self.room = room
 
     def close_later(self, cache: CacheId) -> None:
         """Give back a cache that no session owns, before the next pass."""
@@ -103,6 +111,8 @@ class Seats:
         while self._waiting and len(self._running) < self.capacity:
             seated = self._num_seated()
             live = min(self._waiting, key=lambda waiting: seated.get(waiting.account, 0))
+            if not self._make_room(self.room.size_of(live.state.limit)):
+                return
             self._waiting.remove(live)
             self._seat(live)
 
@@ -112,17 +122,33 @@ class Seats:
             seated[live.account] = seated.get(live.account, 0) + 1
         return seated
 
+    def _make_room(self, size: int) -> bool:
+        """Whether there is room, once as few kept caches as possible gave way."""
+        while not self.room.fits(size) and len(self._prefixes):
+            self._drop(self._prefixes.shrink(len(self._prefixes) - 1))
+        return self.room.fits(size)
+
+    def _drop(self, caches: Collection[CacheId]) -> None:
+        self._closing += caches
+        for cache in caches:
+            self.room.leave(cache)
+
     def _seat(self, live: LiveSession) -> None:
         self._running[live.session_id] = live
+        size = self.room.size_of(live.state.limit)
         if (found := self._prefixes.take(live.account, live.state.final)) is not None:
             live.cache, live.cached = found
             self.reused_tokens += live.cached
-        self._closing += self._prefixes.shrink(self._num_slots - len(self._running))
+            # A cache that was longer once has the memory of that still.
+            size = max(size, self.room.leave(live.cache))
+        self.room.take(live, size)
+        self._drop(self._prefixes.shrink(self._num_slots - len(self._running)))
 
-    def _leave(self, live: LiveSession, cache: CacheId) -> None:
+    def _leave(self, live: LiveSession, cache: CacheId, size: int) -> None:
         finished = live.state.finished
         if finished is not None and finished.reason in KEPT_AFTER:
-            self._closing += self._prefixes.put(live.account, live.state.final[: live.cached], cache)
-            self._closing += self._prefixes.shrink(self._num_slots - len(self._running))
+            self.room.take(cache, size)
+            self._drop(self._prefixes.put(live.account, live.state.final[: live.cached], cache))
+            self._drop(self._prefixes.shrink(self._num_slots - len(self._running)))
         else:
             self._closing.append(cache)

@@ -81,6 +81,8 @@ async def serve(
             companion = Companion(draft_runner, config.draft_length, config.max_rows)
         costs = await _costs(full_model.engine, config)
         verifier = Verifier(runner, full_model.identity, full_model.self_test, config, companion, costs)
+        if full_model.room is not None:
+            verifier.seats.limit(full_model.room)
         keyring = None if config.keys is None else load_keys(config.keys)
         async with (
             _figures(verifier, full_model, config, keyring) as metrics_url,

@@ -48,6 +48,22 @@ def verifier(
         str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
     ] = None,
     gather: Annotated[int | None, typer.Option(metavar="N", help="Drafts of a session that are enough not to wait.")] = None,
+    run_drafts: Annotated[
+        str | None, typer.Option(metavar="WHICH", help="Drafts to check: paying, by what passes cost here; or all.")
+    ] = None,
+    pass_interval_ms: Annotated[
+        float | None, typer.Option(metavar="MS", help="Let passes begin at least so far apart; 0 is off.")
+    ] = None,
+    cache_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="Memory that caches may take; by default that of all slots in full length."),
+    ] = None,
+    max_queued: Annotated[
+        int | None, typer.Option(metavar="N", help="Sessions that may wait for a seat; those beyond are refused.")
+    ] = None,
+    max_kept: Annotated[
+        int | None, typer.Option(metavar="N", help="Caches of ended texts to keep for prompts that begin alike.")
+    ] = None,
     draft_length: Annotated[
         int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
     ] = None,
@@ -89,6 +105,8 @@ def verifier(
         "keys": keys,
         "insecure": insecure,
     }
+    flags |= {"run_drafts": run_drafts, "pass_interval_ms": pass_interval_ms, "max_queued": max_queued, "max_kept": max_kept}
+    flags |= {"cache_bytes": cache_bytes}
     flags |= {"engine_pool": engine_pool, "replicas": replicas, "ray_address": ray_address}
     flags |= {"replica_cpus": replica_cpus, "replica_ports": replica_ports}
     flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}
