@@ -176,7 +176,7 @@ async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring |
     door = Door(keyring)
     server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, verifier.observer),))
     checks = HealthServicer()
-    server.add_generic_rpc_handlers((VerificationServicer(verifier, door, tracer).handler(), checks.handler()))
+    server.add_generic_rpc_handlers((VerificationServicer(verifier, door, config, tracer).handler(), checks.handler()))
     port = _bind(server, config)
     await checks.set_serving()
     await server.start()

@@ -82,6 +82,8 @@ def verifier(
         int | None, typer.Option(metavar="N", help="Serve figures for Prometheus there; 0 takes a free port.")
     ] = None,
     metrics_host: Annotated[str | None, typer.Option(help="Address of the figures; 127.0.0.1 by default.")] = None,
+    pad_bytes: options.PadBytes = None,
+    tick_ms: options.TickMs = None,
     metrics_compat: options.MetricsCompat = None,
     log_format: options.LogFormat = None,
     otlp_endpoint: options.OtlpEndpoint = None,
@@ -109,6 +111,7 @@ def verifier(
     flags |= {"cache_bytes": cache_bytes}
     flags |= {"engine_pool": engine_pool, "replicas": replicas, "ray_address": ray_address}
     flags |= {"replica_cpus": replica_cpus, "replica_ports": replica_ports}
+    flags |= {"pad_bytes": pad_bytes, "tick_ms": tick_ms}
     flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = cloud_verifier.config.load_config(config, flags)
@@ -161,6 +164,8 @@ def agent(
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,
+    pad_bytes: options.PadBytes = None,
+    tick_ms: options.TickMs = None,
     metrics_compat: options.MetricsCompat = None,
     log_format: options.LogFormat = None,
     otlp_endpoint: options.OtlpEndpoint = None,
@@ -176,6 +181,7 @@ def agent(
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
+    flags |= {"pad_bytes": pad_bytes, "tick_ms": tick_ms}
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = device_agent.config.load_config(config, flags)
