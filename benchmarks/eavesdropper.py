@@ -23,6 +23,8 @@ from speculation.wire.padding import Padder
 NUM_SLOTS, SLOT_S = 400, 0.02
 """What the watcher compares: bytes each way in slices of time from the first message on."""
 
+LEAST_SPREAD = 1e-9
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -96,15 +98,34 @@ def features(seen: Sequence[Seen]) -> NDArray[np.float64]:
     return np.append(np.cumsum(counts, axis=0).ravel(), seen[-1].at_s - began_s)
 
 
-def accuracy(known: Sequence[Sequence[Seen]], heard: Sequence[Sequence[Seen]]) -> float:
-    """Share of ``heard`` whose nearest of ``known`` is that with the same index: the prompt that was asked. Ties count as the
-    chance that they are."""
-    known_features = np.array([features(seen) for seen in known])
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One answer that was watched, and which prompt it answers."""
+
+    prompt: int
+    seen: Sequence[Seen]
+
+
+def accuracy(samples: Sequence[Sequence[Sample]]) -> float:
+    """Share of answers whose prompt is guessed right. ``samples`` are lots; each in turn is guessed from all the others.
+
+    Where several are equally near, the share of them that is right counts.
+    """
+    shares = []
+    for held_out, lot in enumerate(samples):
+        known = [sample for number, other in enumerate(samples) if number != held_out for sample in other]
+        shares += _guessed(known, lot)
+    return sum(shares) / len(shares)
+
+
+def _guessed(known: Sequence[Sample], heard: Sequence[Sample]) -> list[float]:
+    known_features = np.array([features(sample.seen) for sample in known])
+    prompts = np.array([sample.prompt for sample in known])
     spread = known_features.std(axis=0)
-    scale = np.where(spread > 1e-9, spread, np.inf)
-    right = 0.0
-    for index, seen in enumerate(heard):
-        distances = np.abs((known_features - features(seen)) / scale).sum(axis=1)
-        nearest = np.flatnonzero(distances <= distances.min() + 1e-9)
-        right += (index in nearest) / len(nearest)
-    return right / len(heard)
+    scale = np.where(spread > LEAST_SPREAD, spread, np.inf)
+    shares = []
+    for sample in heard:
+        distances = np.abs((known_features - features(sample.seen)) / scale).sum(axis=1)
+        nearest = distances <= distances.min() + LEAST_SPREAD
+        shares.append(float(np.mean(prompts[nearest] == sample.prompt)))
+    return shares
