@@ -156,16 +156,21 @@ class CoveredLink:
         return self._is_over.is_set()
 
     async def _say(self) -> None:
-        turn = self._turns.popleft() if self._turns else None
+        turn = self._turns[0] if self._turns else None
         try:
-            await self._link.send(turn.message if turn is not None else FILLER_UP)
+            await self._link.send(FILLER_UP if turn is None else turn.message)
         except Exception as error:  # it belongs to who sends; who listens learns of it from the stream
-            self.end()
             if turn is not None and not turn.has_left.done():
                 turn.has_left.set_exception(error)
+            self.end()
         else:
-            if turn is not None and not turn.has_left.done():
-                turn.has_left.set_result(None)
+            self._left(turn)
+
+    def _left(self, turn: _Turn | None) -> None:
+        """Its sender may have gone meanwhile; then it is off the queue already."""
+        if turn is not None and not turn.has_left.done():
+            turn.has_left.set_result(None)
+            self._turns.remove(turn)
 
     def _compare(self, told: Cover) -> None:
         asked = self._cover
