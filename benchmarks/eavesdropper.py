@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self
@@ -21,7 +21,10 @@ from speculation.protocol.messages import CloudMessage, DeviceMessage
 from speculation.wire.padding import Padder
 
 NUM_SLOTS, SLOT_S = 400, 0.02
-"""What the watcher compares: bytes each way in slices of time from the first message on."""
+"""The watcher counts bytes and messages each way in slices of time from the first message on."""
+
+SIZES = (0, 8, 9, 10, 12, 14, 16, 20, 25, 30, 40, 60, 100, 10_000)
+"""Edges of the histogram of bytes."""
 
 LEAST_SPREAD = 1e-9
 
@@ -87,8 +90,8 @@ class _TappedLink:
         self._seen.append(Seen(asyncio.get_running_loop().time(), is_up, num_bytes))
 
 
-def features(seen: Sequence[Seen]) -> NDArray[np.float64]:
-    """What a watcher compares, of one answer: bytes and messages each way, slice by slice, and how long it took."""
+def slices(seen: Sequence[Seen]) -> NDArray[np.float64]:
+    """Bytes and messages each way up to each slice of an answer's time, and how long it took."""
     began_s = seen[0].at_s
     counts = np.zeros((NUM_SLOTS, 4))
     for message in seen:
@@ -96,6 +99,21 @@ def features(seen: Sequence[Seen]) -> NDArray[np.float64]:
         counts[slot, 2 * message.is_up] += message.num_bytes
         counts[slot, 2 * message.is_up + 1] += 1
     return np.append(np.cumsum(counts, axis=0).ravel(), seen[-1].at_s - began_s)
+
+
+def shapes(seen: Sequence[Seen]) -> NDArray[np.float64]:
+    """How many messages, how large and how far apart, each way, whatever their order; and how long it took."""
+    parts = [np.array([seen[-1].at_s - seen[0].at_s])]
+    for is_up in (True, False):
+        sizes = np.array([float(message.num_bytes) for message in seen if message.is_up == is_up] or [0.0])
+        gaps_s = np.diff([message.at_s for message in seen if message.is_up == is_up])
+        parts += [np.array([len(sizes), sizes.sum()]), _spread(sizes), _spread(gaps_s if len(gaps_s) else np.zeros(1))]
+        parts.append(np.histogram(sizes, SIZES)[0] / len(sizes))
+    return np.concatenate(parts)
+
+
+def _spread(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.array([values.mean(), values.std(), *np.quantile(values, (0.1, 0.25, 0.5, 0.75, 0.9))])
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,13 +137,22 @@ def accuracy(samples: Sequence[Sequence[Sample]]) -> float:
 
 
 def _guessed(known: Sequence[Sample], heard: Sequence[Sample]) -> list[float]:
-    known_features = np.array([features(sample.seen) for sample in known])
     prompts = np.array([sample.prompt for sample in known])
-    spread = known_features.std(axis=0)
-    scale = np.where(spread > LEAST_SPREAD, spread, np.inf)
+    near = _distances(slices, known, heard) + _distances(shapes, known, heard)
     shares = []
-    for sample in heard:
-        distances = np.abs((known_features - features(sample.seen)) / scale).sum(axis=1)
+    for sample, distances in zip(heard, near, strict=True):
         nearest = distances <= distances.min() + LEAST_SPREAD
         shares.append(float(np.mean(prompts[nearest] == sample.prompt)))
     return shares
+
+
+def _distances(
+    features: Callable[[Sequence[Seen]], NDArray[np.float64]], known: Sequence[Sample], heard: Sequence[Sample]
+) -> NDArray[np.float64]:
+    """Mean distance over features that differ at all among the known, each in units of its spread: [heard, known]."""
+    known_features = np.array([features(sample.seen) for sample in known])
+    spread = known_features.std(axis=0)
+    differs = spread > LEAST_SPREAD
+    rows = np.array([features(sample.seen) for sample in heard])
+    gaps = np.abs(rows[:, None, differs] - known_features[None, :, differs]) / spread[differs]
+    return np.asarray(gaps.sum(axis=2) / max(differs.sum(), 1))

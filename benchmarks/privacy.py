@@ -4,7 +4,8 @@ The bundled pair's traces on an emulated phone, network and cloud, the agent and
 virtual clock. Costs: bytes that the network carries (its framing of 88 bytes a message included) over final tokens, tokens a
 second and the time to the first final token; means over the traces. The leak: a watcher has heard every prompt answered before,
 with other seeds (temperature 0.8) or other delays of the network (temperature 0, where a text has no seed), and guesses which
-prompt it hears now: nearest neighbour on bytes and messages each way, slice by slice (``eavesdropper.py``).
+prompt it hears now: nearest neighbour by when how much came each way, and by how large and how far apart messages were
+(``eavesdropper.py``).
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ from benchmarks.trace_replay import Replay
 from speculation.protocol.cover import UNCOVERED, Cover
 from speculation.shaping import profiles
 
-COVERS = (UNCOVERED, Cover(256), Cover(1024), Cover(256, 20), Cover(256, 50))
+COVERS = (UNCOVERED, Cover(128), Cover(256), Cover(128, 20), Cover(256, 20), Cover(128, 50))
 LEAK_COVERS = (UNCOVERED, Cover(256), Cover(0, 20), Cover(256, 20))
 LEAK_NETWORK = "lte"
 LEAK_TOKENS = 64
-BEGINNING_S = 1.0
+BEGINNING_S = 0.8
 """All answers run so long: what is told by then is told by speculation, not by an end."""
 
 COST_COLUMNS = ("temperature", "network", "cover", "up, bytes a token", "down, bytes a token", "tokens/s", "first final, ms")
