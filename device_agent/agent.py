@@ -21,6 +21,7 @@ from device_agent.figures import Meter
 from device_agent.generation import Generation
 from device_agent.metrics import AgentMetrics, both
 from device_agent.pair import PairFacts
+from device_agent.prompts import Prompts
 from device_agent.request import Mode, StreamRequest
 from device_agent.stream import Stream
 from speculation.engines.base import Engine
@@ -35,9 +36,6 @@ SEED_BITS = 53
 
 DEFAULT_MAX_TOKENS = 128
 """Where neither the request nor the settings nor the model say."""
-
-SHORT_PROMPT_BYTES = 4096
-"""Up to here the tokenizer takes about a millisecond, less than a turn on another thread may cost."""
 
 
 class DeviceAgent:
@@ -63,6 +61,7 @@ class DeviceAgent:
     ) -> None:
         self.pair = pair
         self.config = config
+        self.prompts = Prompts(pair, config.max_prompt_bytes)
         self._runner = runner
         self._drafting = Drafting(runner, config)
         self._connector = connector
@@ -189,7 +188,7 @@ class DeviceAgent:
     async def _assign(self, request: StreamRequest) -> Assignment:
         if request.mode is Mode.CLOUD and self._connector is None:
             raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")
-        prompt = await self._encode(request)
+        prompt = await self.prompts.token_ids(request)
         seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
         return Assignment(
             session_id=secrets.token_hex(16),
@@ -198,23 +197,6 @@ class DeviceAgent:
             parameters=request.parameters(seed, self.pair.defaults),
             max_tokens=self._max_tokens(request, len(prompt)),
         )
-
-    async def _encode(self, request: StreamRequest) -> tuple[int, ...]:
-        num_bytes, limit = len(request.prompt.encode()), self.config.max_prompt_bytes
-        if num_bytes > limit:
-            raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {limit}", "prompt")
-        if num_bytes <= SHORT_PROMPT_BYTES:
-            token_ids = self._token_ids(request)
-        else:
-            token_ids = await asyncio.to_thread(self._token_ids, request)
-        if not token_ids:
-            raise InvalidRequestError("the prompt holds no token", "prompt")
-        return tuple(token_ids)
-
-    def _token_ids(self, request: StreamRequest) -> Sequence[int]:
-        if request.messages and self.pair.chat is not None:
-            return self.pair.chat([asdict(message) for message in request.messages])
-        return self.pair.encode(request.prompt)
 
     def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
         """The limit asked for, or the default as far as it fits. Raises ``InvalidRequestError`` where there is no room."""

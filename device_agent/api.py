@@ -6,33 +6,30 @@ import asyncio
 import json
 import logging
 import math
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from http import HTTPStatus
-from typing import Any, NoReturn
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from device_agent import schema
 from device_agent.agent import DeviceAgent
+from device_agent.beginning import begin
 from device_agent.door import KeyDoor, tenant_of
 from device_agent.events import Event, error_fields, error_object
 from device_agent.guard import LoopbackGuard
 from device_agent.kept import KeptStreams
+from device_agent.openai import routes as openai_routes
 from device_agent.refusals import RefusalCount
 from device_agent.request import StreamRequest
 from device_agent.stream import STARTING_AFTER, Reader, Stream
-from device_agent.use import Use
-from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError, status_of
-from speculation.foreign_json import NestingError, loads
+from speculation.errors import CapacityError, OutriderError, status_of
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
 from speculation.telemetry import exposition
-from speculation.telemetry.spans import TRACEPARENT
-from speculation.tenants import Accounts, Tenant
+from speculation.tenants import Accounts
 
 KEEP_ALIVE_S = 15.0
 LAST_EVENT_ID = "last-event-id"
@@ -65,6 +62,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
     path = "/v1/stream/{session_id}"
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
+    openai_routes.add_to(app)
     return app
 
 
@@ -80,31 +78,9 @@ async def _metrics(request: Request) -> Response:
 
 async def _stream(request: Request) -> Response:
     """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON."""
-    agent: DeviceAgent = request.app.state.agent
-    tenant, accounts = tenant_of(request), request.app.state.accounts
-    use = Use(accounts.of(tenant), asyncio.get_running_loop().time, agent.config.retry_after_s)
-    try:
-        body = await _read(request, agent.config.max_body_bytes, use.read)
-        stream = await agent.start(StreamRequest.from_json(parse(body)), use.wrote, request.headers.get(TRACEPARENT))
-    except BaseException:
-        use.end()
-        raise
-    stream.when_over(use.end)
-    stream.when_over(_teller(stream, tenant))
-    request.app.state.kept.keep(stream, tenant)
-    return EventStreamResponse(stream, stream.reader, agent.config.resume_grace_s)
-
-
-def _teller(stream: Stream, tenant: Tenant) -> Callable[[], None]:
-    """Tells the log of an answer that is over: whose, how it ended, how long it took, and of no text."""
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
-
-    def tell() -> None:
-        whose = {"session_id": stream.session_id, "tenant": tenant.name}
-        _log.info("an answer ended", extra=whose | stream.ending | {"duration_s": round(loop.time() - began_s, 6)})
-
-    return tell
+    stream, _ = await begin(request, StreamRequest.from_json, lambda judged: judged)
+    request.app.state.kept.keep(stream, tenant_of(request))
+    return EventStreamResponse(stream, stream.reader, request.app.state.agent.config.resume_grace_s)
 
 
 async def _resume(request: Request) -> Response:
@@ -127,39 +103,6 @@ def _last_read(request: Request, stream: Stream) -> int:
     if not (given.isascii() and given.isdecimal() and len(given) <= MAX_SEQ_DIGITS):
         raise stream.refusal(repr(given[:40]))
     return int(given)
-
-
-async def _read(request: Request, limit_bytes: int, count: Callable[[int], None]) -> bytes:
-    """The body; ``count`` is told of each piece.
-
-    Raises ``HTTPException`` 413 as soon as it is over the limit, ``LinkError`` where the client goes away.
-    """
-    body = bytearray()
-    try:
-        async for piece in request.stream():
-            body += piece
-            count(len(piece))
-            if len(body) > limit_bytes:
-                raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
-    except ClientDisconnect as error:
-        raise LinkError("the client went away before its request was whole") from error
-    return bytes(body)
-
-
-def parse(body: bytes) -> Any:
-    """A JSON document. Raises ``InvalidRequestError`` for what is no JSON in UTF-8, nested too deep, or not a finite number."""
-    try:
-        return loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"the body is not UTF-8: byte {error.start} is no part of a character") from error
-    except NestingError as error:
-        raise InvalidRequestError("the body is nested too deep") from error
-    except ValueError as error:
-        raise InvalidRequestError(f"the body is no valid JSON: {error}") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidRequestError(f"the body is no valid JSON: {name} is no JSON number")
 
 
 class EventStreamResponse(StreamingResponse):

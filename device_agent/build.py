@@ -133,6 +133,7 @@ def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:
         context_length=pair.full.context_length,
         draft_context_length=engine.description.context_length,
         chat=_chat(pair.full),
+        vocabulary_size=pair.full.vocabulary_size,
     )
 
 

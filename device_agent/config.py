@@ -61,6 +61,7 @@ class AgentConfig(Settings):
     chance of the path below which a verifier is told to wait no longer (``adaptive``, ``second-branch``; 0: never).
     ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
     ``pad_bytes`` and ``tick_ms`` hide sizes and times of messages, both ways (``speculation/protocol/cover.py``).
+    ``served_names`` are names besides the full model's that clients of OpenAI may ask for (``*``: any).
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
     ``generation_defaults`` says where a request's sampling comes from that does not say: from the full ``model``'s
     ``generation_config.json``, or from ``none`` (greedy). ``default_max_tokens`` None takes the model's, else 128.
@@ -77,6 +78,7 @@ class AgentConfig(Settings):
     tls_cert: Path | None = None
     tls_key: Path | None = None
     allowed_hosts: tuple[str, ...] = ()
+    served_names: tuple[str, ...] = ()
     metrics_compat: Compat | None = None
     log_format: LogFormat = LogFormat.TEXT
     otlp_endpoint: Annotated[str | None, BeforeValidator(read_endpoint)] = None

@@ -163,9 +163,14 @@ def error_object(error: BaseException) -> Json:
     return error_fields(
         message=str(error) if known else "internal error",
         http_status=status_of(error).http,
-        code=_snake(type(error).__name__.removesuffix("Error")) if known else "internal",
+        code=code_of(type(error)) if known else "internal",
         parameter=error.parameter if isinstance(error, InvalidRequestError) else None,
     )
+
+
+def code_of(leaf: type[BaseException]) -> str:
+    """How an error object names a leaf of the tree."""
+    return _snake(leaf.__name__.removesuffix("Error"))
 
 
 def error_fields(message: str, http_status: int, code: str, parameter: str | None = None) -> Json:

@@ -80,7 +80,7 @@ class StreamRequest:
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
         object.__setattr__(self, "reveal", _reveal("reveal", self.reveal))
-        _check_prompt(self.prompt)
+        self._check_text()
         for message in self.messages:
             _check_unicode(message.role, "messages")
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens)
@@ -93,6 +93,9 @@ class StreamRequest:
         self.parameters(self.seed or 0)
         if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
             raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
+
+    def _check_text(self) -> None:
+        _check_prompt(self.prompt)
 
     def parameters(self, seed: int, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParameters:
         """The parameters of the choice, with the seed that was resolved, and the defaults of what the request leaves open."""
@@ -109,15 +112,30 @@ class StreamRequest:
         """A request from a JSON object. A key that is not known is refused, and so is one that is known and not implemented."""
         if not isinstance(body, Mapping):
             raise InvalidRequestError("the body must be a JSON object")
-        given = {key: value for key, value in body.items() if not _is_neutral(key, value)}
-        _refuse_unknown(given)
-        values = {key: _READERS[key](key, value) for key, value in given.items() if value is not None}
+        values = read_values(body)
         if ("prompt" in values) == ("messages" in values):
             raise InvalidRequestError("give either prompt or messages", "prompt")
         if "messages" in values:
             # An empty line between them: a model that completes text needs no roles.
             values["prompt"] = "\n\n".join(message.content for message in values["messages"])
         return cls(**values)
+
+
+@dataclass(frozen=True, slots=True)
+class TokenRequest(StreamRequest):
+    """One whose prompt is given in tokens, which are taken as they are; ``prompt`` counts for nothing."""
+
+    prompt_token_ids: tuple[int, ...] = ()
+
+    def _check_text(self) -> None:
+        _require(bool(self.prompt_token_ids), "prompt", "at least one token", "none")
+
+
+def read_values(body: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that a JSON object gives, each judged by itself. Raises ``InvalidRequestError``."""
+    given = {key: value for key, value in body.items() if not _is_neutral(key, value)}
+    _refuse_unknown(given)
+    return {key: _READERS[key](key, value) for key, value in given.items() if value is not None}
 
 
 def _is_neutral(key: str, value: object) -> bool:

@@ -17,6 +17,7 @@
     ├── HandshakeError               the two ends do not fit (pair, choice rule, fingerprint)
     ├── AuthenticationError          no key, or one that nobody has
     ├── SessionNotFoundError         no such session, or another tenant's
+    ├── ModelNotFoundError           a client asks for a model that is not served here
     ├── SessionSupersededError       a later attempt of the same session took over
     ├── DeadlineError                the request's own deadline passed
     └── LinkError                    the other end cannot be reached or went away
@@ -119,6 +120,10 @@ class SessionNotFoundError(OutriderError):
     """No such session."""
 
 
+class ModelNotFoundError(OutriderError):
+    """No model of that name is served."""
+
+
 class SessionSupersededError(OutriderError):
     """A later attempt of the same session took over."""
 
@@ -157,6 +162,7 @@ STATUS: dict[type[OutriderError], Status] = {
     HandshakeError: Status("FAILED_PRECONDITION", 409),
     AuthenticationError: Status("UNAUTHENTICATED", 401),
     SessionNotFoundError: Status("NOT_FOUND", 404),
+    ModelNotFoundError: Status("NOT_FOUND", 404),
     SessionSupersededError: Status("ABORTED", 409),
     DeadlineError: Status("DEADLINE_EXCEEDED", 504),
     LinkError: Status("UNAVAILABLE", 503),

@@ -13,11 +13,10 @@ import pytest
 from httpx_sse import aconnect_sse
 
 from device_agent import api, schema
-from device_agent.api import parse
 from device_agent.request import StreamRequest
 from device_agent.server import serve
 from speculation.engines.runner import EngineRunner
-from speculation.errors import InvalidRequestError, LinkError
+from speculation.errors import LinkError
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import Cancel
 from tests.device_agent.doubles import (
@@ -311,10 +310,3 @@ async def test_models_are_computed_off_the_loop():
         assert (await client.get("/health")).status_code == 200
         gate.set()
         assert [message.event async for message in messages][-1] == "done"
-
-
-def test_json_that_is_no_json_is_refused_by_name():
-    with pytest.raises(InvalidRequestError, match="byte 1 is no part"):
-        parse(b'"\xff"')
-    with pytest.raises(InvalidRequestError, match="Infinity"):
-        parse(b"-Infinity")

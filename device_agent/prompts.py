@@ -1,0 +1,60 @@
+"""From a request to the token ids that the models read, and from token ids back to text; long ones on another thread."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from device_agent.pair import PairFacts
+from device_agent.request import Message, StreamRequest, TokenRequest
+from speculation.errors import InvalidRequestError
+
+SHORT_PROMPT_BYTES = 4096
+"""Up to here the tokenizer takes about a millisecond, less than a turn on another thread may cost."""
+SHORT_PROMPT_TOKENS = 1024
+
+
+class Prompts:
+    """The pair's tokenizer and chat template, for prompts of at most ``max_bytes``."""
+
+    def __init__(self, pair: PairFacts, max_bytes: int) -> None:
+        self._pair = pair
+        self._max_bytes = max_bytes
+
+    async def token_ids(self, request: StreamRequest) -> tuple[int, ...]:
+        """The prompt in tokens, at least one. Raises ``InvalidRequestError`` for one that is too long or holds none."""
+        if isinstance(request, TokenRequest):
+            return self.judged(request.prompt_token_ids)
+        num_bytes = len(request.prompt.encode())
+        if num_bytes > self._max_bytes:
+            raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {self._max_bytes}", "prompt")
+        if num_bytes <= SHORT_PROMPT_BYTES:
+            token_ids = self._encode(request.prompt, request.messages)
+        else:
+            token_ids = await asyncio.to_thread(self._encode, request.prompt, request.messages)
+        if not token_ids:
+            raise InvalidRequestError("the prompt holds no token", "prompt")
+        return tuple(token_ids)
+
+    async def text(self, token_ids: Sequence[int]) -> str:
+        """What tokens spell. Raises ``InvalidRequestError`` for one that the model has not."""
+        judged = list(self.judged(token_ids, "tokens"))
+        if len(judged) <= SHORT_PROMPT_TOKENS:
+            return self._pair.decode(judged)
+        return await asyncio.to_thread(self._pair.decode, judged)
+
+    def judged(self, token_ids: Sequence[int], parameter: str = "prompt") -> tuple[int, ...]:
+        """The tokens, if the model knows them all. Raises ``InvalidRequestError``."""
+        size = self._pair.vocabulary_size
+        if size is None:
+            raise InvalidRequestError("this agent takes text, no tokens", parameter)
+        wrong = next((token_id for token_id in token_ids if not 0 <= token_id < size), None)
+        if wrong is not None:
+            raise InvalidRequestError(f"{parameter} must hold tokens from 0 to {size - 1}, not {wrong}", parameter)
+        return tuple(token_ids)
+
+    def _encode(self, prompt: str, messages: Sequence[Message]) -> Sequence[int]:
+        if messages and self._pair.chat is not None:
+            return self._pair.chat([asdict(message) for message in messages])
+        return self._pair.encode(prompt)
