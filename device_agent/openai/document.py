@@ -48,7 +48,7 @@ _USAGE = {
     "total_tokens": 7,
     "completion_tokens_details": {"accepted_prediction_tokens": 2, "rejected_prediction_tokens": 1},
 }
-_HEAD = {"created": 1790000000, "model": "pydoc-full", "system_fingerprint": "fp_696a2fd190e3290d"}
+_HEAD = {"created": 1790000000, "model": "pydoc-full", "system_fingerprint": "fp_6ae4810f579d3ecb"}
 _SAMPLING: Schema = {
     "model": _TEXT | {"description": "The full model's name, or one of served_names; the pair's where left out"},
     "stream": _FLAG,

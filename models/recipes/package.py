@@ -25,6 +25,8 @@ from speculation.engines.package import load_pair
 from speculation.engines.package_writer import PackageSource, write_pair
 
 LICENCE = "Apache-2.0"
+CHAT_TEMPLATE = '{{ messages | map(attribute="content") | join("\\n\\n") }}\n'
+"""The pair completes documentation and has never seen a conversation: what was said reads as paragraphs, which it knows."""
 VARIANTS = {"draft": ("fp32", "q4"), "full": ("fp32",)}
 
 
@@ -77,6 +79,7 @@ def source(half: str, trained: Path, corpus: Path, provenance: str) -> PackageSo
         licence=LICENCE,
         provenance=provenance_of(trained, provenance, facts["sha256"]),
         variants=VARIANTS[half],
+        chat_template=CHAT_TEMPLATE,
     )
 
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from speculation.engines.architecture import Architecture
+from speculation.engines.chat import TEMPLATE_FILE, ChatTemplate
 from speculation.engines.files import file_digest
 from speculation.engines.graph import build
 from speculation.engines.manifest import (
@@ -39,6 +40,7 @@ class PackageSource:
     """What a package is made of. ``weights`` are rounded to float16; all graphs are built from the rounded ones.
 
     ``config`` is a Hugging Face ``config.json``; ``weights`` are named as its ``LlamaForCausalLM`` names them.
+    ``chat_template`` is Jinja, None for a model that takes no conversations.
     """
 
     name: str
@@ -49,6 +51,7 @@ class PackageSource:
     licence: str
     provenance: str
     variants: Sequence[str] = ("fp32",)
+    chat_template: str | None = None
 
 
 def write_package(path: Path, source: PackageSource) -> Manifest:
@@ -64,7 +67,8 @@ def write_package(path: Path, source: PackageSource) -> Manifest:
     (path / TOKENIZER).write_bytes(source.tokenizer)
     write_json(path / CONFIG, dict(source.config))
     write_json(path / GENERATION, {"eos_token_id": list(source.end_token_ids)})
-    files = sorted([CONFIG, GENERATION, TOKENIZER, WEIGHTS, *(v.graph for v in variants.values())])
+    template = _write_template(path, source.chat_template)
+    files = sorted([CONFIG, GENERATION, TOKENIZER, WEIGHTS, *template, *(v.graph for v in variants.values())])
     manifest = Manifest(
         name=source.name,
         licence=source.licence,
@@ -106,6 +110,15 @@ def write_manifest(path: Path, manifest: Manifest) -> None:
 
 def write_json(path: Path, value: object) -> None:
     path.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def _write_template(path: Path, template: str | None) -> list[str]:
+    """The names of the files that were written: one, or none. Raises ``PackageError`` for what is no template."""
+    if template is None:
+        return []
+    ChatTemplate(template)
+    (path / TEMPLATE_FILE).write_text(template, "utf-8")
+    return [TEMPLATE_FILE]
 
 
 def _rounded(weights: Mapping[str, NDArray[Any]], is_tied: bool) -> dict[str, NDArray[np.float16]]:

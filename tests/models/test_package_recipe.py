@@ -48,6 +48,7 @@ def test_two_checkpoints_become_a_pair(arguments, capsys):
     pair = load_pair(arguments.out)
     assert (pair.name, pair.version, pair.draft.variants, pair.full.variants) == ("pydoc", 3, ("fp32", "q4"), ("fp32",))
     assert pair.full.end_token_ids == (0,)
+    assert pair.full.chat_template.render([{"role": "user", "content": "a"}]) == "a"
     assert pair.full.manifest.provenance == "trained on 0.0 M tokens in 2 minutes; a test; corpus sha256 c0ffee"
     assert pair.identity.pair_digest in capsys.readouterr().out
 

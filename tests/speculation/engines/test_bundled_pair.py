@@ -82,3 +82,9 @@ def test_every_prompt_fits_with_room_for_an_answer(pair):
     for prompt in pair.prompts:
         token_ids = pair.full.tokenizer.encode(prompt["text"]).ids
         assert 0 < len(token_ids) <= pair.full.context_length - 128
+
+
+@pytest.mark.parametrize("half", ["full", "draft"])
+def test_a_conversation_is_written_as_paragraphs(pair, half):
+    said = [{"role": "system", "content": "## Lock Objects"}, {"role": "user", "content": "A lock is"}]
+    assert getattr(pair, half).chat_template.render(said) == "## Lock Objects\n\nA lock is"

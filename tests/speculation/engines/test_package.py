@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -11,7 +12,7 @@ from safetensors.numpy import load_file
 
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
-from speculation.engines.package_writer import write_pair
+from speculation.engines.package_writer import write_package, write_pair
 from speculation.errors import PackageError, UnknownNameError
 from tests.speculation.engines.tiny import PROMPTS, tiny_package, tiny_pair, tiny_source
 
@@ -290,3 +291,11 @@ def test_weights_that_float16_cannot_hold_are_refused(tmp_path):
 def test_a_variant_that_cannot_be_made_is_refused(tmp_path):
     with pytest.raises(UnknownNameError, match="'q3'; known: fp32, i8, q4"):
         tiny_package(tmp_path, variants=("q3",))
+
+
+def test_a_template_is_one_of_the_packages_files_and_one_that_is_none_is_not_written(tmp_path):
+    written = write_package(tmp_path / "talks", replace(tiny_source(), chat_template="{{ messages[0].content }}"))
+    assert "chat_template.jinja" in written.files
+    assert Package(tmp_path / "talks").chat_template.render([{"role": "user", "content": "a"}]) == "a"
+    with pytest.raises(PackageError, match="is not Jinja"):
+        write_package(tmp_path / "mumbles", replace(tiny_source(), chat_template="{{"))
