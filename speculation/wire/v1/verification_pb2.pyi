@@ -82,14 +82,16 @@ class Open(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
 
 class PairIdentity(_message.Message):
-    __slots__ = ("tokenizer_digest", "pair_digest", "full_digest")
+    __slots__ = ("tokenizer_digest", "pair_digest", "full_digest", "version")
     TOKENIZER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PAIR_DIGEST_FIELD_NUMBER: _ClassVar[int]
     FULL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     tokenizer_digest: str
     pair_digest: str
     full_digest: str
-    def __init__(self, tokenizer_digest: _Optional[str] = ..., pair_digest: _Optional[str] = ..., full_digest: _Optional[str] = ...) -> None: ...
+    version: int
+    def __init__(self, tokenizer_digest: _Optional[str] = ..., pair_digest: _Optional[str] = ..., full_digest: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class SamplingParameters(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "seed")
@@ -136,20 +138,22 @@ class Cancel(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed")
+    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "newest_pair")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     IS_EXACT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     READS_PACKED_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_PAIR_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     credit: int
     fingerprint: str
     is_exact: bool
     cached: int
     reads_packed: bool
-    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ...) -> None: ...
+    newest_pair: int
+    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("start", "count", "last_node", "choice", "kind", "advice")
