@@ -83,6 +83,8 @@ class VerifierConfig(Settings):
     fp32 where the full model has it, ``draft_variant`` None is q4. ``cloud`` names a cloud profile, a bundled
     one or one in the folder ``profiles`` (``docs/shaping.md``), whose time is charged for each pass; ``emulate`` is the model
     that is charged for (``own`` is the full model, at its real size).
+    ``previous_pair`` is the pair before ``pair``, served beside it until its devices have moved over, with ``previous_slots``
+    caches (None: as many as ``num_slots``). Seats and limits of tenants are shared.
     ``provider`` is what runs the models: ``cpu``, or ``cuda``.
     ``max_queued`` sessions more than ``max_sessions`` wait for a seat. ``max_kept`` caches of texts that ended are kept for
     prompts of the same tenant that begin alike.
@@ -118,10 +120,12 @@ class VerifierConfig(Settings):
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
+    previous_pair: Path | None = None
     variant: str | None = None
     threads: int = Field(1, ge=1)
     provider: Provider = Provider.CPU
     num_slots: int = Field(16, ge=1)
+    previous_slots: int | None = Field(None, ge=1)
     max_sessions: int = Field(16, ge=1)
     max_queued: int = Field(16, ge=0)
     max_kept: int = Field(0, ge=0)
@@ -164,6 +168,7 @@ class VerifierConfig(Settings):
         require_one_source(self.pair, self.draft, self.full)
         self.catalogue.cloud(self.cloud)
         self._check_remote()
+        self._check_previous()
         self._check_pool()
         return self
 
@@ -177,6 +182,15 @@ class VerifierConfig(Settings):
         require_authorities("tls_client_ca", self.tls_client_ca)
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ConfigurationError("tls_client_ca: without tls_cert there is no TLS; give tls_cert and tls_key, too")
+
+    def _check_previous(self) -> None:
+        """Raises ``ConfigurationError`` where the pair before cannot be told from the newest, or not be run."""
+        if self.previous_pair is None and self.previous_slots is not None:
+            raise ConfigurationError("previous_slots: without previous_pair there are none; give both or neither")
+        if self.previous_pair is not None and self.draft is not None:
+            raise ConfigurationError("previous_pair: two folders have no version to be newer by; give pair, not draft and full")
+        if self.previous_pair is not None and self.full_url is not None:
+            raise ConfigurationError(f"previous_pair and {REMOTE}: that server runs one model; leave out one or the other")
 
     def _check_pool(self) -> None:
         """Raises ``ConfigurationError`` for ports that are none, and for details of a pool where there is none."""

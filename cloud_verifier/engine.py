@@ -1,17 +1,19 @@
-"""The full model that a verifier runs, and the draft model beside it where one is wanted, made from its configuration."""
+"""The full models that a verifier runs, and the draft models beside them where wanted, made from its configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloud_verifier.config import OWN_SIZE, VerifierConfig
 from speculation.engines import self_test
 from speculation.engines.base import Engine
 from speculation.engines.fitted import fitted
 from speculation.engines.model import ModelPair, chosen_variant
+from speculation.engines.package import Pair, load_pair
 from speculation.engines.pairs import models_of
 from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
+from speculation.errors import CapacityError, ConfigurationError
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping.engine import CloudCost, shape
 from speculation.shaping.models import ModelDescription, parse_model
@@ -23,25 +25,64 @@ FULL_VARIANT, DRAFT_VARIANT = "fp32", "q4"
 
 @dataclass(frozen=True, slots=True)
 class FullModel:
-    """An engine, whose it is, and what its self-test proved. ``draft`` is the engine that drafts beside it, where one does."""
+    """An engine, whose it is, and what its self-test proved. ``draft`` is the engine that drafts beside it, where one does.
+
+    ``previous`` is the full model of the pair before, where that is served, too; ``also`` is that pair where it has this same
+    full model, and another draft: it needs no engine of its own.
+    """
 
     engine: Engine
     identity: PairIdentity
     self_test: SelfTest
     draft: Engine | None = None
+    previous: FullModel | None = None
+    also: PairIdentity | None = None
 
 
 def build_engine(config: VerifierConfig) -> FullModel:
-    """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
+    """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds. The same for
+    the pair before, where the settings name one.
 
     Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
     ``CapacityError`` (the emulated model does not fit the emulated machine, or the model this one's memory), ``EngineError``,
     ``ConfigurationError`` (the provider is not there, or cannot run such a graph; the server that runs the full model does not
-    answer as it should).
+    answer as it should; the pair before is none).
     """
     cloud = config.catalogue.cloud(config.cloud)
-    model = _model(config.emulate)
     pair = models_of(config.pair, config.draft, config.full)
+    if config.previous_pair is None:
+        return _build(pair, cloud, config)
+    before = _earlier(load_pair(config.previous_pair), pair.identity)
+    if before.full.digest == pair.full.digest:
+        return replace(_build(pair, cloud, config), also=before.identity)
+    newest = _build(pair, _beside(cloud, before, config), config)
+    own = config if config.previous_slots is None else config.model_copy(update={"num_slots": config.previous_slots})
+    return replace(newest, previous=_build(before, _beside(cloud, pair, config), own))
+
+
+def _earlier(before: Pair, newest: PairIdentity) -> Pair:
+    """Raises ``ConfigurationError`` for a pair that does not count as earlier than the newest."""
+    if not before.version < newest.version:
+        raise ConfigurationError(
+            f"previous_pair: {before.name} has version {before.version}, the newest pair {newest.version or 'none'}; "
+            "the one before has a lower one"
+        )
+    return before
+
+
+def _beside(cloud: CloudProfile, other: ModelPair, config: VerifierConfig) -> CloudProfile:
+    """The machine without what another full model's weights take of its memory. Raises ``CapacityError``."""
+    model = _model(config.emulate)
+    own_bytes = other.full.weight_bytes(chosen_variant(other.full, config.variant, FULL_VARIANT))
+    left_bytes = cloud.memory_bytes - (own_bytes if model is None else model.weight_bytes) / cloud.num_devices
+    if left_bytes <= 0:
+        raise CapacityError(f"{cloud.name} has no room for two full models of {config.emulate}: leave out previous_pair")
+    return replace(cloud, memory_bytes=left_bytes)
+
+
+def _build(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> FullModel:
+    """One pair's full model, and its draft where that is wanted here."""
+    model = _model(config.emulate)
     engine = _build_full(pair, config)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.make_exact(engine)

@@ -1,11 +1,13 @@
 """Who has a seat at the full model, who waits for one, and whose cache is kept. Knows no time.
 
 A seat is a cache slot of the engine. Whoever finds none waits in a queue of bounded length; a seat that becomes free goes to
-the tenant that has the fewest, and of its sessions to the one that came first.
+the tenant that has the fewest, and of its sessions to the one that came first. Engines that share a room share its limit and
+its queue: then the law holds over all of them.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection
 
 from cloud_verifier.live import LiveSession
@@ -13,10 +15,40 @@ from cloud_verifier.prefixes import Prefixes
 from speculation.engines.base import CacheId
 from speculation.errors import CapacityError
 from speculation.protocol.messages import FinishReason
-from speculation.tenants import Account
 
 KEPT_AFTER = (FinishReason.STOP, FinishReason.LENGTH)
 """Ends behind which a text may go on: a cache that was cancelled is freed at once."""
+
+
+class Room:
+    """At most ``capacity`` sessions at once over all ``Seats`` that joined."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._members: list[Seats] = []
+        self._num_came = 0
+
+    def __len__(self) -> int:
+        """Sessions, with those that wait."""
+        return sum(len(seats) for seats in self._members)
+
+    def join(self, seats: Seats) -> None:
+        self._members.append(seats)
+
+    def next_place(self) -> int:
+        """Who comes later gets a higher one."""
+        self._num_came += 1
+        return self._num_came
+
+    def fill(self) -> None:
+        """Seat those who wait, as long as there is a place, and a slot of the engine that they wait for."""
+        while sum(len(seats.running) for seats in self._members) < self.capacity:
+            able = [(live, seats) for seats in self._members if seats.has_slot for live in seats.waiting]
+            if not able:
+                return
+            seated = Counter(live.account for seats in self._members for live in seats.running)
+            live, seats = min(able, key=lambda one: (seated[one[0].account], one[0].place))
+            seats.seat(live)
 
 
 class Seats:
@@ -33,6 +65,12 @@ class Seats:
         self._waiting: list[LiveSession] = []
         self._prefixes = Prefixes(min(max_kept, num_slots))
         self._closing: list[CacheId] = []
+        self.share(Room(capacity))
+
+    def share(self, room: Room) -> None:
+        """Take part in a room, before the first session."""
+        self._room = room
+        room.join(self)
 
     def __len__(self) -> int:
         """Sessions, with those that wait."""
@@ -44,8 +82,18 @@ class Seats:
         return self._running.values()
 
     @property
+    def waiting(self) -> Collection[LiveSession]:
+        """Sessions without a seat, in the order in which they came."""
+        return self._waiting
+
+    @property
     def num_waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether one more could run."""
+        return len(self._running) < self.capacity
 
     @property
     def num_kept(self) -> int:
@@ -62,19 +110,22 @@ class Seats:
 
     def check(self, older: LiveSession | None, retry_after_s: float) -> None:
         """Raises ``CapacityError`` where a session more would neither run nor wait. One that is taken over makes room."""
-        if older is None and len(self._sessions) >= self.capacity + self._max_queued:
+        limits = (len(self), self.capacity), (len(self._room), self._room.capacity)
+        full = next((capacity for count, capacity in limits if count >= capacity + self._max_queued), None)
+        if older is None and full is not None:
             queue = f", and {self._max_queued} wait" if self._max_queued else ""
-            raise CapacityError(f"all {self.capacity} sessions of this verifier are taken{queue}", retry_after_s)
+            raise CapacityError(f"all {full} sessions of this verifier are taken{queue}", retry_after_s)
 
     def admit(self, live: LiveSession, older: LiveSession | None = None) -> None:
         """Give a session a seat, or a place in the queue; those of ``older`` where it takes that over."""
         self._sessions[live.session_id] = live
+        live.place = self._room.next_place() if older is None else older.place
         if older is None:
             live.account.num_sessions += 1
             self._waiting.append(live)
-            self._fill()
+            self._room.fill()
         elif older.session_id in self._running:
-            self._seat(live)
+            self._sit(live)
         else:
             self._waiting[self._waiting.index(older)] = live
 
@@ -88,7 +139,13 @@ class Seats:
                 self._waiting.remove(live)
         if live.cache is not None:
             self._leave(live, live.cache)
-        self._fill()
+        self._room.fill()
+
+    def seat(self, live: LiveSession) -> None:
+        """Give a seat to one who waits. Its pass loop may sleep: what woke it may have been another engine's session."""
+        self._waiting.remove(live)
+        self._sit(live)
+        live.wake()
 
     def close_later(self, cache: CacheId) -> None:
         """Give back a cache that no session owns, before the next pass."""
@@ -99,20 +156,7 @@ class Seats:
         closing, self._closing = self._closing, []
         return closing
 
-    def _fill(self) -> None:
-        while self._waiting and len(self._running) < self.capacity:
-            seated = self._num_seated()
-            live = min(self._waiting, key=lambda waiting: seated.get(waiting.account, 0))
-            self._waiting.remove(live)
-            self._seat(live)
-
-    def _num_seated(self) -> dict[Account, int]:
-        seated: dict[Account, int] = {}
-        for live in self._running.values():
-            seated[live.account] = seated.get(live.account, 0) + 1
-        return seated
-
-    def _seat(self, live: LiveSession) -> None:
+    def _sit(self, live: LiveSession) -> None:
         self._running[live.session_id] = live
         if (found := self._prefixes.take(live.account, live.state.final)) is not None:
             live.cache, live.cached = found

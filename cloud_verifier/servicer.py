@@ -11,8 +11,8 @@ import grpc
 from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.door import Door, refuse
 from cloud_verifier.live import LiveSession
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.telling import closing_span, told, whose
-from cloud_verifier.verification import Verifier
 from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
 from speculation.protocol.messages import DeviceMessage, Open
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
@@ -25,11 +25,11 @@ _log = logging.getLogger(__name__)
 
 
 class VerificationServicer:
-    """Serves ``Verify`` from a ``Verifier`` to whom the door lets in."""
+    """Serves ``Verify`` for all ``pairs`` to whom the door lets in."""
 
-    def __init__(self, verifier: Verifier, door: Door, tracer: Tracer = UNTRACED) -> None:
-        self._verifier = verifier
-        self._statistics = verifier.statistics
+    def __init__(self, pairs: Pairs, door: Door, tracer: Tracer = UNTRACED) -> None:
+        self._pairs = pairs
+        self._statistics = pairs.statistics
         self._door = door
         self._tracer = tracer
 
@@ -41,7 +41,7 @@ class VerificationServicer:
     async def verify(self, _requests: Any, context: Any) -> None:
         """One stream, from its ``Open`` to its end."""
         metadata = context.invocation_metadata()
-        with closing_span(self._tracer, self._verifier.description.name, metadata) as span:
+        with closing_span(self._tracer, self._pairs.newest.description.name, metadata) as span:
             error = await self._converse(context, span)
             if error is not None:
                 span.fail(status_of(error).grpc)
@@ -51,11 +51,11 @@ class VerificationServicer:
     async def _converse(self, context: Any, span: Span) -> OutriderError | None:
         """The error that ends the stream, None where it ended in order."""
         try:
-            account = self._verifier.account_of(self._door.tenant_of(context.invocation_metadata()))
+            account = self._pairs.account_of(self._door.tenant_of(context.invocation_metadata()))
             inlet = _Inlet(context, account, self._statistics)
             live = await self._attach(inlet, account)
         except OutriderError as error:
-            self._verifier.observer.refused(error)
+            self._pairs.observer.refused(error)
             _log.info("a stream got no session", extra={"status": status_of(error).grpc})
             return error
         with told(live, span):
@@ -73,7 +73,7 @@ class VerificationServicer:
     async def _attach(self, inlet: _Inlet, account: Account) -> LiveSession:
         """A session is judged by what its tenant used before its ``Open``, which is paid for whether it is let in or not."""
         try:
-            return self._verifier.attach(await _read_open(inlet), account.tenant)
+            return self._pairs.attach(await _read_open(inlet), account.tenant)
         finally:
             inlet.pay()
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cloud_verifier import scheduling, verification
-from cloud_verifier.admission import check_handshake
+from cloud_verifier import scheduling
 from cloud_verifier.batching import allot
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
 from outrider import cli, conformance
@@ -20,7 +20,7 @@ from outrider.conformance_bench import Subject
 from speculation.certificates import ClientTls
 from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.protocol import verifier as protocol
-from speculation.protocol.messages import Cancel, Draft, Finished, FinishReason, Opened
+from speculation.protocol.messages import CHOICE_RULE, Cancel, Draft, Finished, FinishReason, Opened
 from speculation.protocol.verifier import Plan, VerifierSession
 from speculation.wire import packed
 from tests.cloud_verifier import doubles
@@ -128,10 +128,14 @@ def attach_beside(self, message, tenant, attach=Verifier.attach):
     return attach(self, message, tenant)
 
 
-def refuse_without_digests(message, identity, fingerprint):
-    if message.identity != identity:
+def attach_whoever_comes(self, message, tenant):
+    return self.newest.attach(replace(message, identity=self.newest.identity, choice_rule=CHOICE_RULE), tenant)
+
+
+def refuse_without_digests(self, message, tenant, attach=Pairs.attach):
+    if message.identity != self.newest.identity:
         raise HandshakeError("another pair")
-    check_handshake(message, identity, fingerprint)
+    return attach(self, message, tenant)
 
 
 def hear_no_cancel(self, message, receive=LiveSession.receive):
@@ -152,8 +156,8 @@ def wait_for_drafts(_tenants, _served_tenants, wanted, served, max_rows):
 
 
 BROKEN = [
-    (verification, "check_handshake", lambda *_: None, ["refuses-another-pair", "refuses-another-rule"]),
-    (verification, "check_handshake", refuse_without_digests, ["refuses-another-pair"]),
+    (Pairs, "attach", attach_whoever_comes, ["refuses-another-pair", "refuses-another-rule"]),
+    (Pairs, "attach", refuse_without_digests, ["refuses-another-pair"]),
     (scheduling, "allot_among", wait_for_drafts, ["decodes-without-drafts"]),
     (VerifierSession, "plan", lambda self, _: Plan((), (), len(self.final)), ["accepts-right-drafts"]),
     (protocol, "run_length", lambda token_ids, _: len(token_ids), ["corrects-wrong-drafts"]),
