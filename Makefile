@@ -22,7 +22,7 @@ test: $(VENV)/.stamp-test ## install what the tests need, run them on all cores 
 
 check: lint types contracts fresh compose wire ## lint, types, import contracts, generated code, compose file, wire rules
 
-install: $(VENV)/.stamp-run $(VENV)/.stamp-test $(VENV)/.stamp-check ## everything a developer needs
+install: $(VENV)/.stamp-dev ## everything a developer needs
 
 protos: $(VENV)/.stamp-check ## generate the wire code again
 	@$(BIN)/python -m grpc_tools.protoc $(call PROTOC_FLAGS,.)
@@ -81,6 +81,11 @@ $(BIN)/python:
 
 $(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
 	@echo "installing (once, about a minute) ..." && $(PIP) --editable . && touch $@
+
+# For all verbs of a developer at once: one run of pip reads the index, resolves and builds, not one for each of them.
+$(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
+	@echo "installing what a developer needs (once, about a minute) ..." && $(PIP) $(PIP_FLAGS) --editable '.[dev]' \
+	  && touch $(VENV)/.stamp-run $(VENV)/.stamp-test $(VENV)/.stamp-check $@
 
 $(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
 	@echo "installing what 'make $*' needs ..." && $(PIP) --editable '.[$*]' && touch $@

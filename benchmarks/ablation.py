@@ -22,7 +22,7 @@ REFERENCE = World(9.0, 60.0, 1.0, Half(60.0, 0.8), Half(60.0, 0.8))
 SYNTHETIC = "synthetic pair, acceptance 0.8"
 TEMPERATURES: Mapping[str, float] = {"real pair, temperature 0": 0.0, "real pair, temperature 0.8": 0.8}
 PAIRS = (SYNTHETIC, *TEMPERATURES)
-RUNS, QUICK = (1000, 16), (60, 1)
+RUNS, QUICK = (1000, 16), (20, 1)
 """Tokens of the synthetic pair, and traces of the real one."""
 COLUMNS = (
     "policy",
@@ -121,7 +121,7 @@ def main() -> None:
     add_processes_argument(parser)
     arguments = parser.parse_args()
     alone = cases(*QUICK, gathering=(True,)) if arguments.quick else cases(*RUNS)
-    spent = in_processes(ablated, alone, arguments.processes, "policies")
+    spent = in_processes(ablated, alone, 1 if arguments.quick else arguments.processes, "policies")
     publish(arguments, "ablation", [grid(pair, spent) for pair in PAIRS], [found.to_json() for found in spent])
 
 

@@ -21,7 +21,7 @@ from benchmarks.adaptive_tables import grids
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, publish
 
-QUICK = Runs(num_tokens=60, num_tokens_of_shift=100, depths=(2, 8, 32))
+QUICK = Runs(num_tokens=30, num_tokens_of_shift=60, depths=(2, 32))
 
 
 def main() -> None:
@@ -30,7 +30,7 @@ def main() -> None:
     add_processes_argument(parser)
     arguments = parser.parse_args()
     runs, worlds = (QUICK, few_worlds()) if arguments.quick else (Runs(), [*shifting_worlds(), *steady_worlds()])
-    rows = in_processes(partial(measure, runs=runs), worlds, arguments.processes)
+    rows = in_processes(partial(measure, runs=runs), worlds, 1 if arguments.quick else arguments.processes)
     publish(arguments, "adaptive", grids(rows), {"cells": [row.to_json() for row in rows]})
 
 

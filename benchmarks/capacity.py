@@ -1,6 +1,7 @@
 """How many devices one verifier serves on this machine, in wall time and unshaped, and what drafts give it.
 
-    python -m benchmarks.capacity [--quick] [--rounds N] [--counts N ...] [--json FILE] [--fill docs/benchmarks.md]
+    python -m benchmarks.capacity [--quick] [--rounds N] [--counts N ...] [--llama-server PATH] [--json FILE]
+        [--fill docs/benchmarks.md]
 
 The production verifier in a process of its own, real gRPC, and replay devices in another, whose drafts were recorded and cost
 the machine nothing but sending them (``processes/devices.py``). All systems run the bundled full model on one thread, take
@@ -17,22 +18,26 @@ import asyncio
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
+from pathlib import Path
 from statistics import median
 
-from benchmarks.capacity_runs import ALONE, IN_CLOUD, ONE_ROW, OURS, SYSTEMS, SYSTEMS_QUICK, Run, measure, peers
+from benchmarks.capacity_peers import Peers, peers
+from benchmarks.capacity_runs import ALONE, IN_CLOUD, ONE_ROW, OURS, SYSTEMS, SYSTEMS_QUICK, Run, measure
 from benchmarks.report import Grid, add_arguments, publish_blocks
 
 COUNTS, COUNTS_QUICK = (1, 4, 16, 64, 128), (2,)
 NUM_ROUNDS = 3
 SECONDS, SECONDS_QUICK = 5.0, 0.5
-PEER_STEPS = 64
 
 Rounds = Sequence[Sequence[Run]]
 
 
-def grids(rounds: Rounds, others: Mapping[str, Mapping[int, float]]) -> list[Grid]:
+def grids(rounds: Rounds, others: Peers) -> list[Grid]:
     """One table a temperature: rates side by side."""
-    return [_grid(rounds, temperature, others) for temperature in sorted({run.temperature for run in rounds[0]})]
+    return [
+        _grid(rounds, temperature, others.get(temperature, {}))
+        for temperature in sorted({run.temperature for run in rounds[0]})
+    ]
 
 
 def cost_grid(runs: Sequence[Run]) -> Grid:
@@ -72,9 +77,8 @@ def _cost_cells(runs: Sequence[Run]) -> list[str]:
 def _grid(rounds: Rounds, temperature: float, others: Mapping[str, Mapping[int, float]]) -> Grid:
     rows = [run for runs in rounds for run in runs if run.temperature == temperature]
     systems = [name for name in (OURS, ALONE, ONE_ROW, IN_CLOUD) if any(run.system == name for run in rows)]
-    shown = others if temperature == 0 else {}
-    columns = ["devices", *systems, "ratio to alone", "forwards alone", "share of them", "alone's share", *shown]
-    cells = [_rate_cells(rounds, temperature, count, systems, shown) for count in sorted({run.count for run in rows})]
+    columns = ["devices", *systems, "ratio to alone", "forwards alone", "share of them", "alone's share", *others]
+    cells = [_rate_cells(rounds, temperature, count, systems, others) for count in sorted({run.count for run in rows})]
     return Grid(
         f"Measured, wall clock: final tokens a second, temperature {temperature:g} (medians of {len(rounds)} rounds)",
         columns,
@@ -103,12 +107,13 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, metavar="N", help=f"how often all of it is measured ({NUM_ROUNDS})")
     parser.add_argument("--counts", type=int, nargs="+", metavar="N", help=f"numbers of devices {COUNTS}")
+    parser.add_argument("--llama-server", type=Path, metavar="PATH", help="llama.cpp's server; by default the one on the path")
     arguments = parser.parse_args()
     counts = tuple(sorted(arguments.counts or (COUNTS_QUICK if arguments.quick else COUNTS)))
     num_rounds = (1 if arguments.quick else NUM_ROUNDS) if arguments.rounds is None else arguments.rounds
     if num_rounds < 1 or counts[0] < 1:
         parser.error("--rounds and --counts must be at least 1")
-    others = {} if arguments.quick else asyncio.run(peers(counts, PEER_STEPS))
+    others = {} if arguments.quick else asyncio.run(peers(counts, arguments.llama_server))
     systems, seconds = (SYSTEMS_QUICK, SECONDS_QUICK) if arguments.quick else (SYSTEMS, SECONDS)
     rounds = asyncio.run(measure(systems, counts, num_rounds, seconds))
     runs = [run for runs in rounds for run in runs]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import json
 import sys
 from collections.abc import AsyncIterator, Iterator, Sequence
@@ -13,14 +12,11 @@ from typing import TypeVar
 
 from rich.progress import Progress
 
-from speculation.engines.package import bundled_pair_path
-
 WARM_UP_S, WARM_UP_A_DEVICE_S = 1.0, 0.03
 DEPTH = 8
 OURS, ALONE, ONE_ROW, IN_CLOUD = "drafts of devices", "decoding alone", "alone, one-row steps", "speculation in the cloud"
 Flags = tuple[str, ...]
 T = TypeVar("T")
-PEERS = {"transformers generate": ("transformers", "torch"), "llama.cpp, no server": ("llama.cpp", "llama_cpp")}
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,19 +177,3 @@ def _runs_of(systems: Sequence[System], flags: Flags, counts: Sequence[int]) -> 
         for system in systems:
             if system.flags == flags:
                 yield from ((count, system, temperature) for temperature in system.temperatures)
-
-
-async def peers(counts: Sequence[int], num_steps: int) -> dict[str, dict[int, float]]:
-    """Tokens a second of what else is installed, by name and count."""
-    found: dict[str, dict[int, float]] = {}
-    for name, (engine, module) in PEERS.items():
-        if importlib.util.find_spec(module) is None:
-            continue
-        command = ("-m", "benchmarks.processes.peers", engine, str(bundled_pair_path() / "full"), "--steps", str(num_steps))
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *command, "--counts", *map(str, counts), stdout=asyncio.subprocess.PIPE
-        )
-        lines = (await process.communicate())[0].decode().splitlines()
-        answers = [json.loads(line) for line in lines if line.startswith("{")]
-        found[name] = {answer["count"]: answer["tokens_per_s"] for answer in answers}
-    return found

@@ -17,7 +17,8 @@ from benchmarks.virtual import Bench, Setting
 from device_agent.events import DoneEvent
 from device_agent.request import Mode, StreamRequest
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 1
+NUM_TOKENS, NUM_PROMPTS = 128, 16
+NUM_TOKENS_QUICK, NUM_PROMPTS_QUICK = 16, 1
 TEMPERATURES = (0.0, 0.8)
 VARIANTS = {"real draft": "q4", "random draft": "random"}
 COLUMNS = (
@@ -55,9 +56,9 @@ class Row:
         return [*head, f"{self.first_visible_ms:.0f}", "yes" if self.is_same_text else "NO"]
 
 
-def requests(prompts: Sequence[str], temperature: float, mode: Mode) -> list[StreamRequest]:
+def requests(prompts: Sequence[str], num_tokens: int, temperature: float, mode: Mode) -> list[StreamRequest]:
     return [
-        StreamRequest(prompt, max_tokens=NUM_TOKENS, temperature=temperature, seed=seed, mode=mode)
+        StreamRequest(prompt, max_tokens=num_tokens, temperature=temperature, seed=seed, mode=mode)
         for seed, prompt in enumerate(prompts)
     ]
 
@@ -82,16 +83,16 @@ def row(temperature: float, draft: str, ours: Sequence[DoneEvent], cloud: Sequen
     )
 
 
-def emulated(prompts_count: int, progress: Progress) -> list[Row]:
+def emulated(prompts_count: int, num_tokens: int, progress: Progress) -> list[Row]:
     """Under the virtual clock, at the demo's default phone, network and cloud."""
     bench, rows = Bench(Setting()), []
     prompts = bench.prompts(prompts_count)
     task = progress.add_task("emulated", total=len(TEMPERATURES) * (1 + len(VARIANTS)))
     for temperature in TEMPERATURES:
-        cloud = bench.run(Setting(), requests(prompts, temperature, Mode.CLOUD))
+        cloud = bench.run(Setting(), requests(prompts, num_tokens, temperature, Mode.CLOUD))
         progress.advance(task)
         for draft, variant in VARIANTS.items():
-            ours = bench.run(Setting(variant=variant), requests(prompts, temperature, Mode.COLLABORATE))
+            ours = bench.run(Setting(variant=variant), requests(prompts, num_tokens, temperature, Mode.COLLABORATE))
             rows.append(row(temperature, draft, ours, cloud))
             progress.advance(task)
     return rows
@@ -101,9 +102,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    count = NUM_PROMPTS_QUICK if arguments.quick else NUM_PROMPTS
+    size = (NUM_PROMPTS_QUICK, NUM_TOKENS_QUICK) if arguments.quick else (NUM_PROMPTS, NUM_TOKENS)
     with Progress(transient=True) as progress:
-        rows = emulated(count, progress)
+        rows = emulated(*size, progress)
     title = "Emulated: a 0.9B draft on the default phone, 60 ms round trip, a 70B full model (virtual clock, exact)"
     publish(arguments, "collaboration", [Grid(title, COLUMNS, [r.cells() for r in rows])], [as_json(r) for r in rows])
 

@@ -158,8 +158,8 @@ def all_cases(prompts: Sequence[str]) -> list[Case]:
 
 
 def few(cases: Sequence[Case]) -> list[Case]:
-    """With the default policy, and without the prompt in the middle."""
-    return [case for case in cases if case.policy == ADAPTIVE and case.prompt != "long"]
+    """The default policy and the small draft, with the shortest prompt and the longest."""
+    return [c for c in cases if (c.policy, c.model) == (ADAPTIVE, MODELS[0]) and c.prompt in ("a word", "longest")]
 
 
 def measure(models: Models, cases: Sequence[Case], round_trips_ms: Sequence[float]) -> list[Row]:

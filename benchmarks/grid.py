@@ -19,7 +19,7 @@ from benchmarks.grid_tables import grids
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, publish
 
-QUICK = Runs(num_tokens=100, num_seeds=1)
+QUICK = Runs(num_tokens=60, num_seeds=1)
 
 
 def measured(cells: Sequence[Cell], runs: Runs, num_processes: int) -> list[Row]:
@@ -48,7 +48,7 @@ def main() -> None:
     if arguments.acceptance is not None:
         cells = [cell for cell in cells if cell.alpha == arguments.acceptance]
     began_s, began_cpu_s = time.perf_counter(), _cpu_s()
-    rows = measured(cells, runs, arguments.processes)
+    rows = measured(cells, runs, 1 if arguments.quick else arguments.processes)
     took_s = time.perf_counter() - began_s
     publish(arguments, "grid", grids(rows, runs), [row.to_json() for row in rows])
     if arguments.plot:

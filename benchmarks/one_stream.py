@@ -36,13 +36,14 @@ from outrider.client import Client, Options
 from outrider.planning.scene import last_event as last_of
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
-from speculation.engines.runner import EngineRunner, JobThread
+from speculation.engines.runner import EngineRunner, JobThread, share_interpreter
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector
 from speculation.shaping.profiles import UNSHAPED
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK, ROUNDS, HAND_OVERS = 128, 6, 1, 3, 300
+NUM_TOKENS, NUM_PROMPTS, ROUNDS, HAND_OVERS = 128, 6, 3, 300
+NUM_TOKENS_QUICK = 12
 SEED = 1
 SAMPLINGS = {"greedy": (0.0, 1.0), "top-p 0.9": (0.8, 0.9)}
 """Temperature and top-p."""
@@ -159,7 +160,7 @@ def over_client(client: Client, request: StreamRequest) -> AsyncIterator[Event]:
     """The same over HTTP. The client's own work is in the process's time too, and so in the difference."""
     asked = request.parameters(SEED)
     options: Options = {
-        "max_tokens": NUM_TOKENS,
+        "max_tokens": request.max_tokens or NUM_TOKENS,
         "temperature": asked.temperature,
         "top_p": asked.top_p,
         "seed": SEED,
@@ -172,14 +173,16 @@ def middle(costs: Sequence[Cost]) -> Cost:
     return Cost(*(median(getattr(c, name) for c in costs) for name in Cost.__slots__))
 
 
-def measure(rounds: int, num_prompts: int) -> dict[str, dict[str, float]]:
-    stage = Stage(build_engine(VerifierConfig(cloud=UNSHAPED)))
+def measure(full: FullModel, is_quick: bool) -> dict[str, dict[str, float]]:
+    """CPU microseconds a final token, by what is asked for. The short form takes either sampling once, and either mode."""
+    stage, rounds = Stage(full), 1 if is_quick else ROUNDS
+    num_tokens, num_prompts = (NUM_TOKENS_QUICK, 1) if is_quick else (NUM_TOKENS, NUM_PROMPTS)
     prompts = [str(p["text"]) for p in stage.pair.prompts[:num_prompts]]
     cells = [(sampling, mode) for sampling in SAMPLINGS for mode in (Mode.CLOUD, Mode.COLLABORATE)]
     figures = {}
-    for sampling, mode in track(cells, "one stream", transient=True):
+    for sampling, mode in track(cells[1:3] if is_quick else cells, "one stream", transient=True):
         temperature, top_p = SAMPLINGS[sampling]
-        requests = [StreamRequest(p, NUM_TOKENS, temperature, top_p, seed=SEED, mode=mode) for p in prompts]
+        requests = [StreamRequest(p, num_tokens, temperature, top_p, seed=SEED, mode=mode) for p in prompts]
         ways = {"memory": (False, False), "grpc": (True, False), "http": (False, True)}
         costs: dict[str, list[Cost]] = {way: [] for way in ways}
         for _ in range(rounds):
@@ -218,11 +221,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    rounds, num_prompts = (1, NUM_PROMPTS_QUICK) if arguments.quick else (ROUNDS, NUM_PROMPTS)
-    figures = measure(rounds, num_prompts)
+    share_interpreter()
+    full = build_engine(VerifierConfig(cloud=UNSHAPED))
+    figures = measure(full, arguments.quick)
     columns = ["CPU us a final token", *next(iter(figures.values()))]
     rows = [[name, *(f"{value:.0f}" for value in row.values())] for name, row in figures.items()]
-    bare = median(asyncio.run(hand_over_us(build_engine(VerifierConfig(cloud=UNSHAPED)))) for _ in range(rounds))
+    bare = median(asyncio.run(hand_over_us(full)) for _ in range(1 if arguments.quick else ROUNDS))
     floor = Grid("Bare hand-over to an engine's thread and back", ["CPU us a job"], [[f"{bare:.0f}"]])
     publish(arguments, "one-stream", [Grid("One stream, unshaped", columns, rows), floor], {**figures, "hand-over": bare})
 

@@ -31,7 +31,7 @@ from cloud_verifier.passes import Entry, Pass
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import CacheId, Engine
 from speculation.engines.package import load_pair
-from speculation.engines.runner import EngineRunner
+from speculation.engines.runner import EngineRunner, share_interpreter
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import Draft
@@ -251,6 +251,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
+    share_interpreter()
     plan = QUICK if arguments.quick else WHOLE
     slots = max(plan.sessions)
     full = build_engine(VerifierConfig(num_slots=slots, max_sessions=slots))

@@ -30,11 +30,11 @@ QUICK = Search(
     policies=("four branches",),
     patiences=(),
     gathers=(1, 2),
-    floors=(0.05, 0.3),
-    floored_gathers=(2, 4, 8),
-    lengths=(1, 2, 3, 4, 6, 8),
-    num_scout_tokens=60,
-    num_tokens=100,
+    floors=(0.3,),
+    floored_gathers=(4,),
+    lengths=(1, 4),
+    num_scout_tokens=20,
+    num_tokens=40,
     num_draws=1,
     num_traces=1,
 )
@@ -139,7 +139,7 @@ def main() -> None:
     parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the reference cell's fronts (the extra plot)")
     arguments = parser.parse_args()
     search, cells = (QUICK, few_cells()) if arguments.quick else (Search(), all_cells())
-    rows = measured(cells, search, arguments.processes)
+    rows = measured(cells, search, 1 if arguments.quick else arguments.processes)
     publish(arguments, BLOCK, grids(rows, search), [to_json(row) for row in rows])
     if arguments.plot:
         from benchmarks import plots  # only here: most runs do without the library

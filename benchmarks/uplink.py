@@ -27,7 +27,8 @@ from device_agent.request import StreamRequest
 from speculation.engines.package import load_pair
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE, UNSHAPED
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 8, 1
+NUM_TOKENS, NUM_PROMPTS = 128, 8
+NUM_TOKENS_QUICK, NUM_PROMPTS_QUICK = 32, 1
 TEMPERATURES = (0.0, 0.8)
 CASES = (
     ("adaptive", UNSHAPED),
@@ -36,8 +37,7 @@ CASES = (
     ("second-branch", UNSHAPED),
     ("fixed-length", UNSHAPED),
 )
-"""Policies, each on a network; without one, a message is there at once. The short form runs the first two."""
-NUM_CASES_QUICK = 2
+"""Policies, each on a network; without one, a message is there at once. The short form runs the second, drawn."""
 MOST_BITS = 100
 WHO = ("temperature", "policy", "network")
 COLUMNS = (*WHO, "bytes written", "messages", "tokens drafted", "bits a drafted token", "tokens/s", "")
@@ -118,7 +118,9 @@ class Row:
         return 8 * num_bytes / max(self.drafted, 1)
 
 
-async def row(policy: str, network: str, temperature: float, prompts: Sequence[str], progress: Progress) -> Row:
+async def row(
+    policy: str, network: str, temperature: float, prompts: Sequence[str], num_tokens: int, progress: Progress
+) -> Row:
     count, messages, rates, usage = UplinkBytes(), 0, [], Counter[str]()
     patience = "never" if policy == "fixed-length" else "auto"
     async with (
@@ -132,7 +134,7 @@ async def row(policy: str, network: str, temperature: float, prompts: Sequence[s
         count.clear()
         task = progress.add_task(f"{policy}, {network}, temperature {temperature}", total=len(prompts))
         for seed, prompt in enumerate(prompts):
-            request = StreamRequest(prompt, max_tokens=NUM_TOKENS, temperature=temperature, seed=seed)
+            request = StreamRequest(prompt, max_tokens=num_tokens, temperature=temperature, seed=seed)
             done = await last_event(agent, request)
             usage.update({name: done.usage[name] for name in ("proposed", "passes")})
             messages += done.figures["messages_up"]["value"]
@@ -143,18 +145,19 @@ async def row(policy: str, network: str, temperature: float, prompts: Sequence[s
     return Row(temperature, policy, network, shares, messages, count.num_drafts, usage["proposed"], usage["passes"], rate)
 
 
-async def measure(num_prompts: int, cases: Sequence[tuple[str, str]]) -> list[Row]:
+async def measure(is_quick: bool) -> list[Row]:
+    num_prompts, num_tokens = (NUM_PROMPTS_QUICK, NUM_TOKENS_QUICK) if is_quick else (NUM_PROMPTS, NUM_TOKENS)
+    cases, temperatures = (CASES[1:2], TEMPERATURES[1:]) if is_quick else (CASES, TEMPERATURES)
     prompts = [str(prompt["text"]) for prompt in load_pair().prompts[:num_prompts]]
     with Progress(transient=True) as progress:
-        return [await row(*case, t, prompts, progress) for t in TEMPERATURES for case in cases]
+        return [await row(*case, t, prompts, num_tokens, progress) for t in temperatures for case in cases]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     arguments = parser.parse_args()
-    num_prompts, cases = (NUM_PROMPTS_QUICK, CASES[:NUM_CASES_QUICK]) if arguments.quick else (NUM_PROMPTS, CASES)
-    rows = asyncio.run(measure(num_prompts, cases))
+    rows = asyncio.run(measure(arguments.quick))
     title = (
         f"Uplink while generating (bundled pair on an emulated phone and cloud; aim: under {MOST_BITS} bits a drafted token)"
     )

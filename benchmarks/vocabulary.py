@@ -19,17 +19,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer, models
 
 from benchmarks.choice_cost import best_us, made_logits
 from benchmarks.conversion import COMMON, shapes_of
 from benchmarks.report import Grid, add_arguments, publish
-from speculation import noise
 from speculation.choice import choose, choose_ranked
 from speculation.engines.base import Chunk
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
 from speculation.engines.package_writer import PackageSource, write_package
+from speculation.noise_rows import KEPT
 from speculation.parameters import SamplingParameters
 
 BLOCK = "vocabulary"
@@ -80,12 +81,12 @@ def package_of(path: Path, size: int) -> Package:
     return Package(path)
 
 
-def step_of(engine: OnnxEngine, num_logits: int) -> Callable[[], object]:
+def step_of(engine: OnnxEngine, num_logits: int) -> Callable[[int], object]:
     """One token behind a short text, again and again."""
     cache = engine.open()
     engine.extend([Chunk(cache, [1] * CACHED_TOKENS, 0)])
 
-    def step() -> None:
+    def step(_number: int) -> None:
         engine.extend([Chunk(cache, [1], num_logits)])
         engine.truncate(cache, CACHED_TOKENS)
 
@@ -102,14 +103,22 @@ def steps_us(package: Package, variant: str, seconds: float) -> dict[str, object
 
 def choices_us(size: int, seconds: float) -> dict[str, float]:
     """Every way of choosing over one row, and the noise of all its tokens."""
-    logits, positions = made_logits(1, size), [CACHED_TOKENS]
-    works: dict[str, Callable[[], object]] = {
-        "bits of all tokens": partial(noise.bits_of_row, SAMPLED.seed, CACHED_TOKENS, size)
+    logits = made_logits(1, size)
+    works: dict[str, Callable[[int], object]] = {
+        "bits of all tokens": lambda number: KEPT.bits([(SAMPLED.seed, CACHED_TOKENS + number)], size)
     }
-    works |= {name: partial(choose, logits, positions, [asked]) for name, asked in WAYS.items()}
+    works |= {name: partial(_chosen, logits, asked) for name, asked in WAYS.items()}
     for name in ("greedy", "temperature 0.8"):
-        works[f"ranked, {name}"] = partial(choose_ranked, logits, positions, [WAYS[name]], NUM_RANKED)
+        works[f"ranked, {name}"] = partial(_ranked, logits, WAYS[name])
     return {name: best_us(work, seconds) for name, work in works.items()}
+
+
+def _chosen(logits: NDArray[np.float32], asked: SamplingParameters, number: int) -> object:
+    return choose(logits, [CACHED_TOKENS + number], [asked])
+
+
+def _ranked(logits: NDArray[np.float32], asked: SamplingParameters, number: int) -> object:
+    return choose_ranked(logits, [CACHED_TOKENS + number], [asked], NUM_RANKED)
 
 
 def step_grid(steps: Sequence[Mapping[str, Any]], choices: Mapping[str, Mapping[str, float]]) -> Grid:

@@ -31,7 +31,7 @@ from rich.progress import Progress
 from benchmarks.report import Grid, add_arguments, publish
 from speculation.engines.package import load_pair
 
-NUM_TOKENS, NUM_PROMPTS, NUM_PROMPTS_QUICK = 128, 16, 1
+EACH, SHARED = "one each", "one shared"
 NUM_ROUNDS = 4
 NUM_RESAMPLES = 10_000
 DONE = re.compile(rb"^event: done\r?\ndata: (.*)$", re.MULTILINE)
@@ -53,6 +53,18 @@ COLUMNS = (
 
 Answer = dict[str, float]
 """Figures of one answer, by name."""
+
+
+@dataclass(frozen=True, slots=True)
+class Size:
+    """How much is measured in a round, and on which layouts of cores."""
+
+    num_tokens: int = 128
+    num_prompts: int = 16
+    layouts: tuple[str, ...] = (EACH, SHARED)
+
+
+QUICK = Size(16, 1, (SHARED,))
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +134,9 @@ async def service(core: int, *arguments: str) -> AsyncIterator[str]:
         await process.communicate()
 
 
-async def answer(url: str, prompt: str, temperature: float, mode: Literal["cloud", "collaborate"]) -> Answer:
+async def answer(url: str, prompt: str, temperature: float, mode: Literal["cloud", "collaborate"], num_tokens: int) -> Answer:
     """The figures of the ``done`` event. Raises ``RuntimeError`` where the stream ends without one."""
-    asked = {"prompt": prompt, "max_tokens": NUM_TOKENS, "temperature": temperature, "seed": 1, "mode": mode}
+    asked = {"prompt": prompt, "max_tokens": num_tokens, "temperature": temperature, "seed": 1, "mode": mode}
     found = DONE.search(await post(url, "/v1/stream", json.dumps(asked).encode()))
     if found is None:
         raise RuntimeError(f"an answer in mode {mode} ended without a done event")
@@ -145,28 +157,29 @@ async def post(url: str, path: str, body: bytes) -> bytes:
         await writer.wait_closed()
 
 
-async def pair(url: str, prompt: str, temperature: float, is_cloud_first: bool) -> Pair:
+async def pair(url: str, prompt: str, temperature: float, is_cloud_first: bool, num_tokens: int) -> Pair:
     if is_cloud_first:
-        cloud = await answer(url, prompt, temperature, "cloud")
-        return Pair(await answer(url, prompt, temperature, "collaborate"), cloud)
-    ours = await answer(url, prompt, temperature, "collaborate")
-    return Pair(ours, await answer(url, prompt, temperature, "cloud"))
+        cloud = await answer(url, prompt, temperature, "cloud", num_tokens)
+        return Pair(await answer(url, prompt, temperature, "collaborate", num_tokens), cloud)
+    ours = await answer(url, prompt, temperature, "collaborate", num_tokens)
+    return Pair(ours, await answer(url, prompt, temperature, "cloud", num_tokens))
 
 
 async def one_round(
-    number: int, cores: str, layout: tuple[int, int], prompts: Sequence[str], found: dict[Case, list[Pair]], progress: Progress
+    number: int, cores: str, layout: tuple[int, int], size: Size, found: dict[Case, list[Pair]], progress: Progress
 ) -> None:
     """All drafts at all temperatures, added to ``found``."""
+    prompts = [str(prompt["text"]) for prompt in load_pair().prompts[: size.num_prompts]]
     os.sched_setaffinity(0, {layout[1]})
     async with service(layout[0], "verifier") as target:
         for draft, variant in DRAFTS.items():
             async with service(layout[1], "agent", "--verifier", target, "--variant", variant) as url:
-                await answer(url, prompts[0], 0.0, "collaborate")
+                await answer(url, prompts[0], 0.0, "collaborate", size.num_tokens)
                 for temperature in TEMPERATURES:
                     task = progress.add_task(f"round {number}, {cores}, {draft}, temperature {temperature}", total=len(prompts))
                     pairs = found.setdefault(Case(cores, draft, temperature), [])
                     for turn, prompt in enumerate(prompts, number):
-                        pairs.append(await pair(url, prompt, temperature, is_cloud_first=turn % 2 == 1))
+                        pairs.append(await pair(url, prompt, temperature, turn % 2 == 1, size.num_tokens))
                         progress.advance(task)
                     progress.remove_task(task)
 
@@ -201,17 +214,15 @@ def row(case: Case, pairs: Sequence[Pair]) -> Row:
     )
 
 
-async def measure(num_prompts: int, num_rounds: int) -> list[Row]:
-    prompts = [str(prompt["text"]) for prompt in load_pair().prompts[:num_prompts]]
+async def measure(size: Size, num_rounds: int) -> list[Row]:
     cores = sorted(os.sched_getaffinity(0))
-    layouts = {"one each": (cores[0], cores[-1]), "one shared": (cores[0], cores[0])}
-    if len(cores) == 1:
-        del layouts["one each"]
+    layouts = {EACH: (cores[0], cores[-1]), SHARED: (cores[0], cores[0])}
+    layouts = {name: layouts[name] for name in size.layouts if len(cores) > 1 or name == SHARED}
     found: dict[Case, list[Pair]] = {}
     with Progress(transient=True) as progress:
         for name, layout in layouts.items():
             for number in range(1, num_rounds + 1):
-                await one_round(number, name, layout, prompts, found, progress)
+                await one_round(number, name, layout, size, found, progress)
     return [row(case, pairs) for case, pairs in found.items()]
 
 
@@ -220,14 +231,14 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, metavar="N", help=f"how often all of it is measured ({NUM_ROUNDS})")
     arguments = parser.parse_args()
-    num_prompts, usual_rounds = (NUM_PROMPTS_QUICK, 1) if arguments.quick else (NUM_PROMPTS, NUM_ROUNDS)
+    size, usual_rounds = (QUICK, 1) if arguments.quick else (Size(), NUM_ROUNDS)
     num_rounds = usual_rounds if arguments.rounds is None else arguments.rounds
     if num_rounds < 1:
         parser.error(f"--rounds must be at least 1, not {num_rounds}")
-    found = asyncio.run(measure(num_prompts, num_rounds))
+    found = asyncio.run(measure(size, num_rounds))
     title = (
-        f"Measured, wall clock: the bundled pair, unshaped, each service a process ({NUM_TOKENS} tokens, medians of"
-        f" {num_rounds} rounds of {num_prompts} prompts)"
+        f"Measured, wall clock: the bundled pair, unshaped, each service a process ({size.num_tokens} tokens, medians of"
+        f" {num_rounds} rounds of {size.num_prompts} prompts)"
     )
     publish(arguments, "wall-clock", [Grid(title, COLUMNS, [r.cells() for r in found])], [asdict(r) for r in found])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from contextlib import ExitStack
 
 from cloud_verifier.companion import Companion
@@ -34,14 +35,16 @@ async def assemble(
         served.append(Served(before.identity, before.self_test.fingerprint, verifier))
     if len(served) > 1:
         for one in served:
-            _log.info("pair %d: %s", one.identity.version, budget(one.verifier.description))
+            told = budget(one.verifier.description, one.verifier.seats.room.limit_bytes)
+            _log.info("pair %d: %s", one.identity.version, told)
     return Pairs(served, config.max_sessions)
 
 
-def budget(description: EngineDescription) -> str:
-    """What a full model takes of the memory once all its caches are full."""
+def budget(description: EngineDescription, limit_bytes: float = math.inf) -> str:
+    """What a full model takes of the memory once all its caches are full, or once they take all that they may."""
     num_tokens = description.num_slots * description.context_length
-    weights, caches = description.weight_bytes / MB, num_tokens * description.kv_bytes_per_token / MB
+    most_bytes = num_tokens * description.kv_bytes_per_token if math.isinf(limit_bytes) else limit_bytes
+    weights, caches = description.weight_bytes / MB, most_bytes / MB
     slots = f"{description.num_slots} of {description.context_length} tokens"
     return f"{description.name}, {weights:.1f} MB of weights and at most {caches:.1f} MB of caches ({slots})"
 
@@ -54,7 +57,10 @@ async def _verifier(
     if model.draft is not None and config.draft_length:
         companion = Companion(_own_thread(model.draft, f"{name}-draft", stack), config.draft_length, config.max_rows)
     costs = await _costs(model.engine, config)
-    return Verifier(runner, model.identity, model.self_test, config, companion, costs)
+    verifier = Verifier(runner, model.identity, model.self_test, config, companion, costs)
+    if model.room is not None:
+        verifier.seats.limit(model.room)
+    return verifier
 
 
 async def _costs(engine: Engine, config: VerifierConfig) -> PassCosts | None:

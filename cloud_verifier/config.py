@@ -16,8 +16,9 @@ from speculation.certificates import require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import read_keys, require_key
+from speculation.protocol.cover import Cover
 from speculation.protocol.messages import INITIAL_CREDIT
-from speculation.settings import Settings, load_settings, require_loopback, require_one_source
+from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
@@ -88,6 +89,8 @@ class VerifierConfig(Settings):
     ``provider`` is what runs the models: ``cpu``, or ``cuda``.
     ``max_queued`` sessions more than ``max_sessions`` wait for a seat. ``max_kept`` caches of texts that ended are kept for
     prompts of the same tenant that begin alike.
+    ``cache_bytes`` is what the full model's caches may take of memory, those kept included (``room.py``); None is as much as
+    ``num_slots`` of a whole context each. Two full models divide it by their slots.
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
@@ -99,6 +102,7 @@ class VerifierConfig(Settings):
     ``full_model`` (None: the only one there), with the ``full_logprobs`` likeliest tokens of each row.
     ``tls_cert`` and ``tls_key`` make it speak TLS alone, with ``tls_client_ca`` to those only whose certificate that signed.
     ``keys`` is a file that says who may call, and how much of the verifier each may use (``speculation/keys.py``).
+    ``pad_bytes`` and ``tick_ms`` are the least cover of every stream (``covering.py``); 0 leaves it to the device.
     ``metrics_port`` None serves no figures; ``metrics_compat`` ``vllm`` tells them under vLLM's names, too.
     ``engine_pool`` ``ray`` makes it the head of ``replicas`` verifiers on the machines of the Ray cluster at ``ray_address``
     (None: one that is started here), each with ``replica_cpus`` of Ray's and one of ``replica_ports`` (``docs/operations.md``).
@@ -127,12 +131,15 @@ class VerifierConfig(Settings):
     num_slots: int = Field(16, ge=1)
     previous_slots: int | None = Field(None, ge=1)
     max_sessions: int = Field(16, ge=1)
+    cache_bytes: int | None = Field(None, ge=1)
     max_queued: int = Field(16, ge=0)
     max_kept: int = Field(0, ge=0)
     credit: int = Field(256, ge=INITIAL_CREDIT)
     max_rows: int = Field(256, ge=1)
     outbox_messages: int = Field(64, ge=1)
     max_message_bytes: int = Field(256 * 1024, ge=1024)
+    pad_bytes: int = 0
+    tick_ms: int = 0
     retry_after_s: float = Field(1.0, ge=0)
     drain_grace_s: float = Field(10.0, ge=0)
     patience: Annotated[PatienceSetting, BeforeValidator(_read_patience)] = AUTO
@@ -170,12 +177,18 @@ class VerifierConfig(Settings):
         self._check_remote()
         self._check_previous()
         self._check_pool()
+        require_cover(self.cover, self.max_message_bytes)
         return self
 
     @property
     def catalogue(self) -> Catalogue:
         """Where the names of profiles are looked up. Raises ``ConfigurationError``."""
         return Catalogue(self.profiles)
+
+    @property
+    def cover(self) -> Cover:
+        """The least that every stream gets."""
+        return Cover(self.pad_bytes, self.tick_ms)
 
     def _check_tls(self) -> None:
         require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)

@@ -18,6 +18,9 @@ from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Fi
 from speculation.protocol.verifier import Plan, VerifierSession
 from speculation.tenants import Account
 
+ON_A_TICK = 2
+"""Messages that may wait for their tick: one, and what a pass says meanwhile."""
+
 
 class LiveSession:
     """The verifier's end of one stream. ``receive``, ``next`` and ``close`` are for the stream; the rest is the pass loop's.
@@ -43,7 +46,9 @@ class LiveSession:
         self.parameters = message.parameters
         self.account = account
         self.state = VerifierSession(message, credit)
-        self.outbox = Outbox(outbox_messages, on_change)
+        self.cover = message.cover
+        # On a tick one message leaves: what is decoded far ahead of that would only wait here.
+        self.outbox = Outbox(min(outbox_messages, ON_A_TICK) if message.cover.tick_ms else outbox_messages, on_change)
         self.cache: CacheId | None = None
         self.cached = 0
         self.served = 0

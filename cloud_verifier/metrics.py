@@ -120,6 +120,12 @@ class VerifierMetrics:
         places = sum(model.num_slots * model.context_length for model in models)
         make.gauge("slots", "Caches that there are.", lambda: sum(model.num_slots for model in models))
         make.gauge("slots_used", "Caches in use.", lambda: sum(live.cache is not None for live in self._sessions))
+        make.gauge(
+            "cache_bytes",
+            "Memory of caches as the setting cache_bytes counts it, by size class; 0 without that setting.",
+            self._taken_bytes,
+            "context",
+        )
         self._cache = make.gauge(
             "cache_usage_ratio",
             "Tokens in caches, as a share of what fits in all of them.",
@@ -173,6 +179,13 @@ class VerifierMetrics:
         make.gauge("pair_sessions", "Sessions now; the label is the counter of a pair.", self._by_pair, "pair")
         make.counter("pair_sessions_opened", "Sessions that began, each attempt.", lambda: counts.opened_by_pair, "pair")
         make.counter("pair_refusals", "Streams of pairs that are not served.", lambda: counts.refused_pairs, "asked")
+
+    def _taken_bytes(self) -> Counter[str]:
+        """By size class; each pair has its own share."""
+        taken: Counter[str] = Counter()
+        for verifier in self._pairs.verifiers:
+            taken.update(verifier.seats.room.taken_bytes)
+        return taken
 
     def _by_pair(self) -> Counter[str]:
         running = Counter(dict.fromkeys(self._counts.opened_by_pair, 0))

@@ -11,7 +11,7 @@ from cloud_verifier.admission import check_identity
 from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.live import LiveSession
 from cloud_verifier.observer import Observer
-from cloud_verifier.seats import Room
+from cloud_verifier.seats import SharedQueue
 from cloud_verifier.verification import Verifier
 from speculation.errors import PairError, SessionNotFoundError
 from speculation.protocol.messages import Open, PairIdentity
@@ -42,17 +42,17 @@ class Pairs:
         self.newest = self.served[0].verifier
         self.verifiers = tuple(dict.fromkeys(one.verifier for one in served))
         if len(self.verifiers) > 1:
-            self._share(Room(max_sessions))
+            self._share(SharedQueue(max_sessions))
 
     @classmethod
     def of(cls, verifier: Verifier) -> Self:
         """One pair alone."""
         return cls([Served(verifier.identity, "", verifier)], 1)
 
-    def _share(self, room: Room) -> None:
+    def _share(self, queue: SharedQueue) -> None:
         newest = self.newest
         for verifier in self.verifiers:
-            verifier.seats.share(room)
+            verifier.seats.share(queue)
             verifier.accounts, verifier.statistics = newest.accounts, newest.statistics
             verifier.newest_pair = newest.identity.version
 

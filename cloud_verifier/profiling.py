@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count, repeat
 
 from cloud_verifier.costs import LinearCosts, PassCosts, PassShape, RooflineCosts, fitted
 from cloud_verifier.passes import Entry, Pass
@@ -26,8 +27,9 @@ CONTEXTS = (32, 256)
 """Tokens in the caches behind which passes are measured, as far as they fit."""
 
 GREEDY = SamplingParameters()
-SAMPLED = SamplingParameters(temperature=0.8, top_p=0.95, seed=1)
-"""A usual way to draw; what it costs more than to take the likeliest token is taken for all others."""
+SAMPLED = SamplingParameters(temperature=0.8)
+"""The way to draw that costs most, with noise for every token; what it costs more than to take the likeliest one is taken for
+all others."""
 
 STRIDE, VARIETY = 7, 61
 """Tokens that are fed differ from each other, and mean nothing: so the model is as unsure as it gets, and its choices cost
@@ -51,25 +53,25 @@ def measure(engine: Engine, max_rows: int) -> LinearCosts:
     """Run passes of many shapes; all caches of the engine have to be free, and are free again afterwards."""
     end_s = time.perf_counter() + BUDGET_S
     near, far = (min(context, engine.description.context_length // 2 - ROWS[-1]) for context in CONTEXTS)
-    sessions = [count for count in _multiplying(engine.description.num_slots) if count <= max_rows]
+    sessions = [number for number in _multiplying(engine.description.num_slots) if number <= max_rows]
     measured, sampled_s = [], 0.0
     if far > near > 0:
         with _caches(engine, 1, far) as caches:
             measured += [_measured(engine, caches, far, rows) for rows in (ROWS[0], ROWS[-1])]
     with _caches(engine, sessions[-1], max(0, near)) as caches:
         for rows in ROWS:
-            for count in sessions:
-                if rows == 1 or (count * rows <= min(max_rows, MOST_ROWS) and time.perf_counter() < end_s):
-                    measured.append(_measured(engine, caches[:count], max(0, near), rows))
+            for number in sessions:
+                if rows == 1 or (number * rows <= min(max_rows, MOST_ROWS) and time.perf_counter() < end_s):
+                    measured.append(_measured(engine, caches[:number], max(0, near), rows))
         sampled_s = _sampled_s(engine, caches[: STEP * STEP], max(0, near))
     return replace(fitted(measured), sampled_s=sampled_s)
 
 
 def _sampled_s(engine: Engine, caches: list[CacheId], context: int) -> float:
-    """What it takes longer to draw the choice of a row than to take the likeliest token; every session draws by a seed of its
-    own."""
-    drawn = [replace(SAMPLED, seed=seed) for seed in range(len(caches))]
-    drawn_s, likeliest_s = (_fastest_s(engine, caches, context, ROWS[1], ways) for ways in (drawn, [GREEDY] * len(caches)))
+    """What it takes longer to draw the choice of a row than to take the likeliest token; no seed is used twice, for noise is
+    kept."""
+    drawn = (replace(SAMPLED, seed=seed) for seed in count())
+    drawn_s, likeliest_s = (_fastest_s(engine, caches, context, ROWS[1], ways) for ways in (drawn, repeat(GREEDY)))
     return max(0.0, drawn_s - likeliest_s) / (ROWS[1] * len(caches))
 
 
@@ -81,13 +83,15 @@ def _measured(engine: Engine, caches: list[CacheId], context: int, rows: int) ->
 
 
 def _fastest_s(
-    engine: Engine, caches: list[CacheId], context: int, rows: int, ways: Sequence[SamplingParameters] = ()
+    engine: Engine, caches: list[CacheId], context: int, rows: int, ways: Iterator[SamplingParameters] | None = None
 ) -> float:
     """Behind ``context`` tokens in each cache, of ``REPEATS`` passes with their choices."""
-    taken_s, chosen = [], ways or [GREEDY] * len(caches)
+    taken_s: list[float] = []
+    ways = ways or repeat(GREEDY)
     for _ in range(1 + REPEATS):
+        entries = [_entry(cache, context, rows, rows, way) for cache, way in zip(caches, ways, strict=False)]
         began_s = time.perf_counter()
-        _run(engine, [_entry(cache, context, rows, rows, way) for cache, way in zip(caches, chosen, strict=True)])
+        _run(engine, entries)
         taken_s.append(time.perf_counter() - began_s)
     return min(taken_s[1:])
 
@@ -105,13 +109,13 @@ def _entry(cache: CacheId, cached: int, rows: int, num_logits: int, parameters: 
 
 
 @contextmanager
-def _caches(engine: Engine, count: int, context: int) -> Iterator[list[CacheId]]:
+def _caches(engine: Engine, number: int, context: int) -> Iterator[list[CacheId]]:
     """Caches that hold so many tokens each."""
     caches = [engine.open()]
     try:
         if context:
             _run(engine, [_entry(caches[0], 0, context, 0)])
-        while len(caches) < count:
+        while len(caches) < number:
             caches.append(_like(engine, caches[0], context))
         # The first pass over all of them pays for memory that was never touched.
         _run(engine, [_entry(cache, context, 1, 0) for cache in caches])
@@ -132,8 +136,8 @@ def _like(engine: Engine, cache: CacheId, context: int) -> CacheId:
 
 def _multiplying(most: int) -> Iterator[int]:
     """1, ``STEP``, its square and so on below ``most``, then ``most`` itself."""
-    count = 1
-    while count < most:
-        yield count
-        count *= STEP
+    number = 1
+    while number < most:
+        yield number
+        number *= STEP
     yield most

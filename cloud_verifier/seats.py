@@ -1,17 +1,20 @@
 """Who has a seat at the full model, who waits for one, and whose cache is kept. Knows no time.
 
-A seat is a cache slot of the engine. Whoever finds none waits in a queue of bounded length; a seat that becomes free goes to
-the tenant that has the fewest, and of its sessions to the one that came first. Engines that share a room share its limit and
-its queue: then the law holds over all of them.
+A seat is a cache slot of the engine, with room for all that its session may become. Whoever finds none waits in a queue of
+bounded length; a seat that becomes free goes to the tenant that has the fewest, and of its sessions to the one that came first.
+Where that one needs more room than there is, all who want the same engine wait for it: smaller ones that passed by could keep
+it waiting for ever. Engines that share a queue share its limit, too: then the law holds over all of them, but each has room of
+its own, and whoever waits for room at one keeps nobody from the other.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from cloud_verifier.live import LiveSession
 from cloud_verifier.prefixes import Prefixes
+from cloud_verifier.room import Room, unlimited
 from speculation.engines.base import CacheId
 from speculation.errors import CapacityError
 from speculation.protocol.messages import FinishReason
@@ -20,7 +23,7 @@ KEPT_AFTER = (FinishReason.STOP, FinishReason.LENGTH)
 """Ends behind which a text may go on: a cache that was cancelled is freed at once."""
 
 
-class Room:
+class SharedQueue:
     """At most ``capacity`` sessions at once over all ``Seats`` that joined."""
 
     def __init__(self, capacity: int) -> None:
@@ -41,14 +44,24 @@ class Room:
         return self._num_came
 
     def fill(self) -> None:
-        """Seat those who wait, as long as there is a place, and a slot of the engine that they wait for."""
-        while sum(len(seats.running) for seats in self._members) < self.capacity:
-            able = [(live, seats) for seats in self._members if seats.has_slot for live in seats.waiting]
-            if not able:
-                return
+        """Seat those who wait, as long as there is a place, and a slot and room at the engine that they wait for."""
+        open_members = list(self._members)
+        while self._has_place and (able := _able(open_members)):
             seated = Counter(live.account for seats in self._members for live in seats.running)
             live, seats = min(able, key=lambda one: (seated[one[0].account], one[0].place))
-            seats.seat(live)
+            if seats.make_room(live):
+                seats.seat(live)
+            else:
+                open_members.remove(seats)
+
+    @property
+    def _has_place(self) -> bool:
+        return sum(len(seats.running) for seats in self._members) < self.capacity
+
+
+def _able(members: Sequence[Seats]) -> list[tuple[LiveSession, Seats]]:
+    """Who waits, and where, as far as a slot is there for it."""
+    return [(live, seats) for seats in members if seats.has_slot for live in seats.waiting]
 
 
 class Seats:
@@ -65,12 +78,13 @@ class Seats:
         self._waiting: list[LiveSession] = []
         self._prefixes = Prefixes(min(max_kept, num_slots))
         self._closing: list[CacheId] = []
-        self.share(Room(capacity))
+        self.room = unlimited()
+        self.share(SharedQueue(capacity))
 
-    def share(self, room: Room) -> None:
-        """Take part in a room, before the first session."""
-        self._room = room
-        room.join(self)
+    def share(self, queue: SharedQueue) -> None:
+        """Take part in a queue, before the first session."""
+        self._queue = queue
+        queue.join(self)
 
     def __len__(self) -> int:
         """Sessions, with those that wait."""
@@ -110,7 +124,7 @@ class Seats:
 
     def check(self, older: LiveSession | None, retry_after_s: float) -> None:
         """Raises ``CapacityError`` where a session more would neither run nor wait. One that is taken over makes room."""
-        limits = (len(self), self.capacity), (len(self._room), self._room.capacity)
+        limits = (len(self), self.capacity), (len(self._queue), self._queue.capacity)
         full = next((capacity for count, capacity in limits if count >= capacity + self._max_queued), None)
         if older is None and full is not None:
             queue = f", and {self._max_queued} wait" if self._max_queued else ""
@@ -119,11 +133,11 @@ class Seats:
     def admit(self, live: LiveSession, older: LiveSession | None = None) -> None:
         """Give a session a seat, or a place in the queue; those of ``older`` where it takes that over."""
         self._sessions[live.session_id] = live
-        live.place = self._room.next_place() if older is None else older.place
+        live.place = self._queue.next_place() if older is None else older.place
         if older is None:
             live.account.num_sessions += 1
             self._waiting.append(live)
-            self._room.fill()
+            self._queue.fill()
         elif older.session_id in self._running:
             self._sit(live)
         else:
@@ -137,15 +151,27 @@ class Seats:
             live.account.num_sessions -= 1
             if live in self._waiting:
                 self._waiting.remove(live)
+        size = self.room.leave(live)
         if live.cache is not None:
-            self._leave(live, live.cache)
-        self._room.fill()
+            self._leave(live, live.cache, size)
+        self._queue.fill()
+
+    def make_room(self, live: LiveSession) -> bool:
+        """Whether there is room for one who waits, once as few kept caches as possible gave way."""
+        size = self.room.size_of(live.state.limit)
+        while not self.room.fits(size) and len(self._prefixes):
+            self._drop(self._prefixes.shrink(len(self._prefixes) - 1))
+        return self.room.fits(size)
 
     def seat(self, live: LiveSession) -> None:
         """Give a seat to one who waits. Its pass loop may sleep: what woke it may have been another engine's session."""
         self._waiting.remove(live)
         self._sit(live)
         live.wake()
+
+    def limit(self, room: Room) -> None:
+        """Let caches take no more memory than that; called before the first session."""
+        self.room = room
 
     def close_later(self, cache: CacheId) -> None:
         """Give back a cache that no session owns, before the next pass."""
@@ -156,17 +182,27 @@ class Seats:
         closing, self._closing = self._closing, []
         return closing
 
+    def _drop(self, caches: Collection[CacheId]) -> None:
+        self._closing += caches
+        for cache in caches:
+            self.room.leave(cache)
+
     def _sit(self, live: LiveSession) -> None:
         self._running[live.session_id] = live
+        size = self.room.size_of(live.state.limit)
         if (found := self._prefixes.take(live.account, live.state.final)) is not None:
             live.cache, live.cached = found
             self.reused_tokens += live.cached
-        self._closing += self._prefixes.shrink(self._num_slots - len(self._running))
+            # A cache that was longer once has the memory of that still.
+            size = max(size, self.room.leave(live.cache))
+        self.room.take(live, size)
+        self._drop(self._prefixes.shrink(self._num_slots - len(self._running)))
 
-    def _leave(self, live: LiveSession, cache: CacheId) -> None:
+    def _leave(self, live: LiveSession, cache: CacheId, size: int) -> None:
         finished = live.state.finished
         if finished is not None and finished.reason in KEPT_AFTER:
-            self._closing += self._prefixes.put(live.account, live.state.final[: live.cached], cache)
-            self._closing += self._prefixes.shrink(self._num_slots - len(self._running))
+            self.room.take(cache, size)
+            self._drop(self._prefixes.put(live.account, live.state.final[: live.cached], cache))
+            self._drop(self._prefixes.shrink(self._num_slots - len(self._running)))
         else:
             self._closing.append(cache)

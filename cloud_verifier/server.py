@@ -160,7 +160,7 @@ async def _listen(pairs: Pairs, config: VerifierConfig, keyring: Keyring | None,
     door = Door(keyring)
     server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, pairs.observer),))
     checks = HealthServicer()
-    server.add_generic_rpc_handlers((VerificationServicer(pairs, door, tracer).handler(), checks.handler()))
+    server.add_generic_rpc_handlers((VerificationServicer(pairs, door, config, tracer).handler(), checks.handler()))
     port = _bind(server, config)
     await checks.set_serving()
     await server.start()

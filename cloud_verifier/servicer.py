@@ -8,9 +8,10 @@ from typing import Any
 
 import grpc
 
+from cloud_verifier.config import VerifierConfig
 from cloud_verifier.counts import VerifierStatistics
+from cloud_verifier.covering import CoveredSession, CoveringVerifier
 from cloud_verifier.door import Door, refuse
-from cloud_verifier.live import LiveSession
 from cloud_verifier.pairs import Pairs
 from cloud_verifier.telling import closing_span, told, whose
 from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
@@ -18,6 +19,7 @@ from speculation.protocol.messages import DeviceMessage, Open
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
 from speculation.tenants import Account
 from speculation.wire import codec
+from speculation.wire.padding import Padder
 
 OPEN_TIMEOUT_S = 10.0
 
@@ -27,8 +29,9 @@ _log = logging.getLogger(__name__)
 class VerificationServicer:
     """Serves ``Verify`` for all ``pairs`` to whom the door lets in."""
 
-    def __init__(self, pairs: Pairs, door: Door, tracer: Tracer = UNTRACED) -> None:
+    def __init__(self, pairs: Pairs, door: Door, config: VerifierConfig, tracer: Tracer = UNTRACED) -> None:
         self._pairs = pairs
+        self._covering = CoveringVerifier(pairs, config)
         self._statistics = pairs.statistics
         self._door = door
         self._tracer = tracer
@@ -53,27 +56,27 @@ class VerificationServicer:
         try:
             account = self._pairs.account_of(self._door.tenant_of(context.invocation_metadata()))
             inlet = _Inlet(context, account, self._statistics)
-            live = await self._attach(inlet, account)
+            session = await self._attach(inlet, account)
         except OutriderError as error:
             self._pairs.observer.refused(error)
             _log.info("a stream got no session", extra={"status": status_of(error).grpc})
             return error
-        with told(live, span):
-            return await self._serve(context, inlet, live)
+        with told(session.live, span):
+            return await self._serve(context, inlet, session)
 
-    async def _serve(self, context: Any, inlet: _Inlet, live: LiveSession) -> OutriderError | None:
+    async def _serve(self, context: Any, inlet: _Inlet, session: CoveredSession) -> OutriderError | None:
         try:
-            return await _pump(context, inlet, live, self._statistics)
+            return await _pump(context, inlet, session, self._statistics)
         except Exception:
-            _log.exception("a stream failed", extra=whose(live))
+            _log.exception("a stream failed", extra=whose(session.live))
             return EngineError("the verifier failed; its log says why")
         finally:
-            live.close()
+            session.close()
 
-    async def _attach(self, inlet: _Inlet, account: Account) -> LiveSession:
+    async def _attach(self, inlet: _Inlet, account: Account) -> CoveredSession:
         """A session is judged by what its tenant used before its ``Open``, which is paid for whether it is let in or not."""
         try:
-            return self._pairs.attach(await _read_open(inlet), account.tenant)
+            return self._covering.attach(await _read_open(inlet), account.tenant)
         finally:
             inlet.pay()
 
@@ -113,10 +116,10 @@ class _Inlet:
         self._unpaid_bytes = 0
 
 
-async def _pump(context: Any, inlet: _Inlet, live: LiveSession, statistics: VerifierStatistics) -> OutriderError | None:
+async def _pump(context: Any, inlet: _Inlet, session: CoveredSession, statistics: VerifierStatistics) -> OutriderError | None:
     async with asyncio.TaskGroup() as group:
-        reader = group.create_task(_read_all(inlet, live))
-        error = await _write_all(context, live, statistics)
+        reader = group.create_task(_read_all(inlet, session))
+        error = await _write_all(context, session, statistics)
         reader.cancel()
     return error
 
@@ -134,19 +137,20 @@ async def _read_open(inlet: _Inlet) -> Open:
     return message
 
 
-async def _read_all(inlet: _Inlet, live: LiveSession) -> None:
+async def _read_all(inlet: _Inlet, session: CoveredSession) -> None:
     """Hand over what the device sends. Half a close is no cancel: the session is then decoded without drafts."""
     try:
         while (message := await inlet.read()) is not None:
-            live.receive(message)
+            session.receive(message)
     except OutriderError as error:
-        live.end(error)
+        session.live.end(error)
 
 
-async def _write_all(context: Any, live: LiveSession, statistics: VerifierStatistics) -> OutriderError | None:
+async def _write_all(context: Any, session: CoveredSession, statistics: VerifierStatistics) -> OutriderError | None:
+    padder = Padder()
     try:
-        while (message := await live.next()) is not None:
-            data = codec.encode_response(message)
+        while (message := await session.next()) is not None:
+            data = padder.encode(message)
             statistics.sent_bytes += len(data)
             await context.write(data)
     except OutriderError as error:

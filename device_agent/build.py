@@ -18,6 +18,7 @@ from speculation.engines.pairs import models_of
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import EngineRunner
 from speculation.links.base import Connector
+from speculation.links.covered import CoveredConnector
 from speculation.links.grpc import GrpcConnector
 from speculation.links.multi import MultiConnector
 from speculation.links.resolvers import resolver_of
@@ -90,18 +91,21 @@ def draft_engine(draft: Model, config: AgentConfig) -> Engine:
 
 
 def connector_of(config: AgentConfig) -> Connector | None:
-    """The way to the verifier, or to several, behind the emulated network where there is one."""
-    if config.verifier is None:
-        return None
-    key, tls, verifiers = config.own_key(), config.verifier_tls, parse_verifiers(config.verifier)
+    """The way to the verifier, or to several, under its cover; None for a device that is always alone."""
+    return None if config.verifier is None else CoveredConnector(_way_to(config.verifier, config), config.cover)
+
+
+def _way_to(verifier: str, config: AgentConfig) -> Connector:
+    """Behind the emulated network where there is one."""
+    key, tls, verifiers = config.own_key(), config.verifier_tls, parse_verifiers(verifier)
     if key is not None and tls is None and not all(map(is_loopback, verifiers.hosts)):
-        _log.warning("the key for %s crosses the network in plain text: set verifier_ca", config.verifier)
+        _log.warning("the key for %s crosses the network in plain text: set verifier_ca", verifier)
 
     def connect_to(target: str) -> Connector:
         return GrpcConnector(target, config.connect_timeout_s, key, tls)
 
     is_one = len(verifiers.targets) == 1 and verifiers.kind == LIST
-    connector = connect_to(config.verifier) if is_one else MultiConnector(resolver_of(verifiers, key, tls), connect_to)
+    connector = connect_to(verifier) if is_one else MultiConnector(resolver_of(verifiers, key, tls), connect_to)
     if config.network == UNSHAPED:
         return connector
     return ShapedConnector(connector, config.catalogue.network(config.network), config.network_seed)

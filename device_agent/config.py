@@ -17,8 +17,9 @@ from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import load_key, read_key, read_keys, require_key
 from speculation.links.targets import DNS, parse_verifiers
+from speculation.protocol.cover import Cover
 from speculation.protocol.messages import MAX_PACKED_RANK
-from speculation.settings import Settings, load_settings, require_loopback, require_one_source
+from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
@@ -59,6 +60,7 @@ class AgentConfig(Settings):
     ``draft_price`` is what a second of drafting is worth in seconds of waiting, for ``adaptive``. ``draft_pass_floor`` is the
     chance of the path below which a verifier is told to wait no longer (``adaptive``, ``second-branch``; 0: never).
     ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
+    ``pad_bytes`` and ``tick_ms`` hide sizes and times of messages, both ways (``speculation/protocol/cover.py``).
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
     ``generation_defaults`` says where a request's sampling comes from that does not say: from the full ``model``'s
     ``generation_config.json``, or from ``none`` (greedy). ``default_max_tokens`` None takes the model's, else 128.
@@ -102,6 +104,8 @@ class AgentConfig(Settings):
     draft_pass_floor: float = Field(0.0, ge=0, le=1)
     draft_lookup: float = Field(0.0, ge=0, lt=1)
     draft_gather: bool = True
+    pad_bytes: int = 0
+    tick_ms: int = 0
     profiles: Path | None = None
     phone: str = UNSHAPED
     network: str = UNSHAPED
@@ -135,6 +139,11 @@ class AgentConfig(Settings):
     def max_body_bytes(self) -> int:
         """Room for the prompt as JSON may spell it (six bytes for one), and for the other keys."""
         return 6 * self.max_prompt_bytes + 16 * 1024
+
+    @property
+    def cover(self) -> Cover:
+        """What hides sizes and times of messages to and from the verifier."""
+        return Cover(self.pad_bytes, self.tick_ms)
 
     def own_key(self) -> str | None:
         """The key that the verifier knows this agent by. Raises ``ConfigurationError``."""
@@ -172,6 +181,7 @@ class AgentConfig(Settings):
             parse_verifiers(self.verifier)
         self._check_own_key()
         self._check_tls()
+        require_cover(self.cover)
         return self
 
     def _check_tls(self) -> None:

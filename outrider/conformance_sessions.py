@@ -8,12 +8,14 @@ from typing import Any
 from outrider.conformance_bench import Bench, Cases, offend
 from outrider.conformance_stream import CheckFailedError, expect
 from speculation.errors import OutriderError
+from speculation.protocol.cover import UNCOVERED, Cover
 from speculation.protocol.messages import INITIAL_CREDIT, Cancel, Draft, FinishReason, Node, Open, VerdictKind
 
 NO_DIGEST = "0" * 64
 STRANGE_RULE = "no-such-rule-1"
 STRANGE_FINGERPRINT = "0" * 16
 SOME_TOKENS = 5
+COVER, ABSURD_COVER = Cover(512, 10), Cover(2**31, 1)
 
 CASES = Cases()
 
@@ -177,3 +179,26 @@ def _last_new_token(text: tuple[int, ...]) -> int:
     if not text:
         raise CheckFailedError("expected some text")
     return max(n for n in range(min(10, len(text))) if text[n] not in text[:n])
+
+
+@CASES.add("where Opened says so, all that a verifier sends has the size that was asked for, and the text is the same")
+async def covers_what_it_sends(bench: Bench) -> None:
+    async with bench.stream(cover=COVER, max_tokens=SOME_TOKENS) as stream:
+        told = (await stream.opening()).cover
+        if told == UNCOVERED:
+            return
+        expect(told == told.with_least(COVER), f"at least {COVER}", told)
+        while await stream.next() is not None:
+            expect(stream.received_bytes % told.pad_bytes == 0, f"messages of {told.pad_bytes} bytes", stream.received_bytes)
+        bench.expect_text(stream.generated, SOME_TOKENS)
+
+
+@CASES.add("a cover that would make a verifier send much is INVALID_ARGUMENT, or not taken up")
+async def refuses_an_absurd_cover(bench: Bench) -> None:
+    async with bench.stream(cover=ABSURD_COVER) as stream:
+        try:
+            opened = await stream.opening()
+        except OutriderError:
+            await stream.expect_refusal("INVALID_ARGUMENT")
+        else:
+            expect(opened.cover.fault is None, "a refusal", opened.cover)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from speculation.errors import OutriderError
 from speculation.links.grpc import GrpcLink
+from speculation.protocol.fillers import is_filler
 from speculation.protocol.messages import (
     INITIAL_CREDIT,
     CloudMessage,
@@ -81,6 +82,10 @@ class Stream:
         return tuple(self.log[self._open.generation_start :])
 
     @property
+    def received_bytes(self) -> int:
+        return self._link.statistics.received_bytes
+
+    @property
     def next_number(self) -> int:
         return len(self._nodes) + 1
 
@@ -107,6 +112,8 @@ class Stream:
     async def next(self) -> CloudMessage | None:
         """The next message, None at an end in order. Raises ``CheckFailedError`` for one that breaks the protocol."""
         message = await self._link.receive()
+        while message is not None and is_filler(message):  # said for no other reason than the verifier's own tick
+            message = await self._link.receive()
         expect(self.finished is None or message is None, "nothing behind Finished", message)
         match message:
             case Opened():

@@ -52,4 +52,6 @@ MetricsCompat = Annotated[str | None, typer.Option(metavar="NAMES", help="Tell f
 OtlpEndpoint = Annotated[
     str | None, typer.Option(metavar="URL", help="Collector to send traces to by OTLP over gRPC (extra: otel).")
 ]
+PadBytes = Annotated[int | None, typer.Option(metavar="N", help="Pad messages on the wire to a multiple of N bytes; 0 is off.")]
+TickMs = Annotated[int | None, typer.Option(metavar="MS", help="Send messages only on a tick of MS milliseconds; 0 is off.")]
 LogFormat = Annotated[choices.LogFormat | None, typer.Option(help="Lines for people, or one JSON object a line.")]

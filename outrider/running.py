@@ -9,6 +9,7 @@ from typing import Any
 
 import typer
 
+from speculation.engines.runner import share_interpreter
 from speculation.shaping import exact_time
 
 
@@ -19,6 +20,7 @@ def say(text: str) -> None:
 
 def run_loop(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:
     """Run to the end; timers are exact where something is emulated. Raises ``typer.Exit`` with a code that is not 0."""
+    share_interpreter()
     code = exact_time.run(work) if is_emulated else asyncio.run(work)
     if code:
         raise typer.Exit(code)

@@ -52,6 +52,22 @@ def verifier(
         str | None, typer.Option(metavar="MS", help="Milliseconds to wait for drafts of a session; auto; or never.")
     ] = None,
     gather: Annotated[int | None, typer.Option(metavar="N", help="Drafts of a session that are enough not to wait.")] = None,
+    run_drafts: Annotated[
+        str | None, typer.Option(metavar="WHICH", help="Drafts to check: paying, by what passes cost here; or all.")
+    ] = None,
+    pass_interval_ms: Annotated[
+        float | None, typer.Option(metavar="MS", help="Let passes begin at least so far apart; 0 is off.")
+    ] = None,
+    cache_bytes: Annotated[
+        int | None,
+        typer.Option(metavar="BYTES", help="Memory that caches may take; by default that of all slots in full length."),
+    ] = None,
+    max_queued: Annotated[
+        int | None, typer.Option(metavar="N", help="Sessions that may wait for a seat; those beyond are refused.")
+    ] = None,
+    max_kept: Annotated[
+        int | None, typer.Option(metavar="N", help="Caches of ended texts to keep for prompts that begin alike.")
+    ] = None,
     draft_length: Annotated[
         int | None, typer.Option(metavar="N", help="Draft so many tokens here where a device has none; 0 is off.")
     ] = None,
@@ -70,6 +86,8 @@ def verifier(
         int | None, typer.Option(metavar="N", help="Serve figures for Prometheus there; 0 takes a free port.")
     ] = None,
     metrics_host: Annotated[str | None, typer.Option(help="Address of the figures; 127.0.0.1 by default.")] = None,
+    pad_bytes: options.PadBytes = None,
+    tick_ms: options.TickMs = None,
     metrics_compat: options.MetricsCompat = None,
     log_format: options.LogFormat = None,
     otlp_endpoint: options.OtlpEndpoint = None,
@@ -93,8 +111,11 @@ def verifier(
         "keys": keys,
         "insecure": insecure,
     }
+    flags |= {"run_drafts": run_drafts, "pass_interval_ms": pass_interval_ms, "max_queued": max_queued, "max_kept": max_kept}
+    flags |= {"cache_bytes": cache_bytes}
     flags |= {"engine_pool": engine_pool, "replicas": replicas, "ray_address": ray_address}
     flags |= {"replica_cpus": replica_cpus, "replica_ports": replica_ports}
+    flags |= {"pad_bytes": pad_bytes, "tick_ms": tick_ms}
     flags |= {"metrics_host": metrics_host, "metrics_port": metrics_port}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = cloud_verifier.config.load_config(config, flags)
@@ -147,6 +168,8 @@ def agent(
     allowed_host: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="Name that requests may use; may repeat.")
     ] = None,
+    pad_bytes: options.PadBytes = None,
+    tick_ms: options.TickMs = None,
     metrics_compat: options.MetricsCompat = None,
     log_format: options.LogFormat = None,
     otlp_endpoint: options.OtlpEndpoint = None,
@@ -162,6 +185,7 @@ def agent(
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
+    flags |= {"pad_bytes": pad_bytes, "tick_ms": tick_ms}
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = device_agent.config.load_config(config, flags)

@@ -195,6 +195,7 @@ def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingPar
     temperature = max(asked.temperature, MIN_TEMPERATURE)
     highest = peak / temperature
     token_ids: NDArray[np.int64] | None = None
+    num_tokens = len(logits)
     if 0 < asked.top_k < len(logits):
         token_ids = top_by_value(logits, asked.top_k)
         logits = logits[token_ids]
@@ -205,4 +206,4 @@ def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingPar
     if asked.min_p > 0:
         kept = at_least(scores, highest, asked.min_p)
         token_ids, scores = kept if token_ids is None else token_ids[kept], scores[kept]
-    return Left(row, token_ids, scores, highest, temperature)
+    return Left(row, num_tokens, token_ids, scores, highest, temperature)

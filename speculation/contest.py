@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation import noise
+from speculation.noise_rows import KEPT
 from speculation.parameters import SamplingParameters
 
 # Of more tokens than this, those that cannot be among the first are sorted out by rough weights before logarithms are taken.
@@ -19,6 +20,8 @@ _SCREENED_FROM = 256
 # Rough weights are off by less than this share; smaller ones than that below are not to be compared at all.
 _ROUGHNESS = 0.1
 _SMALLEST_WEIGHT = 1e-290
+# Single precision is enough down to this: far more than a token can weigh that was cut off at ``MOST_BEHIND``.
+_SMALLEST_SINGLE = 1e-28
 # For shorter rows the look at who stands out by score takes as long as it saves.
 LONG_ROW = 16_384
 # Tokens this far behind the highest score are looked at only where their noise is large enough: the first distance at which
@@ -34,6 +37,7 @@ class Left:
     """The tokens of one row that top-k, top-p and min-p leave, with their scores. ``token_ids`` ascend; None is all of them."""
 
     row: int
+    num_tokens: int
     token_ids: NDArray[np.int64] | None
     scores: NDArray[np.float64]
     highest: float
@@ -69,11 +73,9 @@ def contests(
     The first ``count`` tokens of a row are in its contest. What the others weigh is told only where it is wanted.
     """
     short = [left for left in rows if len(left.scores) <= _SCREENED_FROM]
-    for left in rows:
-        if len(left.scores) > _SCREENED_FROM:
-            drawn = _drawn(left, int(positions[left.row]), parameters[left.row].seed)
-            foremost = _foremost(left, drawn, count, wants_others) if is_long(len(left.scores)) else None
-            yield left, foremost or _screened(left, drawn, count)
+    for left, drawn in _with_bits([left for left in rows if len(left.scores) > _SCREENED_FROM], positions, parameters):
+        foremost = _foremost(left, drawn, count, wants_others) if is_long(len(left.scores)) else None
+        yield left, foremost or _screened(left, drawn, count)
     names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
     if len(short) == 1:
         left, token_ids = short[0], names[0]
@@ -100,11 +102,16 @@ def _pooled(
         yield left, Contest(token_ids, left.scores + drawn[start:end], 0.0)
 
 
-def _drawn(left: Left, position: int, seed: int) -> NDArray[np.uint32]:
-    """The raw bits of every token left."""
-    if left.token_ids is None:
-        return noise.bits_of_row(seed, position, len(left.scores))
-    return noise.bits_of_tokens(seed, position, left.token_ids)
+def _with_bits(
+    rows: Sequence[Left], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
+) -> Iterator[tuple[Left, NDArray[np.uint32]]]:
+    """Rows with the raw bits of every token left; as many at a time as are drawn at once."""
+    at_once = noise.rows_at_once(rows[0].num_tokens) if rows else 1
+    for start in range(0, len(rows), at_once):
+        group = rows[start : start + at_once]
+        addresses = [(parameters[left.row].seed, int(positions[left.row])) for left in group]
+        for left, drawn in zip(group, KEPT.bits(addresses, group[0].num_tokens), strict=True):
+            yield left, drawn if left.token_ids is None else drawn[left.token_ids]
 
 
 def _foremost(left: Left, drawn: NDArray[np.uint32], count: int, wants_others: bool) -> Contest | None:
@@ -148,9 +155,13 @@ def _screened(left: Left, drawn: NDArray[np.uint32], count: int) -> Contest:
     Rough weights are exp(score) / -log(u), in single precision where that is enough.
     """
     scores, token_ids = left.scores, left.token_ids
-    weights = np.exp(scores - left.highest)
-    weights /= noise.rough_odds(drawn)
+    odds, distances = noise.rough_odds(drawn), scores - left.highest
+    weights = np.exp(np.maximum(distances, -MOST_BEHIND).astype(np.float32))
+    weights /= odds
     least = _weight_at(weights, count)
+    if least < _SMALLEST_SINGLE:
+        weights = np.exp(distances) / odds
+        least = _weight_at(weights, count)
     floor = least * (1 - _ROUGHNESS) if least > _SMALLEST_WEIGHT else 0.0
     near = ((weights >= floor) | (drawn >= noise.SURE_BITS)).nonzero()[0]
     sums = scores[near] + noise.gumbel_of(drawn[near])
@@ -158,7 +169,7 @@ def _screened(left: Left, drawn: NDArray[np.uint32], count: int) -> Contest:
     return Contest(near if token_ids is None else token_ids[near], sums, max(0.0, others))
 
 
-def _weight_at(weights: NDArray[np.float64], place: int) -> float:
+def _weight_at(weights: NDArray[np.float32] | NDArray[np.float64], place: int) -> float:
     """The highest weight but ``place`` - 1; a few looks for the highest are quicker than a partition. Nothing is changed."""
     taken: list[tuple[int, float]] = []
     for _ in range(place - 1):

@@ -13,7 +13,6 @@ A 32-bit u bounds the noise: ``GUMBEL_MIN`` <= g <= ``GUMBEL_MAX``.
 
 from __future__ import annotations
 
-import functools
 import math
 import sys
 from typing import TypeVar
@@ -40,14 +39,17 @@ _WORD = 0xFFFFFFFF
 _ONE_CELL = (1).to_bytes(8, "little")
 _MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
 _KEY_STEPS = (0x9E3779B9, 0xBB67AE85)
+# The same in 64-bit cells: constants, and what the ten rounds add to a key.
+_WORD_CELL, _HALF_CELL = np.uint64(_WORD), np.uint64(32)
+_MULTIPLIER_CELLS = np.uint64(_MULTIPLIERS[0]), np.uint64(_MULTIPLIERS[1])
+_ROUND_STEPS = np.array(_KEY_STEPS, dtype=np.uint64)[:, None, None, None] * np.arange(10, dtype=np.uint64)[:, None, None]
 _LOW, _HIGH = (0, 1) if sys.byteorder == "little" else (1, 0)
 # One Philox call holds about 60 bytes a counter; so many at once bound it to 4 MB, and measure no slower than all at once.
 _COUNTERS_AT_ONCE = 2**16
 # Up to so many counters, long integers (10 to 30 us) beat array calls (45 us, of which 40 are for calling).
 _COUNTERS_IN_INTEGERS = 96
-# Branches at one position, drafts anew behind a correction and passes over the same drafts ask for a row's bits again; 32 rows
-# of 150,000 tokens are 20 MB.
-_ROWS_KEPT = 32
+# So many counters of whole rows at once stay within a core's cache: more are slower by the counter, and so are fewer.
+_COUNTERS_OF_ROWS = 2**13
 # Four neighbours share a counter; where most tokens of a row are asked for, all its counters are fewer.
 _TOKENS_WORTH_SHARING = 512
 
@@ -125,26 +127,52 @@ def _bits(seeds: NDArray[np.uint64], positions: NDArray[np.int64], token_ids: ND
     if len(seeds) == len(positions) == 1 and len(token_ids) > _TOKENS_WORTH_SHARING:
         size = int(token_ids.max()) + 1
         if size < 2 * len(token_ids):
-            return bits_of_row(int(seeds[0]), int(positions[0]), size)[token_ids]
+            return _words(seeds, positions, np.arange(-(-size // _LANES))).T.ravel()[token_ids]
     words = _words(seeds, positions, token_ids >> 2)
     picked: NDArray[np.uint32] = words[token_ids & 3, np.arange(len(token_ids))]
     return picked
 
 
-@functools.lru_cache(maxsize=_ROWS_KEPT)
-def bits_of_row(seed: int, position: int, size: int) -> NDArray[np.uint32]:
-    """The raw bits of token ids 0 to ``size`` - 1 at one position: uint32 [size], not to be written to.
+def bits_of_rows(seeds: NDArray[np.uint64], positions: NDArray[np.int64], size: int) -> NDArray[np.uint32]:
+    """The raw bits of token ids 0 to ``size`` - 1 at R addresses: ``seeds`` uint64 [R], ``positions`` int64 [R] from 0.
 
-    Four tokens share a counter. The last rows are kept: a row costs as much as the rest of its choice.
-
-    Raises ``ValueError`` for a position below 0.
+    Returns uint32 [R, size]. Four tokens share a counter, and ``rows_at_once`` rows in one call cost less than half of what
+    they cost one by one.
     """
-    if position < 0:
-        raise ValueError("positions start at 0")
-    seeds, positions = np.array([seed], dtype=np.uint64), np.array([position], dtype=np.int64)
-    row = _words(seeds, positions, np.arange(-(-size // _LANES))).T.ravel()[:size]
-    row.flags.writeable = False
-    return row
+    num_blocks = -(-size // _LANES)
+    at_once = rows_at_once(size)
+    drawn = np.empty((len(seeds), num_blocks, _LANES), dtype=np.uint32)
+    for start in range(0, len(seeds), at_once):
+        part = slice(start, start + at_once)
+        _philox_of_rows(seeds[part, None], positions.view(np.uint64)[part, None], drawn[part])
+    return drawn.reshape(len(seeds), -1)[:, :size]
+
+
+def rows_at_once(size: int) -> int:
+    """How many rows of ``size`` tokens fill one call."""
+    return max(1, _COUNTERS_OF_ROWS // -(-size // _LANES))
+
+
+def _philox_of_rows(seeds: NDArray[np.uint64], positions: NDArray[np.uint64], drawn: NDArray[np.uint32]) -> None:
+    """``philox`` of counters 0 to B - 1 of R rows, written to ``drawn`` [R, B, 4]; ``seeds`` and ``positions`` are [R, 1].
+
+    Every word has a 64-bit cell of its own, and a row's keys are added to it by broadcasting: of the ways that were measured
+    (docs/log.md) the quickest for many counters, and the slowest for few.
+    """
+    shape = drawn.shape[:2]
+    c0, c1, c2, c3, product0, product2 = (np.empty(shape, dtype=np.uint64) for _ in range(6))
+    c0[:], c1[:], c2[:], c3[:] = np.arange(shape[1]), positions & _WORD_CELL, positions >> _HALF_CELL, RULE_WORD
+    keys = (seeds & _WORD_CELL) + _ROUND_STEPS[0] & _WORD_CELL, (seeds >> _HALF_CELL) + _ROUND_STEPS[1] & _WORD_CELL
+    for key0, key1 in zip(*keys, strict=True):
+        np.multiply(c0, _MULTIPLIER_CELLS[0], out=product0)
+        np.multiply(c2, _MULTIPLIER_CELLS[1], out=product2)
+        for target, product, other, key in ((c0, product2, c1, key0), (c2, product0, c3, key1)):
+            np.right_shift(product, _HALF_CELL, out=target)
+            np.bitwise_xor(target, other, out=target)
+            np.bitwise_xor(target, key, out=target)
+            np.bitwise_and(product, _WORD_CELL, out=other)
+    for lane, column in enumerate((c0, c1, c2, c3)):
+        drawn[..., lane] = column
 
 
 def _picked(column: NDArray[_Number], index: NDArray[np.int64] | slice) -> NDArray[_Number]:

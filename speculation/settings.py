@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from speculation.errors import ConfigurationError
+from speculation.protocol.cover import Cover
 
 FILE_VARIABLE = "CONFIG"
 
@@ -97,6 +98,14 @@ def require_one_source(pair: Path | None, draft: Path | None, full: Path | None)
     for name, path in named.items():
         if not path.is_dir():
             raise ConfigurationError(f"{name}: {path} is not a folder; name the one that the model's files are in")
+
+
+def require_cover(cover: Cover, max_message_bytes: int | None = None) -> None:
+    """Raises ``ConfigurationError`` for a cover that no stream gets, and for padding beyond the largest message."""
+    if cover.fault is not None:
+        raise ConfigurationError(cover.fault)
+    if max_message_bytes is not None and cover.pad_bytes > max_message_bytes:
+        raise ConfigurationError(f"pad_bytes must be at most max_message_bytes, {max_message_bytes} (got {cover.pad_bytes})")
 
 
 def require_loopback(host: str, insecure: bool, has_keys: bool = False) -> None:

@@ -54,7 +54,7 @@ def stepping(checkpoint: Path) -> Callable[[Tokens, int], float]:
     """Seconds of so many steps of llama.cpp over all sessions, behind their prompts, each with a greedy choice."""
     with tempfile.TemporaryDirectory() as folder:
         config = json.loads((checkpoint / "config.json").read_text("utf-8"))
-        rival = LlamaCpp(write_gguf(Path(folder) / "model.gguf", config, _weights(checkpoint)))
+        rival = LlamaCpp(write_gguf(Path(folder) / "model.gguf", config, weights(checkpoint)))
 
     def run(prompts: Tokens, num_steps: int) -> float:
         rival.fill(prompts)
@@ -70,7 +70,8 @@ def stepping(checkpoint: Path) -> Callable[[Tokens, int], float]:
     return run
 
 
-def _weights(checkpoint: Path) -> dict[str, Any]:
+def weights(checkpoint: Path) -> dict[str, Any]:
+    """A checkpoint's weights, in float32."""
     from safetensors.numpy import load_file
 
     return {name: value.astype(np.float32) for name, value in load_file(checkpoint / "model.safetensors").items()}

@@ -22,6 +22,7 @@ from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.server import RunningVerifier, serve
 from speculation.engines.base import Chunk
 from speculation.engines.onnx import OnnxEngine
+from speculation.engines.runner import share_interpreter
 
 
 class TimedSession:
@@ -130,6 +131,7 @@ def main() -> None:
         run_drafts=given.run_drafts,
         drain_grace_s=0.0,
     )
+    share_interpreter()
     asyncio.run(run(config, given.one_row, given.touch))
 
 

@@ -51,8 +51,13 @@ def neighbours(weight: NDArray[np.float32], heads: int) -> NDArray[np.float32]:
     return np.ascontiguousarray(weight.reshape(heads, size, -1)[:, order].reshape(weight.shape))
 
 
-def write_gguf(path: Path, config: Mapping[str, Any], weights: Mapping[str, NDArray[np.float32]]) -> Path:
-    """A Llama in float32, without a vocabulary."""
+def write_gguf(
+    path: Path,
+    config: Mapping[str, Any],
+    weights: Mapping[str, NDArray[np.float32]],
+    tokenizer: Mapping[str, Any] | None = None,
+) -> Path:
+    """A Llama in float32. Without ``tokenizer``, the content of a ``tokenizer.json``, it has no vocabulary."""
     import gguf
 
     writer = gguf.GGUFWriter(path, "llama")
@@ -66,7 +71,10 @@ def write_gguf(path: Path, config: Mapping[str, Any], weights: Mapping[str, NDAr
     writer.add_rope_dimension_count(config["hidden_size"] // config["num_attention_heads"])
     writer.add_rope_freq_base(config["rope_theta"])
     writer.add_vocab_size(config["vocab_size"])
-    writer.add_tokenizer_model("no_vocab")
+    if tokenizer is None:
+        writer.add_tokenizer_model("no_vocab")
+    else:
+        _add_vocabulary(writer, tokenizer, config["eos_token_id"])
     writer.add_file_type(gguf.LlamaFileType.ALL_F32)
     turned = {"q_proj": config["num_attention_heads"], "k_proj": config["num_key_value_heads"]}
     for name, values in weights.items():
@@ -75,6 +83,22 @@ def write_gguf(path: Path, config: Mapping[str, Any], weights: Mapping[str, NDAr
     for write in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file, writer.close):
         write()
     return path
+
+
+def _add_vocabulary(writer: Any, tokenizer: Mapping[str, Any], end_token_id: int) -> None:
+    """A byte-level BPE's tokens: the server writes text, and stops at an end token that it knows."""
+    import gguf
+
+    special = {added["content"] for added in tokenizer["added_tokens"] if added["special"]}
+    ids = tokenizer["model"]["vocab"] | {added["content"]: added["id"] for added in tokenizer["added_tokens"]}
+    tokens = sorted(ids, key=lambda token: int(ids[token]))
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(tokens)
+    writer.add_token_types([gguf.TokenType.CONTROL if token in special else gguf.TokenType.NORMAL for token in tokens])
+    writer.add_token_merges([" ".join(pair) for pair in tokenizer["model"]["merges"]])
+    writer.add_eos_token_id(end_token_id)
+    writer.add_add_bos_token(False)
 
 
 def quantised(source: Path, kind: str) -> Path:

@@ -131,7 +131,8 @@ def slot_capacity(context_length: int) -> int:
     """Positions that a cache slot must have for sessions of up to ``context_length`` tokens.
 
     The attention node wants room behind each session's tokens for as many rows as the longest share of the pass has (a full
-    context, made even), though it writes only the session's own. What is never written takes no memory from the system.
+    context, made even), though it writes only the session's own. What is never written takes no memory where pages are small
+    (``cache_pages.py``).
     """
     return 2 * context_length
 

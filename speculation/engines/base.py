@@ -82,6 +82,17 @@ class CanRunSingly(Protocol):
         """From now on run one token of one session at a time."""
 
 
+@runtime_checkable
+class GivesBack(Protocol):
+    """Engines whose caches can take memory of the system as they grow, and give it back when they are closed."""
+
+    def give_back_memory(self) -> None:
+        """Do so from now on. Raises ``ConfigurationError`` where this system cannot, or a cache is open."""
+
+    def cache_bytes(self, num_tokens: int) -> int:
+        """The most memory that a cache takes which was never longer than so many tokens."""
+
+
 class ForkableEngine(Engine, Forkable, Protocol):
     """An engine that forks: only a type."""
 

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from speculation.engines.architecture import slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
+from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.packing import Packing, concatenated, pack
 from speculation.engines.slots import Slot, Slots
 from speculation.errors import ConfigurationError, EngineError, PackageError
@@ -71,7 +72,7 @@ class _Binding:
 
 
 class OnnxEngine:
-    """An ``Engine`` and ``Forkable`` over one variant of a package. Not for use by two threads at once.
+    """An ``Engine``, ``Forkable`` and ``GivesBack`` over one variant of a package. Not for use by two threads at once.
 
     Raises ``PackageError`` when the graph is damaged or not of the form that ``graph.py`` builds, ``ConfigurationError`` for
     numbers that cannot work. Calls raise ``InvalidRequestError`` for chunks that mean nothing, besides what ``Engine`` says.
@@ -89,7 +90,8 @@ class OnnxEngine:
         self._session = _load(package, variant, threads)
         names = [f"{n}.{kind}" for n in range(shape.num_layers) for kind in ("key", "value")]
         size = (len(names), num_slots, shape.num_kv_heads, self._capacity, shape.head_size)
-        self._memory = np.zeros(size, np.float32)
+        self._pages, self._gives_back = CachePages(size), False
+        self._memory = self._pages.array
         self._pools = dict(zip(names, self._memory, strict=True))
         self._bindings: dict[tuple[int, int], _Binding] = {}
         self._description = EngineDescription(
@@ -140,7 +142,20 @@ class OnnxEngine:
         self._slots.truncate(cache, length)
 
     def close(self, cache: CacheId) -> None:
-        self._slots.close(cache)
+        slot = self._slots.close(cache)
+        if self._gives_back:
+            self._pages.give_back(slot.number)
+
+    def give_back_memory(self) -> None:
+        if not CAN_RETURN:
+            raise ConfigurationError("memory of caches can be given back on Linux only")
+        if self._slots.num_open:
+            raise ConfigurationError("memory of caches is given back from the start on, before one is opened")
+        self._pages.in_small_pages()
+        self._gives_back = True
+
+    def cache_bytes(self, num_tokens: int) -> int:
+        return self._pages.bytes_of(num_tokens + self._rows_multiple - 1)
 
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
         child, slot, parent = self._slots.fork(cache, length)

@@ -33,6 +33,10 @@ class Slots:
         except KeyError:
             raise CacheClosedError(f"cache {cache} is closed, or was never opened") from None
 
+    @property
+    def num_open(self) -> int:
+        return len(self._open)
+
     def open(self) -> CacheId:
         """A new cache in the lowest free place."""
         if not self._free:

@@ -16,6 +16,7 @@ from speculation.links.status import error_from
 from speculation.protocol.messages import CloudMessage, DeviceMessage
 from speculation.tenants import AUTHORIZATION, bearer
 from speculation.wire import codec
+from speculation.wire.padding import Padder
 
 MAX_MESSAGE_BYTES = 256 * 1024
 KEEPALIVE_MS = 15_000
@@ -45,6 +46,7 @@ class GrpcLink:
         self.statistics = LinkStatistics()
         self._call = call
         self._received = aiter(call)
+        self._padder = Padder()
         self._is_closed = False
 
     async def send(self, message: DeviceMessage) -> None:
@@ -55,7 +57,7 @@ class GrpcLink:
         ``InvalidRequestError`` for a message over the limit.
         """
         self._require_open()
-        data = codec.encode_request(message)
+        data = self._padder.encode(message)
         if len(data) > MAX_MESSAGE_BYTES:
             raise InvalidRequestError(f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
         try:

@@ -8,6 +8,7 @@ from speculation.errors import InvalidRequestError, LinkError, MalformedMessageE
 from speculation.links.base import LinkStatistics
 from speculation.protocol.messages import CloudMessage, DeviceMessage, Open
 from speculation.wire import codec
+from speculation.wire.padding import Padder
 
 
 class Attachment(Protocol):
@@ -33,6 +34,7 @@ class MemoryLink:
         self.statistics = LinkStatistics()
         self._endpoint = endpoint
         self._max_message_bytes = max_message_bytes
+        self._up, self._down = Padder(), Padder()
         self._attachment: Attachment | None = None
         self._error: OutriderError | None = None
         self._is_closed = False
@@ -40,7 +42,7 @@ class MemoryLink:
     async def send(self, message: DeviceMessage) -> None:
         """Hand a message over. Raises ``LinkError`` after ``aclose``, ``InvalidRequestError`` for a message over the limit."""
         self._require_open()
-        data = codec.encode_request(message)
+        data = self._up.encode(message)
         if len(data) > self._max_message_bytes:
             raise InvalidRequestError(f"a message of {len(data)} bytes is over the limit of {self._max_message_bytes}")
         self.statistics.sent_messages += 1
@@ -59,7 +61,7 @@ class MemoryLink:
         self._require_open()
         if message is None:
             return None
-        data = codec.encode_response(message)
+        data = self._down.encode(message)
         self.statistics.received_messages += 1
         self.statistics.received_bytes += len(data)
         return codec.decode_response(data)

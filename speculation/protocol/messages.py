@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 
 from speculation.errors import MalformedMessageError
 from speculation.parameters import SamplingParameters
+from speculation.protocol.cover import UNCOVERED, Cover
 
 CHOICE_RULE = "gumbel-philox4x32-1"
 MAX_TOKEN_ID = 2**31 - 1
@@ -57,6 +58,7 @@ class Open:
     ``prefix`` is final: the prompt and every final token known so far. ``generation_start`` is the position of the first
     generated token. ``max_tokens`` counts generated tokens from there. Positions are absolute, the prompt's first token is 0.
     ``fingerprint`` is empty on a first attempt, else that of the verifier which chose the prefix.
+    ``cover`` is what the device does to what it sends, and asks of the verifier.
     """
 
     session_id: str
@@ -71,6 +73,7 @@ class Open:
     priority: int = 0
     deadline_ms: int | None = None
     fingerprint: str = ""
+    cover: Cover = UNCOVERED
 
     def __post_init__(self) -> None:
         _require(bool(self.session_id), "session_id is empty")
@@ -157,7 +160,7 @@ class Opened:
 
     ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix needed no prefill.
     ``reads_packed``: drafts may come packed. ``newest_pair`` is the counter of the newest pair served there, 0 where it has
-    none or that is not told.
+    none or that is not told. ``cover`` is what the verifier does to what it sends.
     """
 
     session_id: str
@@ -167,6 +170,7 @@ class Opened:
     cached: int = 0
     reads_packed: bool = False
     newest_pair: int = 0
+    cover: Cover = UNCOVERED
 
     def __post_init__(self) -> None:
         _require(self.credit >= 1, "credit is at least 1")

@@ -9,10 +9,11 @@ whose attribute has a default.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import re
 import tomllib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Annotated, Any, TypeVar, cast, get_args, get_origin, get_type_hints
@@ -99,11 +100,16 @@ class Key:
         _require(self.dimension != "share" or value <= 1, f"{self.name} is {value:g}: a share is at most 1")
 
 
-def keys(profile: type[Any]) -> dict[str, Key]:
+def keys(profile: type[Any]) -> Mapping[str, Key]:
     """The annotated numbers of a profile class: attribute name to key."""
+    return _keys(cast(Hashable, profile))
+
+
+@functools.cache
+def _keys(profile: Any) -> Mapping[str, Key]:
     hints = get_type_hints(profile, include_extras=True)
     found = {name: get_args(hint)[1] for name, hint in hints.items() if get_origin(hint) is Annotated}
-    return {name: key for name, key in found.items() if isinstance(key, Key)}
+    return MappingProxyType({name: key for name, key in found.items() if isinstance(key, Key)})
 
 
 def check(profile: object) -> None:

@@ -27,7 +27,7 @@ from speculation.links.base import Connector, Link, LinkStatistics
 from speculation.protocol.messages import CloudMessage, DeviceMessage
 from speculation.shaping.pacing import Pipe
 from speculation.shaping.profiles import UNSHAPED, NetworkProfile
-from speculation.wire.codec import encoded_size
+from speculation.wire.padding import Padder
 
 T = TypeVar("T")
 
@@ -72,37 +72,35 @@ class _Radio:
                 await asyncio.sleep(held_s + self._profile.round_trip_s)
                 self._is_warm = True
 
-    async def room_up(self, message: DeviceMessage) -> None:
+    async def room_up(self, num_bytes: int) -> None:
         """Wait until the queue of the way up has room: a bounded one makes its sender wait, as TCP would."""
-        await self._room(self._up, self._turn_up, message)
+        await self._room(self._up, self._turn_up, num_bytes)
 
-    async def room_down(self, message: CloudMessage) -> None:
+    async def room_down(self, num_bytes: int) -> None:
         """The same on the way down."""
-        await self._room(self._down, self._turn_down, message)
+        await self._room(self._down, self._turn_down, num_bytes)
 
     def cool_down(self, error: BaseException) -> None:
         if isinstance(error, LinkError):
             self._is_warm = False
 
-    def sent(self, message: DeviceMessage | None) -> _Parcel[DeviceMessage | None]:
+    def sent(self, message: DeviceMessage | None, num_bytes: int) -> _Parcel[DeviceMessage | None]:
         """A message on its way up; None is the closing of the stream."""
-        return _Parcel(self._release_at(self._up, message), message)
+        return _Parcel(self._release_at(self._up, num_bytes), message)
 
-    def answered(self, content: CloudMessage | Exception | None) -> _Parcel[CloudMessage | Exception | None]:
+    def answered(self, content: CloudMessage | Exception | None, num_bytes: int) -> _Parcel[CloudMessage | Exception | None]:
         """A message on its way down; None is the orderly end, an exception the news of a failure."""
-        message = None if isinstance(content, Exception) else content
-        return _Parcel(self._release_at(self._down, message), content)
+        return _Parcel(self._release_at(self._down, num_bytes), content)
 
-    async def _room(self, pipe: Pipe, turn: asyncio.Lock, message: DeviceMessage | CloudMessage) -> None:
+    async def _room(self, pipe: Pipe, turn: asyncio.Lock, num_bytes: int) -> None:
         if math.isinf(pipe.direction.queue_bytes):
             return
         async with turn:
-            room_s = pipe.room_at(_now_s(), encoded_size(message) + self._overhead_bytes)
+            room_s = pipe.room_at(_now_s(), num_bytes + self._overhead_bytes)
             await asyncio.sleep(max(0.0, room_s - _now_s()))
 
-    def _release_at(self, pipe: Pipe, message: DeviceMessage | CloudMessage | None) -> float:
-        payload_bytes = 0 if message is None else encoded_size(message)
-        return pipe.release_at(_now_s(), payload_bytes + self._overhead_bytes)
+    def _release_at(self, pipe: Pipe, num_bytes: int) -> float:
+        return pipe.release_at(_now_s(), num_bytes + self._overhead_bytes)
 
 
 class ShapedConnector:
@@ -187,6 +185,7 @@ class ShapedLink:
     def __init__(self, link: Link, radio: _Radio) -> None:
         self._link = link
         self._radio = radio
+        self._up, self._down = Padder(), Padder()
         self._outbox: asyncio.Queue[_Parcel[DeviceMessage | None]] = asyncio.Queue()
         self._inbox: deque[_Parcel[CloudMessage | Exception | None]] = deque()
         self._arrived = asyncio.Event()
@@ -205,10 +204,11 @@ class ShapedLink:
         failure = self._send_failure
         if failure is not None and failure.due_s <= _now_s() and isinstance(failure.content, Exception):
             raise failure.content
-        await self._radio.room_up(message)
+        num_bytes = self._up.size(message)
+        await self._radio.room_up(num_bytes)
         if self._is_closed:
             raise LinkError("the link is closed")
-        self._outbox.put_nowait(self._radio.sent(message))
+        self._outbox.put_nowait(self._radio.sent(message, num_bytes))
 
     async def receive(self) -> CloudMessage | None:
         """The next message that is due. One caller at a time; nothing is lost where it is cancelled."""
@@ -227,7 +227,7 @@ class ShapedLink:
     async def aclose(self) -> None:
         """Close this end at once; the other end learns of it behind the messages under way. Safe to call twice."""
         if not self._is_closed:
-            self._outbox.put_nowait(self._radio.sent(None))
+            self._outbox.put_nowait(self._radio.sent(None, 0))
             self._shut()
 
     async def abort(self) -> None:
@@ -257,7 +257,7 @@ class ShapedLink:
             await self._link.send(message)
         except Exception as error:  # whatever it is, it belongs to the caller of this link
             self._radio.cool_down(error)
-            self._send_failure = self._radio.answered(error)
+            self._send_failure = self._radio.answered(error, 0)
             # Of a stream that is gone the inner ``receive`` tells by itself, in order; of a refusal it may not know.
             if not isinstance(error, LinkError):
                 self._deliver(self._send_failure)
@@ -272,9 +272,10 @@ class ShapedLink:
             except Exception as error:  # as above
                 self._radio.cool_down(error)
                 content = error
+            num_bytes = 0 if isinstance(content, Exception) else self._down.size(content)
             if content is not None and not isinstance(content, Exception):
-                await self._radio.room_down(content)
-            self._deliver(self._radio.answered(content))
+                await self._radio.room_down(num_bytes)
+            self._deliver(self._radio.answered(content, num_bytes))
             if content is None or isinstance(content, Exception):
                 return
 

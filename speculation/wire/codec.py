@@ -1,4 +1,4 @@
-"""Messages to bytes and back: the only module that touches generated code.
+"""Messages to bytes and back: this package alone touches generated code.
 
 Links hand bytes to gRPC's generic handlers under ``METHOD_PATH``. Whatever bytes a peer sends, decoding returns a message
 or raises ``MalformedMessageError``. Encoding raises ``ValueError`` for a number beyond what the wire holds (32 bits).
@@ -29,6 +29,7 @@ from speculation.protocol.messages import (
     VerdictKind,
 )
 from speculation.wire import packed
+from speculation.wire.covers import cover_of, wire_cover
 from speculation.wire.v1 import verification_pb2 as pb
 
 SERVICE = "speculation.wire.v1.VerificationService"
@@ -151,6 +152,7 @@ def _fill_open(wire: pb.Open, message: Open) -> None:
     wire.fingerprint = message.fingerprint
     if message.deadline_ms is not None:
         wire.deadline_ms = message.deadline_ms
+    wire.MergeFrom(pb.Open(cover=wire_cover(message.cover)))
     _fill_identity(wire.identity, message.identity)
     _fill_parameters(wire.parameters, message.parameters)
 
@@ -190,6 +192,7 @@ def _wire_opened(opened: Opened) -> pb.Opened:
         cached=opened.cached,
         reads_packed=opened.reads_packed,
         newest_pair=opened.newest_pair,
+        cover=wire_cover(opened.cover),
     )
 
 
@@ -248,6 +251,7 @@ def _open(wire: pb.Open) -> Open:
         priority=wire.priority,
         deadline_ms=wire.deadline_ms if wire.HasField("deadline_ms") else None,
         fingerprint=wire.fingerprint,
+        cover=cover_of(wire),
     )
 
 
@@ -275,8 +279,8 @@ def _verdict(wire: pb.Verdict) -> Verdict:
 
 
 def _opened(wire: pb.Opened) -> Opened:
-    told = wire.is_exact, wire.cached, wire.reads_packed, wire.newest_pair
-    return Opened(wire.session_id, wire.credit, wire.fingerprint, *told)
+    told = wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached, wire.reads_packed, wire.newest_pair
+    return Opened(*told, cover_of(wire))
 
 
 def _finished(wire: pb.Finished) -> Finished:

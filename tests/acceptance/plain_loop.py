@@ -11,39 +11,52 @@ from safetensors.numpy import load_file
 
 
 class PlainLlama:
-    """Batch 1, float32, a growing cache."""
+    """Float32, one token of each text at a time, a growing cache each. They share the reading of the weights."""
 
     def __init__(self, package: Path) -> None:
         self.c = json.loads((package / "config.json").read_text())
         self.w = {k: v.astype(np.float32) for k, v in load_file(package / "model.safetensors").items()}
 
     def norm(self, x, name):
-        return x / np.sqrt((x * x).mean() + self.c["rms_norm_eps"]) * self.w[name + ".weight"]
+        return x / np.sqrt((x * x).mean(-1, keepdims=True) + self.c["rms_norm_eps"]) * self.w[name + ".weight"]
+
+    def times(self, x, name):
+        return x @ self.w[name + ".weight"].T
 
     def logits(self, token, position, cache):
-        c, w, d = self.c, self.w, self.c["hidden_size"] // self.c["num_attention_heads"]
-        angle = position / c["rope_theta"] ** (np.arange(0, d, 2) / d)
-        cos, sin = np.cos(angle).astype(np.float32), np.sin(angle).astype(np.float32)
+        return self.rows([token], [position], [cache])[0]
+
+    def rows(self, tokens, positions, caches):
+        """The logits behind each text's next token, a row a text."""
+        c, d = self.c, self.c["hidden_size"] // self.c["num_attention_heads"]
+        angles = np.divide.outer(positions, c["rope_theta"] ** (np.arange(0, d, 2) / d))[:, None]
+        cos, sin = np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
 
         def rotated(heads):
-            a, b = heads[:, : d // 2], heads[:, d // 2 :]
-            return np.concatenate((a * cos - b * sin, b * cos + a * sin), axis=1)
+            a, b = heads[..., : d // 2], heads[..., d // 2 :]
+            return np.concatenate((a * cos - b * sin, b * cos + a * sin), axis=-1)
 
-        x = w["model.embed_tokens.weight"][token]
+        x = self.w["model.embed_tokens.weight"][tokens]
         for i in range(c["num_hidden_layers"]):
             p = f"model.layers.{i}."
             h = self.norm(x, p + "input_layernorm")
-            q, k, v = ((w[p + f"self_attn.{n}_proj.weight"] @ h).reshape(-1, d) for n in "qkv")
-            before = cache.get(i, np.zeros((2, len(k), 0, d), np.float32))
-            keys, values = cache[i] = np.concatenate((before, np.stack((rotated(k), v))[:, :, None]), axis=2)
-            q = rotated(q).reshape(len(keys), -1, d)
-            scores = q @ keys.transpose(0, 2, 1) / np.sqrt(np.float32(d))
-            weights = np.exp(scores - scores.max(-1, keepdims=True))
-            x = x + w[p + "self_attn.o_proj.weight"] @ (weights / weights.sum(-1, keepdims=True) @ values).ravel()
+            q, k, v = (self.times(h, f"{p}self_attn.{n}_proj").reshape(len(tokens), -1, d) for n in "qkv")
+            seen = [attended(i, *row) for row in zip(rotated(q), rotated(k), v, caches, strict=True)]
+            x = x + self.times(np.stack(seen), p + "self_attn.o_proj")
             h = self.norm(x, p + "post_attention_layernorm")
-            gate = w[p + "mlp.gate_proj.weight"] @ h
-            x = x + w[p + "mlp.down_proj.weight"] @ (gate / (1 + np.exp(-gate)) * (w[p + "mlp.up_proj.weight"] @ h))
-        return w.get("lm_head.weight", w["model.embed_tokens.weight"]) @ self.norm(x, "model.norm")
+            gate = self.times(h, p + "mlp.gate_proj")
+            x = x + self.times(gate / (1 + np.exp(-gate)) * self.times(h, p + "mlp.up_proj"), p + "mlp.down_proj")
+        return self.times(self.norm(x, "model.norm"), "lm_head" if "lm_head.weight" in self.w else "model.embed_tokens")
+
+
+def attended(layer, q, k, v, cache):
+    """What one text's token takes from the tokens before it and from itself."""
+    d = q.shape[-1]
+    before = cache.get(layer, np.zeros((2, len(k), 0, d), np.float32))
+    keys, values = cache[layer] = np.concatenate((before, np.stack((k, v))[:, :, None]), axis=2)
+    scores = q.reshape(len(keys), -1, d) @ keys.transpose(0, 2, 1) / np.sqrt(np.float32(d))
+    weights = np.exp(scores - scores.max(-1, keepdims=True))
+    return (weights / weights.sum(-1, keepdims=True) @ values).ravel()
 
 
 def gumbel(seed, position, size):
@@ -71,14 +84,22 @@ def plain_choice(logits, position, temperature=0.0, top_k=0, top_p=1.0, seed=0):
     return int(left[np.argmax((scores + gumbel(seed, position, len(scores)))[left])])
 
 
-def plain_text(package, prompt, num_tokens, end_token_ids, **parameters):
-    """Prompt and continuation, decoded by the full model alone."""
-    model, cache, tokens = PlainLlama(package), {}, list(prompt)
-    for position, token in enumerate(prompt[:-1]):
-        model.logits(token, position, cache)
-    while len(tokens) < len(prompt) + num_tokens:
-        logits = model.logits(tokens[-1], len(tokens) - 1, cache)
-        tokens.append(plain_choice(logits, len(tokens), **parameters))
-        if tokens[-1] in end_token_ids:
-            break
-    return tokens
+def plain_texts(package, prompts, num_tokens, end_token_ids, parameters):
+    """Prompt and continuation of each prompt with its own parameters, decoded by the full model alone."""
+    model, caches, texts = PlainLlama(package), [{} for _ in prompts], [list(prompt) for prompt in prompts]
+    going, position = list(range(len(prompts))), 0
+    while going:
+        tokens = [texts[i][position] for i in going]
+        logits = model.rows(tokens, [position] * len(going), [caches[i] for i in going])
+        position += 1
+        for row, i in zip(logits, going, strict=True):
+            if position == len(texts[i]):
+                texts[i].append(plain_choice(row, position, **parameters[i]))
+        going = [i for i in going if is_going(texts[i], len(prompts[i]), position, num_tokens, end_token_ids)]
+    return texts
+
+
+def is_going(text, num_prompt, position, num_tokens, end_token_ids):
+    """Whether a text of which so many tokens are read wants more."""
+    is_ended = len(text) > num_prompt and text[-1] in end_token_ids
+    return position < num_prompt or not (is_ended or len(text) == num_prompt + num_tokens)

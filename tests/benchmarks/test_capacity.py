@@ -35,7 +35,7 @@ def made(system, tokens_per_s, forward_cpu=0.5, count=4):
 
 def test_rates_are_medians_and_ratios_those_of_each_round():
     rounds = [[made(OURS, ours), made(ALONE, alone)] for ours, alone in ((300.0, 200.0), (100.0, 80.0), (90.0, 30.0))]
-    (table,) = capacity.grids(rounds, {"peer": {4: 55.0}})
+    (table,) = capacity.grids(rounds, {0.0: {"peer": {4: 55.0}}})
     assert list(table.columns) == [
         "devices",
         OURS,
@@ -56,5 +56,5 @@ def test_what_a_verdict_costs_beside_the_forward_is_what_the_process_computed_be
 
 
 def test_a_peer_that_was_not_asked_for_a_count_leaves_its_cell_empty():
-    (table,) = capacity.grids([[made(OURS, 2.0), made(ALONE, 1.0)]], {"peer": {1: 5.0}})
+    (table,) = capacity.grids([[made(OURS, 2.0), made(ALONE, 1.0)]], {0.0: {"peer": {1: 5.0}}})
     assert table.rows[0][-1] == "-"

@@ -26,7 +26,7 @@ def test_the_environment_is_read_under_its_own_prefix(monkeypatch):
 
 
 def test_an_unknown_key_is_refused_and_the_known_ones_listed():
-    with pytest.raises(ConfigurationError, match=r"slots; known: cloud, credit, .*drain_grace_s.*num_slots"):
+    with pytest.raises(ConfigurationError, match=r"slots; known: cache_bytes, cloud, credit, .*drain_grace_s.*num_slots"):
         VerifierConfig(slots=3)
 
 
@@ -34,6 +34,7 @@ def test_an_unknown_key_is_refused_and_the_known_ones_listed():
     ("key", "value"),
     [
         ("num_slots", 0),
+        ("cache_bytes", 0),
         ("max_rows", 0),
         ("credit", 1),
         ("port", 70000),

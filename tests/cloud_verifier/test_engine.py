@@ -1,22 +1,24 @@
-"""The full models of two pairs, from tiny packages on disk."""
+"""The full model as a verifier's settings describe it, the limit of its caches, and the full models of two pairs."""
 
 import asyncio
 from dataclasses import replace
 
 import pytest
 
+from cloud_verifier import engine as module
 from cloud_verifier.assembly import budget
 from cloud_verifier.config import load_config
-from cloud_verifier.engine import build_engine
+from cloud_verifier.engine import FullModel, build_engine
+from cloud_verifier.room import Room
 from cloud_verifier.server import serve
 from speculation.engines.package import load_pair
 from speculation.engines.package_writer import write_pair
 from speculation.errors import CapacityError, ConfigurationError
 from speculation.links.grpc import GrpcConnector
 from speculation.parameters import SamplingParameters
-from tests.cloud_verifier.doubles import plain_decoding, settings
+from tests.cloud_verifier.doubles import CONTEXT, IDENTITY, SELF_TEST, WatchedEngine, plain_decoding, settings
 from tests.cloud_verifier.sessions import LIMIT_S, device
-from tests.speculation.engines.tiny import PROMPTS, tiny_source
+from tests.speculation.engines.tiny import PROMPTS, tiny_pair, tiny_source
 
 MAX_TOKENS = 16
 
@@ -74,6 +76,39 @@ def test_a_new_draft_of_the_same_full_model_is_no_second_engine(folders):
     assert full.also == load_pair(folders[1]).identity
 
 
+def test_two_pairs_divide_the_memory_of_caches_by_their_slots_and_never_take_more(folders):
+    limit_bytes = (1 << 24) + 1
+    full = build_engine(two(folders, 2, 1, previous_slots=1, cache_bytes=limit_bytes))
+    assert [one.room.limit_bytes for one in (full, full.previous)] == [limit_bytes - limit_bytes // 4, limit_bytes // 4]
+    assert full.room is not full.previous.room
+    as_many = build_engine(two(folders, 2, 1, cache_bytes=limit_bytes))
+    assert [one.room.limit_bytes for one in (as_many, as_many.previous)] == [limit_bytes // 2 + 1, limit_bytes // 2]
+
+
+def test_a_share_under_one_context_is_refused_as_what_it_is(folders):
+    """Alone a pair would do with half as much."""
+    enough = build_engine(settings(pair=folders[1], cache_bytes=1 << 24)).room.size_of(1 << 20)
+    build_engine(settings(pair=folders[1], cache_bytes=enough))
+    said = rf"cache_bytes: {enough // 2}, the share of tiny-full:fp32 \(slots: 1\), do not hold one .* takes {enough}"
+    with pytest.raises(ConfigurationError, match=said):
+        build_engine(two(folders, 2, 1, previous_slots=1, cache_bytes=2 * enough))
+
+
+def test_one_engine_for_two_pairs_has_all_the_memory(folders):
+    assert build_engine(two(folders, 3, 2, cache_bytes=1 << 24)).room.limit_bytes == 1 << 24
+    with pytest.raises(ConfigurationError, match="cache_bytes: 1000 do not hold"):
+        build_engine(two(folders, 3, 2, cache_bytes=1000))
+
+
+async def test_the_log_tells_of_limited_caches_what_each_pair_may_take(folders, caplog):
+    full = build_engine(two(folders, 2, 1, previous_slots=1, cache_bytes=40_000_000))
+    with caplog.at_level("INFO", "cloud_verifier.assembly"):
+        async with serve(settings(), full_model=full) as running:
+            assert [one.seats.room for one in running.pairs.verifiers] == [full.room, full.previous.room]
+    told = [record.getMessage() for record in caplog.records if record.name == "cloud_verifier.assembly"]
+    assert ["at most 30.0 MB of caches" in told[0], "at most 10.0 MB of caches" in told[1]] == [True, True]
+
+
 @pytest.mark.parametrize(("newest", "previous"), [(1, 2), (1, 1)])
 def test_a_pair_that_is_no_earlier_one_is_refused_with_both_counters(folders, newest, previous):
     with pytest.raises(ConfigurationError, match=f"has version {previous}, the newest pair {newest}"):
@@ -114,3 +149,36 @@ def test_the_pair_before_is_named_by_file_environment_and_flag(tmp_path, monkeyp
     monkeypatch.setenv("OUTRIDER_VERIFIER_PREVIOUS_PAIR", "/environment")
     assert str(load_config(tmp_path / "v.toml").previous_pair) == "/environment"
     assert str(load_config(tmp_path / "v.toml", {"previous_pair": "/flag"}).previous_pair) == "/flag"
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("pair")
+    tiny_pair(folder)
+    return folder
+
+
+def test_caches_that_are_limited_leave_the_self_test_and_its_fingerprint_as_they_are(pair):
+    limited, free = build_engine(settings(pair=pair, cache_bytes=1 << 24)), build_engine(settings(pair=pair))
+    assert limited.self_test.is_exact
+    assert limited.self_test.fingerprint == free.self_test.fingerprint
+    assert free.room is None
+    context = limited.engine.description.context_length
+    assert limited.room.size_of(context) == limited.engine.cache_bytes(context)
+
+
+def test_a_limit_under_one_context_is_refused_with_what_one_takes(pair):
+    with pytest.raises(ConfigurationError, match=r"cache_bytes: 1000 do not hold one context of \d+ tokens, which takes \d+"):
+        build_engine(settings(pair=pair, cache_bytes=1000))
+
+
+def test_an_engine_whose_memory_cannot_be_limited_is_refused(pair, monkeypatch):
+    monkeypatch.setattr(module, "_build_full", lambda *_: WatchedEngine())
+    with pytest.raises(ConfigurationError, match="does not give memory back; leave it out, set num_slots"):
+        build_engine(settings(pair=pair, cache_bytes=1 << 30))
+
+
+async def test_a_server_seats_sessions_by_the_room_of_its_model():
+    room = Room(CONTEXT, CONTEXT, lambda num_tokens: num_tokens)
+    async with serve(settings(), full_model=FullModel(WatchedEngine(), IDENTITY, SELF_TEST, room=room)) as running:
+        assert running.verifier.seats.room is room

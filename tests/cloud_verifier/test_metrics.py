@@ -11,6 +11,7 @@ import pytest
 
 from cloud_verifier.counts import MAX_POSITIONS, Counts, Times
 from cloud_verifier.metrics import VerifierMetrics
+from cloud_verifier.room import Room
 from cloud_verifier.server import serve
 from speculation.errors import CapacityError, ConfigurationError
 from speculation.links.grpc import GrpcConnector
@@ -107,6 +108,16 @@ async def test_drafts_are_counted_by_place_in_their_chain_and_a_wrong_one_as_a_c
     assert places == [1, 1, 0, 0]
     assert told[OURS + "final_tokens_total"] == 4
     assert told[OURS + "inter_token_seconds_count"] == 3  # three at once: each counts
+
+
+@virtually
+async def test_memory_of_caches_is_told_by_size_class_where_it_is_limited():
+    async with measured() as (figures, verifier, connector):
+        verifier.seats.limit(Room(doubles.CONTEXT, doubles.CONTEXT, lambda num_tokens: num_tokens))
+        await opened(connector, max_tokens=doubles.CONTEXT // 2 - 3)
+        told = figures()
+        classes = [told.get(OURS + "cache_bytes", context=share) for share in ("1/4", "1/2", "1/1")]
+        assert classes == [0, doubles.CONTEXT // 2, 0]
 
 
 @virtually

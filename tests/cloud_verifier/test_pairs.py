@@ -9,6 +9,7 @@ import pytest
 from cloud_verifier.engine import FullModel
 from cloud_verifier.metrics import VerifierMetrics
 from cloud_verifier.pairs import Pairs, Served
+from cloud_verifier.room import Room
 from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
 from speculation.engines.random import RandomEngine
@@ -18,6 +19,7 @@ from speculation.errors import CapacityError, FingerprintError, HandshakeError, 
 from speculation.links.grpc import GrpcConnector
 from speculation.links.status import MAX_CHARACTERS
 from speculation.parameters import SamplingParameters
+from speculation.protocol.cover import Cover
 from speculation.protocol.messages import FinishReason, Opened, PairIdentity
 from speculation.tenants import Limits, Tenant
 from tests.cloud_verifier.doubles import (
@@ -110,6 +112,17 @@ async def test_whatever_pair_a_device_has_it_is_told_the_newest(version):
         told = await link.receive()
         assert (told.newest_pair, told.fingerprint) == (NEW, fingerprint(version))
         await collect(link)
+
+
+@pytest.mark.parametrize("version", [OLD, NEW])
+async def test_whatever_pair_a_device_has_its_stream_is_covered_as_it_asks_and_as_the_verifier_is_set(version):
+    async with serving(pad_bytes=256) as (_, _, connector):
+        link = await connector.connect()
+        await link.send(open_message(identity=identity(version), cover=Cover(64, 10)))
+        told = await link.receive()
+        assert (told.cover, told.newest_pair) == (Cover(256, 10), NEW)
+        decided = [m for m in await collect(link) if getattr(m, "choice", None) is not None]
+        assert [1, 2, 3, *(m.choice for m in decided)] == truth_of(version)
 
 
 async def test_a_device_that_does_not_tell_its_counter_is_known_by_its_digests():
@@ -214,6 +227,50 @@ async def test_who_came_first_is_seated_first_whichever_pair_it_waits_for():
     assert order == ["b", "c", "d"]
 
 
+def limited(pairs):
+    """Room for one whole context of each pair, a byte a token."""
+    for verifier in pairs.verifiers:
+        verifier.seats.limit(Room(CONTEXT, CONTEXT, lambda num_tokens: num_tokens))
+    return pairs
+
+
+def in_turn(pairs, *wanted):
+    """Sessions by name, pair and the tokens that they may become, in the order in which they come."""
+    return {
+        name: pairs.attach(open_message(name, identity=identity(version), max_tokens=tokens - 3))
+        for name, version, tokens in wanted
+    }
+
+
+def running_in(pairs):
+    return {live.session_id for one in pairs.verifiers for live in one.seats.running}
+
+
+async def test_who_waits_for_room_at_one_pair_is_passed_by_nobody_there_and_keeps_nobody_from_the_other():
+    pairs = limited(made(max_queued=8))
+    quarter = CONTEXT // 4
+    came = [("runs", OLD, quarter), ("large", OLD, CONTEXT), ("small", OLD, quarter), ("other", NEW, CONTEXT)]
+    lives = in_turn(pairs, *came)
+    assert running_in(pairs) == {"runs", "other"}
+    lives["other"].close()
+    assert running_in(pairs) == {"runs"}, "room of the other pair is not this one's"
+    lives["runs"].close()
+    assert running_in(pairs) == {"large"}
+    lives["large"].close()
+    assert running_in(pairs) == {"small"}
+
+
+async def test_with_room_at_both_pairs_they_share_no_more_seats_than_there_are():
+    pairs = limited(made(max_sessions=2, max_queued=8))
+    quarter = CONTEXT // 4
+    lives = in_turn(pairs, ("a", NEW, quarter), ("b", OLD, CONTEXT), ("c", OLD, quarter), ("d", NEW, quarter))
+    assert running_in(pairs) == {"a", "b"}
+    lives["a"].close()
+    assert running_in(pairs) == {"b", "d"}, "c came first, but there is no room for it"
+    lives["b"].close()
+    assert running_in(pairs) == {"c", "d"}
+
+
 async def test_a_tenants_limits_hold_over_both_pairs_and_its_sessions_are_its_own():
     pairs, alice = made(), Tenant("alice", Limits(max_sessions=1))
     pairs.attach(open_message("s", identity=identity(OLD)), alice)
@@ -277,6 +334,15 @@ async def test_a_pair_with_the_same_full_model_needs_no_engine_of_its_own():
         assert [told.get(FIGURE + "sessions_opened_total", pair=str(v)) for v in (OLD, NEW)] == [1, 1]
         with pytest.raises(PairError):
             await refusal(connector, identity=identity(NEXT))
+
+
+async def test_figures_tell_the_memory_of_both_pairs_caches_together():
+    pairs = limited(made())
+    figures = VerifierMetrics(pairs, "model")
+    in_turn(pairs, ("a", NEW, CONTEXT // 4), ("b", OLD, CONTEXT // 4), ("c", OLD, CONTEXT // 2))
+    told = Figures.of(figures.registry)
+    by_class = [told.get("outrider_verifier_cache_bytes", context=share) for share in ("1/4", "1/2", "1/1")]
+    assert by_class == [CONTEXT // 2, CONTEXT // 2, 0]
 
 
 async def test_figures_tell_the_sessions_of_each_pair_and_who_asked_in_vain():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cloud_verifier import profiling
+from cloud_verifier import passes, profiling
 from cloud_verifier.costs import LinearCosts, PassShape, RooflineCosts
 from speculation.engines.base import Chunk
 from speculation.engines.random import RandomEngine
@@ -75,3 +75,16 @@ def test_an_emulated_machine_needs_no_measuring():
     engine = RandomEngine(64, 128, 0, 2)
     cost = CloudCost(Catalogue(None).cloud("mi300x"), parse_model("70B:fp16"))
     assert profiling.costs_of(ShapedEngine(engine, cost), 256) == RooflineCosts(cost.machine, cost.model)
+
+
+def test_what_a_drawn_choice_costs_is_found_though_noise_that_was_drawn_before_is_kept(monkeypatch):
+    engine, drawn, plain = PricedEngine(16), set(), passes.choose
+
+    def priced(logits, positions, parameters):
+        asked = {(way.seed, int(position)) for position, way in zip(positions, parameters, strict=True) if way.temperature}
+        engine.now_s += 1e-4 * len(asked - drawn)
+        drawn.update(asked)
+        return plain(logits, positions, parameters)
+
+    monkeypatch.setattr(passes, "choose", priced)
+    assert measured(monkeypatch, engine).sampled_s == pytest.approx(1e-4)

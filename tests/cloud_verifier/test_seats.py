@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from cloud_verifier.prefixes import LEAST_SHARED
+from cloud_verifier.room import Room
 from speculation.errors import CapacityError, LinkError
 from speculation.protocol.messages import Cancel, FinishReason, Opened
-from tests.cloud_verifier.doubles import collect, finished_of, open_message, plain_decoding, wait_until
+from tests.cloud_verifier.doubles import CONTEXT, collect, finished_of, open_message, plain_decoding, wait_until
 from tests.cloud_verifier.sessions import opened, refusal, table
 from tests.cloud_verifier.virtual import TimedEngine, connector_of, running, virtually
 
@@ -176,3 +177,71 @@ async def test_opened_is_said_to_those_who_wait_so_that_they_may_draft():
         link = await connector.connect()
         await link.send(open_message(session_id="waits"))
         assert isinstance(await link.receive(), Opened)
+
+
+def in_contexts(verifier, contexts):
+    """Let the caches of a verifier take so many whole contexts, a byte a token."""
+    room = Room(contexts * CONTEXT, CONTEXT, lambda num_tokens: num_tokens)
+    verifier.seats.limit(room)
+    return room
+
+
+@virtually
+async def test_sessions_run_as_long_as_there_is_room_for_all_they_may_become_and_the_others_wait():
+    async with running(max_sessions=8, max_queued=8) as (engine, verifier, connector):
+        room = in_contexts(verifier, 1)
+        async with asyncio.TaskGroup() as tasks:
+            answers = [tasks.create_task(answer(connector, (n + 1, 2, 3), f"s{n}", CONTEXT // 4 - 3)) for n in range(6)]
+            await asyncio.sleep(0.01)
+            assert (len(verifier.seats.running), verifier.seats.num_waiting) == (4, 2)
+            assert room.taken_bytes == {"1/4": CONTEXT, "1/2": 0, "1/1": 0}
+        for number, done in enumerate(answers):
+            text = [message.choice for message in done.result() if hasattr(message, "choice")]
+            assert text == list(text_of((number + 1, 2, 3), CONTEXT // 4 - 3))[3:]
+        assert max(len(rows) for rows in engine.passes) == 4
+        assert room.free_bytes == CONTEXT
+
+
+@virtually
+async def test_whoever_is_next_is_not_passed_by_those_that_need_less_room():
+    async with running(max_sessions=8, max_queued=8) as (_, verifier, connector):
+        in_contexts(verifier, 1)
+        runs = await opened(connector, session_id="runs", max_tokens=CONTEXT // 4 - 3)
+        large = await opened(connector, session_id="large", max_tokens=CONTEXT - 3)
+        await opened(connector, session_id="small", max_tokens=1)
+        assert ([live.session_id for live in verifier.seats.running], verifier.seats.num_waiting) == (["runs"], 2)
+        await collect(runs)
+        assert finished_of(await collect(large)).reason is FinishReason.LENGTH
+
+
+@virtually
+async def test_a_kept_cache_counts_and_gives_way_to_whoever_needs_its_room():
+    async with running(max_sessions=8, max_kept=8) as (engine, verifier, connector):
+        room = in_contexts(verifier, 1)
+        for number in range(4):
+            await answer(connector, (number, *PROMPT), f"kept{number}")
+        assert (verifier.seats.num_kept, room.free_bytes) == (4, 0)
+        await answer(connector, (9, 9, 9), "half", CONTEXT // 2 - 3)
+        # Two gave way, and then the half is kept itself.
+        assert verifier.seats.num_kept == 3
+        await wait_until(lambda: len(engine.open_caches) == 3)
+        assert room.taken_bytes == {"1/4": CONTEXT // 2, "1/2": CONTEXT // 2, "1/1": 0}
+
+
+@virtually
+async def test_a_short_session_in_a_cache_that_was_long_counts_what_it_was():
+    async with running(max_sessions=8, max_kept=8) as (_, verifier, connector):
+        room = in_contexts(verifier, 2)
+        await answer(connector, PROMPT, "long", CONTEXT - len(PROMPT))
+        await opened(connector, session_id="short", prefix=PROMPT, generation_start=len(PROMPT), max_tokens=2)
+        assert verifier.seats.reused_tokens
+        assert room.taken_bytes == {"1/4": 0, "1/2": 0, "1/1": CONTEXT}
+
+
+@virtually
+async def test_a_session_that_is_taken_over_leaves_its_room():
+    async with running(max_sessions=8) as (_, verifier, connector):
+        room = in_contexts(verifier, 2)
+        await opened(connector, session_id="s", max_tokens=CONTEXT - 3)
+        await opened(connector, session_id="s", attempt=2, max_tokens=CONTEXT - 3)
+        assert room.free_bytes == CONTEXT

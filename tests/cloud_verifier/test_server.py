@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import pytest
@@ -22,6 +23,8 @@ from speculation.errors import (
     SessionSupersededError,
 )
 from speculation.links.grpc import GrpcConnector
+from speculation.protocol.cover import Cover
+from speculation.protocol.fillers import is_filler
 from speculation.protocol.messages import Cancel, FinishReason, PairIdentity
 from speculation.wire import codec
 from tests.cloud_verifier import doubles
@@ -259,3 +262,17 @@ def test_phones_may_ping():
     options = dict(server._options(VerifierConfig()))
     assert options["grpc.http2.min_recv_ping_interval_without_data_ms"] == 10_000
     assert options["grpc.max_receive_message_length"] == 256 * 1024
+
+
+async def test_under_cover_every_message_has_its_size_on_the_wire_and_comes_while_nothing_is_said():
+    async with serving() as (engine, _, connector):
+        engine.gate.clear()
+        link = await connector.connect()
+        await link.send(replace(open_message(max_tokens=3), cover=Cover(512, 10)))
+        opening = await link.receive()
+        assert opening.cover == Cover(512, 10)
+        assert all([is_filler(await link.receive()) for _ in range(3)])
+        engine.gate.set()
+        assert finished_of(await collect(link)).reason is FinishReason.LENGTH
+        counted = link.statistics
+        assert (counted.sent_bytes, counted.received_bytes) == (512, 512 * counted.received_messages)

@@ -27,6 +27,9 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path, monk
         ({"cloud": "nine"}, "known: "),
         ({"emulate": "big"}, "0.9B:int4"),
         ({"max_streams": 0}, "max_streams"),
+        ({"pad_bytes": 10**9}, "pad_bytes must be 0, or 32 to 4096"),
+        ({"tick_ms": -20}, "tick_ms must be 0, or 10 to 1000"),
+        ({"pad_bytes": 4096, "tick_ms": 10}, "at least 32"),
         ({"colour": 1}, "unknown key"),
     ],
 )

@@ -38,6 +38,10 @@ ISSUED_FLAGS = {
         "--full",
         "--full-url",
         "--full-route",
+        "--run-drafts",
+        "--pass-interval-ms",
+        "--max-queued",
+        "--max-kept",
     ],
     "agent": [
         "--host",
@@ -105,6 +109,8 @@ def test_the_version_is_that_of_the_package(outrider):
         (["demo", "--prompt", "0"], "there is no prompt 0"),
         (["verifier", "--port", "70000"], "port"),
         (["verifier", "--host", "0.0.0.0"], "set insecure"),
+        (["verifier", "--run-drafts", "some"], "run_drafts"),
+        (["verifier", "--pass-interval-ms", "-1"], "pass_interval_ms"),
         (["agent", "--host", "0.0.0.0"], "set insecure"),
         (["agent", "--verifier", "nowhere"], "host:port"),
         (["agent", "--config", "there-is-no-such-file.toml"], "cannot be read"),
@@ -218,6 +224,21 @@ def test_flags_of_an_agent_reach_its_settings(outrider, monkeypatch):
     monkeypatch.setattr("device_agent.server.run", serve)
     assert outrider("agent", "--draft-lookup", "0.2", "--generation-defaults", "none", "--draft-width", "2")[0] == 0
     assert (seen[0].draft_lookup, seen[0].generation_defaults, seen[0].draft_width) == (0.2, "none", 2)
+
+
+def test_flags_of_a_verifiers_load_reach_its_settings(outrider, monkeypatch):
+    seen = []
+
+    async def serve(settings, _):
+        seen.append(settings)
+
+    monkeypatch.setattr("cloud_verifier.server.run", serve)
+    flags = ["--run-drafts", "all", "--pass-interval-ms", "12.5", "--max-queued", "0", "--max-kept", "7"]
+    flags += ["--cache-bytes", "1000000"]
+    assert outrider("verifier", *flags)[0] == 0
+    [settings] = seen
+    assert (settings.run_drafts, settings.pass_interval_ms) == ("all", 12.5)
+    assert (settings.max_queued, settings.max_kept, settings.cache_bytes) == (0, 7, 1000000)
 
 
 def test_flags_of_a_pool_reach_its_settings_and_the_pool_is_what_runs(outrider, monkeypatch):

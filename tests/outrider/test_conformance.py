@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_verifier import scheduling
+from cloud_verifier import covering, scheduling
 from cloud_verifier.batching import allot
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
@@ -22,7 +22,8 @@ from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.protocol import verifier as protocol
 from speculation.protocol.messages import CHOICE_RULE, Cancel, Draft, Finished, FinishReason, Opened
 from speculation.protocol.verifier import Plan, VerifierSession
-from speculation.wire import packed
+from speculation.wire import codec, packed
+from speculation.wire.padding import Padder
 from tests.cloud_verifier import doubles
 from tests.speculation.engines.tiny import tiny_pair
 from tests.speculation.links.endpoint import Script, listening
@@ -52,6 +53,11 @@ async def failures(target, *only, timeout_s=20.0, subject=SUBJECT, key=None, tls
 async def test_a_sound_verifier_passes_every_case(changes):
     async with serving(**changes) as target:
         assert await failures(target) == {}
+
+
+async def test_a_verifier_that_is_set_to_cover_what_it_sends_passes_as_one_that_is_not():
+    async with serving(pad_bytes=256, tick_ms=10) as target:
+        assert await failures(target, "accepts-right-drafts", "answers-cancel", "stops-at-the-limit") == {}
 
 
 async def test_a_verifier_with_keys_passes_every_case_with_one_and_none_without(tmp_path):
@@ -180,6 +186,8 @@ BROKEN = [
     (LiveSession, "receive", hear_no_cancel, ["answers-cancel", "bears-its-credit"]),
     (LiveSession, "_start_deadline", lambda *_: None, ["keeps-the-deadline"]),
     (Verifier, "attach", attach_beside, ["lets-a-higher-attempt-take-over"]),
+    (Padder, "encode", lambda _, message: codec.encode(message).SerializeToString(), ["covers-what-it-sends"]),
+    (covering, "granted", lambda message, _: message, ["refuses-an-absurd-cover"]),
 ]
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from speculation.errors import OutriderError, SessionSupersededError, status_of
 from speculation.links.status import status_from
 from speculation.parameters import SamplingParameters
+from speculation.protocol.cover import UNCOVERED
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Node, Open, Opened, PairIdentity
 from speculation.protocol.verifier import VerifierSession
@@ -127,9 +128,10 @@ def status(error: OutriderError) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON; seeds as text, since JSON's numbers are unsafe beyond 2**53."""
+    """Values as JSON, a cover only where there is one; seeds as text, since JSON's numbers are unsafe beyond 2**53."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return plain({field.name: getattr(value, field.name) for field in dataclasses.fields(value)})
+        fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+        return plain({name: entry for name, entry in fields.items() if entry != UNCOVERED})
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()} | ({"seed": str(value["seed"])} if "seed" in value else {})
     if isinstance(value, enum.Enum):

@@ -34,27 +34,31 @@ FINISH_REASON_DEADLINE: FinishReason
 FINISH_REASON_SHUTDOWN: FinishReason
 
 class VerifyRequest(_message.Message):
-    __slots__ = ("open", "draft", "cancel")
+    __slots__ = ("open", "draft", "cancel", "padding")
     OPEN_FIELD_NUMBER: _ClassVar[int]
     DRAFT_FIELD_NUMBER: _ClassVar[int]
     CANCEL_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     open: Open
     draft: Draft
     cancel: Cancel
-    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., draft: _Optional[_Union[Draft, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ...) -> None: ...
+    padding: bytes
+    def __init__(self, open: _Optional[_Union[Open, _Mapping]] = ..., draft: _Optional[_Union[Draft, _Mapping]] = ..., cancel: _Optional[_Union[Cancel, _Mapping]] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class VerifyResponse(_message.Message):
-    __slots__ = ("opened", "verdict", "finished")
+    __slots__ = ("opened", "verdict", "finished", "padding")
     OPENED_FIELD_NUMBER: _ClassVar[int]
     VERDICT_FIELD_NUMBER: _ClassVar[int]
     FINISHED_FIELD_NUMBER: _ClassVar[int]
+    PADDING_FIELD_NUMBER: _ClassVar[int]
     opened: Opened
     verdict: Verdict
     finished: Finished
-    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ...) -> None: ...
+    padding: bytes
+    def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "attempt", "identity", "choice_rule", "prefix", "generation_start", "max_tokens", "parameters", "end_token_ids", "priority", "deadline_ms", "fingerprint")
+    __slots__ = ("session_id", "attempt", "identity", "choice_rule", "prefix", "generation_start", "max_tokens", "parameters", "end_token_ids", "priority", "deadline_ms", "fingerprint", "cover")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -67,6 +71,7 @@ class Open(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    COVER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     attempt: int
     identity: PairIdentity
@@ -79,7 +84,16 @@ class Open(_message.Message):
     priority: int
     deadline_ms: int
     fingerprint: str
-    def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ...) -> None: ...
+    cover: Cover
+    def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
+
+class Cover(_message.Message):
+    __slots__ = ("pad_bytes", "tick_ms")
+    PAD_BYTES_FIELD_NUMBER: _ClassVar[int]
+    TICK_MS_FIELD_NUMBER: _ClassVar[int]
+    pad_bytes: int
+    tick_ms: int
+    def __init__(self, pad_bytes: _Optional[int] = ..., tick_ms: _Optional[int] = ...) -> None: ...
 
 class PairIdentity(_message.Message):
     __slots__ = ("tokenizer_digest", "pair_digest", "full_digest", "version")
@@ -138,7 +152,7 @@ class Cancel(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "newest_pair")
+    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "newest_pair", "cover")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -146,6 +160,7 @@ class Opened(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     READS_PACKED_FIELD_NUMBER: _ClassVar[int]
     NEWEST_PAIR_FIELD_NUMBER: _ClassVar[int]
+    COVER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     credit: int
     fingerprint: str
@@ -153,7 +168,8 @@ class Opened(_message.Message):
     cached: int
     reads_packed: bool
     newest_pair: int
-    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ...) -> None: ...
+    cover: Cover
+    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("start", "count", "last_node", "choice", "kind", "advice")

@@ -1,0 +1,68 @@
+"""Memory of a pool of caches, which can go back to the system page by page. Linux; elsewhere nothing can be given back."""
+
+from __future__ import annotations
+
+import math
+import mmap
+import sys
+from contextlib import suppress
+
+import numpy as np
+from numpy.typing import NDArray
+
+from speculation.errors import CapacityError
+
+FLOAT_BYTES = 4
+CAN_RETURN = sys.platform == "linux"
+
+
+class CachePages:
+    """A float32 ``array`` of zeros [parts, slots, heads, capacity, head size]; what is never written takes no memory.
+
+    How much is taken at once is the system's choice, and large pages are asked for, which serve many slots: the first token
+    of one cache takes the memory of several. After ``in_small_pages`` a cache takes what it holds, to the page.
+    Raises ``CapacityError`` where the system does not grant so much.
+    """
+
+    def __init__(self, shape: tuple[int, int, int, int, int]) -> None:
+        self._shape = shape
+        self._slot_bytes = math.prod(shape[2:]) * FLOAT_BYTES
+        self._memory = _reserved(math.prod(shape) * FLOAT_BYTES)
+        self.array: NDArray[np.float32] = np.frombuffer(self._memory, np.float32).reshape(shape)
+
+    def in_small_pages(self) -> None:
+        """Take memory in the smallest pages from now on; what is there already goes back, and its content is lost."""
+        with suppress(OSError):  # a system without large pages
+            self._memory.madvise(mmap.MADV_NOHUGEPAGE)
+        self._memory.madvise(mmap.MADV_DONTNEED)
+
+    def give_back(self, slot: int) -> None:
+        """Give back the memory of one slot, whose content is lost; pages that it shares with its neighbours stay."""
+        parts, slots = self._shape[:2]
+        for part in range(parts):
+            start = (part * slots + slot) * self._slot_bytes
+            first, end = -(-start // mmap.PAGESIZE), (start + self._slot_bytes) // mmap.PAGESIZE
+            if first < end:
+                self._memory.madvise(mmap.MADV_DONTNEED, first * mmap.PAGESIZE, (end - first) * mmap.PAGESIZE)
+
+    def bytes_of(self, num_positions: int) -> int:
+        """The most memory that a slot takes of which so many positions were written, in small pages.
+
+        Each part keeps each head's positions in one piece, that may begin and end within a page.
+        """
+        parts, _, heads, _, head_size = self._shape
+        pages = 1 + math.ceil(num_positions * head_size * FLOAT_BYTES / mmap.PAGESIZE)
+        return parts * heads * pages * mmap.PAGESIZE
+
+
+def _reserved(num_bytes: int) -> mmap.mmap:
+    """Memory of this process alone, as an ordinary array has it."""
+    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if CAN_RETURN else {}
+    try:
+        memory = mmap.mmap(-1, num_bytes, **flags)
+    except (OSError, OverflowError) as error:
+        raise CapacityError(f"this system does not grant {num_bytes} bytes for caches: {error}") from error
+    if CAN_RETURN:
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory

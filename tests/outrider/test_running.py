@@ -1,0 +1,38 @@
+"""How commands run their coroutines."""
+
+import sys
+
+import pytest
+import typer
+
+from outrider.running import run_loop
+from speculation.engines.runner import SWITCH_INTERVAL_S
+
+
+@pytest.fixture
+def interval():
+    usual_s = sys.getswitchinterval()
+    yield
+    sys.setswitchinterval(usual_s)
+
+
+async def ended(code):
+    return code
+
+
+@pytest.mark.parametrize("is_emulated", [False, True])
+def test_a_service_hands_the_interpreter_over_soon(interval, is_emulated):
+    seen = []
+
+    async def look():
+        seen.append(sys.getswitchinterval())
+
+    run_loop(look(), is_emulated)
+    assert seen == [pytest.approx(SWITCH_INTERVAL_S)]
+
+
+def test_a_code_that_is_not_0_ends_the_command_with_it(interval):
+    run_loop(ended(0))
+    with pytest.raises(typer.Exit) as caught:
+        run_loop(ended(3))
+    assert caught.value.exit_code == 3
