@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable
 
 from speculation.errors import ConfigurationError
@@ -35,9 +36,10 @@ class Room:
 
     @property
     def taken_bytes(self) -> dict[str, int]:
-        """What is taken, by class, those without any included."""
-        taken = list(self._taken.values())
-        return {name: size * taken.count(size) for (_, name), (_, size) in zip(self._classes, self._sizes, strict=True)}
+        """What is taken, by class, those without any included. Of classes of one size the smallest stands for all: in a short
+        context pages make them equal."""
+        taken = Counter(self._taken.values())
+        return {name: size * taken.pop(size, 0) for (_, name), (_, size) in zip(self._classes, self._sizes, strict=True)}
 
     def size_of(self, num_tokens: int) -> int:
         """The class that holds so many tokens, at most a context, in bytes."""
