@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import replace
+from itertools import product
 
 import pytest
 
@@ -57,6 +58,32 @@ async def test_both_full_models_are_loaded_proved_and_serve_their_own_devices(fo
             await connector.aclose()
     told = [record.getMessage() for record in caplog.records if record.name == "cloud_verifier.assembly"]
     assert told == [f"pair {v}: {budget(one.engine.description)}" for v, one in ((2, full), (1, full.previous))]
+
+
+async def test_both_pairs_write_their_texts_in_their_shares_of_the_memory_and_never_take_more(folders, monkeypatch):
+    """Room for two contexts of the newest and one of the other, kept caches included; streams are padded."""
+    least_free, take = {}, Room.take
+
+    def taking(room, owner, size):
+        take(room, owner, size)
+        least_free[room] = min(least_free.get(room, room.limit_bytes), room.free_bytes)
+
+    monkeypatch.setattr(Room, "take", taking)
+    whole = build_engine(settings(pair=folders[1], cache_bytes=1 << 24)).room.size_of(1 << 20)
+    limited = {"cache_bytes": 3 * whole, "max_kept": 2, "max_queued": 16, "pad_bytes": 128}
+    full = build_engine(settings(pair=folders[1], previous_pair=folders[0], num_slots=6, previous_slots=3, **limited))
+    devices, truths = [], []
+    for folder, number in product(folders[:2], range(4)):
+        pair, prompt, sampled = load_pair(folder), (5, 6, number), SamplingParameters(temperature=0.8, seed=number)
+        truths.append(plain_decoding(pair.full.engine("fp32", 1, 1), prompt, sampled, 20 * number + 4))
+        name = f"{pair.version}-{number}"
+        devices.append(device(name, truths[-1], prompt, sampled, 0.5, 20 * number + 4, identity=pair.identity))
+    async with asyncio.timeout(LIMIT_S), serve(settings(**limited), full_model=full) as running:
+        connector = GrpcConnector(running.target)
+        assert await asyncio.gather(*(one.run(connector) for one in devices)) == truths
+        await connector.aclose()
+    assert set(least_free) == {full.room, full.previous.room}
+    assert all(0 <= free <= whole for free in least_free.values())
 
 
 def test_a_budget_names_the_weights_and_the_caches(folders):
