@@ -182,8 +182,8 @@ class LiveSession:
         num_logits = len(plan.token_ids) + 1
         return Entry(self.cache, self.cached, token_ids, num_logits, len(final), plan.token_ids, self.parameters), plan
 
-    def settle(self, entry: Entry, plan: Plan, now_s: float) -> None:
-        """Take over what a pass chose, and tell the device."""
+    def settle(self, entry: Entry, plan: Plan, now_s: float, withholds: bool = False) -> None:
+        """Take over what a pass chose, and tell the device, which ``withholds`` its drafts from now on."""
         self.cache = entry.cache
         if not entry.num_logits:
             self.cached += len(entry.token_ids)
@@ -194,7 +194,7 @@ class LiveSession:
         if self._own_drafts:
             self._own_drafts = ()
         if len(plan.nodes) == len(plan.token_ids):
-            verdicts = [self.state.commit(plan, entry.choices, entry.near_ties)[0]]
+            verdicts = [self.state.commit(plan, entry.choices, entry.near_ties, withholds=withholds)[0]]
         else:
             verdicts = self._commit_own(entry)
         self.account.tokens.take(len(self.state.final) - num_final, now_s)

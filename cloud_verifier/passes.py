@@ -40,6 +40,11 @@ class Entry:
     near_ties: int = 0
     error: OutriderError | None = None
 
+    @property
+    def num_made(self) -> int:
+        """Tokens that became final by it."""
+        return self.num_agreed + 1 if self.choices else 0
+
 
 @dataclass(frozen=True, slots=True)
 class Pass:

@@ -94,9 +94,11 @@ class Overhead:
         if self._ended_s is not None:
             self.mean_s += OVERHEAD_WEIGHT * (now_s - self._ended_s - self.mean_s)
 
-    def ended(self, now_s: float) -> None:
-        """A pass ended."""
+    def ended(self, now_s: float) -> float | None:
+        """A pass ended: so long after the one that it followed at once, None where there was a rest between."""
+        since_s = None if self._ended_s is None else now_s - self._ended_s
         self._ended_s = now_s
+        return since_s
 
     def rests(self) -> None:
         """There is nothing to run: what passes until the next pass is not what it costs."""
@@ -110,23 +112,21 @@ def share_rows(claims: Sequence[Claim], costs: PassCosts | None, overhead_s: flo
     """
     drafts = [claim.num_drafts for claim in claims]
     if costs is not None:
-        drafts = paying_drafts(claims, costs, overhead_s)
+        drafts = paying_drafts(claims, costs, overhead_s, max_rows)
         max_rows = min(max_rows, _most_rows(claims, drafts, costs))
-    wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
-    tenants = [claim.tenant for claim in claims]
-    tenants_served = [claim.tenant_served for claim in claims]
-    return allot_among(tenants, tenants_served, wanted, [claim.served for claim in claims], max_rows)
+    return _allotted(claims, drafts, max_rows)
 
 
-def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float) -> list[int]:
-    """How many of its drafts each session runs, for the most tokens a second."""
+def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float, max_rows: int) -> list[int]:
+    """How many of its drafts each session runs, for the most tokens a second; none where the pass does not end its prompt."""
     chosen = [0] * len(claims)
-    shape = _shape([claim for claim in claims if claim.is_decoding])
+    is_choosing = _choosing(claims, costs, max_rows)
+    shape = _shape([claim for claim, chooses in zip(claims, is_choosing, strict=True) if chooses])
     if not shape.num_sessions:
         return chosen
     tokens = float(shape.num_sessions)
     best, num_best = tokens / (overhead_s + costs.seconds(shape)), 0
-    order = _likeliest_first(claims)
+    order = _likeliest_first(claims, is_choosing)
     for number, (negative, _, _, index) in enumerate(order, 1):
         claim = claims[index]
         shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached, claim.is_sampled)
@@ -139,12 +139,29 @@ def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float) 
     return chosen
 
 
-def _likeliest_first(claims: Sequence[Claim]) -> list[tuple[float, float, int, int]]:
-    """Every draft of those who decode, as (minus its survival chance, deadline, minus priority, index of its session)."""
+def _choosing(claims: Sequence[Claim], costs: PassCosts, max_rows: int) -> list[bool]:
+    """Which sessions the pass chooses a token for: those who decode, and those whose prompt it ends."""
+    if all(claim.is_decoding for claim in claims):
+        return [True] * len(claims)
+    none = [0] * len(claims)
+    rows = _allotted(claims, none, min(max_rows, _most_rows(claims, none, costs)))
+    return [claim.is_decoding or count == claim.num_uncached for claim, count in zip(claims, rows, strict=True)]
+
+
+def _allotted(claims: Sequence[Claim], drafts: Sequence[int], max_rows: int) -> list[int]:
+    wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
+    tenants = [claim.tenant for claim in claims]
+    tenants_served = [claim.tenant_served for claim in claims]
+    return allot_among(tenants, tenants_served, wanted, [claim.served for claim in claims], max_rows)
+
+
+def _likeliest_first(claims: Sequence[Claim], is_choosing: Sequence[bool]) -> list[tuple[float, float, int, int]]:
+    """Every draft behind a token that is chosen, as (minus its survival chance, deadline, minus priority, index of its
+    session)."""
     drafts = []
     for index, claim in enumerate(claims):
         survival = 1.0
-        for _ in range(claim.num_drafts if claim.is_decoding else 0):
+        for _ in range(claim.num_drafts if is_choosing[index] else 0):
             survival *= claim.chance
             drafts.append((-survival, claim.deadline_s, -claim.priority, index))
     drafts.sort()

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 from cloud_verifier.admission import check_handshake, check_request
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
-from cloud_verifier.costs import PassCosts
+from cloud_verifier.costs import LinearCosts, PassCosts
 from cloud_verifier.counts import VerifierStatistics
+from cloud_verifier.holding import Holding
 from cloud_verifier.live import LiveSession
 from cloud_verifier.observer import UNOBSERVED, Observer
 from cloud_verifier.passes import Entry, Pass
@@ -63,6 +64,7 @@ class Verifier:
         self._config = config
         self._companion = companion
         self._costs, self._overhead = costs, Overhead()
+        self._holding = Holding(isinstance(costs, LinearCosts) and not runner.is_inline and not config.pass_interval_ms)
         self._next_s = 0.0
         capacity = min(config.max_sessions, self.description.num_slots)
         self.seats = Seats(capacity, self.description.num_slots, config.max_queued, config.max_kept)
@@ -169,9 +171,10 @@ class Verifier:
         self._overhead.begins(loop.time())
         await self._runner.run(Pass(closing, [share.entry for share in shares]).run)
         now_s = loop.time()
-        self._overhead.ended(now_s)
+        since_s = self._overhead.ended(now_s)
         if shares:
             self._policy.passed(now_s - began_s)
+            self._holding.passed(len(shares), sum(share.entry.num_made for share in shares), since_s)
             self.observer.passed([share.live for share in shares], began_s, now_s)
         for share in shares:
             self._settle(share, now_s)
@@ -253,7 +256,7 @@ class Verifier:
                 self.statistics.own_proposed += len(share.plan.token_ids)
                 self.statistics.own_accepted += entry.num_agreed
             live.survival.learn(share.offered, entry.choices)
-            live.settle(entry, share.plan, now_s)
+            live.settle(entry, share.plan, now_s, self._holding.is_on and not self.patience_s)
 
     def _new_session(self, message: Open, account: Account) -> LiveSession:
         config, size = self._config, self.description.vocabulary_size

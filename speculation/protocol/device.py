@@ -161,11 +161,11 @@ class DeviceSession:
         return node.handle
 
     def flush(self, passes: bool = False) -> Draft | None:
-        """The nodes not sent yet, within the credit; None when there is nothing to say.
+        """The nodes not sent yet, within the credit, none while none is worth it; None when there is nothing to say.
 
-        ``passes``: nothing worth waiting for will come before the next verdict. Before ``Opened`` only the main branch is sent.
+        ``passes``: nothing worth waiting for comes before the next verdict. Only the main branch is sent before ``Opened``.
         """
-        nodes = self._outbox.take(self._credit, None if self._is_open else self._path)
+        nodes = () if self._withholds else self._outbox.take(self._credit, None if self._is_open else self._path)
         return Draft.of(nodes, len(self._final), passes, self._packs) if nodes or passes else None
 
     def cancel(self) -> Cancel:
@@ -189,7 +189,7 @@ class DeviceSession:
         self._outbox = Outbox(self._by_handle.values())  # in order of drafting
         self._is_open = self._packs = False
         self._credit = INITIAL_CREDIT
-        self._advice = 0
+        self._advice, self._withholds = 0, False
 
     def _anchor(self, parent: int | None) -> TreeNode | None:
         if parent is None:
@@ -230,7 +230,7 @@ class DeviceSession:
         start = len(self._final)
         tokens = self._newly_final(verdict)
         self._require_room_for(tokens)
-        self._advice = verdict.advice
+        self._advice, self._withholds = verdict.advice, verdict.withholds
         kept = self._apply(tokens)
         return Update(start, tuple(tokens), kept, kind=verdict.kind)
 

@@ -191,6 +191,7 @@ class Verdict:
     ``choice`` is None where an end token or the limit cut the run. ``last_node`` is 0 where ``count`` is 0.
     ``kind`` is ACCEPT where the run ends with the drafts, REVOKE_AND_CORRECT where the choice contradicts a known draft,
     DECODED where there was none. ``advice`` is the number of live nodes worth sending, at most the credit; 0 gives none.
+    ``withholds``: until a verdict without it no draft is worth sending.
     """
 
     start: int
@@ -199,6 +200,7 @@ class Verdict:
     choice: int | None
     kind: VerdictKind
     advice: int = 0
+    withholds: bool = False
 
     def __post_init__(self) -> None:
         _require(self.start >= 0 and self.count >= 0, "start and count are not negative")

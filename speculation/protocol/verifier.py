@@ -152,7 +152,13 @@ class VerifierSession:
         return Plan(tuple(n.number for n in chain), tuple(n.token_id for n in chain), len(self._final))
 
     def commit(
-        self, plan: Plan, choices: Sequence[int], near_ties: int = 0, advice: int = 0, passes: int = 1
+        self,
+        plan: Plan,
+        choices: Sequence[int],
+        near_ties: int = 0,
+        advice: int = 0,
+        passes: int = 1,
+        withholds: bool = False,
     ) -> tuple[Verdict, Finished | None]:
         """Make final what a pass over ``plan`` chose: ``choices`` are the full model's own, one a row.
 
@@ -174,7 +180,7 @@ class VerifierSession:
         self._passed = False
         self._finish_at_end()
         last_node = plan.nodes[count - 1] if count else 0
-        return Verdict(plan.start, count, last_node, choice, kind, advice), self._finished
+        return Verdict(plan.start, count, last_node, choice, kind, advice, withholds), self._finished
 
     def _take(self, draft: Draft) -> None:
         if draft.known > len(self._final):

@@ -180,6 +180,7 @@ def _wire_verdict(verdict: Verdict) -> pb.Verdict:
         choice=verdict.choice,
         kind=_KINDS[verdict.kind],
         advice=verdict.advice,
+        withhold=verdict.withholds,
     )
 
 
@@ -275,6 +276,7 @@ def _verdict(wire: pb.Verdict) -> Verdict:
         choice=wire.choice if wire.HasField("choice") else None,
         kind=_named(_KINDS_BY_NUMBER, wire.kind, "verdict kind"),
         advice=wire.advice,
+        withholds=wire.withhold,
     )
 
 

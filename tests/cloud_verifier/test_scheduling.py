@@ -38,17 +38,17 @@ def tokens_a_second(claims, drafts, costs, overhead_s=0.0):
 
 def test_where_rows_are_free_every_draft_is_run():
     claims = [replace(CLAIM, num_drafts=8), replace(CLAIM, num_drafts=3, chance=0.1)]
-    assert paying_drafts(claims, FREE, 0.0) == [8, 3]
+    assert paying_drafts(claims, FREE, 0.0, MAX_ROWS) == [8, 3]
 
 
 def test_where_every_row_costs_a_token_no_draft_is_run():
-    assert paying_drafts([replace(CLAIM, num_drafts=8)] * 3, BY_ROW, 0.0) == [0, 0, 0]
+    assert paying_drafts([replace(CLAIM, num_drafts=8)] * 3, BY_ROW, 0.0, MAX_ROWS) == [0, 0, 0]
 
 
 def test_what_lies_between_passes_makes_drafts_pay():
     claims = [replace(CLAIM, num_drafts=8)]
-    assert paying_drafts(claims, BY_ROW, 0.0) == [0]
-    assert paying_drafts(claims, BY_ROW, 0.02)[0] > 3
+    assert paying_drafts(claims, BY_ROW, 0.0, MAX_ROWS) == [0]
+    assert paying_drafts(claims, BY_ROW, 0.02, MAX_ROWS)[0] > 3
 
 
 @pytest.mark.parametrize("chances", [(0.9, 0.5), (0.7, 0.7), (0.95, 0.2)])
@@ -56,7 +56,7 @@ def test_what_lies_between_passes_makes_drafts_pay():
 def test_no_other_choice_of_drafts_gives_a_twentieth_more_tokens_a_second(chances, others):
     """All choices are tried. Taking the likeliest first is the optimum but for evened rows, which come in twos."""
     claims = [replace(CLAIM, num_drafts=5, chance=chance) for chance in chances] + [CLAIM] * others
-    chosen = paying_drafts(claims, BETWEEN, 0.0)
+    chosen = paying_drafts(claims, BETWEEN, 0.0, MAX_ROWS)
     rate = tokens_a_second(claims, chosen, BETWEEN)
     for drafts in product(range(6), repeat=2):
         assert rate >= tokens_a_second(claims, [*drafts, *[0] * others], BETWEEN) / 1.05
@@ -69,7 +69,7 @@ def test_no_other_choice_of_drafts_gives_a_twentieth_more_tokens_a_second(chance
     st.sampled_from([FREE, BY_ROW, BETWEEN]),
 )
 def test_what_is_chosen_never_gives_fewer_tokens_a_second_than_decoding_alone(claims, costs):
-    chosen = paying_drafts(claims, costs, 0.0)
+    chosen = paying_drafts(claims, costs, 0.0, MAX_ROWS)
     assert all(0 <= count <= claim.num_drafts for count, claim in zip(chosen, claims, strict=True))
     assert tokens_a_second(claims, chosen, costs) >= tokens_a_second(claims, [0] * len(claims), costs) * (1 - 1e-9)
 
@@ -78,13 +78,13 @@ def test_drafts_whose_choice_is_drawn_cost_more_and_fewer_of_them_pay():
     greedy = [replace(CLAIM, num_drafts=8, chance=0.7)] * 4
     drawn = [replace(claim, is_sampled=True) for claim in greedy]
     dear = replace(BETWEEN, sampled_s=5e-4)
-    assert sum(paying_drafts(drawn, dear, 0.0)) < sum(paying_drafts(greedy, dear, 0.0))
-    assert paying_drafts(greedy, dear, 0.0) == paying_drafts(greedy, BETWEEN, 0.0)
+    assert sum(paying_drafts(drawn, dear, 0.0, MAX_ROWS)) < sum(paying_drafts(greedy, dear, 0.0, MAX_ROWS))
+    assert paying_drafts(greedy, dear, 0.0, MAX_ROWS) == paying_drafts(greedy, BETWEEN, 0.0, MAX_ROWS)
 
 
 def test_of_two_sessions_the_one_whose_drafts_are_likelier_runs_more():
     claims = [replace(CLAIM, num_drafts=8, chance=0.9), replace(CLAIM, num_drafts=8, chance=0.4)]
-    first, second = paying_drafts(claims, BETWEEN, 0.0)
+    first, second = paying_drafts(claims, BETWEEN, 0.0, MAX_ROWS)
     assert first > second
 
 
@@ -102,8 +102,8 @@ def test_of_equal_drafts_the_nearer_deadline_comes_first_and_then_the_higher_pri
         def seconds(self, shape):
             return 1e-3 if shape.num_rows <= shape.num_sessions + 1 else only_one.seconds(shape)
 
-    assert paying_drafts([late, soon, urgent], OnlyOneDraft(), 0.0) == [0, 1, 0]
-    assert paying_drafts([late, urgent], OnlyOneDraft(), 0.0) == [0, 1]
+    assert paying_drafts([late, soon, urgent], OnlyOneDraft(), 0.0, MAX_ROWS) == [0, 1, 0]
+    assert paying_drafts([late, urgent], OnlyOneDraft(), 0.0, MAX_ROWS) == [0, 1]
 
 
 def test_without_costs_every_draft_is_run():
@@ -127,6 +127,21 @@ def test_a_prompt_stretches_the_pass_of_those_who_decode_only_so_far():
 
 def test_a_prompt_alone_fills_the_pass():
     assert share_rows([replace(CLAIM, num_uncached=1000, num_cached=0)], BETWEEN, 0.0, MAX_ROWS) == [MAX_ROWS]
+
+
+@pytest.mark.parametrize("num_uncached", [DECODING_ROWS + 1, 40, MAX_ROWS - 3])
+def test_the_pass_that_ends_a_prompt_runs_the_drafts_behind_it(num_uncached):
+    prompt = replace(CLAIM, num_uncached=num_uncached, num_cached=0, num_drafts=3)
+    assert share_rows([prompt], FREE, 0.0, MAX_ROWS) == [num_uncached + 3]
+    assert share_rows([replace(prompt, chance=0.001)], BY_ROW, 0.0, MAX_ROWS) == [num_uncached]
+    beside = share_rows([prompt, CLAIM], replace(FREE, pass_s=1.0), 0.0, MAX_ROWS + 1)
+    assert beside == [num_uncached + 3, 1]
+
+
+def test_a_pass_that_does_not_end_a_prompt_has_no_drafts_behind_it():
+    prompt = replace(CLAIM, num_uncached=MAX_ROWS + 1, num_cached=0, num_drafts=3)
+    assert paying_drafts([prompt, replace(CLAIM, num_drafts=2)], FREE, 0.0, MAX_ROWS) == [0, 2]
+    assert share_rows([prompt], FREE, 0.0, MAX_ROWS) == [MAX_ROWS]
 
 
 def test_a_prompt_goes_on_however_little_is_left():

@@ -106,16 +106,16 @@ def remember_all(self, number, node):
     self._nodes[number] = node
 
 
-def commit_another_choice(self, plan, choices, *rest, commit=VerifierSession.commit):
+def commit_another_choice(self, plan, choices, *rest, commit=VerifierSession.commit, **more):
     """A wrong draft is corrected by something else than the choice."""
     agreed = protocol.run_length(plan.token_ids, choices)
     if agreed < len(plan.token_ids):
         choices = [*choices[:agreed], (choices[agreed] + 1) % doubles.VOCABULARY, *choices[agreed + 1 :]]
-    return commit(self, plan, choices, *rest)
+    return commit(self, plan, choices, *rest, **more)
 
 
-def commit_a_gap(self, *arguments, commit=VerifierSession.commit):
-    verdict, finished = commit(self, *arguments)
+def commit_a_gap(self, *arguments, commit=VerifierSession.commit, **more):
+    verdict, finished = commit(self, *arguments, **more)
     return replace(verdict, start=verdict.start + 1), finished
 
 

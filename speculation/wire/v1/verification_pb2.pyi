@@ -172,20 +172,22 @@ class Opened(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("start", "count", "last_node", "choice", "kind", "advice")
+    __slots__ = ("start", "count", "last_node", "choice", "kind", "advice", "withhold")
     START_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     LAST_NODE_FIELD_NUMBER: _ClassVar[int]
     CHOICE_FIELD_NUMBER: _ClassVar[int]
     KIND_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
+    WITHHOLD_FIELD_NUMBER: _ClassVar[int]
     start: int
     count: int
     last_node: int
     choice: int
     kind: VerdictKind
     advice: int
-    def __init__(self, start: _Optional[int] = ..., count: _Optional[int] = ..., last_node: _Optional[int] = ..., choice: _Optional[int] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., advice: _Optional[int] = ...) -> None: ...
+    withhold: bool
+    def __init__(self, start: _Optional[int] = ..., count: _Optional[int] = ..., last_node: _Optional[int] = ..., choice: _Optional[int] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., advice: _Optional[int] = ..., withhold: _Optional[bool] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("reason", "usage")

@@ -356,6 +356,25 @@ def test_advice_is_followed_by_drafting_less():
     assert device.room == 40
 
 
+def test_no_draft_is_sent_while_none_is_worth_it_and_all_that_live_are_sent_afterwards():
+    device = session(credit=40)
+    device.receive(Verdict(2, 0, 0, 5, DECODED, withholds=True))
+    for token_id in (6, 7, 8):
+        device.drafted(token_id)
+    assert (device.flush(), device.unsent_nodes, device.room) == (None, 3, 37)
+    assert device.flush(passes=True) == Draft((), 3, passes=True)
+    decoded(device, 6)
+    assert [node.token_id for node in device.flush().nodes] == [7, 8]
+
+
+def test_a_new_stream_withholds_nothing():
+    device = session(credit=40)
+    device.receive(Verdict(2, 0, 0, 5, DECODED, withholds=True))
+    device.drafted(6)
+    device.open()
+    assert [node.token_id for node in device.flush().nodes] == [6]
+
+
 @pytest.mark.parametrize("token_ids", [(END,), (5, END)])
 def test_there_is_no_room_behind_a_drafted_end_token(token_ids):
     device = session()

@@ -87,7 +87,9 @@ def verdicts(draw) -> Verdict:
     count = draw(st.just(0) | st.integers(1, 2**32 - 1))
     choice = draw(TOKEN_ID if count == 0 else st.none() | TOKEN_ID)
     last_node = draw(st.integers(1, 2**32 - 1)) if count else 0
-    return Verdict(draw(UINT32), count, last_node, choice, draw(st.sampled_from(VerdictKind)), draw(UINT32))
+    return Verdict(
+        draw(UINT32), count, last_node, choice, draw(st.sampled_from(VerdictKind)), draw(UINT32), draw(st.booleans())
+    )
 
 
 openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32, st.booleans(), UINT32)
@@ -159,7 +161,14 @@ wire_opens = st.builds(
     deadline_ms=st.none() | st.just(2**64 - 1),
 )
 wire_verdicts = st.builds(
-    pb.Verdict, start=UINT32, count=UINT32, last_node=UINT32, choice=st.none() | UINT32, kind=st.integers(-1, 5), advice=UINT32
+    pb.Verdict,
+    start=UINT32,
+    count=UINT32,
+    last_node=UINT32,
+    choice=st.none() | UINT32,
+    kind=st.integers(-1, 5),
+    advice=UINT32,
+    withhold=st.booleans(),
 )
 wire_finisheds = st.builds(pb.Finished, reason=st.integers(-1, 7))
 wire_openeds = st.builds(pb.Opened, session_id=TEXT, credit=UINT32)

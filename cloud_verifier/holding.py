@@ -1,0 +1,97 @@
+"""Whether drafts are worth their messages now, found by trying both. Pure.
+
+A draft costs its row of a pass, which is priced (``scheduling.py``), and its message, which costs the loop, the interpreter and
+the machine something that no price holds. Where a session's drafts give it little more than one token a pass, as beside many
+sessions whose choices are drawn, messages can cost more than drafts bring. So now and then the other way is tried for some
+passes, and kept if it makes more tokens a second. Each trial in vain doubles the time to the next, up to ``LONGEST`` passes;
+another number of sessions begins anew.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from statistics import fmean, median
+
+FEWEST_SESSIONS = 8
+"""With fewer sessions messages cost little, and nothing is tried."""
+
+MANY_TOKENS = 2.0
+"""Where a session gets so many tokens a pass, drafts are worth their messages, and nothing is tried."""
+
+SETTLING = 4
+"""Passes after a change that tell nothing: drafts and verdicts on their way are still of the other way."""
+
+TRIAL = 24
+"""Passes of each way that are compared."""
+
+SHORTEST, LONGEST = 64, 2048
+"""Passes between two trials."""
+
+GAIN = 1.03
+"""So much more must a way make that was tried, to be kept."""
+
+OTHER_LOAD = 1.5
+"""By this factor more or fewer sessions are another load, of which nothing is known."""
+
+
+class Holding:
+    """Tell it of every pass, and let devices withhold their drafts while ``is_on``.
+
+    Where it is not allowed, as under a clock that messages cost nothing by, nothing is tried.
+    """
+
+    def __init__(self, is_allowed: bool = True) -> None:
+        self.is_on = False
+        self._is_allowed = is_allowed
+        self._latest: deque[tuple[int, float]] = deque(maxlen=TRIAL)
+        self._begin_anew(0)
+
+    def passed(self, num_sessions: int, num_tokens: int, since_s: float | None) -> None:
+        """A pass made so many tokens final for so many sessions, so long after the one that it followed at once, if it did."""
+        if since_s is None or not self._is_allowed:
+            return
+        if num_sessions < FEWEST_SESSIONS:
+            self.is_on = False
+            self._begin_anew(num_sessions)
+        elif not self._load / OTHER_LOAD <= num_sessions <= self._load * OTHER_LOAD:
+            self._begin_anew(num_sessions)
+        self._num_passes += 1
+        self._latest.append((num_tokens, since_s))
+        if self._before is not None and self._num_passes == SETTLING + TRIAL:
+            self._judge(self._before)
+        elif self._before is None and self._num_passes >= self._wait and num_sessions >= FEWEST_SESSIONS:
+            self._try(num_sessions)
+
+    def _begin_anew(self, num_sessions: int) -> None:
+        self._load = num_sessions
+        self._wait = SHORTEST
+        self._before: float | None = None
+        self._restart()
+
+    def _restart(self) -> None:
+        self._num_passes = 0
+        self._latest.clear()
+
+    def _try(self, num_sessions: int) -> None:
+        num_tokens = sum(tokens for tokens, _ in self._latest)
+        if not self.is_on and num_tokens >= MANY_TOKENS * num_sessions * len(self._latest):
+            self._restart()
+            return
+        self._before = self._rate()
+        self.is_on = not self.is_on
+        self._restart()
+
+    def _judge(self, before: float) -> None:
+        if self._rate() > before * GAIN:
+            self._wait = SHORTEST
+        else:
+            self.is_on = not self.is_on
+            self._wait = min(2 * self._wait, LONGEST)
+        self._before = None
+        self._restart()
+
+    def _rate(self) -> float:
+        """Tokens a second of the latest passes, by the middle one of their times: a few are long for reasons of their own."""
+        if not self._latest:
+            return 0.0
+        return fmean(tokens for tokens, _ in self._latest) / max(median(seconds for _, seconds in self._latest), 1e-9)

@@ -1,0 +1,117 @@
+"""Drafts are withheld where that makes more tokens a second, which is found by trying."""
+
+import itertools
+
+import pytest
+
+from cloud_verifier.holding import FEWEST_SESSIONS, LONGEST, MANY_TOKENS, SETTLING, SHORTEST, TRIAL, Holding
+from speculation.protocol.messages import Verdict
+from tests.cloud_verifier.sessions import opened
+from tests.cloud_verifier.virtual import follow, running, virtually
+
+SESSIONS = 16
+
+
+def passes(holding, count, with_drafts, without, sessions=SESSIONS):
+    """So many passes; each way makes its tokens a session in its seconds. Tells how many were without drafts."""
+    num_held = 0
+    for _ in range(count):
+        tokens, seconds = without if holding.is_on else with_drafts
+        num_held += holding.is_on
+        holding.passed(sessions, round(tokens * sessions), seconds)
+    return num_held
+
+
+def test_drafts_that_cost_more_than_they_bring_are_withheld():
+    holding = Holding()
+    passes(holding, SHORTEST + SETTLING + TRIAL, with_drafts=(1.25, 0.018), without=(1, 0.012))
+    assert holding.is_on
+    # And tried again now and then, ever less often.
+    assert passes(holding, 2000, (1.25, 0.018), (1, 0.012)) > 1880
+
+
+def test_drafts_that_bring_more_than_they_cost_are_not():
+    holding = Holding()
+    assert passes(holding, 2000, with_drafts=(1.5, 0.015), without=(1, 0.012)) < 120
+    assert not holding.is_on
+
+
+def test_a_gain_that_may_be_chance_changes_nothing():
+    holding = Holding()
+    assert passes(holding, 1000, with_drafts=(1.25, 0.0150), without=(1, 0.0118)) < 100
+
+
+def test_each_trial_in_vain_doubles_the_time_to_the_next():
+    holding, seen = Holding(), []
+    for _ in range(20_000):
+        passes(holding, 1, (1.5, 0.015), (1, 0.012))
+        seen.append(holding.is_on)
+    lengths = [(is_on, len(list(group))) for is_on, group in itertools.groupby(seen)]
+    waits = [length for is_on, length in lengths if not is_on]
+    assert {length for is_on, length in lengths if is_on} == {SETTLING + TRIAL}
+    assert [round(wait / SHORTEST) for wait in waits[:7]] == [1, 2, 4, 8, 16, 32, 32]
+    assert max(waits) <= LONGEST
+
+
+def test_where_drafts_bring_many_tokens_nothing_is_tried():
+    assert not passes(Holding(), 2000, with_drafts=(MANY_TOKENS, 1.0), without=(1, 0.001))
+
+
+def test_beside_few_sessions_nothing_is_tried_and_drafts_come_back():
+    holding = Holding()
+    assert not passes(holding, 2000, (1.25, 1.0), (1, 0.001), sessions=FEWEST_SESSIONS - 1)
+    passes(holding, 200, (1.25, 0.018), (1, 0.012))
+    assert holding.is_on
+    passes(holding, 1, (1.25, 0.018), (1, 0.012), sessions=FEWEST_SESSIONS - 1)
+    assert not holding.is_on
+
+
+def test_another_load_is_tried_anew_and_little_more_is_not():
+    holding = Holding()
+    passes(holding, 5000, (1.5, 0.015), (1, 0.012))
+    assert not passes(holding, 200, (1.25, 0.018), (1, 0.012), sessions=SESSIONS + 4)
+    passes(holding, SHORTEST + SETTLING + TRIAL, (1.25, 0.018), (1, 0.012), sessions=2 * SESSIONS)
+    assert holding.is_on
+
+
+def test_what_is_on_its_way_after_a_change_is_not_compared():
+    holding = Holding()
+    for _ in range(SHORTEST):
+        holding.passed(SESSIONS, 20, 0.018)
+    assert holding.is_on
+    for _ in range(SETTLING):
+        holding.passed(SESSIONS, 1, 9.0)
+    for _ in range(TRIAL):
+        holding.passed(SESSIONS, 16, 0.012)
+    assert holding.is_on
+
+
+@pytest.mark.parametrize("is_allowed", [True, False])
+def test_passes_behind_a_rest_tell_nothing_and_who_may_not_tries_nothing(is_allowed):
+    holding = Holding(is_allowed)
+    for _ in range(500):
+        holding.passed(SESSIONS, 20, None if is_allowed else 0.018)
+        assert not holding.is_on
+
+
+def test_a_few_long_passes_decide_nothing():
+    holding = Holding()
+    for number in itertools.count():
+        way = 0.012 if holding.is_on else 0.018
+        holding.passed(SESSIONS, 16 if holding.is_on else 20, 2.0 if holding.is_on and number % 8 == 0 else way)
+        if number == SHORTEST + SETTLING + TRIAL:
+            break
+    assert holding.is_on
+
+
+@pytest.mark.parametrize(("is_on", "patience", "withholds"), [(True, 0, True), (False, 0, False), (True, 10, False)])
+@virtually
+async def test_devices_withhold_drafts_while_these_are_not_worth_their_messages_and_nobody_waits_for_them(
+    is_on, patience, withholds
+):
+    async with running(patience=patience) as (_, verifier, connector):
+        verifier._holding.is_on = is_on
+        link = await opened(connector, max_tokens=4)
+        verdicts = [received.message for received in await follow(link) if isinstance(received.message, Verdict)]
+    assert len(verdicts) == 4
+    assert {verdict.withholds for verdict in verdicts} == {withholds}
