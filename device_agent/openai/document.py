@@ -128,14 +128,14 @@ def tokenize() -> Operation:
     asked = _object({"prompt": _PROMPT, "messages": _MESSAGES, "model": _TEXT, "return_token_strs": _FLAG})
     strings = {"type": ["array", "null"], "items": _TEXT}
     told = _object({"count": _WHOLE, "max_model_len": _WHOLE, "tokens": _TOKENS, "token_strs": strings}, "count", "tokens")
-    example = {"count": 2, "max_model_len": 512, "tokens": [464, 1520], "token_strs": None}
+    example = {"count": 2, "max_model_len": 512, "tokens": [748, 552], "token_strs": None}
     return _exchange(asked, {"prompt": "The module"}, told, example)
 
 
 def detokenize() -> Operation:
     """``POST /detokenize``."""
     asked = _object({"tokens": _TOKENS, "model": _TEXT}, "tokens")
-    return _exchange(asked, {"tokens": [464, 1520]}, _object({"prompt": _TEXT}, "prompt"), {"prompt": "The module"})
+    return _exchange(asked, {"tokens": [748, 552]}, _object({"prompt": _TEXT}, "prompt"), {"prompt": "The module"})
 
 
 def _object(properties: Schema, *required: str) -> Schema:
