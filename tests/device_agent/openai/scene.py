@@ -1,4 +1,4 @@
-"""An agent that OpenAI's clients can call over real HTTP: tables for models, and a template that joins what was said."""
+"""An agent that OpenAI's clients can call: tables for models, and a template that joins what was said."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import contextlib
 
 import httpx
 
+from device_agent.api import build_app
 from device_agent.server import serve
 from speculation.links.memory import MemoryConnector
 from tests.device_agent.doubles import (
@@ -46,9 +47,11 @@ async def served(connector=None, draft=None, pair=None, **changes):
 
 @contextlib.asynccontextmanager
 async def calling(connector=None, draft=None, pair=None, **changes):
-    """A plain client of such an agent, and the agent."""
-    async with served(connector, draft, pair, **changes) as (url, agent), httpx.AsyncClient(base_url=url, timeout=30) as client:
-        yield client, agent
+    """A plain client of such an agent's application, without a socket between; and the agent."""
+    async with asyncio.timeout(60), agent_of(connector, draft, pair or talking(), **changes) as agent:
+        transport = httpx.ASGITransport(app=build_app(agent))
+        async with httpx.AsyncClient(base_url="http://localhost", transport=transport) as client:
+            yield client, agent
 
 
 @contextlib.asynccontextmanager

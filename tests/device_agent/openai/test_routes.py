@@ -1,4 +1,4 @@
-"""OpenAI's routes over real HTTP: shapes, statuses, what ends an answer early."""
+"""OpenAI's routes: shapes, statuses, what ends an answer early; over real HTTP where a client goes away."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import itertools
 import json
 import re
 
+import httpx
 import jsonschema
 import pytest
 
@@ -25,7 +26,7 @@ from tests.device_agent.doubles import (
     verifier,
     wait_until,
 )
-from tests.device_agent.openai.scene import ANSWER, PROMPT, calling, talking, verified
+from tests.device_agent.openai.scene import ANSWER, PROMPT, calling, served, talking, verified
 from tests.support.keys import ALICE, key_file
 
 COMPLETION = {"prompt": PROMPT, "max_tokens": 30, "seed": 3}
@@ -168,7 +169,11 @@ async def test_a_client_that_goes_away_cancels_the_answer(is_stream):
     draft = DraftEngine(step_s=0.02)
     async with verifier(SlowEngine(0.02)) as made:
         connector = WatchedConnector(MemoryConnector(made))
-        async with calling(connector, draft) as (client, agent), asyncio.TaskGroup() as tasks:
+        async with (
+            served(connector, draft) as (url, agent),
+            httpx.AsyncClient(base_url=url, timeout=30) as client,
+            asyncio.TaskGroup() as tasks,
+        ):
             body, began = COMPLETION | {"max_tokens": 200, "stream": is_stream}, asyncio.Event()
 
             async def read():
