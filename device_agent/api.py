@@ -1,14 +1,13 @@
-"""The agent over HTTP: ``/v1/stream`` as server-sent events that can be read on, ``/health``. Refusals are OpenAI's objects."""
+"""The agent over HTTP: ``/v1/stream`` as events that can be read on, ``/health``. Refusals are OpenAI's objects."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import AsyncIterator, Callable
 from http import HTTPStatus
-from typing import Any, NoReturn
+from typing import Any
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
@@ -18,28 +17,26 @@ from starlette.types import Receive, Scope, Send
 
 from device_agent import schema
 from device_agent.agent import DeviceAgent
-from device_agent.door import KeyDoor, tenant_of
-from device_agent.events import Event, error_fields, error_object
-from device_agent.guard import LoopbackGuard
+from device_agent.answers import begin, parse, read_on
+from device_agent.config import AgentConfig
+from device_agent.door import KeyDoor
+from device_agent.events import error_fields, error_object
+from device_agent.formats import SSE, Format, format_of
+from device_agent.guard import LoopbackGuard, OriginGuard
 from device_agent.kept import KeptStreams
 from device_agent.refusals import RefusalCount
-from device_agent.request import StreamRequest
+from device_agent.sockets import talk
 from device_agent.stream import STARTING_AFTER, Reader, Stream
-from device_agent.use import Use
-from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError, status_of
-from speculation.foreign_json import NestingError, loads
+from speculation.errors import CapacityError, LinkError, OutriderError, status_of
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
 from speculation.telemetry import exposition
-from speculation.telemetry.spans import TRACEPARENT
-from speculation.tenants import Accounts, Tenant
+from speculation.tenants import Accounts
 
 KEEP_ALIVE_S = 15.0
 LAST_EVENT_ID = "last-event-id"
-MAX_SEQ_DIGITS = 18
 _CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-_to_text = json.JSONEncoder(separators=(",", ":")).encode
 
 _log = logging.getLogger(__name__)
 
@@ -54,6 +51,8 @@ def build_app(agent: DeviceAgent) -> FastAPI:
         app.add_middleware(KeyDoor, keyring=load_keys(agent.config.keys))
     if is_loopback(agent.config.host):
         app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
+    else:
+        app.add_middleware(OriginGuard, allowed_hosts=agent.config.allowed_hosts)
     app.add_middleware(RefusalCount, refused=agent.metrics.refused)  # in front of the doors, whose refusals count, too
     app.add_exception_handler(OutriderError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -63,6 +62,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     about = "Figures for Prometheus"
     app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, responses=figures, summary=about)
     app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
+    app.add_api_websocket_route("/v1/stream", talk)
     path = "/v1/stream/{session_id}"
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
     return app
@@ -79,54 +79,34 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _stream(request: Request) -> Response:
-    """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON."""
-    agent: DeviceAgent = request.app.state.agent
-    tenant, accounts = tenant_of(request), request.app.state.accounts
-    use = Use(accounts.of(tenant), asyncio.get_running_loop().time, agent.config.retry_after_s)
-    try:
-        body = await _read(request, agent.config.max_body_bytes, use.read)
-        stream = await agent.start(StreamRequest.from_json(parse(body)), use.wrote, request.headers.get(TRACEPARENT))
-    except BaseException:
-        use.end()
-        raise
-    stream.when_over(use.end)
-    stream.when_over(_teller(stream, tenant))
-    request.app.state.kept.keep(stream, tenant)
-    return EventStreamResponse(stream, stream.reader, agent.config.resume_grace_s)
+    """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON; or, for who
+    accepts ``application/x-ndjson``, an event a line."""
+    config: AgentConfig = request.app.state.agent.config
 
+    async def ask(count: Callable[[int], None]) -> Any:
+        return parse(await _read(request, config.max_body_bytes, count))
 
-def _teller(stream: Stream, tenant: Tenant) -> Callable[[], None]:
-    """Tells the log of an answer that is over: whose, how it ended, how long it took, and of no text."""
-    loop = asyncio.get_running_loop()
-    began_s = loop.time()
-
-    def tell() -> None:
-        whose = {"session_id": stream.session_id, "tenant": tenant.name}
-        _log.info("an answer ended", extra=whose | stream.ending | {"duration_s": round(loop.time() - began_s, 6)})
-
-    return tell
+    stream = await begin(request, ask)
+    return EventStreamResponse(stream, stream.reader, config.resume_grace_s, _format_of(request))
 
 
 async def _resume(request: Request) -> Response:
     """Read an answer on, behind ``starting_after`` or ``Last-Event-ID``. Who reads it now gets no more. 204: all was read."""
-    kept: KeptStreams = request.app.state.kept
-    stream = kept.find(request.path_params["session_id"], tenant_of(request))
-    reader = stream.read_after(_last_read(request, stream))
+    stream, reader = read_on(request, request.path_params["session_id"], _last_read(request))
     if not reader.has_more:
         return Response(status_code=204, headers=_HEADERS)
-    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s)
+    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s, _format_of(request))
 
 
-def _last_read(request: Request, stream: Stream) -> int:
-    """The last event that the client has, -1 where it names none. The header goes first: a browser that connects again
+def _last_read(request: Request) -> str | None:
+    """The last event that the client has, None where it names none. The header goes first: a browser that connects again
     repeats the query that it began with.
     """
-    given = request.headers.get(LAST_EVENT_ID, request.query_params.get(STARTING_AFTER))
-    if given is None:
-        return -1
-    if not (given.isascii() and given.isdecimal() and len(given) <= MAX_SEQ_DIGITS):
-        raise stream.refusal(repr(given[:40]))
-    return int(given)
+    return request.headers.get(LAST_EVENT_ID, request.query_params.get(STARTING_AFTER))
+
+
+def _format_of(request: Request) -> Format:
+    return format_of(",".join(request.headers.getlist("accept")))
 
 
 async def _read(request: Request, limit_bytes: int, count: Callable[[int], None]) -> bytes:
@@ -146,29 +126,11 @@ async def _read(request: Request, limit_bytes: int, count: Callable[[int], None]
     return bytes(body)
 
 
-def parse(body: bytes) -> Any:
-    """A JSON document. Raises ``InvalidRequestError`` for what is no JSON in UTF-8, nested too deep, or not a finite number."""
-    try:
-        return loads(body.decode("utf-8"), parse_constant=_refuse_constant)
-    except UnicodeDecodeError as error:
-        raise InvalidRequestError(f"the body is not UTF-8: byte {error.start} is no part of a character") from error
-    except NestingError as error:
-        raise InvalidRequestError("the body is nested too deep") from error
-    except ValueError as error:
-        raise InvalidRequestError(f"the body is no valid JSON: {error}") from error
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise InvalidRequestError(f"the body is no valid JSON: {name} is no JSON number")
-
-
 class EventStreamResponse(StreamingResponse):
-    """What a reader of a stream takes, as server-sent events. A client that goes away has ``grace_s`` to come back."""
+    """What a reader of a stream takes. A client that goes away has ``grace_s`` to come back."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, stream: Stream, reader: Reader, grace_s: float) -> None:
-        super().__init__(_chunks(reader), headers=_HEADERS)
+    def __init__(self, stream: Stream, reader: Reader, grace_s: float, form: Format = SSE) -> None:
+        super().__init__(_chunks(reader, form), headers=_HEADERS, media_type=form.media_type)
         self._stream = stream
         self._reader = reader
         self._grace_s = grace_s
@@ -180,23 +142,18 @@ class EventStreamResponse(StreamingResponse):
             await self._stream.leave(self._reader, self._grace_s)
 
 
-async def _chunks(reader: Reader) -> AsyncIterator[bytes]:
-    """Everything that is there goes out in one piece; a comment goes out where nothing is for long."""
+async def _chunks(reader: Reader, form: Format) -> AsyncIterator[bytes]:
+    """Everything that is there goes out in one piece; something that says nothing goes out where nothing is for long."""
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
                 events = await reader.take()
         except TimeoutError:
-            yield b": keep-alive\n\n"
+            yield form.keep_alive
             continue
         if not events:
             return
-        yield "".join([encode(event) for event in events]).encode()
-
-
-def encode(event: Event) -> str:
-    """One server-sent event. The JSON is ASCII, so no reader takes a character of it for the end of a line."""
-    return f"id: {event.seq}\nevent: {event.name}\ndata: {_to_text(event.to_json())}\n\n"
+        yield "".join([form.encode(event) for event in events]).encode()
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
