@@ -43,7 +43,8 @@ def grids(rounds: Rounds, others: Peers) -> list[Grid]:
 def cost_grid(runs: Sequence[Run]) -> Grid:
     """Where each system's time went."""
     columns = [
-        *("system", "temperature", "devices", "passes a token", "rows a pass", "CPU in forwards", "CPU beside them"),
+        *("system", "temperature", "devices", "passes a token", "rows a pass", "CPU in forwards"),
+        *("a forward under way, share of the time", "CPU beside them"),
         *("the same a verdict, us", "CPU of the devices", "texts", "of them the full model's"),
     ]
     return Grid("Measured: where the verifier's time goes (cores; medians)", columns, [_cost_cells(of) for of in _cells(runs)])
@@ -67,6 +68,7 @@ def _cost_cells(runs: Sequence[Run]) -> list[str]:
         f"{median(run.passes_per_token for run in runs):.3f}",
         f"{median(run.rows_per_pass for run in runs):.1f}",
         f"{median(run.forward_cpu for run in runs):.2f}",
+        f"{median(run.forward_time for run in runs):.2f}",
         f"{median(run.other_cpu for run in runs):.2f}",
         f"{median(run.outside_us for run in runs):.0f}",
         f"{median(run.device_cpu for run in runs):.2f}",
@@ -77,7 +79,16 @@ def _cost_cells(runs: Sequence[Run]) -> list[str]:
 def _grid(rounds: Rounds, temperature: float, others: Mapping[str, Mapping[int, float]]) -> Grid:
     rows = [run for runs in rounds for run in runs if run.temperature == temperature]
     systems = [name for name in (OURS, ALONE, ONE_ROW, IN_CLOUD) if any(run.system == name for run in rows)]
-    columns = ["devices", *systems, "ratio to alone", "forwards alone", "share of them", "alone's share", *others]
+    columns = [
+        "devices",
+        *systems,
+        "ratio to alone",
+        "forwards alone",
+        "share of them",
+        "alone's share",
+        "of the time",
+        *others,
+    ]
     cells = [_rate_cells(rounds, temperature, count, systems, others) for count in sorted({run.count for run in rows})]
     return Grid(
         f"Measured, wall clock: final tokens a second, temperature {temperature:g} (medians of {len(rounds)} rounds)",
@@ -98,6 +109,7 @@ def _rate_cells(
         f"{median(runs[OURS].ceiling_per_s for runs in here):.0f}",
         f"{median(runs[OURS].forward_cpu for runs in here):.2f}",
         f"{median(runs[ALONE].forward_cpu for runs in here):.2f}",
+        f"{median(runs[OURS].forward_time for runs in here):.2f}",
         *(f"{rates[count]:.0f}" if count in rates else "-" for rates in others.values()),
     ]
 

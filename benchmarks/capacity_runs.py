@@ -40,7 +40,10 @@ SYSTEMS_QUICK = tuple(replace(system, temperatures=(0.0,)) for system in SYSTEMS
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """What one system did for some devices within one round. CPU in seconds a second of wall time."""
+    """What one system did for some devices within one round. CPU in seconds a second of wall time.
+
+    ``forward_time`` is the share of the time in which a forward was under way: more than its CPU where it waited for a core.
+    """
 
     system: str
     count: int
@@ -54,6 +57,7 @@ class Run:
     verdicts_per_s: float
     texts: int
     same_texts: int
+    forward_time: float = 0.0
 
     @property
     def ceiling_per_s(self) -> float:
@@ -143,6 +147,7 @@ def _run(system: System, count: int, temperature: float, devices: dict[str, floa
         verdicts_per_s=devices["verdicts"] / devices["seconds"],
         texts=int(devices["texts"]),
         same_texts=int(devices["same_texts"]),
+        forward_time=done["forward_wall_s"] / done["at_s"],
     )
 
 

@@ -115,13 +115,14 @@ class Row:
 
 
 @asynccontextmanager
-async def service(core: int, *arguments: str) -> AsyncIterator[str]:
-    """An ``outrider`` service on one core; yields the address that it says it is on."""
+async def service(core: int | None, *arguments: str) -> AsyncIterator[str]:
+    """An ``outrider`` service on one core, or on any; yields the address that it says it is on."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "outrider", *arguments, "--port", "0"), stderr=asyncio.subprocess.PIPE
     )
     try:
-        os.sched_setaffinity(process.pid, {core})
+        if core is not None:
+            os.sched_setaffinity(process.pid, {core})
         assert process.stderr is not None
         async for line in process.stderr:
             if found := re.search(r"(?:verifier|agent) on (\S+)", line.decode()):

@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from speculation.engines.base import EngineDescription
-from speculation.errors import HandshakeError, InvalidRequestError
+from speculation.errors import FingerprintError, HandshakeError, InvalidRequestError
 from speculation.protocol.messages import CHOICE_RULE, Open, PairIdentity
 
 
-def check_handshake(message: Open, identity: PairIdentity, fingerprint: str) -> None:
-    """Raises ``HandshakeError`` when the two ends would not choose the same tokens; both sides' digests are named."""
+def check_identity(message: Open, identity: PairIdentity) -> None:
+    """Raises ``HandshakeError`` where the two ends run other models; both sides' digests are named."""
     for name in ("tokenizer_digest", "pair_digest", "full_digest"):
         theirs, ours = getattr(message.identity, name), getattr(identity, name)
         if theirs != ours:
             what = name.removesuffix("_digest")
             raise HandshakeError(f"the device's {what} digest is {theirs}, the verifier's {ours}: both must run the same pair")
+
+
+def check_handshake(message: Open, identity: PairIdentity, fingerprint: str) -> None:
+    """Raises ``HandshakeError`` when the two ends would not choose the same tokens; what both sides have is named."""
+    check_identity(message, identity)
     if message.choice_rule != CHOICE_RULE:
         raise HandshakeError(f"the device chooses by {message.choice_rule!r}, the verifier by {CHOICE_RULE!r}")
     if message.fingerprint and message.fingerprint != fingerprint:
-        raise HandshakeError(
+        raise FingerprintError(
             f"the session began on a verifier with fingerprint {message.fingerprint}, this one has {fingerprint}:"
             " its arithmetic differs, so the text might"
         )

@@ -84,11 +84,13 @@ class VerifierConfig(Settings):
     fp32 where the full model has it, ``draft_variant`` None is q4. ``cloud`` names a cloud profile, a bundled
     one or one in the folder ``profiles`` (``docs/shaping.md``), whose time is charged for each pass; ``emulate`` is the model
     that is charged for (``own`` is the full model, at its real size).
+    ``previous_pair`` is the pair before ``pair``, served beside it until its devices have moved over, with ``previous_slots``
+    caches (None: as many as ``num_slots``). Seats and limits of tenants are shared.
     ``provider`` is what runs the models: ``cpu``, or ``cuda``.
     ``max_queued`` sessions more than ``max_sessions`` wait for a seat. ``max_kept`` caches of texts that ended are kept for
     prompts of the same tenant that begin alike.
     ``cache_bytes`` is what the full model's caches may take of memory, those kept included (``room.py``); None is as much as
-    ``num_slots`` of a whole context each.
+    ``num_slots`` of a whole context each. Two full models divide it by their slots.
     ``credit`` is the ceiling of a session's live nodes. ``max_rows`` bounds the tokens of one pass, over all sessions.
     ``patience`` is how long a session is waited for before it is decoded without drafts: ``auto``, ``never``, or milliseconds.
     ``gather`` is the number of drafts from which on it is not waited for (``patience.py``).
@@ -122,10 +124,12 @@ class VerifierConfig(Settings):
     pair: Path | None = None
     draft: Path | None = None
     full: Path | None = None
+    previous_pair: Path | None = None
     variant: str | None = None
     threads: int = Field(1, ge=1)
     provider: Provider = Provider.CPU
     num_slots: int = Field(16, ge=1)
+    previous_slots: int | None = Field(None, ge=1)
     max_sessions: int = Field(16, ge=1)
     cache_bytes: int | None = Field(None, ge=1)
     max_queued: int = Field(16, ge=0)
@@ -171,6 +175,7 @@ class VerifierConfig(Settings):
         require_one_source(self.pair, self.draft, self.full)
         self.catalogue.cloud(self.cloud)
         self._check_remote()
+        self._check_previous()
         self._check_pool()
         require_cover(self.cover, self.max_message_bytes)
         return self
@@ -190,6 +195,15 @@ class VerifierConfig(Settings):
         require_authorities("tls_client_ca", self.tls_client_ca)
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ConfigurationError("tls_client_ca: without tls_cert there is no TLS; give tls_cert and tls_key, too")
+
+    def _check_previous(self) -> None:
+        """Raises ``ConfigurationError`` where the pair before cannot be told from the newest, or not be run."""
+        if self.previous_pair is None and self.previous_slots is not None:
+            raise ConfigurationError("previous_slots: without previous_pair there are none; give both or neither")
+        if self.previous_pair is not None and self.draft is not None:
+            raise ConfigurationError("previous_pair: two folders have no version to be newer by; give pair, not draft and full")
+        if self.previous_pair is not None and self.full_url is not None:
+            raise ConfigurationError(f"previous_pair and {REMOTE}: that server runs one model; leave out one or the other")
 
     def _check_pool(self) -> None:
         """Raises ``ConfigurationError`` for ports that are none, and for details of a pool where there is none."""

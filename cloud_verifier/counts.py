@@ -29,7 +29,8 @@ class VerifierStatistics:
 
 @dataclass(slots=True)
 class Counts:
-    """Counted since the start. ``refused`` by status, ``ended`` by reason, ``final_tokens`` by tenant.
+    """Counted since the start. ``refused`` by status, ``ended`` by reason, ``final_tokens`` by tenant, ``opened_by_pair`` by
+    counter, ``refused_pairs`` by which was asked for.
 
     A chain is what a pass ran of one session's drafts, whoever drafted them; ``accepted_at`` counts, by place in the chain,
     the drafts that equal the choices.
@@ -45,6 +46,8 @@ class Counts:
     accepted: int = 0
     corrections: int = 0
     near_ties: int = 0
+    opened_by_pair: Counter[str] = field(default_factory=Counter)
+    refused_pairs: Counter[str] = field(default_factory=Counter)
     accepted_at: list[int] = field(default_factory=lambda: [0] * MAX_POSITIONS)
 
     @classmethod

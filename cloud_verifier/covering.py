@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.verification import Verifier
 from speculation.errors import InvalidRequestError
 from speculation.protocol.fillers import filler_down, is_filler
@@ -18,9 +19,9 @@ from speculation.tenants import NOBODY, Tenant
 
 
 class CoveringVerifier:
-    """A verifier whose streams are covered: as they ask for, and at least as its configuration says."""
+    """A verifier, or all pairs of one, whose streams are covered: as they ask for, and at least as its configuration says."""
 
-    def __init__(self, verifier: Verifier, config: VerifierConfig) -> None:
+    def __init__(self, verifier: Verifier | Pairs, config: VerifierConfig) -> None:
         self._verifier = verifier
         self._config = config
 

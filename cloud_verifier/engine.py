@@ -1,8 +1,8 @@
-"""The full model that a verifier runs, and the draft model beside it where one is wanted, made from its configuration."""
+"""The full models that a verifier runs, and the draft models beside them where wanted, made from its configuration."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloud_verifier.config import OWN_SIZE, VerifierConfig
 from cloud_verifier.room import Room
@@ -10,10 +10,11 @@ from speculation.engines import self_test
 from speculation.engines.base import Engine, GivesBack
 from speculation.engines.fitted import fitted
 from speculation.engines.model import ModelPair, chosen_variant
+from speculation.engines.package import Pair, load_pair
 from speculation.engines.pairs import models_of
 from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
-from speculation.errors import ConfigurationError
+from speculation.errors import CapacityError, ConfigurationError
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping.engine import CloudCost, shape
 from speculation.shaping.models import ModelDescription, parse_model
@@ -26,28 +27,82 @@ FULL_VARIANT, DRAFT_VARIANT = "fp32", "q4"
 @dataclass(frozen=True, slots=True)
 class FullModel:
     """An engine, whose it is, and what its self-test proved. ``draft`` is the engine that drafts beside it, where one does;
-    ``room`` is what the engine's caches may take, where that is limited."""
+    ``room`` is what the engine's caches may take, where that is limited.
+
+    ``previous`` is the full model of the pair before, where that is served, too; ``also`` is that pair where it has this same
+    full model, and another draft: it needs no engine of its own.
+    """
 
     engine: Engine
     identity: PairIdentity
     self_test: SelfTest
     draft: Engine | None = None
     room: Room | None = None
+    previous: FullModel | None = None
+    also: PairIdentity | None = None
 
 
 def build_engine(config: VerifierConfig) -> FullModel:
-    """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds.
+    """Load the models, build the engine, prove it, and let the named cloud profile charge its time. Takes seconds. The same for
+    the pair before, where the settings name one.
 
     Raises ``PackageError`` (the models cannot be used), ``InvalidRequestError`` (no such variant, cloud or model),
     ``CapacityError`` (the emulated model does not fit the emulated machine, or the model this one's memory), ``EngineError``,
     ``ConfigurationError`` (the provider is not there, or cannot run such a graph; the server that runs the full model does not
-    answer as it should; the caches' memory cannot be limited, or not to so little).
+    answer as it should; the pair before is none; the caches' memory cannot be limited, or not to so little).
     """
     cloud = config.catalogue.cloud(config.cloud)
-    model = _model(config.emulate)
     pair = models_of(config.pair, config.draft, config.full)
+    if config.previous_pair is None:
+        return _build(pair, cloud, config)
+    before = _earlier(load_pair(config.previous_pair), pair.identity)
+    if before.full.digest == pair.full.digest:
+        return replace(_build(pair, cloud, _changed(config, previous_pair=None)), also=before.identity)
+    own, theirs = _shares(config)
+    newest = _build(pair, _beside(cloud, before, config), own)
+    return replace(newest, previous=_build(before, _beside(cloud, pair, config), theirs))
+
+
+def _shares(config: VerifierConfig) -> tuple[VerifierConfig, VerifierConfig]:
+    """The settings of the newest pair and of the one before. ``cache_bytes`` is divided by their slots: an engine's memory
+    comes back before its own next pass, so what one took could not be promised to the other."""
+    slots = config.previous_slots or config.num_slots
+    theirs = _changed(config, num_slots=slots)
+    if config.cache_bytes is None:
+        return config, theirs
+    share_bytes = config.cache_bytes * slots // (config.num_slots + slots)
+    return _changed(config, cache_bytes=config.cache_bytes - share_bytes), _changed(theirs, cache_bytes=share_bytes)
+
+
+def _changed(config: VerifierConfig, **changes: object) -> VerifierConfig:
+    return config.model_copy(update=changes)
+
+
+def _earlier(before: Pair, newest: PairIdentity) -> Pair:
+    """Raises ``ConfigurationError`` for a pair that does not count as earlier than the newest."""
+    if not before.version < newest.version:
+        raise ConfigurationError(
+            f"previous_pair: {before.name} has version {before.version}, the newest pair {newest.version or 'none'}; "
+            "the one before has a lower one"
+        )
+    return before
+
+
+def _beside(cloud: CloudProfile, other: ModelPair, config: VerifierConfig) -> CloudProfile:
+    """The machine without what another full model's weights take of its memory. Raises ``CapacityError``."""
+    model = _model(config.emulate)
+    own_bytes = other.full.weight_bytes(chosen_variant(other.full, config.variant, FULL_VARIANT))
+    left_bytes = cloud.memory_bytes - (own_bytes if model is None else model.weight_bytes) / cloud.num_devices
+    if left_bytes <= 0:
+        raise CapacityError(f"{cloud.name} has no room for two full models of {config.emulate}: leave out previous_pair")
+    return replace(cloud, memory_bytes=left_bytes)
+
+
+def _build(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> FullModel:
+    """One pair's full model, and its draft where that is wanted here."""
+    model = _model(config.emulate)
     engine = _build_full(pair, config)
-    room = None if config.cache_bytes is None else _room(engine, config.cache_bytes)
+    room = None if config.cache_bytes is None else _room(engine, config, config.cache_bytes)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.make_exact(engine)
     draft = _build_draft(pair, cloud, config) if config.draft_length else None
@@ -66,14 +121,15 @@ def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
     return connect(pair.full, server, config.num_slots)
 
 
-def _room(engine: Engine, limit_bytes: int) -> Room:
+def _room(engine: Engine, config: VerifierConfig, limit_bytes: int) -> Room:
     """Before the self-test, which then proves caches whose memory was given back, too."""
+    share = f", the share of {engine.description.name} (slots: {config.num_slots}),"
     if not isinstance(engine, GivesBack):
         raise ConfigurationError(
             f"cache_bytes: {engine.description.name} does not give memory back; leave it out, set num_slots"
         )
     engine.give_back_memory()
-    return Room(limit_bytes, engine.description.context_length, engine.cache_bytes)
+    return Room(limit_bytes, engine.description.context_length, engine.cache_bytes, share if config.previous_pair else "")
 
 
 def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:

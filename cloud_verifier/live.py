@@ -26,7 +26,8 @@ class LiveSession:
     """The verifier's end of one stream. ``receive``, ``next`` and ``close`` are for the stream; the rest is the pass loop's.
 
     ``on_end`` is called once, when the session needs its cache no more; ``on_change`` when it may be ready for a pass that it
-    was not ready for before: a draft came, or a full outbox is being read again. ``account`` is that of its tenant.
+    was not ready for before: a draft came, or a full outbox is being read again. ``account`` is that of its tenant, ``place``
+    its place in the queue for a seat, ``pair`` the counter of its pair.
     """
 
     def __init__(
@@ -51,6 +52,8 @@ class LiveSession:
         self.cache: CacheId | None = None
         self.cached = 0
         self.served = 0
+        self.place = 0
+        self.pair = message.identity.version
         self.survival = Survival()
         self._own_drafts: tuple[int, ...] = ()
         self._end_token_ids = frozenset(message.end_token_ids)
@@ -111,6 +114,10 @@ class LiveSession:
 
     def shut_down(self) -> None:
         self.finish(self.state.finish(FinishReason.SHUTDOWN))
+
+    def wake(self) -> None:
+        """It may be ready for a pass now."""
+        self._on_change()
 
     @property
     def num_uncached(self) -> int:

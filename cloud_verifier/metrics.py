@@ -9,9 +9,10 @@ from importlib import metadata
 
 from cloud_verifier.counts import Counts, Times
 from cloud_verifier.live import LiveSession
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.passes import Entry
 from cloud_verifier.verification import Verifier
-from speculation.errors import STATUS, OutriderError, status_of
+from speculation.errors import STATUS, OutriderError, PairError, status_of
 from speculation.protocol.messages import FinishReason, Verdict, VerdictKind
 from speculation.telemetry.choices import Compat
 from speculation.telemetry.instruments import ANSWER_S, FIRST_TOKEN_S, TOKEN_S, Instruments, Renamed
@@ -19,16 +20,18 @@ from speculation.telemetry.instruments import ANSWER_S, FIRST_TOKEN_S, TOKEN_S, 
 PREFIX = "outrider_verifier_"
 COMPLETE = (FinishReason.STOP, FinishReason.LENGTH)
 """Ends of a session that was written to its end: only then does what it took as a whole mean something."""
+ORDERS = ("older", "newer", "other")
 VLLM_REASONS = {"stop": "stop", "length": "length"} | dict.fromkeys(
     ("cancelled", "shutdown", "deadline", "deadline_exceeded", "unavailable", "aborted"), "abort"
 )
 
 
 class VerifierMetrics:
-    """Observes a verifier from its construction on; ``registry`` tells what it saw. ``compat`` adds names of vLLM's."""
+    """Observes a verifier, or all pairs of one, from its construction on; ``registry`` tells what it saw. ``compat`` adds names
+    of vLLM's. Figures without the label ``pair`` are those of all pairs together."""
 
-    def __init__(self, verifier: Verifier, model_name: str, compat: Compat | None = None) -> None:
-        self._verifier = verifier
+    def __init__(self, verifier: Verifier | Pairs, model_name: str, compat: Compat | None = None) -> None:
+        self._pairs = pairs = verifier if isinstance(verifier, Pairs) else Pairs.of(verifier)
         self._sessions: dict[LiveSession, Times] = {}
         self._num_waiting = 0
         statuses = {status.grpc.lower() for status in STATUS.values()}
@@ -39,20 +42,24 @@ class VerifierMetrics:
         self._measure_sessions()
         self._count_drafts()
         self._measure_tenants()
+        self._measure_pairs()
         if compat is not None:
             make.also(self._vllm(), {"model_name": model_name})
         self.registry = make.registry
-        verifier.observer = self
+        pairs.observe(self)
 
     # What the verifier tells.
 
     def refused(self, error: OutriderError) -> None:
         self._counts.refused[_status(error)] += 1
+        if isinstance(error, PairError):
+            self._counts.refused_pairs[order_of(error)] += 1
 
     def opened(self, live: LiveSession) -> None:
         self._sessions[live] = Times(asyncio.get_running_loop().time())
         self._num_waiting += 1
         self._counts.opened += 1
+        self._counts.opened_by_pair[str(live.pair)] += 1
         self._counts.prompt_tokens += len(live.state.final)
 
     def passed(self, lives: Sequence[LiveSession], began_s: float, ended_s: float) -> None:
@@ -102,21 +109,21 @@ class VerifierMetrics:
     # What is told of it.
 
     def _measure_passes(self) -> None:
-        make, told = self._instruments, self._verifier.statistics
+        make, told = self._instruments, self._pairs.statistics
         make.counter("passes", "Forwards of the full model.", lambda: told.passes)
         make.counter("rows", "Tokens fed to the full model, prompts included.", lambda: told.rows)
         self._pass_s = make.histogram("pass_seconds", "What a pass took, its wait for the engine included.", TOKEN_S)
-        make.gauge("patience_seconds", "How long a session is waited for now.", lambda: self._verifier.patience_s)
+        make.gauge("patience_seconds", "How long a session is waited for now.", lambda: self._pairs.newest.patience_s)
         make.counter("received_bytes", "Messages of devices.", lambda: told.received_bytes)
         make.counter("sent_bytes", "Messages to devices.", lambda: told.sent_bytes)
-        description = self._verifier.description
-        places = description.num_slots * description.context_length
-        make.gauge("slots", "Caches that there are.", lambda: description.num_slots)
+        models = [verifier.description for verifier in self._pairs.verifiers]
+        places = sum(model.num_slots * model.context_length for model in models)
+        make.gauge("slots", "Caches that there are.", lambda: sum(model.num_slots for model in models))
         make.gauge("slots_used", "Caches in use.", lambda: sum(live.cache is not None for live in self._sessions))
         make.gauge(
             "cache_bytes",
             "Memory of caches as the setting cache_bytes counts it, by size class; 0 without that setting.",
-            lambda: self._verifier.seats.room.taken_bytes,
+            self._taken_bytes,
             "context",
         )
         self._cache = make.gauge(
@@ -143,7 +150,7 @@ class VerifierMetrics:
         self._session_s = make.histogram("session_seconds", "A session that was written to its end, as a whole.", ANSWER_S)
 
     def _count_drafts(self) -> None:
-        make, counts, told = self._instruments, self._counts, self._verifier.statistics
+        make, counts, told = self._instruments, self._counts, self._pairs.statistics
         self._prompt = make.counter("prompt_tokens", "Tokens that sessions began with.", lambda: counts.prompt_tokens)
         self._final = make.counter("final_tokens", "Tokens that became final.", lambda: counts.final_tokens.total())
         self._chains = make.counter("chains", "Chains of drafts that a pass ran.", lambda: counts.chains)
@@ -164,6 +171,26 @@ class VerifierMetrics:
         make, counts = self._instruments, self._counts
         make.gauge("tenant_sessions", "Sessions now; without keys the tenant is empty.", self._by_tenant, "tenant")
         make.counter("tenant_final_tokens", "Tokens that became final.", lambda: counts.final_tokens, "tenant")
+
+    def _measure_pairs(self) -> None:
+        make, counts = self._instruments, self._counts
+        counts.opened_by_pair.update({str(one.identity.version): 0 for one in self._pairs.served})
+        counts.refused_pairs.update(dict.fromkeys(ORDERS, 0))
+        make.gauge("pair_sessions", "Sessions now; the label is the counter of a pair.", self._by_pair, "pair")
+        make.counter("pair_sessions_opened", "Sessions that began, each attempt.", lambda: counts.opened_by_pair, "pair")
+        make.counter("pair_refusals", "Streams of pairs that are not served.", lambda: counts.refused_pairs, "asked")
+
+    def _taken_bytes(self) -> Counter[str]:
+        """By size class; each pair has its own share."""
+        taken: Counter[str] = Counter()
+        for verifier in self._pairs.verifiers:
+            taken.update(verifier.seats.room.taken_bytes)
+        return taken
+
+    def _by_pair(self) -> Counter[str]:
+        running = Counter(dict.fromkeys(self._counts.opened_by_pair, 0))
+        running.update(str(live.pair) for live in self._sessions)
+        return running
 
     def _by_tenant(self) -> Counter[str]:
         """Tenants whose sessions are over stay, at 0."""
@@ -193,6 +220,13 @@ class VerifierMetrics:
             Renamed(self._accepted, "vllm:spec_decode_num_accepted_tokens"),
             Renamed(self._accepted_at, "vllm:spec_decode_num_accepted_tokens_per_pos", "position", positions),
         ]
+
+
+def order_of(error: PairError) -> str:
+    """Which pair was asked for, beside those that are served: a few words, as a device may send any counter."""
+    if not error.asked or not error.served:
+        return "other"
+    return "older" if error.asked < min(error.served) else "newer" if error.asked > max(error.served) else "other"
 
 
 def _status(error: OutriderError | None) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Hashable
 
 from speculation.errors import ConfigurationError
@@ -13,30 +14,32 @@ SHARES = (4, 2, 1)
 
 class Room:
     """``limit_bytes`` for caches; ``bytes_of`` says what a cache takes that never was longer than so many tokens.
+    ``whose`` tells in a refusal what the limit is a part of.
 
     Raises ``ConfigurationError`` where not even one whole context fits: then some requests could never be served.
     """
 
-    def __init__(self, limit_bytes: float, context_length: int, bytes_of: Callable[[int], int]) -> None:
-        self._limit_bytes = limit_bytes
+    def __init__(self, limit_bytes: float, context_length: int, bytes_of: Callable[[int], int], whose: str = "") -> None:
+        self.limit_bytes = limit_bytes
         self._classes = [(math.ceil(context_length / share), f"1/{share}") for share in SHARES]
         self._sizes = [(most, bytes_of(most)) for most, _ in self._classes]
         self._taken: dict[Hashable, int] = {}
         whole = self._sizes[-1][1]
         if whole > limit_bytes:
             raise ConfigurationError(
-                f"cache_bytes: {limit_bytes} do not hold one context of {context_length} tokens, which takes {whole}"
+                f"cache_bytes: {limit_bytes}{whose} do not hold one context of {context_length} tokens, which takes {whole}"
             )
 
     @property
     def free_bytes(self) -> float:
-        return self._limit_bytes - sum(self._taken.values())
+        return self.limit_bytes - sum(self._taken.values())
 
     @property
     def taken_bytes(self) -> dict[str, int]:
-        """What is taken, by class, those without any included."""
-        taken = list(self._taken.values())
-        return {name: size * taken.count(size) for (_, name), (_, size) in zip(self._classes, self._sizes, strict=True)}
+        """What is taken, by class, those without any included. Of classes of one size the smallest stands for all: in a short
+        context pages make them equal."""
+        taken = Counter(self._taken.values())
+        return {name: size * taken.pop(size, 0) for (_, name), (_, size) in zip(self._classes, self._sizes, strict=True)}
 
     def size_of(self, num_tokens: int) -> int:
         """The class that holds so many tokens, at most a context, in bytes."""

@@ -2,12 +2,15 @@
 
 A seat is a cache slot of the engine, with room for all that its session may become. Whoever finds none waits in a queue of
 bounded length; a seat that becomes free goes to the tenant that has the fewest, and of its sessions to the one that came first.
-Where that one needs more room than there is, all wait for it: smaller ones that passed by could keep it waiting for ever.
+Where that one needs more room than there is, all who want the same engine wait for it: smaller ones that passed by could keep
+it waiting for ever. Engines that share a queue share its limit, too: then the law holds over all of them, but each has room of
+its own, and whoever waits for room at one keeps nobody from the other.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections import Counter
+from collections.abc import Collection, Sequence
 
 from cloud_verifier.live import LiveSession
 from cloud_verifier.prefixes import Prefixes
@@ -15,10 +18,50 @@ from cloud_verifier.room import Room, unlimited
 from speculation.engines.base import CacheId
 from speculation.errors import CapacityError
 from speculation.protocol.messages import FinishReason
-from speculation.tenants import Account
 
 KEPT_AFTER = (FinishReason.STOP, FinishReason.LENGTH)
 """Ends behind which a text may go on: a cache that was cancelled is freed at once."""
+
+
+class SharedQueue:
+    """At most ``capacity`` sessions at once over all ``Seats`` that joined."""
+
+    def __init__(self, capacity: int) -> None:
+        self.capacity = capacity
+        self._members: list[Seats] = []
+        self._num_came = 0
+
+    def __len__(self) -> int:
+        """Sessions, with those that wait."""
+        return sum(len(seats) for seats in self._members)
+
+    def join(self, seats: Seats) -> None:
+        self._members.append(seats)
+
+    def next_place(self) -> int:
+        """Who comes later gets a higher one."""
+        self._num_came += 1
+        return self._num_came
+
+    def fill(self) -> None:
+        """Seat those who wait, as long as there is a place, and a slot and room at the engine that they wait for."""
+        open_members = list(self._members)
+        while self._has_place and (able := _able(open_members)):
+            seated = Counter(live.account for seats in self._members for live in seats.running)
+            live, seats = min(able, key=lambda one: (seated[one[0].account], one[0].place))
+            if seats.make_room(live):
+                seats.seat(live)
+            else:
+                open_members.remove(seats)
+
+    @property
+    def _has_place(self) -> bool:
+        return sum(len(seats.running) for seats in self._members) < self.capacity
+
+
+def _able(members: Sequence[Seats]) -> list[tuple[LiveSession, Seats]]:
+    """Who waits, and where, as far as a slot is there for it."""
+    return [(live, seats) for seats in members if seats.has_slot for live in seats.waiting]
 
 
 class Seats:
@@ -36,6 +79,12 @@ class Seats:
         self._prefixes = Prefixes(min(max_kept, num_slots))
         self._closing: list[CacheId] = []
         self.room = unlimited()
+        self.share(SharedQueue(capacity))
+
+    def share(self, queue: SharedQueue) -> None:
+        """Take part in a queue, before the first session."""
+        self._queue = queue
+        queue.join(self)
 
     def __len__(self) -> int:
         """Sessions, with those that wait."""
@@ -47,8 +96,18 @@ class Seats:
         return self._running.values()
 
     @property
+    def waiting(self) -> Collection[LiveSession]:
+        """Sessions without a seat, in the order in which they came."""
+        return self._waiting
+
+    @property
     def num_waiting(self) -> int:
         return len(self._waiting)
+
+    @property
+    def has_slot(self) -> bool:
+        """Whether one more could run."""
+        return len(self._running) < self.capacity
 
     @property
     def num_kept(self) -> int:
@@ -65,19 +124,22 @@ class Seats:
 
     def check(self, older: LiveSession | None, retry_after_s: float) -> None:
         """Raises ``CapacityError`` where a session more would neither run nor wait. One that is taken over makes room."""
-        if older is None and len(self._sessions) >= self.capacity + self._max_queued:
+        limits = (len(self), self.capacity), (len(self._queue), self._queue.capacity)
+        full = next((capacity for count, capacity in limits if count >= capacity + self._max_queued), None)
+        if older is None and full is not None:
             queue = f", and {self._max_queued} wait" if self._max_queued else ""
-            raise CapacityError(f"all {self.capacity} sessions of this verifier are taken{queue}", retry_after_s)
+            raise CapacityError(f"all {full} sessions of this verifier are taken{queue}", retry_after_s)
 
     def admit(self, live: LiveSession, older: LiveSession | None = None) -> None:
         """Give a session a seat, or a place in the queue; those of ``older`` where it takes that over."""
         self._sessions[live.session_id] = live
+        live.place = self._queue.next_place() if older is None else older.place
         if older is None:
             live.account.num_sessions += 1
             self._waiting.append(live)
-            self._fill()
+            self._queue.fill()
         elif older.session_id in self._running:
-            self._seat(live)
+            self._sit(live)
         else:
             self._waiting[self._waiting.index(older)] = live
 
@@ -92,7 +154,20 @@ class Seats:
         size = self.room.leave(live)
         if live.cache is not None:
             self._leave(live, live.cache, size)
-        self._fill()
+        self._queue.fill()
+
+    def make_room(self, live: LiveSession) -> bool:
+        """Whether there is room for one who waits, once as few kept caches as possible gave way."""
+        size = self.room.size_of(live.state.limit)
+        while not self.room.fits(size) and len(self._prefixes):
+            self._drop(self._prefixes.shrink(len(self._prefixes) - 1))
+        return self.room.fits(size)
+
+    def seat(self, live: LiveSession) -> None:
+        """Give a seat to one who waits. Its pass loop may sleep: what woke it may have been another engine's session."""
+        self._waiting.remove(live)
+        self._sit(live)
+        live.wake()
 
     def limit(self, room: Room) -> None:
         """Let caches take no more memory than that; called before the first session."""
@@ -107,33 +182,12 @@ class Seats:
         closing, self._closing = self._closing, []
         return closing
 
-    def _fill(self) -> None:
-        while self._waiting and len(self._running) < self.capacity:
-            seated = self._num_seated()
-            live = min(self._waiting, key=lambda waiting: seated.get(waiting.account, 0))
-            if not self._make_room(self.room.size_of(live.state.limit)):
-                return
-            self._waiting.remove(live)
-            self._seat(live)
-
-    def _num_seated(self) -> dict[Account, int]:
-        seated: dict[Account, int] = {}
-        for live in self._running.values():
-            seated[live.account] = seated.get(live.account, 0) + 1
-        return seated
-
-    def _make_room(self, size: int) -> bool:
-        """Whether there is room, once as few kept caches as possible gave way."""
-        while not self.room.fits(size) and len(self._prefixes):
-            self._drop(self._prefixes.shrink(len(self._prefixes) - 1))
-        return self.room.fits(size)
-
     def _drop(self, caches: Collection[CacheId]) -> None:
         self._closing += caches
         for cache in caches:
             self.room.leave(cache)
 
-    def _seat(self, live: LiveSession) -> None:
+    def _sit(self, live: LiveSession) -> None:
         self._running[live.session_id] = live
         size = self.room.size_of(live.state.limit)
         if (found := self._prefixes.take(live.account, live.state.final)) is not None:

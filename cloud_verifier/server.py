@@ -13,14 +13,13 @@ from typing import Any
 
 import grpc
 
-from cloud_verifier.companion import Companion
+from cloud_verifier.assembly import assemble
 from cloud_verifier.config import VerifierConfig
-from cloud_verifier.costs import PassCosts
 from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.health import HealthServicer
 from cloud_verifier.metrics import VerifierMetrics
-from cloud_verifier.profiling import costs_of
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.servicer import VerificationServicer
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import Engine
@@ -43,12 +42,17 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunningVerifier:
-    """A verifier that accepts streams at ``target`` (``host:port``)."""
+    """A verifier that accepts streams at ``target`` (``host:port``), for each of ``pairs``."""
 
-    verifier: Verifier
+    pairs: Pairs
     config: VerifierConfig
     port: int
     metrics_url: str | None = None
+
+    @property
+    def verifier(self) -> Verifier:
+        """That of the newest pair."""
+        return self.pairs.newest
 
     @property
     def target(self) -> str:
@@ -74,36 +78,15 @@ async def serve(
     if full_model is None:
         full_model = await asyncio.to_thread(build_engine, config)
     with ExitStack() as stack:
-        runner = engine_runner or _own_thread(full_model.engine, "full-model", stack)
-        companion = None
-        if full_model.draft is not None and config.draft_length:
-            draft_runner = _own_thread(full_model.draft, "draft-model", stack)
-            companion = Companion(draft_runner, config.draft_length, config.max_rows)
-        costs = await _costs(full_model.engine, config)
-        verifier = Verifier(runner, full_model.identity, full_model.self_test, config, companion, costs)
-        if full_model.room is not None:
-            verifier.seats.limit(full_model.room)
+        pairs = await assemble(full_model, config, stack, engine_runner)
         keyring = None if config.keys is None else load_keys(config.keys)
         async with (
-            _figures(verifier, full_model, config, keyring) as metrics_url,
+            _figures(pairs, full_model, config, keyring) as metrics_url,
             _tracing(tracer),
-            _passes(verifier),
-            _listen(verifier, config, keyring, tracer) as port,
+            _passes(pairs),
+            _listen(pairs, config, keyring, tracer) as port,
         ):
-            yield RunningVerifier(verifier, config, port, metrics_url)
-
-
-async def _costs(engine: Engine, config: VerifierConfig) -> PassCosts | None:
-    """What passes cost, before the engine has a thread of its own; None where every draft is to be run."""
-    if config.run_drafts == "all" or config.full_url is not None:
-        return None
-    return await asyncio.to_thread(costs_of, engine, config.max_rows)
-
-
-def _own_thread(engine: Engine, name: str, stack: ExitStack) -> EngineRunner[Engine]:
-    runner = EngineRunner.on_own_thread(engine, name)
-    stack.callback(runner.shutdown)
-    return runner
+            yield RunningVerifier(pairs, config, port, metrics_url)
 
 
 async def run(
@@ -131,30 +114,31 @@ def _stop_on_signal() -> asyncio.Event:
 
 
 @asynccontextmanager
-async def _passes(verifier: Verifier) -> AsyncIterator[None]:
-    """The pass loop runs while the block does. An error of the block leaves as it is, not in a group."""
+async def _passes(pairs: Pairs) -> AsyncIterator[None]:
+    """Every pair's pass loop runs while the block does. An error of the block leaves as it is, not in a group."""
     failure: Exception | None = None
     async with asyncio.TaskGroup() as group:
-        group.create_task(verifier.run())
+        for verifier in pairs.verifiers:
+            group.create_task(verifier.run())
         try:
             yield
         except Exception as error:
             failure = error
         finally:
-            verifier.stop()
+            pairs.stop()
     if failure is not None:
         raise failure
 
 
 @asynccontextmanager
 async def _figures(
-    verifier: Verifier, full_model: FullModel, config: VerifierConfig, keyring: Keyring | None
+    pairs: Pairs, full_model: FullModel, config: VerifierConfig, keyring: Keyring | None
 ) -> AsyncIterator[str | None]:
     """Where the figures are served while the block runs; None where nobody asked for them, and nothing is counted then."""
     if config.metrics_port is None:
         yield None
         return
-    metrics = VerifierMetrics(verifier, full_model.engine.description.name, config.metrics_compat)
+    metrics = VerifierMetrics(pairs, full_model.engine.description.name, config.metrics_compat)
     files = config.tls_cert, config.tls_key, config.tls_client_ca
     async with exposition.serving(metrics.registry, Listener(config.metrics_host, config.metrics_port, *files), keyring) as url:
         _log.info("figures at %s", url)
@@ -171,12 +155,12 @@ async def _tracing(tracer: Tracer) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring | None, tracer: Tracer) -> AsyncIterator[int]:
+async def _listen(pairs: Pairs, config: VerifierConfig, keyring: Keyring | None, tracer: Tracer) -> AsyncIterator[int]:
     """The port of the service, which is drained when the block is left."""
     door = Door(keyring)
-    server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, verifier.observer),))
+    server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, pairs.observer),))
     checks = HealthServicer()
-    server.add_generic_rpc_handlers((VerificationServicer(verifier, door, config, tracer).handler(), checks.handler()))
+    server.add_generic_rpc_handlers((VerificationServicer(pairs, door, config, tracer).handler(), checks.handler()))
     port = _bind(server, config)
     await checks.set_serving()
     await server.start()
@@ -187,7 +171,7 @@ async def _listen(verifier: Verifier, config: VerifierConfig, keyring: Keyring |
         grace_s = config.drain_grace_s
     finally:
         await checks.enter_graceful_shutdown()
-        await verifier.drain(grace_s)
+        await pairs.drain(grace_s)
         await server.stop(FLUSH_S)
 
 

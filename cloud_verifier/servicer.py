@@ -12,8 +12,8 @@ from cloud_verifier.config import VerifierConfig
 from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.covering import CoveredSession, CoveringVerifier
 from cloud_verifier.door import Door, refuse
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.telling import closing_span, told, whose
-from cloud_verifier.verification import Verifier
 from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
 from speculation.protocol.messages import DeviceMessage, Open
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
@@ -27,12 +27,12 @@ _log = logging.getLogger(__name__)
 
 
 class VerificationServicer:
-    """Serves ``Verify`` from a ``Verifier`` to whom the door lets in."""
+    """Serves ``Verify`` for all ``pairs`` to whom the door lets in."""
 
-    def __init__(self, verifier: Verifier, door: Door, config: VerifierConfig, tracer: Tracer = UNTRACED) -> None:
-        self._verifier = verifier
-        self._covering = CoveringVerifier(verifier, config)
-        self._statistics = verifier.statistics
+    def __init__(self, pairs: Pairs, door: Door, config: VerifierConfig, tracer: Tracer = UNTRACED) -> None:
+        self._pairs = pairs
+        self._covering = CoveringVerifier(pairs, config)
+        self._statistics = pairs.statistics
         self._door = door
         self._tracer = tracer
 
@@ -44,7 +44,7 @@ class VerificationServicer:
     async def verify(self, _requests: Any, context: Any) -> None:
         """One stream, from its ``Open`` to its end."""
         metadata = context.invocation_metadata()
-        with closing_span(self._tracer, self._verifier.description.name, metadata) as span:
+        with closing_span(self._tracer, self._pairs.newest.description.name, metadata) as span:
             error = await self._converse(context, span)
             if error is not None:
                 span.fail(status_of(error).grpc)
@@ -54,11 +54,11 @@ class VerificationServicer:
     async def _converse(self, context: Any, span: Span) -> OutriderError | None:
         """The error that ends the stream, None where it ended in order."""
         try:
-            account = self._verifier.account_of(self._door.tenant_of(context.invocation_metadata()))
+            account = self._pairs.account_of(self._door.tenant_of(context.invocation_metadata()))
             inlet = _Inlet(context, account, self._statistics)
             session = await self._attach(inlet, account)
         except OutriderError as error:
-            self._verifier.observer.refused(error)
+            self._pairs.observer.refused(error)
             _log.info("a stream got no session", extra={"status": status_of(error).grpc})
             return error
         with told(session.live, span):

@@ -42,7 +42,7 @@ def told(live: LiveSession, span: Span) -> Iterator[None]:
 
 def whose(live: LiveSession) -> dict[str, Any]:
     """By what a session is found again in the log."""
-    return {"session_id": live.session_id, "attempt": live.attempt, "tenant": live.account.tenant.name}
+    return {"session_id": live.session_id, "attempt": live.attempt, "tenant": live.account.tenant.name, "pair": live.pair}
 
 
 def _log_end(live: LiveSession, duration_s: float) -> None:

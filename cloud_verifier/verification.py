@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloud_verifier.admission import check_handshake, check_request
 from cloud_verifier.companion import Companion
@@ -69,7 +69,7 @@ class Verifier:
         capacity = min(config.max_sessions, self.description.num_slots)
         self.seats = Seats(capacity, self.description.num_slots, config.max_queued, config.max_kept)
         self._policy = Policy(config.patience, config.gather, capacity, config.retry_after_s)
-        self._accounts = Accounts()
+        self.accounts, self.newest_pair = Accounts(), identity.version
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -90,7 +90,7 @@ class Verifier:
 
     def account_of(self, tenant: Tenant) -> Account:
         """What a tenant uses of this verifier."""
-        return self._accounts.of(tenant)
+        return self.accounts.of(tenant)
 
     def attach(self, message: Open, tenant: Tenant = NOBODY) -> LiveSession:
         """Begin a session, or take it over from an older attempt, which ends.
@@ -264,7 +264,7 @@ class Verifier:
         live = LiveSession(message, config.credit, size, config.outbox_messages, *ends, account, self.observer)
         proof = self._self_test
         opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
-        live.outbox.put(opened)
+        live.outbox.put(replace(opened, newest_pair=self.newest_pair))
         return live
 
     def _admit(self, live: LiveSession, older: LiveSession | None) -> None:

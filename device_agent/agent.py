@@ -257,6 +257,7 @@ class DeviceAgent:
             "draft": self.pair.draft,
             "full": self.pair.full,
             "pair_digest": self.pair.identity.pair_digest,
+            "pair": self.metrics.offer.to_json(),
             "phone": _named(self.config.phone),
             "network": _named(self.config.network),
             "verifier": self.config.verifier,

@@ -107,6 +107,7 @@ class Reason(StrEnum):
     OFFLINE = "offline"
     BUSY = "busy"
     EXACTNESS = "exactness"
+    PAIR = "pair"
     THROTTLING = "throttling"
 
 

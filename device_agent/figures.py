@@ -39,7 +39,7 @@ class Counts:
 
 
 class Waits(Protocol):
-    """Is told how long a reader waited, in seconds."""
+    """Is told how long a reader waited, in seconds, and what a verifier says of its pairs."""
 
     def first_visible(self, wait_s: float) -> None: ...
 
@@ -48,6 +48,9 @@ class Waits(Protocol):
     def next_final(self, wait_s: float, count: int) -> None:
         """``count`` final tokens at once, ``wait_s`` behind those before."""
 
+    def offered(self, newest_pair: int) -> None:
+        """The counter of the newest pair that a verifier serves, 0 where it does not tell."""
+
 
 class _Untold:
     def first_visible(self, wait_s: float) -> None: ...
@@ -55,6 +58,8 @@ class _Untold:
     def first_final(self, wait_s: float) -> None: ...
 
     def next_final(self, wait_s: float, count: int) -> None: ...
+
+    def offered(self, newest_pair: int) -> None: ...
 
 
 UNTOLD: Waits = _Untold()
@@ -112,6 +117,10 @@ class Meter:
             self._waits.first_final(now_s - self._began_s)
         else:
             self._waits.next_final(now_s - self._last_final_s, num_tokens)
+
+    def offered(self, newest_pair: int) -> None:
+        """A verifier told of its newest pair."""
+        self._waits.offered(newest_pair)
 
     def compared(self, num_agreed: int, is_contradicted: bool) -> None:
         """Drafts that stood where tokens became final. Behind the first that was wrong none counts: it had no chance."""

@@ -7,7 +7,6 @@ listener lets the log grow and rewinds the drafter. Whatever happens, there is e
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -15,7 +14,7 @@ from functools import partial
 from device_agent.assignment import Assignment
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
-from device_agent.elsewhere import LOST, REFUSED, with_one_after_another
+from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, newest_of, with_one_after_another
 from device_agent.ending import cause, done_event
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
@@ -23,14 +22,13 @@ from device_agent.gauges import Gauges
 from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
-from device_agent.sending import Sender
-from speculation.errors import CapacityError, LinkError, OutriderError
+from device_agent.sending import Sender, hang_up
+from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
 
 STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
-HANG_UP_S = 0.5
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
 
@@ -67,6 +65,7 @@ class Generation:
         self._opened_s = 0.0
         self._reconnect_s = RECONNECT_S
         self._is_alone = self._mode is Mode.DEVICE
+        self._misfits = Misfits()
         self._last: DoneEvent | ErrorEvent | None = None
 
     @property
@@ -142,10 +141,13 @@ class Generation:
             self._head_start.left()
             sending = tasks.create_task(self._sender.run(link))
             await self._listen(link)
+        except MISFITS as error:
+            self._refused(error)
+            raise
         finally:
             if sending is not None:
                 sending.cancel()
-            await self._hang_up(link)
+            await hang_up(link, self._session)
 
     async def _listen(self, link: Link) -> None:
         while not self._is_over:
@@ -155,16 +157,6 @@ class Generation:
             self._receive(message)
             self._may_draft.set()
             self._sender.wake()
-
-    async def _hang_up(self, link: Link) -> None:
-        """Close the stream; where the session still runs, tell the verifier that nobody waits for it."""
-        try:
-            if self._session.finish_reason is None:
-                with contextlib.suppress(OutriderError, TimeoutError):
-                    async with asyncio.timeout(HANG_UP_S):
-                        await link.send(self._session.cancel())
-        finally:
-            await link.aclose()
 
     def _receive(self, message: CloudMessage) -> None:
         update = self._session.receive(message)
@@ -180,6 +172,7 @@ class Generation:
         rtt_s = _now_s() - self._opened_s
         self._drafter.schedule.opened(rtt_s)
         rtt_ms = round(rtt_s * 1000, 3)
+        self._meter.offered(opened.newest_pair)
         if self._is_alone:
             self._come_back()
         self._tell_state(Reason.LINK, rtt_ms)
@@ -215,7 +208,14 @@ class Generation:
             raise LinkError(f"the verifier ended the session: {reason.value}")
         self._end(reason.value)
 
+    def _refused(self, error: HandshakeError) -> None:
+        """Another pair, or other arithmetic: what is final here cannot go on there."""
+        self._meter.offered(newest_of(error))
+        if (reason := self._misfits.news(error)) is not None:
+            self._tell_state(reason)
+
     def _come_back(self) -> None:
+        self._misfits.forget()
         self._is_alone = False
         self._mode = Mode.COLLABORATE
         self._reconnect_s = RECONNECT_S

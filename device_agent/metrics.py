@@ -12,6 +12,7 @@ from prometheus_client.registry import Collector
 from device_agent.config import AgentConfig
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent
 from device_agent.figures import Counts, Meter
+from device_agent.offer import PairOffer
 from device_agent.pair import PairFacts
 from speculation.protocol.messages import FinishReason
 from speculation.shaping.phone_state import PhoneState
@@ -40,6 +41,7 @@ class AgentMetrics:
         self._refused: Counter[str] = Counter()
         self._rtt_s: float | None = None
         self._is_linked: bool | None = None
+        self.offer = PairOffer(pair.identity.version)
         self._instruments = make = Instruments(PREFIX)
         self.registry = make.registry
         facts = {"draft": pair.draft, "full": pair.full, "phone": config.phone, "network": config.network}
@@ -90,6 +92,9 @@ class AgentMetrics:
         """Tokens that come at once share the time since those before; each counts, so that the mean is that of tokens."""
         self._next_s.observe(wait_s / count, count)
 
+    def offered(self, newest_pair: int) -> None:
+        self.offer.told(newest_pair)
+
     # What is told of it.
 
     def _measure_streams(self) -> None:
@@ -125,6 +130,8 @@ class AgentMetrics:
         make.gauge(
             "link_up", "Whether the newest word of a stream was from a verifier (1), or that none is there (0).", self._link
         )
+        make.gauge("pair", "Counter of this agent's pair.", lambda: self.offer.have or None)
+        make.gauge("offered_pair", "Counter of the newest pair that a verifier told of.", lambda: self.offer.offered)
         if self._phone is not None and self._phone.heat is not None:
             make.gauge("thermal_status", "1 at the emulated phone's thermal status.", self._thermal, "status")
 

@@ -13,6 +13,19 @@ from speculation.links.base import Link
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import Draft
 
+HANG_UP_S = 0.5
+
+
+async def hang_up(link: Link, session: DeviceSession) -> None:
+    """Close the stream; where the session still runs, tell the verifier that nobody waits for it."""
+    try:
+        if session.finish_reason is None:
+            with contextlib.suppress(OutriderError, TimeoutError):
+                async with asyncio.timeout(HANG_UP_S):
+                    await link.send(session.cancel())
+    finally:
+        await link.aclose()
+
 
 class Sender:
     """Hands drafts over once they are due. ``wake`` it whenever something was drafted or a message came."""

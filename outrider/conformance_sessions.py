@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from outrider.conformance_bench import Bench, Cases, offend
 from outrider.conformance_stream import CheckFailedError, expect
@@ -32,7 +33,8 @@ async def decodes_without_drafts(bench: Bench) -> None:
 async def refuses_another_pair(bench: Bench) -> None:
     ours = bench.subject.identity
     for name in ("tokenizer_digest", "pair_digest", "full_digest"):
-        async with bench.stream(identity=replace(ours, **{name: NO_DIGEST})) as stream:
+        altered: dict[str, Any] = {name: NO_DIGEST}
+        async with bench.stream(identity=replace(ours, **altered)) as stream:
             refusal = await stream.expect_refusal("FAILED_PRECONDITION")
         for digest in (NO_DIGEST, getattr(ours, name)):
             expect(digest in refusal.message, f"a refusal that names {name} {digest}", refusal.message)

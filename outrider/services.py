@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from cloud_verifier.server import RunningVerifier
 _log = logging.getLogger(__name__)
 
-TOLD = ("speculation.engines.exports", "speculation.engines.remote", "outrider.pool")
+TOLD = ("speculation.engines.exports", "speculation.engines.remote", "outrider.pool", "cloud_verifier.assembly")
 """Loggers that are heard from INFO on: they say how a model is run, or by whom, and who serves."""
 
 
@@ -32,6 +33,9 @@ def verifier(
     pair: options.Pair = None,
     draft: options.Draft = None,
     full: options.Full = None,
+    previous_pair: Annotated[
+        Path | None, typer.Option(metavar="FOLDER", help="The pair before, served beside it while devices move over.")
+    ] = None,
     variant: Annotated[str | None, typer.Option(help="Graph of the full model, or transformers.")] = None,
     full_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
@@ -95,7 +99,7 @@ def verifier(
     from cloud_verifier import server
 
     flags: dict[str, Any] = {"host": host, "port": port, "cloud": cloud, "profiles": profiles}
-    flags |= {"pair": pair, "variant": variant}
+    flags |= {"pair": pair, "previous_pair": previous_pair, "variant": variant}
     flags |= {"full_url": full_url, "full_route": full_route, "full_model": full_model, "full_logprobs": full_logprobs}
     flags |= {
         "draft": draft,

@@ -79,15 +79,14 @@ def choose(
     A row's position is the one that the chosen token will take. The logits are not changed.
     Raises ``EngineError`` when logits are not finite or not float32 [R, V], ``ValueError`` when the lengths differ.
     """
-    peaks = _peaks(logits, len(positions), len(parameters))
-    token_ids = np.array([peak.token_id for peak in peaks], dtype=np.int64)
+    token_ids, highest = _peaks(logits, len(positions), len(parameters))
     near_ties = np.zeros(len(logits), dtype=np.bool_)
-    sampled: list[Left] = []
-    for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
-        if asked.temperature == 0:
-            near_ties[row] = any(peak.logit - other.logit < NEAR_TIE for other in _behind(logits[row], peak, 1))
-        else:
-            sampled.append(_left(row, logits[row], peak.logit, asked))
+    greedy = [row for row, asked in enumerate(parameters) if asked.temperature == 0]
+    if greedy:
+        near_ties[greedy] = highest[greedy] - _second_highest(logits, greedy, token_ids) < NEAR_TIE
+    sampled = [
+        _left(row, logits[row], highest.item(row), asked) for row, asked in enumerate(parameters) if asked.temperature != 0
+    ]
     for left, contest in contests(sampled, positions, parameters, _FOR_THE_CHOICE, wants_others=False):
         sums = contest.sums
         winner = int(sums.argmax())
@@ -108,11 +107,12 @@ def choose_ranked(
     """
     if count < 1:
         raise ValueError(f"the choice is the first of those asked for: count must be at least 1, not {count}")
-    peaks = _peaks(logits, len(positions), len(parameters))
+    best, highest = _peaks(logits, len(positions), len(parameters))
     token_ids = np.full((len(logits), count), -1, dtype=np.int64)
     confidences = np.zeros((len(logits), count))
     sampled: list[Left] = []
-    for row, (peak, asked) in enumerate(zip(peaks, parameters, strict=True)):
+    for row, asked in enumerate(parameters):
+        peak = _Peak(best.item(row), highest.item(row))
         if asked.temperature == 0:
             _rank_greedy(logits[row], peak, token_ids[row], confidences[row])
         else:
@@ -153,20 +153,35 @@ def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidence
         token_ids[place], confidences[place] = contest.token_ids[best], weights[best] / total
 
 
-def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> list[_Peak]:
-    """Each row's highest logit. Raises as ``choose`` says.
+def _peaks(
+    logits: NDArray[np.float32], num_positions: int, num_parameters: int
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Each row's highest logit: its token, and itself. Raises as ``choose`` says.
 
     A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong.
     """
     _require_shape(logits, num_positions, num_parameters)
-    peaks = []
-    for number, row in enumerate(logits):
-        best = int(row.argmax())
-        peak, low = row.item(best), row.item(int(row.argmin()))
-        if not (math.isfinite(peak) and math.isfinite(low)):
-            raise EngineError(f"row {number} of the logits is not finite (highest {peak}, lowest {low})")
-        peaks.append(_Peak(best, peak))
-    return peaks
+    rows, best = np.arange(len(logits)), logits.argmax(axis=1)
+    highest, lowest = logits[rows, best], logits[rows, logits.argmin(axis=1)]
+    if not (np.isfinite(highest) & np.isfinite(lowest)).all():
+        number = int((~(np.isfinite(highest) & np.isfinite(lowest))).argmax())
+        raise EngineError(f"row {number} of the logits is not finite (highest {highest[number]}, lowest {lowest[number]})")
+    return best, highest.astype(np.float64)
+
+
+def _second_highest(logits: NDArray[np.float32], rows: Sequence[int], best: NDArray[np.int64]) -> NDArray[np.float64]:
+    """The highest logit but ``best`` of some rows; minus infinity where a row has no other."""
+    if not logits.flags.writeable:
+        logits = logits.copy()
+    # In place for the moment: a copy of the row costs more than the look.
+    found = np.empty(len(rows))
+    for index, row in enumerate(rows):
+        others, token_id = logits[row], best.item(row)
+        highest = others.item(token_id)
+        others[token_id] = -np.inf
+        found[index] = others.item(int(others.argmax()))
+        others[token_id] = highest
+    return found
 
 
 def _behind(row: NDArray[np.float32], peak: _Peak, count: int) -> Iterator[_Peak]:

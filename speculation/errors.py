@@ -14,7 +14,9 @@
     │   ├── MalformedMessageError    a message that means nothing, or comes from the future
     │   ├── CreditExceededError      more nodes than the credit ceiling allows
     │   └── VerdictGapError          a verdict that starts beyond the final log
-    ├── HandshakeError               the two ends do not fit (pair, choice rule, fingerprint)
+    ├── HandshakeError               the two ends do not fit (tokenizer, full model, choice rule)
+    │   ├── PairError                the device's pair is not served there; says which are
+    │   └── FingerprintError         the session began on other arithmetic than this verifier's
     ├── AuthenticationError          no key, or one that nobody has
     ├── SessionNotFoundError         no such session, or another tenant's
     ├── SessionSupersededError       a later attempt of the same session took over
@@ -27,7 +29,7 @@ code (by name, so that this module needs no gRPC) and its HTTP status.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -111,6 +113,18 @@ class HandshakeError(OutriderError):
     """The two ends do not fit each other."""
 
 
+class PairError(HandshakeError):
+    """The device's pair is not served. ``asked`` is its counter (0: not told), ``served`` are those that are, newest first."""
+
+    def __init__(self, message: str, asked: int = 0, served: Sequence[int] = ()) -> None:
+        super().__init__(message)
+        self.asked, self.served = asked, tuple(served)
+
+
+class FingerprintError(HandshakeError):
+    """The session began on a verifier whose arithmetic was another."""
+
+
 class AuthenticationError(OutriderError):
     """The caller has no key, or one that nobody has."""
 
@@ -155,6 +169,8 @@ STATUS: dict[type[OutriderError], Status] = {
     CreditExceededError: Status("RESOURCE_EXHAUSTED", 502),
     VerdictGapError: Status("OUT_OF_RANGE", 502),
     HandshakeError: Status("FAILED_PRECONDITION", 409),
+    PairError: Status("FAILED_PRECONDITION", 409),
+    FingerprintError: Status("FAILED_PRECONDITION", 409),
     AuthenticationError: Status("UNAUTHENTICATED", 401),
     SessionNotFoundError: Status("NOT_FOUND", 404),
     SessionSupersededError: Status("ABORTED", 409),

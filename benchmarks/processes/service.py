@@ -26,19 +26,21 @@ from speculation.engines.runner import share_interpreter
 
 
 class TimedSession:
-    """ONNX Runtime's session, which adds up what its runs took of the thread's own time: nobody else's work is in it."""
+    """ONNX Runtime's session, which adds up what its runs took of the thread's own time, with nobody else's work in it, and how
+    long they were under way."""
 
     def __init__(self, session: Any) -> None:
-        self.cpu_s = 0.0
+        self.cpu_s = self.wall_s = 0.0
         self._session = session
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._session, name)
 
     def run_with_iobinding(self, binding: Any) -> None:
-        began_s = time.thread_time()
+        began_s, began_wall_s = time.thread_time(), time.perf_counter()
         self._session.run_with_iobinding(binding)
         self.cpu_s += time.thread_time() - began_s
+        self.wall_s += time.perf_counter() - began_wall_s
 
 
 def timed(engine: object) -> TimedSession:
@@ -57,6 +59,7 @@ def done_so_far(running: RunningVerifier, full: TimedSession, draft: TimedSessio
         "rows": statistics.rows,
         "forward_s": full.cpu_s,
         "draft_forward_s": draft.cpu_s if draft else 0.0,
+        "forward_wall_s": full.wall_s + (draft.wall_s if draft else 0.0),
         "cpu_s": time.process_time(),
         "at_s": time.monotonic(),
     }

@@ -35,7 +35,7 @@ class ReplicaActor:
     @property
     def num_sessions(self) -> int:
         """Sessions that run here now."""
-        return 0 if self._running is None else self._running.verifier.num_sessions
+        return 0 if self._running is None else self._running.pairs.num_sessions
 
     async def serve(self, attempt: int) -> None:
         """Serve until ``drain``. That a verifier cannot start is told by ``target``, what breaks later is raised here.

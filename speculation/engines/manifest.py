@@ -8,6 +8,7 @@ from typing import Any
 
 from speculation.engines.files import digest_of, require
 from speculation.errors import PackageError
+from speculation.protocol.messages import MAX_VERSION
 
 SCHEMA_VERSION = 1
 MANIFEST, PAIR, PROMPTS = "manifest.json", "pair.json", "prompts.json"
@@ -86,6 +87,8 @@ class PairManifest:
         entries = _entries(value, PAIR, cls)
         wrong = [n for n, v in entries.items() if not isinstance(v, int if n == "version" else str)]
         require(not wrong, f"{PAIR}: entries of the wrong form: {', '.join(wrong)} (version is a number, the rest is text)")
+        version = entries["version"]
+        require(0 <= version <= MAX_VERSION, f"{PAIR}: version counts from 1, and up to {MAX_VERSION}; it is {version}")
         return cls(**entries)
 
 

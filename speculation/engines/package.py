@@ -231,4 +231,4 @@ def _checked_identity(manifest: PairManifest, draft: Package, full: Package) -> 
     require(manifest.pair_digest == digest, made_of)
     sizes = [half.architecture.vocabulary_size for half in (draft, full)]
     require(sizes[0] == sizes[1], f"the vocabularies differ in size: {draft.name} has {sizes[0]}, {full.name} has {sizes[1]}")
-    return PairIdentity(tokenizer_digest=mine, pair_digest=digest, full_digest=full.digest)
+    return PairIdentity(tokenizer_digest=mine, pair_digest=digest, full_digest=full.digest, version=manifest.version)

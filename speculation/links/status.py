@@ -18,7 +18,7 @@ from speculation.errors import STATUS, OutriderError, status_of
 
 DOMAIN = "outrider"
 DETAILS_KEY = "grpc-status-details-bin"
-FIELDS = ("parameter", "name")
+FIELDS = ("parameter", "name", "asked", "served")
 MAX_FIELD_CHARACTERS = 64
 MAX_CHARACTERS = 400
 """Of a text in a status, which may quote what the peer sent. It travels twice and escaped, and gRPC drops trailers over 8 KiB,
@@ -81,7 +81,17 @@ def _cut(text: str) -> str:
 
 
 def _fields(error: BaseException) -> dict[str, str]:
-    return {name: str(value)[:MAX_FIELD_CHARACTERS] for name in FIELDS if (value := getattr(error, name, None)) is not None}
+    return {name: _text(value) for name in FIELDS if (value := getattr(error, name, None)) is not None}
+
+
+def _text(value: object) -> str:
+    """A field as text; several numbers with spaces between."""
+    return (" ".join(map(str, value)) if isinstance(value, tuple) else str(value))[:MAX_FIELD_CHARACTERS]
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """``_text`` back, as far as it means something: a peer may send anything."""
+    return tuple(int(word) for word in text.split() if word.isascii() and word.isdecimal())
 
 
 def _details(trailers: Iterable[tuple[str, Any]]) -> Any | None:
@@ -102,4 +112,7 @@ def _rebuild(leaf: type[OutriderError], message: str, fields: dict[str, str], re
         error.__dict__.update({"parameter": None} | fields)
     if issubclass(leaf, errors.CapacityError):
         error.__dict__["retry_after_s"] = retry_after_s
+    if issubclass(leaf, errors.PairError):
+        asked, served = (_numbers(fields.get(name, "")) for name in ("asked", "served"))
+        error.__dict__.update({"asked": asked[0] if asked else 0, "served": served})
     return error

@@ -19,6 +19,7 @@ from speculation.protocol.cover import UNCOVERED, Cover
 
 CHOICE_RULE = "gumbel-philox4x32-1"
 MAX_TOKEN_ID = 2**31 - 1
+MAX_VERSION = 2**32 - 1
 INITIAL_CREDIT = 32
 """Live nodes that a device may have before it knows the ceiling; every verifier bears at least so many."""
 MAX_DRAFT_NODES = 4096
@@ -36,11 +37,18 @@ def _require(holds: bool, what: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class PairIdentity:
-    """What both ends must agree on before a token is spent; digests are lower-case hexadecimal SHA-256."""
+    """What both ends must agree on before a token is spent; digests are lower-case hexadecimal SHA-256.
+
+    ``version`` is the pair's counter, for people and for figures: the digests decide. 0 where it has none.
+    """
 
     tokenizer_digest: str
     pair_digest: str
     full_digest: str
+    version: int = 0
+
+    def __post_init__(self) -> None:
+        _require(0 <= self.version <= MAX_VERSION, f"a pair's version is from 0 to {MAX_VERSION}, not {self.version}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +159,8 @@ class Opened:
     """The session runs. ``credit`` is the ceiling of live nodes; ``fingerprint`` names the verifier's exact arithmetic.
 
     ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix needed no prefill.
-    ``reads_packed``: drafts may come packed. ``cover`` is what the verifier does to what it sends.
+    ``reads_packed``: drafts may come packed. ``newest_pair`` is the counter of the newest pair served there, 0 where it has
+    none or that is not told. ``cover`` is what the verifier does to what it sends.
     """
 
     session_id: str
@@ -160,6 +169,7 @@ class Opened:
     is_exact: bool = True
     cached: int = 0
     reads_packed: bool = False
+    newest_pair: int = 0
     cover: Cover = UNCOVERED
 
     def __post_init__(self) -> None:

@@ -161,6 +161,7 @@ def _fill_identity(wire: pb.PairIdentity, identity: PairIdentity) -> None:
     wire.tokenizer_digest = identity.tokenizer_digest
     wire.pair_digest = identity.pair_digest
     wire.full_digest = identity.full_digest
+    wire.version = identity.version
 
 
 def _fill_parameters(wire: pb.SamplingParameters, parameters: SamplingParameters) -> None:
@@ -191,6 +192,7 @@ def _wire_opened(opened: Opened) -> pb.Opened:
         is_exact=opened.is_exact,
         cached=opened.cached,
         reads_packed=opened.reads_packed,
+        newest_pair=opened.newest_pair,
         cover=wire_cover(opened.cover),
     )
 
@@ -255,7 +257,7 @@ def _open(wire: pb.Open) -> Open:
 
 
 def _identity(wire: pb.PairIdentity) -> PairIdentity:
-    return PairIdentity(wire.tokenizer_digest, wire.pair_digest, wire.full_digest)
+    return PairIdentity(wire.tokenizer_digest, wire.pair_digest, wire.full_digest, wire.version)
 
 
 def _parameters(wire: pb.SamplingParameters) -> SamplingParameters:
@@ -279,8 +281,8 @@ def _verdict(wire: pb.Verdict) -> Verdict:
 
 
 def _opened(wire: pb.Opened) -> Opened:
-    told = wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached, wire.reads_packed
-    return Opened(*told, cover=cover_of(wire))
+    told = wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached, wire.reads_packed, wire.newest_pair
+    return Opened(*told, cover_of(wire))
 
 
 def _finished(wire: pb.Finished) -> Finished:

@@ -30,7 +30,7 @@ def test_a_replay_devices_chain_is_what_was_drafted_and_goes_on_behind_what_was_
 
 
 def made(system, tokens_per_s, forward_cpu=0.5, count=4):
-    return Run(system, count, 0.0, tokens_per_s, 0.5, 8.0, forward_cpu, 0.25, 0.1, 250.0, 3, 3)
+    return Run(system, count, 0.0, tokens_per_s, 0.5, 8.0, forward_cpu, 0.25, 0.1, 250.0, 3, 3, 0.75)
 
 
 def test_rates_are_medians_and_ratios_those_of_each_round():
@@ -44,9 +44,10 @@ def test_rates_are_medians_and_ratios_those_of_each_round():
         "forwards alone",
         "share of them",
         "alone's share",
+        "of the time",
         "peer",
     ]
-    assert table.rows == [["4", "100", "80", "1.50 (1.25 to 3.00)", "200", "0.50", "0.50", "55"]]
+    assert table.rows == [["4", "100", "80", "1.50 (1.25 to 3.00)", "200", "0.50", "0.50", "0.75", "55"]]
 
 
 def test_what_a_verdict_costs_beside_the_forward_is_what_the_process_computed_beside_it():

@@ -31,6 +31,14 @@ def test_what_is_taken_is_free_again_once_it_is_left():
     assert held.fits(600)
 
 
+def test_what_is_taken_is_told_once_where_classes_have_one_size():
+    held = Room(1000, 400, lambda num_tokens: 100 if num_tokens < 400 else 200)
+    held.take("a", held.size_of(150))
+    held.take("b", held.size_of(400))
+    assert held.taken_bytes == {"1/4": 100, "1/2": 0, "1/1": 200}
+    assert sum(held.taken_bytes.values()) == held.limit_bytes - held.free_bytes
+
+
 def test_room_for_less_than_one_context_is_refused_and_says_what_one_takes():
     assert room(600).fits(600)
     with pytest.raises(ConfigurationError, match="599 do not hold one context of 400 tokens, which takes 600"):

@@ -10,6 +10,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+import pytest_asyncio
 
 from device_agent.server import serve
 from outrider.client.reading import KINDS, value_of
@@ -36,6 +37,7 @@ NODE = shutil.which("node")
 DRIVER = Path(__file__).with_name("driver.mjs")
 BODY = {"prompt": "the prompt", "max_tokens": 12, "seed": 3}
 SOON = {"reconnectMs": 1}
+ON_ONE_AGENT = pytest.mark.asyncio(loop_scope="module")
 
 pytestmark = pytest.mark.skipif(NODE is None, reason="the JavaScript client is run by node, which is not on the path")
 
@@ -61,8 +63,15 @@ def follow(url, **job):
     return {"do": "follow", "url": url, **job}
 
 
-async def test_an_answer_that_is_cut_all_the_time_arrives_whole_and_once():
-    async with serving() as (running, _), cutting(running.port) as (url, proxy):
+@pytest_asyncio.fixture(loop_scope="module", scope="module")
+async def running():
+    async with serving() as (running, _):
+        yield running
+
+
+@ON_ONE_AGENT
+async def test_an_answer_that_is_cut_all_the_time_arrives_whole_and_once(running):
+    async with cutting(running.port) as (url, proxy):
         proxy.limits = [1000, *[400, 4000] * 40]
         (got,) = await run(follow(url, request=BODY | {"max_tokens": 60}, options=SOON))
         assert proxy.num_cut >= 3
@@ -72,25 +81,29 @@ async def test_an_answer_that_is_cut_all_the_time_arrives_whole_and_once():
         assert (got["final"], got["tentative"]) == (decode(plain_decoding(FullEngine(), 60)), "")
 
 
-async def test_an_answer_is_read_on_and_behind_its_last_event_is_nothing():
-    async with serving() as (running, _):
-        events = await Sse(running.url).begin(BODY)
-        named = {"session": events[0]["session_id"]}
-        places = [None, 3, events[-1]["seq"]]
-        got = await run(*(follow(running.url + "/", after=after, **named) for after in places))
-        assert [each["events"] for each in got] == [events, events[4:], []]
+@ON_ONE_AGENT
+async def test_an_answer_is_read_on_and_behind_its_last_event_is_nothing(running):
+    events = await Sse(running.url).begin(BODY)
+    named = {"session": events[0]["session_id"]}
+    places = [None, 3, events[-1]["seq"]]
+    jobs = [follow(running.url + "/", after=after, **named) for after in places]
+    *got, unknown = await run(*jobs, follow(running.url, session="nobody", after=None))
+    assert [each["events"] for each in got] == [events, events[4:], []]
+    assert unknown["error"]["code"] == "session_not_found"
 
 
-async def test_a_client_gives_up_when_no_connection_brings_anything():
-    async with serving() as (running, _), cutting(running.port) as (url, proxy):
+@ON_ONE_AGENT
+async def test_a_client_gives_up_when_no_connection_brings_anything(running):
+    async with cutting(running.port) as (url, proxy):
         proxy.limits = [1000, *[1] * 100]
         (got,) = await run(follow(url, request=BODY, options=SOON))
         assert (got["error"]["code"], proxy.num_cut) == ("link", 6)
         assert "start one with: outrider agent" in got["error"]["message"]
 
 
-async def test_before_the_session_is_known_nothing_is_tried_again():
-    async with serving() as (running, _), cutting(running.port) as (url, proxy):
+@ON_ONE_AGENT
+async def test_before_the_session_is_known_nothing_is_tried_again(running):
+    async with cutting(running.port) as (url, proxy):
         proxy.limits = [1] * 100
         (got,) = await run(follow(url, request=BODY, options=SOON))
         assert (got["error"]["code"], proxy.num_cut) == ("link", 1)
@@ -118,9 +131,6 @@ async def test_refusals_and_error_events_are_thrown_as_what_they_are(tmp_path):
         assert odd["error"]["param"] == "colour"
         assert late["error"]["retryAfterMs"] > 1000
         assert fine["final"] == decode(plain_decoding(FullEngine(), 12))
-    async with asyncio.timeout(60), agent_of(None) as agent, serve(config(), agent=agent) as running:
-        (got,) = await run({"do": "follow", "url": running.url, "session": "nobody", "after": None})
-        assert got["error"]["code"] == "session_not_found"
 
 
 async def test_events_are_read_whatever_pieces_their_bytes_come_in():

@@ -149,13 +149,13 @@ async def test_a_word_cancels_the_answer_whose_last_event_still_comes():
         assert (socket.close_code, agent.num_streams, draft.open_caches) == (DONE, 0, set())
 
 
-@pytest.mark.parametrize("second", [json.dumps(BODY), "{", '{"type": "cancel", "now": true}'])
-async def test_a_second_request_ends_the_socket_and_the_answer_can_be_read_on(second):
+async def test_a_second_request_ends_the_socket_and_the_answer_can_be_read_on():
     async with serving(DraftEngine(step_s=0.003)) as (url, _):
-        events, closed = await converse(url, [BODY | {"max_tokens": 60}, second])
-        assert closed == (REFUSED, 'one request a socket; behind it {"type": "cancel"} alone')
-        events += await Socket(url).read_on(events[0]["session_id"], events[-1]["seq"])
-        assert checked(events).last["event"] == "done"
+        for second in (json.dumps(BODY), "{", '{"type": "cancel", "now": true}'):
+            events, closed = await converse(url, [BODY | {"max_tokens": 40}, second])
+            assert closed == (REFUSED, 'one request a socket; behind it {"type": "cancel"} alone')
+            events += await Socket(url).read_on(events[0]["session_id"], events[-1]["seq"])
+            assert checked(events).last["event"] == "done"
 
 
 async def test_without_a_grace_a_client_that_goes_away_cancels_the_answer():

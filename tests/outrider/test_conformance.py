@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from cloud_verifier import covering, scheduling, verification
-from cloud_verifier.admission import check_handshake
+from cloud_verifier import covering, scheduling
 from cloud_verifier.batching import allot
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
+from cloud_verifier.pairs import Pairs
 from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
 from outrider import cli, conformance
@@ -20,7 +20,7 @@ from outrider.conformance_bench import Subject
 from speculation.certificates import ClientTls
 from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.protocol import verifier as protocol
-from speculation.protocol.messages import Cancel, Draft, Finished, FinishReason, Opened
+from speculation.protocol.messages import CHOICE_RULE, Cancel, Draft, Finished, FinishReason, Opened
 from speculation.protocol.verifier import Plan, VerifierSession
 from speculation.wire import codec, packed
 from speculation.wire.padding import Padder
@@ -106,16 +106,16 @@ def remember_all(self, number, node):
     self._nodes[number] = node
 
 
-def commit_another_choice(self, plan, choices, *rest, commit=VerifierSession.commit):
+def commit_another_choice(self, plan, choices, *rest, commit=VerifierSession.commit, **more):
     """A wrong draft is corrected by something else than the choice."""
     agreed = protocol.run_length(plan.token_ids, choices)
     if agreed < len(plan.token_ids):
         choices = [*choices[:agreed], (choices[agreed] + 1) % doubles.VOCABULARY, *choices[agreed + 1 :]]
-    return commit(self, plan, choices, *rest)
+    return commit(self, plan, choices, *rest, **more)
 
 
-def commit_a_gap(self, *arguments, commit=VerifierSession.commit):
-    verdict, finished = commit(self, *arguments)
+def commit_a_gap(self, *arguments, commit=VerifierSession.commit, **more):
+    verdict, finished = commit(self, *arguments, **more)
     return replace(verdict, start=verdict.start + 1), finished
 
 
@@ -134,10 +134,14 @@ def attach_beside(self, message, tenant, attach=Verifier.attach):
     return attach(self, message, tenant)
 
 
-def refuse_without_digests(message, identity, fingerprint):
-    if message.identity != identity:
+def attach_whoever_comes(self, message, tenant):
+    return self.newest.attach(replace(message, identity=self.newest.identity, choice_rule=CHOICE_RULE), tenant)
+
+
+def refuse_without_digests(self, message, tenant, attach=Pairs.attach):
+    if message.identity != self.newest.identity:
         raise HandshakeError("another pair")
-    check_handshake(message, identity, fingerprint)
+    return attach(self, message, tenant)
 
 
 def hear_no_cancel(self, message, receive=LiveSession.receive):
@@ -158,8 +162,8 @@ def wait_for_drafts(_tenants, _served_tenants, wanted, served, max_rows):
 
 
 BROKEN = [
-    (verification, "check_handshake", lambda *_: None, ["refuses-another-pair", "refuses-another-rule"]),
-    (verification, "check_handshake", refuse_without_digests, ["refuses-another-pair"]),
+    (Pairs, "attach", attach_whoever_comes, ["refuses-another-pair", "refuses-another-rule"]),
+    (Pairs, "attach", refuse_without_digests, ["refuses-another-pair"]),
     (scheduling, "allot_among", wait_for_drafts, ["decodes-without-drafts"]),
     (VerifierSession, "plan", lambda self, _: Plan((), (), len(self.final)), ["accepts-right-drafts"]),
     (protocol, "run_length", lambda token_ids, _: len(token_ids), ["corrects-wrong-drafts"]),

@@ -390,3 +390,15 @@ def test_a_token_exactly_at_the_boundary_of_min_p_is_left():
     min_p = next(p for p in np.linspace(0.2, 0.3, 999).tolist() if -1 / (-1 / math.log(p)) == math.log(p))
     parameters = SamplingParameters(temperature=-1 / math.log(min_p), min_p=min_p)
     assert {one([0, -1], position, parameters)[0] for position in range(40)} == {0, 1}
+
+
+@pytest.mark.parametrize("is_writeable", [True, False])
+def test_logits_stay_as_they_are_also_where_they_cannot_be_written_to(is_writeable):
+    logits = np.random.default_rng(3).normal(size=(6, 50)).astype(np.float32)
+    before = logits.copy()
+    logits.flags.writeable = is_writeable
+    asked = [SamplingParameters(), SamplingParameters(temperature=0.7, seed=3)] * 3
+    together = choose(logits, range(6), asked)
+    assert np.array_equal(logits, before)
+    alone = [choose(before[row : row + 1], [row], [asked[row]]).token_ids[0] for row in range(6)]
+    assert together.token_ids.tolist() == alone

@@ -96,14 +96,16 @@ class Cover(_message.Message):
     def __init__(self, pad_bytes: _Optional[int] = ..., tick_ms: _Optional[int] = ...) -> None: ...
 
 class PairIdentity(_message.Message):
-    __slots__ = ("tokenizer_digest", "pair_digest", "full_digest")
+    __slots__ = ("tokenizer_digest", "pair_digest", "full_digest", "version")
     TOKENIZER_DIGEST_FIELD_NUMBER: _ClassVar[int]
     PAIR_DIGEST_FIELD_NUMBER: _ClassVar[int]
     FULL_DIGEST_FIELD_NUMBER: _ClassVar[int]
+    VERSION_FIELD_NUMBER: _ClassVar[int]
     tokenizer_digest: str
     pair_digest: str
     full_digest: str
-    def __init__(self, tokenizer_digest: _Optional[str] = ..., pair_digest: _Optional[str] = ..., full_digest: _Optional[str] = ...) -> None: ...
+    version: int
+    def __init__(self, tokenizer_digest: _Optional[str] = ..., pair_digest: _Optional[str] = ..., full_digest: _Optional[str] = ..., version: _Optional[int] = ...) -> None: ...
 
 class SamplingParameters(_message.Message):
     __slots__ = ("temperature", "top_k", "top_p", "min_p", "seed")
@@ -150,13 +152,14 @@ class Cancel(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "cover")
+    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "newest_pair", "cover")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     IS_EXACT_FIELD_NUMBER: _ClassVar[int]
     CACHED_FIELD_NUMBER: _ClassVar[int]
     READS_PACKED_FIELD_NUMBER: _ClassVar[int]
+    NEWEST_PAIR_FIELD_NUMBER: _ClassVar[int]
     COVER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     credit: int
@@ -164,8 +167,9 @@ class Opened(_message.Message):
     is_exact: bool
     cached: int
     reads_packed: bool
+    newest_pair: int
     cover: Cover
-    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
     __slots__ = ("start", "count", "last_node", "choice", "kind", "advice", "withhold")

@@ -64,6 +64,7 @@ def test_a_pair_tells_what_both_ends_must_agree_on(good):
     assert pair.identity.tokenizer_digest == tokenizer
     assert pair.identity.full_digest == pair.full.digest != pair.draft.digest
     assert len(pair.identity.pair_digest) == 64
+    assert pair.identity.version == pair.version
 
 
 def test_weights_are_kept_in_float16_under_their_published_names(good):
@@ -254,6 +255,8 @@ def test_sources_with_different_tokenizers_make_no_pair(tmp_path):
         ({"version": 2}, "a half was exchanged or changed"),
         ({"tokenizer_digest": "0" * 64}, "names the tokenizer 0000"),
         ({"version": "2"}, "entries of the wrong form: version"),
+        ({"version": -1}, "version counts from 1"),
+        ({"version": 2**32}, "version counts from 1"),
         ({"draft": "../elsewhere"}, "relative path inside"),
         ({"draft": "nowhere"}, "manifest.json is not there"),
         ({"full": None}, "lacks full"),

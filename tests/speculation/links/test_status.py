@@ -2,6 +2,7 @@
 
 import grpc
 import pytest
+from google.rpc import error_details_pb2
 
 from speculation import errors
 from speculation.errors import (
@@ -11,6 +12,7 @@ from speculation.errors import (
     HandshakeError,
     InvalidRequestError,
     LinkError,
+    PairError,
     UnknownNameError,
 )
 from speculation.links.status import DETAILS_KEY, error_from, status_from
@@ -30,6 +32,7 @@ def leaves():
         UnknownNameError("phone", "brick", ["pixel"]),
         InvalidRequestError("too long", "prompt"),
         CapacityError("full", 2.5),
+        PairError("not served", 1, (3, 2)),
     ]
 
 
@@ -45,6 +48,32 @@ def test_every_leaf_arrives_as_itself(error):
 def test_every_leaf_has_the_code_of_the_one_table(leaf):
     error = leaf.__new__(leaf)
     assert grpc.StatusCode[STATUS[leaf].grpc].value[0] == status_from(error).code
+
+
+@pytest.mark.parametrize("told", ["", "3 two -1 \u0663"])
+def test_counters_that_mean_nothing_are_left_out(told):
+    """What a peer sends in their place neither fails nor counts."""
+    status = status_from(PairError("not served", 1, (3, 2)))
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    info.metadata["served"], info.metadata["asked"] = told, told.removeprefix("3")
+    status.details[0].Pack(info)
+    trailers = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
+    got = error_from(grpc.aio.AioRpcError(grpc.StatusCode.FAILED_PRECONDITION, grpc.aio.Metadata(), trailers, ""))
+    assert isinstance(got, PairError)
+    assert (got.asked, got.served) == (0, (3,) if told else ())
+
+
+def test_an_end_that_does_not_know_a_leaf_reads_its_code():
+    """An older device takes the refusal of a pair for what it is: the two ends do not fit."""
+    status = status_from(PairError("not served", 1, (3, 2)))
+    info = error_details_pb2.ErrorInfo()
+    status.details[0].Unpack(info)
+    info.reason = "SomethingNewError"
+    status.details[0].Pack(info)
+    trailers = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
+    got = error_from(grpc.aio.AioRpcError(grpc.StatusCode.FAILED_PRECONDITION, grpc.aio.Metadata(), trailers, ""))
+    assert type(got) is HandshakeError
 
 
 def test_a_foreign_exception_does_not_tell_its_text():

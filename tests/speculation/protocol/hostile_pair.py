@@ -21,14 +21,14 @@ END_TOKEN = 0
 
 
 class TableModel:
-    """A full model that is a hash: the token after a prefix depends on the whole prefix. End tokens are rare."""
+    """A full model that is a hash: the token after a prefix depends on the whole prefix, any token ids. End tokens are rare."""
 
     def __init__(self, seed: int, vocabulary_size: int) -> None:
         self._seed = seed
         self._vocabulary_size = vocabulary_size
 
     def choose(self, prefix: Sequence[int]) -> int:
-        digest = zlib.crc32(bytes(prefix), self._seed)
+        digest = zlib.crc32(bytes(token_id % 256 for token_id in prefix), self._seed)
         return END_TOKEN if digest % 97 == 0 else 1 + (digest >> 8) % (self._vocabulary_size - 1)
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> list[int]:

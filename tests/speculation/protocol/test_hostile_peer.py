@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from speculation.errors import CreditExceededError, MalformedMessageError, ProtocolError
@@ -53,6 +53,7 @@ def receive(session, data):
 
 @settings(max_examples=2 * settings.default.max_examples, deadline=None)
 @given(HISTORY)
+@example([b"\x0e\x8b\x00\x00\x00@", bytes(6)])  # a draft of the largest token id, then a pass
 def test_whatever_a_device_sends_the_log_is_the_models_and_the_nodes_are_within_the_credit(history):
     session = VerifierSession(codec.decode_request(GOOD.SerializeToString()), INITIAL_CREDIT)
     device = HostileDevice(GOOD, TRUTH)

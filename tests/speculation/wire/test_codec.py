@@ -44,7 +44,7 @@ def opens(draw) -> Open:
     return Open(
         session_id=draw(st.text(min_size=1, max_size=20)),
         attempt=draw(st.integers(1, 2**32 - 1)),
-        identity=PairIdentity(draw(TEXT), draw(TEXT), draw(TEXT)),
+        identity=PairIdentity(draw(TEXT), draw(TEXT), draw(TEXT), draw(UINT32)),
         prefix=tuple(prefix),
         generation_start=draw(st.integers(1, len(prefix))),
         parameters=draw(parameters),
@@ -92,7 +92,7 @@ def verdicts(draw) -> Verdict:
     )
 
 
-openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32, st.booleans())
+openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32, st.booleans(), UINT32)
 usages = st.builds(Usage, **dict.fromkeys(Usage.__dataclass_fields__, UINT32))
 finisheds = st.builds(Finished, st.sampled_from(FinishReason), usages)
 device_messages = opens() | drafts() | packed_drafts() | st.just(Cancel())
