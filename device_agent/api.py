@@ -1,9 +1,8 @@
-"""The agent over HTTP: ``/v1/stream`` as server-sent events that can be read on, ``/health``. Refusals are OpenAI's objects."""
+"""The agent over HTTP: ``/v1/stream`` as events that can be read on, ``/health``. Refusals are OpenAI's objects."""
 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import math
 from collections.abc import AsyncIterator
@@ -16,14 +15,16 @@ from starlette.types import Receive, Scope, Send
 
 from device_agent import schema
 from device_agent.agent import DeviceAgent
-from device_agent.beginning import begin
-from device_agent.door import KeyDoor, tenant_of
-from device_agent.events import Event, error_fields, error_object
-from device_agent.guard import LoopbackGuard
+from device_agent.answers import read_on
+from device_agent.beginning import begin_kept
+from device_agent.door import KeyDoor
+from device_agent.events import error_fields, error_object
+from device_agent.formats import SSE, Format, format_of
+from device_agent.guard import LoopbackGuard, OriginGuard
 from device_agent.kept import KeptStreams
 from device_agent.openai import routes as openai_routes
 from device_agent.refusals import RefusalCount
-from device_agent.request import StreamRequest
+from device_agent.sockets import talk
 from device_agent.stream import STARTING_AFTER, Reader, Stream
 from speculation.errors import CapacityError, OutriderError, status_of
 from speculation.keys import load_keys
@@ -33,10 +34,8 @@ from speculation.tenants import Accounts
 
 KEEP_ALIVE_S = 15.0
 LAST_EVENT_ID = "last-event-id"
-MAX_SEQ_DIGITS = 18
 _CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
 _HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
-_to_text = json.JSONEncoder(separators=(",", ":")).encode
 
 _log = logging.getLogger(__name__)
 
@@ -51,6 +50,8 @@ def build_app(agent: DeviceAgent) -> FastAPI:
         app.add_middleware(KeyDoor, keyring=load_keys(agent.config.keys))
     if is_loopback(agent.config.host):
         app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
+    else:
+        app.add_middleware(OriginGuard, allowed_hosts=agent.config.allowed_hosts)
     app.add_middleware(RefusalCount, refused=agent.metrics.refused)  # in front of the doors, whose refusals count, too
     app.add_exception_handler(OutriderError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
@@ -60,6 +61,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     about = "Figures for Prometheus"
     app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, responses=figures, summary=about)
     app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
+    app.add_api_websocket_route("/v1/stream", talk)
     path = "/v1/stream/{session_id}"
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
     openai_routes.add_to(app)
@@ -77,41 +79,36 @@ async def _metrics(request: Request) -> Response:
 
 
 async def _stream(request: Request) -> Response:
-    """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON."""
-    stream, _ = await begin(request, StreamRequest.from_json, lambda judged: judged)
-    request.app.state.kept.keep(stream, tenant_of(request))
-    return EventStreamResponse(stream, stream.reader, request.app.state.agent.config.resume_grace_s)
+    """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON; or, for who
+    accepts ``application/x-ndjson``, an event a line."""
+    stream = await begin_kept(request)
+    return EventStreamResponse(stream, stream.reader, request.app.state.agent.config.resume_grace_s, _format_of(request))
 
 
 async def _resume(request: Request) -> Response:
     """Read an answer on, behind ``starting_after`` or ``Last-Event-ID``. Who reads it now gets no more. 204: all was read."""
-    kept: KeptStreams = request.app.state.kept
-    stream = kept.find(request.path_params["session_id"], tenant_of(request))
-    reader = stream.read_after(_last_read(request, stream))
+    stream, reader = read_on(request, request.path_params["session_id"], _last_read(request))
     if not reader.has_more:
         return Response(status_code=204, headers=_HEADERS)
-    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s)
+    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s, _format_of(request))
 
 
-def _last_read(request: Request, stream: Stream) -> int:
-    """The last event that the client has, -1 where it names none. The header goes first: a browser that connects again
+def _last_read(request: Request) -> str | None:
+    """The last event that the client has, None where it names none. The header goes first: a browser that connects again
     repeats the query that it began with.
     """
-    given = request.headers.get(LAST_EVENT_ID, request.query_params.get(STARTING_AFTER))
-    if given is None:
-        return -1
-    if not (given.isascii() and given.isdecimal() and len(given) <= MAX_SEQ_DIGITS):
-        raise stream.refusal(repr(given[:40]))
-    return int(given)
+    return request.headers.get(LAST_EVENT_ID, request.query_params.get(STARTING_AFTER))
+
+
+def _format_of(request: Request) -> Format:
+    return format_of(",".join(request.headers.getlist("accept")))
 
 
 class EventStreamResponse(StreamingResponse):
-    """What a reader of a stream takes, as server-sent events. A client that goes away has ``grace_s`` to come back."""
+    """What a reader of a stream takes. A client that goes away has ``grace_s`` to come back."""
 
-    media_type = "text/event-stream"
-
-    def __init__(self, stream: Stream, reader: Reader, grace_s: float) -> None:
-        super().__init__(_chunks(reader), headers=_HEADERS)
+    def __init__(self, stream: Stream, reader: Reader, grace_s: float, form: Format = SSE) -> None:
+        super().__init__(_chunks(reader, form), headers=_HEADERS, media_type=form.media_type)
         self._stream = stream
         self._reader = reader
         self._grace_s = grace_s
@@ -123,23 +120,18 @@ class EventStreamResponse(StreamingResponse):
             await self._stream.leave(self._reader, self._grace_s)
 
 
-async def _chunks(reader: Reader) -> AsyncIterator[bytes]:
-    """Everything that is there goes out in one piece; a comment goes out where nothing is for long."""
+async def _chunks(reader: Reader, form: Format) -> AsyncIterator[bytes]:
+    """Everything that is there goes out in one piece; something that says nothing goes out where nothing is for long."""
     while True:
         try:
             async with asyncio.timeout(KEEP_ALIVE_S):
                 events = await reader.take()
         except TimeoutError:
-            yield b": keep-alive\n\n"
+            yield form.keep_alive
             continue
         if not events:
             return
-        yield "".join([encode(event) for event in events]).encode()
-
-
-def encode(event: Event) -> str:
-    """One server-sent event. The JSON is ASCII, so no reader takes a character of it for the end of a line."""
-    return f"id: {event.seq}\nevent: {event.name}\ndata: {_to_text(event.to_json())}\n\n"
+        yield "".join([form.encode(event) for event in events]).encode()
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from starlette.datastructures import Headers
-from starlette.requests import Request
+from starlette.requests import HTTPConnection
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from device_agent.events import error_object
+from device_agent.subprotocols import key_among
 from speculation.errors import AuthenticationError, status_of
 from speculation.tenants import AUTHORIZATION, NOBODY, Keyring, Tenant
 
@@ -17,7 +18,7 @@ _TENANT = "tenant"
 
 class KeyDoor:
     """Refuses with 401 whoever has no key, before a route is looked up or a byte of the body is read. ``service`` is what the
-    refusal calls it."""
+    refusal calls it. A page's WebSocket, which can send no header, may have its key among the subprotocols."""
 
     def __init__(self, app: ASGIApp, keyring: Keyring, service: str = "agent") -> None:
         self._app = app
@@ -26,7 +27,7 @@ class KeyDoor:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
-            given = Headers(scope=scope).get(AUTHORIZATION)
+            given = Headers(scope=scope).get(AUTHORIZATION, key_among(scope.get("subprotocols", ())))
             tenant = self._keyring.tenant_of(given)
             if tenant is None:
                 await _refusal(self._service, given)(scope, receive, send)
@@ -35,9 +36,9 @@ class KeyDoor:
         await self._app(scope, receive, send)
 
 
-def tenant_of(request: Request) -> Tenant:
+def tenant_of(connection: HTTPConnection) -> Tenant:
     """Who sent a request; ``NOBODY`` where there are no keys."""
-    tenant: Tenant = request.scope.get("state", {}).get(_TENANT, NOBODY)
+    tenant: Tenant = connection.scope.get("state", {}).get(_TENANT, NOBODY)
     return tenant
 
 

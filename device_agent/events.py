@@ -177,7 +177,13 @@ def code_of(leaf: type[BaseException]) -> str:
 def error_fields(message: str, http_status: int, code: str, parameter: str | None = None) -> Json:
     """The four fields of an OpenAI error object."""
     other = "invalid_request_error" if 400 <= http_status < 500 else "api_error"
-    return {"message": message, "type": _ERROR_TYPES.get(http_status, other), "param": parameter, "code": code}
+    kind, parameter = _ERROR_TYPES.get(http_status, other), None if parameter is None else _writable(parameter)
+    return {"message": _writable(message), "type": kind, "param": parameter, "code": code}
+
+
+def _writable(text: str) -> str:
+    """A text that quotes a request: JSON may hold half a surrogate pair, UTF-8 may not."""
+    return text.encode("utf-8", "backslashreplace").decode()
 
 
 def _snake(name: str) -> str:

@@ -6,6 +6,9 @@ from collections.abc import Callable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+_STARTS = ("http.response.start", "websocket.http.response.start")
+"""The second refuses a WebSocket before it is one."""
+
 
 class RefusalCount:
     """Tells ``refused`` the status of each response that is one of an error."""
@@ -16,7 +19,7 @@ class RefusalCount:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def counted(message: Message) -> None:
-            if message["type"] == "http.response.start" and message["status"] >= 400:
+            if message["type"] in _STARTS and message["status"] >= 400:
                 self._refused(message["status"])
             await send(message)
 

@@ -17,6 +17,7 @@ from device_agent.agent import DeviceAgent
 from device_agent.api import build_app
 from device_agent.build import build_agent
 from device_agent.config import AgentConfig
+from device_agent.upgrades import QuietSocket
 from speculation.errors import ConfigurationError
 from speculation.settings import is_loopback
 
@@ -114,6 +115,9 @@ async def _serving(agent: DeviceAgent, config: AgentConfig, listener: socket.soc
             lifespan="off",
             server_header=False,
             timeout_graceful_shutdown=FLUSH_S,
+            ws=QuietSocket,
+            ws_max_size=config.max_body_bytes,
+            ws_per_message_deflate=False,  # small messages, and nothing of a peer's to blow up
         )
     )
     failure: Exception | None = None
@@ -126,7 +130,16 @@ async def _serving(agent: DeviceAgent, config: AgentConfig, listener: socket.soc
         except Exception as error:
             failure = error
         finally:
-            server.should_exit = True
-            await agent.drain(grace_s)
+            await _drain(server, agent, grace_s)
     if failure is not None:
         raise failure
+
+
+async def _drain(server: uvicorn.Server, agent: DeviceAgent, grace_s: float) -> None:
+    """Nobody new is let in and answers end, then the server does: it would cut WebSockets at once."""
+    for listening in getattr(server, "servers", ()):  # none before it has started
+        listening.close()
+    try:
+        await agent.drain(grace_s)
+    finally:
+        server.should_exit = True

@@ -38,9 +38,11 @@ class Transcript:
     def apply(self, event: Event) -> None:
         match event:
             case SpeculativeEvent():
-                self.num_speculative += len(event.token_ids)
                 self._append(Segment(event.position, event.token_ids, event.text))
+                self.num_speculative += len(event.token_ids)
             case CorrectEvent():
+                is_behind_final = self._final == len(self._segments)
+                _require(is_behind_final, f"final tokens at {event.position} behind tentative ones")
                 self._append(Segment(event.position, event.token_ids, event.text))
                 self._final = len(self._segments)
             case CommitEvent():

@@ -15,6 +15,7 @@ from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from cloud_verifier import server
 from device_agent import api
+from device_agent.subprotocols import key_name
 from speculation.keys import load_keys
 from speculation.telemetry import exposition
 from speculation.tenants import bearer
@@ -38,6 +39,7 @@ NOWHERE = (
     "/%68ealth",
 )
 NO_KEYS = ((), ((b"authorization", bearer(WRONG).encode()),), ((b"authorization", b"\xff\xfe"),))
+NO_SUBPROTOCOLS = ((), ("outrider", key_name(WRONG)), ("outrider", "key.\xff"), ("key.",))
 LIMIT_S = 20
 
 
@@ -53,7 +55,11 @@ def paths_of(routes: list[BaseRoute]) -> set[str]:
     return paths
 
 
-async def first_answer(app, kind, method, path, headers):
+def sockets_of(routes: list[BaseRoute]) -> set[str]:
+    return {route.path for route in routes if isinstance(route, WebSocketRoute)}
+
+
+async def first_answer(app, kind, method, path, headers, subprotocols=()):
     """What a service answers before it is sent a byte of a body; asking for one is a fault."""
     sent = []
 
@@ -64,6 +70,7 @@ async def first_answer(app, kind, method, path, headers):
         sent.append(message)
 
     scope = {"type": kind, "path": path, "raw_path": path.encode(), "root_path": "", "query_string": b""}
+    scope["subprotocols"] = list(subprotocols)
     headers = [(b"host", b"localhost"), *headers]
     await app(scope | {"method": method, "scheme": "http", "http_version": "1.1", "headers": headers}, receive, send)
     return sent[0].get("status", sent[0]["type"])
@@ -74,8 +81,9 @@ async def open_ways(app):
     found = set()
     for path in sorted(paths_of(app.routes) | set(NOWHERE)):
         for headers in NO_KEYS:
-            for kind, method in (*(("http", method) for method in METHODS), ("websocket", "GET")):
-                if await first_answer(app, kind, method, path, headers) != 401:
+            asked = [("http", method, ()) for method in METHODS] + [("websocket", "GET", names) for names in NO_SUBPROTOCOLS]
+            for kind, method, subprotocols in asked:
+                if await first_answer(app, kind, method, path, headers, subprotocols) != 401:
                     found.add((path, method))
     return found
 
@@ -84,6 +92,7 @@ async def test_of_the_agents_routes_health_alone_is_open_whatever_the_method(tmp
     async with agents.agent_of(None, keys=key_file(tmp_path)) as agent:
         app = api.build_app(agent)
         assert paths_of(app.routes) >= {"/health", "/metrics", "/v1/stream", "/v1/stream/x", "/openapi.json"}
+        assert sockets_of(app.routes) == {"/v1/stream"}
         assert {path for path, _ in await open_ways(app)} == {"/health"}
 
 

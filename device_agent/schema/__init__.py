@@ -48,8 +48,8 @@ def refused(*statuses: str) -> dict[int | str, dict[str, Any]]:
 
 def _responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
     events = {
-        "description": "Server-sent events; the data of each is one of these",
-        "content": {"text/event-stream": {"schema": _inlined()}},
+        "description": "Server-sent events; the data of each is one of these. Or, by Accept, lines; each is one of these",
+        "content": {kind: {"schema": _inlined()} for kind in ("text/event-stream", "application/x-ndjson")},
     }
     return {"200": events} | refused(*refusals)
 

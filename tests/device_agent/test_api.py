@@ -277,6 +277,16 @@ async def test_silence_is_filled_with_comments(monkeypatch):
         assert response.text.rstrip().splitlines()[-2] == "event: done"
 
 
+async def test_silence_between_lines_is_filled_with_empty_ones(monkeypatch):
+    monkeypatch.setattr(api, "KEEP_ALIVE_S", 0.01)
+    async with serving(None, DraftEngine(token_s=0.05)) as (client, _):
+        body = BODY | {"mode": "device", "max_tokens": 2}
+        response = await client.post("/v1/stream", json=body, headers={"accept": "application/x-ndjson"})
+        lines = response.text.splitlines()
+        assert "" in lines
+        assert json.loads([line for line in lines if json.loads(line or "{}")][-1])["event"] == "done"
+
+
 async def test_the_openapi_document_describes_the_route(client):
     document = (await client.get("/openapi.json")).json()
     operation = document["paths"]["/v1/stream"]["post"]
@@ -284,6 +294,7 @@ async def test_the_openapi_document_describes_the_route(client):
     assert set(body["properties"]) == set(schema.request_schema()["properties"])
     events = operation["responses"]["200"]["content"]["text/event-stream"]["schema"]
     jsonschema.Draft202012Validator.check_schema(events)
+    assert operation["responses"]["200"]["content"]["application/x-ndjson"]["schema"] == events
     resumption = document["paths"]["/v1/stream/{session_id}"]["get"]
     assert {parameter["name"] for parameter in resumption["parameters"]} == {"session_id", "starting_after", "Last-Event-ID"}
     assert set(resumption["responses"]) == {"200", "204", "400", "401", "403", "404"}

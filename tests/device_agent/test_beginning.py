@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from device_agent.beginning import parse
+from device_agent.answers import parse
 from speculation.errors import InvalidRequestError
 
 

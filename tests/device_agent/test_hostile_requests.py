@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import re
@@ -86,6 +87,7 @@ async def answer(app, method, path, body=b"", query=b"", headers=()):
 @example(b'{"prompt": "x", "temperature": 1' + b"0" * 400 + b"}")
 @example(b'{"prompt": "x", "seed": 1' + b"0" * 5_000 + b"}")
 @example(b"[" * 90_000)
+@example(b'{"\\ud800": 1}')
 async def test_whatever_the_body_the_answer_is_an_answer_or_a_refusal_that_the_document_tells(scene, body):
     status, data = await answer(scene.app, "POST", "/v1/stream", body)
     assert str(status) in scene.paths["/v1/stream"]["post"]["responses"]
@@ -112,4 +114,29 @@ async def test_whatever_a_caller_calls_itself_the_answer_is_one_that_the_documen
     headers = [(b"host", host)] if origin is None else [(b"origin", origin)]
     status, _ = await answer(scene.app, "GET", path, headers=headers)
     assert str(status) in scene.paths[path]["get"]["responses"]
+    assert scene.shouts == []
+
+
+@settings(max_examples=settings.default.max_examples // 2, deadline=None)
+@given(BODIES | st.dictionaries(st.sampled_from(["session_id", "starting_after", "x"]), VALUES).map(json.dumps), st.booleans())
+@example('{"session_id": "\\ud800"}', True)
+@example('{"session_id": "x", "\\ud800": 1}', True)
+async def test_whatever_a_socket_says_first_it_gets_an_answer_or_one_refusal_and_is_closed(scene, said, is_text):
+    data = said.encode() if isinstance(said, str) else said
+    message = {"text": data.decode("utf-8", "replace")} if is_text else {"bytes": data}
+    parts, sent = [{"type": "websocket.receive"} | message, {"type": "websocket.connect"}], []
+
+    async def receive():
+        return parts.pop() if parts else await asyncio.Event().wait()
+
+    async def send(message):
+        sent.append(message)
+
+    headers = [(b"host", b"localhost")]
+    await scene.app({"type": "websocket", "path": "/v1/stream", "query_string": b"", "headers": headers}, receive, send)
+    kinds = [message["type"] for message in sent]
+    assert kinds == ["websocket.accept", *["websocket.send"] * (len(sent) - 2), "websocket.close"]
+    told = [json.loads(message["text"].encode()) for message in sent[1:-1]]
+    assert sent[-1]["code"] == (1000 if told[0]["event"] == "session" else 1008)
+    assert told[-1]["event"] == ("done" if told[0]["event"] == "session" else "error")
     assert scene.shouts == []

@@ -8,8 +8,7 @@ import contextlib
 import pytest
 
 from device_agent.server import serve
-from outrider import client as client_module
-from outrider.client import Client, DoneEvent
+from outrider.client import Client, DoneEvent, asynchronous
 from speculation.errors import InvalidRequestError, LinkError, SessionNotFoundError
 from speculation.links.memory import MemoryConnector
 from tests.device_agent.doubles import (
@@ -22,44 +21,15 @@ from tests.device_agent.doubles import (
     decode,
     plain_decoding,
     verifier,
-    wait_until,
 )
+from tests.support.cutting import cutting
 
 OPTIONS = {"max_tokens": 12, "seed": 3}
 
 
 @pytest.fixture(autouse=True)
 def no_waits(monkeypatch):
-    monkeypatch.setattr(client_module, "RECONNECT_S", 0.0)
-
-
-class CuttingProxy:
-    """Passes bytes on, and cuts each connection after the next of ``limits`` bytes of its answer, while there are any."""
-
-    def __init__(self, port: int) -> None:
-        self.limits: list[int] = []
-        self.num_cut = self.num_open = 0
-        self._port = port
-
-    async def pass_on(self, reader, writer):
-        limit = self.limits.pop(0) if self.limits else None
-        self.num_open += 1
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
-        async with asyncio.TaskGroup() as tasks:
-            both = tasks.create_task(self._copy(reader, far_writer)), tasks.create_task(self._copy(far_reader, writer, limit))
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-            writer.transport.abort()
-            far_writer.transport.abort()
-        self.num_open -= 1
-
-    async def _copy(self, reader, writer, limit=None):
-        with contextlib.suppress(ConnectionError):
-            while data := await reader.read(65536 if limit is None else min(limit, 65536)):
-                writer.write(data)
-                await writer.drain()
-                if limit is not None and (limit := limit - len(data)) <= 0:
-                    self.num_cut += 1
-                    return
+    monkeypatch.setattr(asynchronous, "RECONNECT_S", 0.0)
 
 
 @contextlib.asynccontextmanager
@@ -67,13 +37,12 @@ async def breaking(**changes):
     """A client, and the proxy that stands between it and an agent."""
     async with verifier(SlowEngine(0.001)) as made, asyncio.timeout(60):
         agent = agent_of(MemoryConnector(made), DraftEngine(0.6, step_s=0.0005), **changes)
-        async with serve(config(**changes), agent=agent) as running:
-            proxy = CuttingProxy(running.port)
-            server = await asyncio.start_server(proxy.pass_on, "127.0.0.1", 0)
-            async with server:
-                async with Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}") as client:
-                    yield client, proxy
-                await wait_until(lambda: proxy.num_open == 0)
+        async with (
+            serve(config(**changes), agent=agent) as running,
+            cutting(running.port) as (url, proxy),
+            Client(url) as client,
+        ):
+            yield client, proxy
 
 
 async def all_of(events):
@@ -105,7 +74,7 @@ async def test_a_client_gives_up_when_no_connection_brings_anything():
         proxy.limits = [1000, *[1] * 100]
         with pytest.raises(LinkError, match="no answer from an agent"):
             await all_of(client.stream(PROMPT, **OPTIONS))
-        assert proxy.num_cut == 1 + client_module.MAX_RECONNECTS
+        assert proxy.num_cut == 1 + asynchronous.MAX_RECONNECTS
 
 
 async def test_before_the_session_is_known_nothing_is_tried_again():

@@ -89,3 +89,17 @@ def test_a_step_of_several_tokens_cannot_be_cut():
     transcript.apply(SpeculativeEvent(0, 10, (1, 2), "ab", 0.5))
     with pytest.raises(MalformedMessageError, match="is cut at 11"):
         transcript.apply(CommitEvent(0, 10, 1, OFFSET))
+
+
+def test_final_tokens_behind_tentative_ones_are_refused():
+    transcript = shown("a")
+    with pytest.raises(MalformedMessageError, match="behind tentative ones"):
+        transcript.apply(CorrectEvent(0, 11, (1,), "x", OFFSET))
+    assert (transcript.final_text, transcript.tentative_text) == ("", "a")
+
+
+def test_what_is_refused_is_not_counted():
+    transcript = shown("a")
+    with pytest.raises(MalformedMessageError):
+        transcript.apply(drafted(17, "b"))
+    assert transcript.num_speculative == 1

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import re
 import ssl
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, aclosing
@@ -26,43 +25,11 @@ from urllib.parse import quote
 import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
-from device_agent.events import (
-    CommitEvent,
-    CommitOffset,
-    CorrectEvent,
-    DoneEvent,
-    Event,
-    RevokeEvent,
-    SessionEvent,
-    SpeculativeEvent,
-    StateEvent,
-)
-from speculation import foreign_json
+from device_agent.events import DoneEvent, Event, SessionEvent
+from outrider.client.reading import error_of, event_of, object_of
 from speculation.certificates import require_authorities
-from speculation.errors import (
-    STATUS,
-    CapacityError,
-    EngineError,
-    InvalidRequestError,
-    LinkError,
-    MalformedMessageError,
-    OutriderError,
-)
+from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
 from speculation.tenants import AUTHORIZATION, bearer, is_key
-
-__all__ = [
-    "Client",
-    "CommitEvent",
-    "CommitOffset",
-    "CorrectEvent",
-    "DoneEvent",
-    "Event",
-    "Options",
-    "RevokeEvent",
-    "SessionEvent",
-    "SpeculativeEvent",
-    "StateEvent",
-]
 
 DEFAULT_URL = "http://127.0.0.1:8080"
 CONNECT_TIMEOUT_S = 5.0
@@ -70,10 +37,6 @@ RECONNECT_S = 0.1
 MAX_RECONNECTS = 5
 """How often, without one more event, a broken stream is taken up again; the wait before doubles each time. All waits together
 are shorter than the grace that an agent gives by default."""
-REFUSALS = frozenset({"invalid_request_error", "permission_error"})
-_KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
-}
 
 
 class Options(TypedDict, total=False):
@@ -139,7 +102,7 @@ class Client:
         except httpx.HTTPError as error:
             raise self._unreachable(error) from error
         await _require_success(response)
-        return _object(response.text)
+        return object_of(response.text)
 
     async def stream(self, prompt: str | Messages, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
         """The events of one answer; the last is ``DoneEvent``. Leaving early (close the generator) cancels the answer, once
@@ -189,7 +152,7 @@ class Client:
             if source.response.status_code == httpx.codes.NO_CONTENT:
                 return
             async for message in source.aiter_sse():
-                event = _event(message)
+                event = event_of(message)
                 place.moved(message, event)
                 if event is not None:
                     yield event
@@ -243,55 +206,8 @@ async def _require_success(response: httpx.Response) -> None:
         return
     await response.aread()
     try:
-        described = _object(response.text)["error"]
+        described = object_of(response.text)["error"]
     except (MalformedMessageError, KeyError):
         described = {"message": f"the agent answered with status {response.status_code}"}
     retry_after = response.headers.get("retry-after", "")
-    raise _error(described, float(retry_after) if retry_after.isdigit() else None)
-
-
-def _event(message: ServerSentEvent) -> Event | None:
-    """The event of a message; None for one that a newer agent sends and this client does not know."""
-    fields = _object(message.data)
-    if message.event == "error":
-        raise _error(fields.get("error", {}), None)
-    kind = _KINDS.get(message.event)
-    if kind is None:
-        return None
-    known = {field.name for field in dataclasses.fields(kind)}
-    try:
-        return kind(**{key: _value(key, value) for key, value in fields.items() if key in known})
-    except (TypeError, KeyError) as error:
-        raise MalformedMessageError(f"the agent sent a {message.event!r} event that lacks a field: {error}") from error
-
-
-def _value(key: str, value: Any) -> Any:
-    if key in ("token_ids", "prompt_token_ids"):
-        return tuple(value)
-    if key == "commit_offset":
-        return CommitOffset(value["tokens"], value["code_points"])
-    return value
-
-
-def _object(text: str) -> dict[str, Any]:
-    try:
-        value = foreign_json.loads(text)
-    except ValueError as error:
-        raise MalformedMessageError(f"the agent sent what is no JSON: {text[:80]!r}") from error
-    if not isinstance(value, dict):
-        raise MalformedMessageError(f"the agent sent what is no JSON object: {text[:80]!r}")
-    return value
-
-
-def _error(described: Mapping[str, Any], retry_after_s: float | None) -> OutriderError:
-    """The leaf of the tree that an error object names by its code; what names none is the request's fault, or the agent's."""
-    message, code = str(described.get("message", "the agent failed")), described.get("code")
-    other = InvalidRequestError if described.get("type") in REFUSALS else EngineError
-    kind: type[OutriderError] = next((leaf for leaf in STATUS if _code(leaf) == code), other)
-    if issubclass(kind, InvalidRequestError):
-        return InvalidRequestError(message, described.get("param"))
-    return CapacityError(message, retry_after_s) if kind is CapacityError else kind(message)
-
-
-def _code(leaf: type[OutriderError]) -> str:
-    return re.sub(r"(?<!^)(?=[A-Z])", "_", leaf.__name__.removesuffix("Error")).lower()
+    raise error_of(described, float(retry_after) if retry_after.isdigit() else None)

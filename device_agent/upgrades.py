@@ -1,0 +1,22 @@
+"""The server's end of a WebSocket, as uvicorn has it, but for what it says in the log."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+
+
+class QuietSocket(WebSocketsSansIOProtocol):
+    """Logs no headers at any level, as they may hold a key, and no error where an upgrade was refused as it should be: to
+    uvicorn a handshake that was answered with another status than 101 is one that was forgotten.
+    """
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.conn.debug = False
+
+    async def send(self, message: Any) -> None:
+        await super().send(message)
+        if self.initial_response is not None and self.close_sent:
+            self.handshake_complete = True

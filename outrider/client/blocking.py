@@ -1,0 +1,82 @@
+"""A client of a device agent for code that runs no event loop: the asynchronous one, on a loop of its own.
+
+::
+
+    with SyncClient("http://127.0.0.1:8080") as client:
+        for event in client.stream("The module provides", max_tokens=64, temperature=0.8, seed=7):
+            ...
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncGenerator, Coroutine, Generator, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+from device_agent.events import Event
+from outrider.client.asynchronous import DEFAULT_URL, Client, Messages, Options
+
+T = TypeVar("T")
+
+
+class SyncClient:
+    """One agent, from one thread. Its arguments, and what is raised, are those of ``Client``. Where a loop runs already it
+    raises ``RuntimeError``: use ``Client`` there.
+    """
+
+    def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0, key: str | None = None, ca: Path | None = None) -> None:
+        self._client = Client(url, timeout_s, key, ca)
+        self._runner = asyncio.Runner()
+        self._is_closed = False
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Leaves what is still being read. Safe to call twice."""
+        if self._is_closed:
+            return
+        try:
+            self._run(self._client.aclose())
+        finally:
+            self._is_closed = True
+            self._runner.close()
+
+    def health(self) -> Mapping[str, Any]:
+        """What the agent says of itself. Raises ``LinkError`` when nobody answers."""
+        return self._run(self._client.health())
+
+    def stream(self, prompt: str | Messages, **options: Unpack[Options]) -> Generator[Event, None, None]:
+        """The events of one answer, as ``Client.stream`` gives them. Leaving early (close the generator) cancels the answer."""
+        yield from self._each(self._client.stream(prompt, **options))
+
+    def resume(self, session_id: str, starting_after: int | None = None) -> Generator[Event, None, None]:
+        """The events of an answer behind the one with this ``seq`` (None: all of them), as ``Client.resume`` gives them."""
+        yield from self._each(self._client.resume(session_id, starting_after))
+
+    def _each(self, events: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
+        try:
+            while (event := self._run(_next(events))) is not None:
+                yield event
+        finally:
+            if not self._is_closed:  # else its loop has closed them
+                self._run(_leave(events))
+
+    def _run(self, work: Coroutine[Any, Any, T]) -> T:
+        try:
+            return self._runner.run(work)
+        finally:
+            work.close()
+
+
+async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+    return await anext(events, None)
+
+
+async def _leave(events: AsyncGenerator[Event, None]) -> None:
+    await events.aclose()

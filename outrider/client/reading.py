@@ -1,0 +1,83 @@
+"""What an agent sent, as the events and the errors that it means."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from httpx_sse import ServerSentEvent
+
+from device_agent.events import (
+    CommitEvent,
+    CommitOffset,
+    CorrectEvent,
+    DoneEvent,
+    Event,
+    RevokeEvent,
+    SessionEvent,
+    SpeculativeEvent,
+    StateEvent,
+)
+from speculation import foreign_json
+from speculation.errors import (
+    STATUS,
+    CapacityError,
+    EngineError,
+    InvalidRequestError,
+    MalformedMessageError,
+    OutriderError,
+)
+
+REFUSALS = frozenset({"invalid_request_error", "permission_error"})
+KINDS: dict[str, type[Event]] = {
+    kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
+}
+
+
+def event_of(message: ServerSentEvent) -> Event | None:
+    """The event of a message; None for one that a newer agent sends and this client does not know."""
+    fields = object_of(message.data)
+    if message.event == "error":
+        raise error_of(fields.get("error", {}), None)
+    kind = KINDS.get(message.event)
+    if kind is None:
+        return None
+    known = {field.name for field in dataclasses.fields(kind)}
+    try:
+        return kind(**{key: value_of(key, value) for key, value in fields.items() if key in known})
+    except (TypeError, KeyError) as error:
+        raise MalformedMessageError(f"the agent sent a {message.event!r} event that lacks a field: {error}") from error
+
+
+def value_of(key: str, value: Any) -> Any:
+    if key in ("token_ids", "prompt_token_ids"):
+        return tuple(value)
+    if key == "commit_offset":
+        return CommitOffset(value["tokens"], value["code_points"])
+    return value
+
+
+def object_of(text: str) -> dict[str, Any]:
+    try:
+        value = foreign_json.loads(text)
+    except ValueError as error:
+        raise MalformedMessageError(f"the agent sent what is no JSON: {text[:80]!r}") from error
+    if not isinstance(value, dict):
+        raise MalformedMessageError(f"the agent sent what is no JSON object: {text[:80]!r}")
+    return value
+
+
+def error_of(described: Mapping[str, Any], retry_after_s: float | None) -> OutriderError:
+    """The leaf of the tree that an error object names by its code; what names none is the request's fault, or the agent's."""
+    message, code = str(described.get("message", "the agent failed")), described.get("code")
+    other = InvalidRequestError if described.get("type") in REFUSALS else EngineError
+    kind: type[OutriderError] = next((leaf for leaf in STATUS if _code(leaf) == code), other)
+    if issubclass(kind, InvalidRequestError):
+        return InvalidRequestError(message, described.get("param"))
+    return CapacityError(message, retry_after_s) if kind is CapacityError else kind(message)
+
+
+def _code(leaf: type[OutriderError]) -> str:
+    return re.sub(r"(?<!^)(?=[A-Z])", "_", leaf.__name__.removesuffix("Error")).lower()
