@@ -2,7 +2,7 @@
 
 import pytest
 
-from benchmarks.collaboration import requests, row
+from benchmarks.collaboration import NUM_TOKENS, requests, row
 from benchmarks.virtual import Bench, Setting
 from device_agent.request import Mode
 
@@ -18,8 +18,8 @@ def bench():
 
 def figures(bench, variant, temperature):
     prompts = bench.prompts(NUM_PROMPTS)
-    cloud = bench.run(Setting(), requests(prompts, temperature, Mode.CLOUD))
-    ours = bench.run(Setting(variant=variant), requests(prompts, temperature, Mode.COLLABORATE))
+    cloud = bench.run(Setting(), requests(prompts, NUM_TOKENS, temperature, Mode.CLOUD))
+    ours = bench.run(Setting(variant=variant), requests(prompts, NUM_TOKENS, temperature, Mode.COLLABORATE))
     return row(temperature, variant, ours, cloud)
 
 
