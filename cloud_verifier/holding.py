@@ -3,8 +3,8 @@
 A draft costs its row of a pass, which is priced (``scheduling.py``), and its message, which costs the loop, the interpreter and
 the machine something that no price holds. Where a session's drafts give it little more than one token a pass, as beside many
 sessions whose choices are drawn, messages can cost more than drafts bring. So now and then the other way is tried for some
-passes, and kept if it makes more tokens a second. Each trial in vain doubles the time to the next, up to ``LONGEST`` passes;
-another number of sessions begins anew.
+passes, and kept if it makes more tokens a second. Each trial in vain doubles the time to the next, up to ``LONGEST`` times the
+first; another number of sessions begins anew.
 """
 
 from __future__ import annotations
@@ -21,11 +21,16 @@ MANY_TOKENS = 2.0
 SETTLING = 4
 """Passes after a change that tell nothing: drafts and verdicts on their way are still of the other way."""
 
-TRIAL = 24
-"""Passes of each way that are compared."""
+TRIAL, FEWEST_COMPARED = 384, 12
+"""A session's part of a pass is a turn. So many turns of each way are compared, in so many passes at least: many sessions'
+passes are long, and each of them tells more."""
 
-SHORTEST, LONGEST = 64, 2048
-"""Passes between two trials."""
+SHORTEST, FEWEST_BETWEEN = 1024, 16
+"""Turns before the first trial, and passes at least."""
+
+KEPT, LONGEST = 4, 32
+"""So many times as long is the time to the next trial where one changed the way: the old way has just been seen to be worse.
+So many times as long is the longest time between two trials."""
 
 GAIN = 1.03
 """So much more must a way make that was tried, to be kept."""
@@ -43,7 +48,7 @@ class Holding:
     def __init__(self, is_allowed: bool = True) -> None:
         self.is_on = False
         self._is_allowed = is_allowed
-        self._latest: deque[tuple[int, float]] = deque(maxlen=TRIAL)
+        self._latest: deque[tuple[int, float]] = deque()
         self._begin_anew(0)
 
     def passed(self, num_sessions: int, num_tokens: int, since_s: float | None) -> None:
@@ -56,17 +61,24 @@ class Holding:
         elif not self._load / OTHER_LOAD <= num_sessions <= self._load * OTHER_LOAD:
             self._begin_anew(num_sessions)
         self._num_passes += 1
-        self._latest.append((num_tokens, since_s))
-        if self._before is not None and self._num_passes == SETTLING + TRIAL:
+        self._note(num_tokens, since_s)
+        if self._before is not None and self._num_passes == SETTLING + self._num_compared:
             self._judge(self._before)
         elif self._before is None and self._num_passes >= self._wait and num_sessions >= FEWEST_SESSIONS:
             self._try(num_sessions)
 
     def _begin_anew(self, num_sessions: int) -> None:
         self._load = num_sessions
-        self._wait = SHORTEST
+        turns = max(num_sessions, FEWEST_SESSIONS)
+        self._num_compared = max(-(-TRIAL // turns), FEWEST_COMPARED)
+        self._wait = self._first_wait = max(-(-SHORTEST // turns), FEWEST_BETWEEN)
         self._before: float | None = None
         self._restart()
+
+    def _note(self, num_tokens: int, since_s: float) -> None:
+        self._latest.append((num_tokens, since_s))
+        if len(self._latest) > self._num_compared:
+            self._latest.popleft()
 
     def _restart(self) -> None:
         self._num_passes = 0
@@ -83,10 +95,10 @@ class Holding:
 
     def _judge(self, before: float) -> None:
         if self._rate() > before * GAIN:
-            self._wait = SHORTEST
+            self._wait = KEPT * self._first_wait
         else:
             self.is_on = not self.is_on
-            self._wait = min(2 * self._wait, LONGEST)
+            self._wait = min(2 * self._wait, LONGEST * self._first_wait)
         self._before = None
         self._restart()
 

@@ -4,12 +4,24 @@ import itertools
 
 import pytest
 
-from cloud_verifier.holding import FEWEST_SESSIONS, LONGEST, MANY_TOKENS, SETTLING, SHORTEST, TRIAL, Holding
+from cloud_verifier.holding import (
+    FEWEST_BETWEEN,
+    FEWEST_COMPARED,
+    FEWEST_SESSIONS,
+    KEPT,
+    LONGEST,
+    MANY_TOKENS,
+    SETTLING,
+    SHORTEST,
+    TRIAL,
+    Holding,
+)
 from speculation.protocol.messages import Verdict
 from tests.cloud_verifier.sessions import opened
 from tests.cloud_verifier.virtual import follow, running, virtually
 
 SESSIONS = 16
+WAIT, COMPARED = SHORTEST // SESSIONS, TRIAL // SESSIONS
 
 
 def passes(holding, count, with_drafts, without, sessions=SESSIONS):
@@ -24,10 +36,17 @@ def passes(holding, count, with_drafts, without, sessions=SESSIONS):
 
 def test_drafts_that_cost_more_than_they_bring_are_withheld():
     holding = Holding()
-    passes(holding, SHORTEST + SETTLING + TRIAL, with_drafts=(1.25, 0.018), without=(1, 0.012))
+    passes(holding, WAIT + SETTLING + COMPARED, with_drafts=(1.25, 0.018), without=(1, 0.012))
     assert holding.is_on
     # And tried again now and then, ever less often.
     assert passes(holding, 2000, (1.25, 0.018), (1, 0.012)) > 1880
+
+
+def test_a_way_that_was_seen_to_be_worse_is_not_tried_again_soon():
+    holding = Holding()
+    passes(holding, WAIT + SETTLING + COMPARED, with_drafts=(1.25, 0.018), without=(1, 0.012))
+    assert passes(holding, KEPT * WAIT, (1.25, 0.018), (1, 0.012)) == KEPT * WAIT
+    assert not holding.is_on
 
 
 def test_drafts_that_bring_more_than_they_cost_are_not():
@@ -48,9 +67,9 @@ def test_each_trial_in_vain_doubles_the_time_to_the_next():
         seen.append(holding.is_on)
     lengths = [(is_on, len(list(group))) for is_on, group in itertools.groupby(seen)]
     waits = [length for is_on, length in lengths if not is_on]
-    assert {length for is_on, length in lengths if is_on} == {SETTLING + TRIAL}
-    assert [round(wait / SHORTEST) for wait in waits[:7]] == [1, 2, 4, 8, 16, 32, 32]
-    assert max(waits) <= LONGEST
+    assert {length for is_on, length in lengths if is_on} == {SETTLING + COMPARED}
+    assert [round(wait / WAIT) for wait in waits[:7]] == [1, 2, 4, 8, 16, 32, 32]
+    assert max(waits) <= LONGEST * WAIT
 
 
 def test_where_drafts_bring_many_tokens_nothing_is_tried():
@@ -70,18 +89,31 @@ def test_another_load_is_tried_anew_and_little_more_is_not():
     holding = Holding()
     passes(holding, 5000, (1.5, 0.015), (1, 0.012))
     assert not passes(holding, 200, (1.25, 0.018), (1, 0.012), sessions=SESSIONS + 4)
-    passes(holding, SHORTEST + SETTLING + TRIAL, (1.25, 0.018), (1, 0.012), sessions=2 * SESSIONS)
+    passes(holding, WAIT // 2 + SETTLING + COMPARED // 2, (1.25, 0.018), (1, 0.012), sessions=2 * SESSIONS)
     assert holding.is_on
+
+
+@pytest.mark.parametrize("sessions", [FEWEST_SESSIONS, 32, 64, 1000])
+def test_many_sessions_find_it_out_in_fewer_passes(sessions):
+    """Their passes are long, and what is waited for is a time."""
+    holding, between = Holding(), max(SHORTEST // sessions, FEWEST_BETWEEN)
+    assert not passes(holding, between, (1.25, 0.018), (1, 0.012), sessions)
+    assert holding.is_on
+    compared = max(TRIAL // sessions, FEWEST_COMPARED)
+    passes(holding, SETTLING + compared - 1, (1.25, 0.018), (1.25, 0.018), sessions)
+    assert holding.is_on
+    passes(holding, 1, (1.25, 0.018), (1.25, 0.018), sessions)
+    assert not holding.is_on
 
 
 def test_what_is_on_its_way_after_a_change_is_not_compared():
     holding = Holding()
-    for _ in range(SHORTEST):
+    for _ in range(WAIT):
         holding.passed(SESSIONS, 20, 0.018)
     assert holding.is_on
     for _ in range(SETTLING):
         holding.passed(SESSIONS, 1, 9.0)
-    for _ in range(TRIAL):
+    for _ in range(COMPARED):
         holding.passed(SESSIONS, 16, 0.012)
     assert holding.is_on
 
@@ -94,12 +126,19 @@ def test_passes_behind_a_rest_tell_nothing_and_who_may_not_tries_nothing(is_allo
         assert not holding.is_on
 
 
+def test_only_the_latest_passes_are_compared():
+    holding = Holding()
+    passes(holding, WAIT - COMPARED, with_drafts=(1.25, 0.1), without=(1, 0.1))
+    passes(holding, COMPARED + SETTLING + COMPARED, with_drafts=(1.25, 0.012), without=(1, 0.012))
+    assert not holding.is_on
+
+
 def test_a_few_long_passes_decide_nothing():
     holding = Holding()
     for number in itertools.count():
         way = 0.012 if holding.is_on else 0.018
         holding.passed(SESSIONS, 16 if holding.is_on else 20, 2.0 if holding.is_on and number % 8 == 0 else way)
-        if number == SHORTEST + SETTLING + TRIAL:
+        if number == WAIT + SETTLING + COMPARED:
             break
     assert holding.is_on
 
