@@ -28,12 +28,15 @@ passes are long, and each of them tells more."""
 SHORTEST, FEWEST_BETWEEN = 1024, 16
 """Turns before the first trial, and passes at least."""
 
-KEPT, LONGEST = 4, 32
+KEPT, LONGEST = 8, 32
 """So many times as long is the time to the next trial where one changed the way: the old way has just been seen to be worse.
 So many times as long is the longest time between two trials."""
 
 GAIN = 1.03
 """So much more must a way make that was tried, to be kept."""
+
+LOSS = 0.9
+"""A trial that makes less than this share of what the other way made is over at half its passes."""
 
 OTHER_LOAD = 1.5
 """By this factor more or fewer sessions are another load, of which nothing is known."""
@@ -61,8 +64,9 @@ class Holding:
         elif not self._load / OTHER_LOAD <= num_sessions <= self._load * OTHER_LOAD:
             self._begin_anew(num_sessions)
         self._num_passes += 1
-        self._note(num_tokens, since_s)
-        if self._before is not None and self._num_passes == SETTLING + self._num_compared:
+        if self._before is None or self._num_passes > SETTLING:
+            self._note(num_tokens, since_s)
+        if self._before is not None and self._is_trial_over(self._before):
             self._judge(self._before)
         elif self._before is None and self._num_passes >= self._wait and num_sessions >= FEWEST_SESSIONS:
             self._try(num_sessions)
@@ -92,6 +96,11 @@ class Holding:
         self._before = self._rate()
         self.is_on = not self.is_on
         self._restart()
+
+    def _is_trial_over(self, before: float) -> bool:
+        num_tried = self._num_passes - SETTLING
+        is_half = num_tried == self._num_compared // 2
+        return num_tried == self._num_compared or (is_half and self._rate() < LOSS * before)
 
     def _judge(self, before: float) -> None:
         if self._rate() > before * GAIN:

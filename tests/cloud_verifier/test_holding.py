@@ -10,6 +10,7 @@ from cloud_verifier.holding import (
     FEWEST_SESSIONS,
     KEPT,
     LONGEST,
+    LOSS,
     MANY_TOKENS,
     SETTLING,
     SHORTEST,
@@ -63,7 +64,7 @@ def test_a_gain_that_may_be_chance_changes_nothing():
 def test_each_trial_in_vain_doubles_the_time_to_the_next():
     holding, seen = Holding(), []
     for _ in range(20_000):
-        passes(holding, 1, (1.5, 0.015), (1, 0.012))
+        passes(holding, 1, (1.5, 0.015), (1, 0.0105))
         seen.append(holding.is_on)
     lengths = [(is_on, len(list(group))) for is_on, group in itertools.groupby(seen)]
     waits = [length for is_on, length in lengths if not is_on]
@@ -112,9 +113,9 @@ def test_what_is_on_its_way_after_a_change_is_not_compared():
         holding.passed(SESSIONS, 20, 0.018)
     assert holding.is_on
     for _ in range(SETTLING):
-        holding.passed(SESSIONS, 1, 9.0)
+        holding.passed(SESSIONS, 0, 9.0)
     for _ in range(COMPARED):
-        holding.passed(SESSIONS, 16, 0.012)
+        holding.passed(SESSIONS, 15, 0.012)
     assert holding.is_on
 
 
@@ -130,6 +131,15 @@ def test_only_the_latest_passes_are_compared():
     holding = Holding()
     passes(holding, WAIT - COMPARED, with_drafts=(1.25, 0.1), without=(1, 0.1))
     passes(holding, COMPARED + SETTLING + COMPARED, with_drafts=(1.25, 0.012), without=(1, 0.012))
+    assert not holding.is_on
+
+
+@pytest.mark.parametrize(("share", "num_passes"), [(LOSS - 0.01, COMPARED // 2), (LOSS + 0.01, COMPARED)])
+def test_a_trial_that_loses_clearly_ends_early(share, num_passes):
+    holding = Holding()
+    passes(holding, WAIT, with_drafts=(1.25, 0.01), without=(1, 0.01))
+    held = passes(holding, SETTLING + COMPARED, with_drafts=(1.25, 0.01), without=(1.25, 0.01 / share))
+    assert held == SETTLING + num_passes
     assert not holding.is_on
 
 
