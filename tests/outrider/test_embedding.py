@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import inspect
 import re
 import subprocess
 import sys
@@ -146,7 +147,7 @@ async def test_without_a_verifier_the_device_writes_alone_and_says_so():
 
 async def test_an_answer_that_fails_is_an_error_of_the_tree(unused_tcp_port):
     async with DeviceAgent(verifier=f"127.0.0.1:{unused_tcp_port}", variant="random", connect_timeout_s=1.0) as agent:
-        with pytest.raises(LinkError, match="there is no verifier at"):
+        with pytest.raises(LinkError, match=r"there is no verifier at .*; start one with: outrider verifier"):
             await agent.generate(PROMPT, mode="cloud")
 
 
@@ -185,6 +186,11 @@ async def test_a_local_agent_takes_no_verifier_of_somebody_elses():
 def test_every_setting_of_an_agent_is_one_of_its_own_or_of_the_service():
     assert Settings.__annotations__.keys() | OF_THE_SERVICE == AgentConfig.model_fields.keys()
     assert not Settings.__annotations__.keys() & OF_THE_SERVICE
+
+
+@pytest.mark.parametrize("verb", ["stream", "generate", "health"])
+def test_a_program_can_take_the_agent_or_a_client(verb):
+    assert inspect.signature(getattr(DeviceAgent, verb)) == inspect.signature(getattr(Client, verb))
 
 
 def test_the_name_is_there_at_once_and_loads_no_models():
