@@ -26,7 +26,7 @@ from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
 from speculation.keys import load_keys
-from speculation.settings import is_loopback
+from speculation.settings import is_loopback, unbound
 from speculation.telemetry import exposition
 from speculation.telemetry.exposition import Listener
 from speculation.telemetry.otel import tracer_to
@@ -182,7 +182,7 @@ def _bind(server: Any, config: VerifierConfig) -> int:
         credentials = _credentials(config)
         return int(server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address))
     except OSError as error:
-        raise ConfigurationError(f"cannot listen on {address}: {error.strerror}") from error
+        raise unbound(address, error) from error
     except RuntimeError as error:
         raise ConfigurationError(f"cannot listen on {address}") from error
 

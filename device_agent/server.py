@@ -18,8 +18,7 @@ from device_agent.api import build_app
 from device_agent.build import build_agent
 from device_agent.config import AgentConfig
 from device_agent.upgrades import QuietSocket
-from speculation.errors import ConfigurationError
-from speculation.settings import is_loopback
+from speculation.settings import is_loopback, unbound
 
 BACKLOG = 128
 FLUSH_S = 5
@@ -87,7 +86,7 @@ def _bind(config: AgentConfig) -> socket.socket:
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
-        raise ConfigurationError(f"cannot listen on {config.host}:{config.port}: {error.strerror}") from error
+        raise unbound(f"{config.host}:{config.port}", error) from error
     listener.setblocking(False)
     return listener
 

@@ -1,4 +1,4 @@
-"""The command ``outrider``. Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. Errors are one line on stderr."""
+"""The command ``outrider``. Errors are one line on stderr; ``docs/command-line.md`` says what the exit codes mean."""
 
 from __future__ import annotations
 
@@ -18,24 +18,16 @@ from outrider.running import run_loop, say
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
+NAME = "outrider"
+
 app = typer.Typer(
-    name="outrider",
+    name=NAME,
     help="A phone drafts, the cloud verifies: the text is the full model's.",
-    add_completion=False,
+    epilog="Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted. What went wrong is one line on standard error.",
     no_args_is_help=True,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
 )
-
-app.add_typer(models.app, name="models")
-app.command()(planning.plan)
-app.command()(planning.tokenspeed)
-app.command("profiles")(profile_list.profiles_command)
-app.command("proxy")(proxying.proxy)
-app.command("keys")(key_folder.keys_command)
-app.command()(services.verifier)
-app.command()(services.agent)
-app.command("conformance")(conformance_command.conformance)
 
 
 @app.command()
@@ -71,7 +63,7 @@ def demo(
     played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(agent, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
     if list_prompts:
-        front.list_prompts()
+        front.list_prompts(json)
         return
     text = front.choose_prompt(prompt, is_quiet=json)
     request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
@@ -126,6 +118,17 @@ def generate(
     )
 
 
+app.command()(services.agent)
+app.command()(services.verifier)
+app.command("keys")(key_folder.keys_command)
+app.command("proxy")(proxying.proxy)
+app.add_typer(models.app, name="models")
+app.command("profiles")(profile_list.profiles_command)
+app.command()(planning.plan)
+app.command()(planning.tokenspeed)
+app.command("conformance")(conformance_command.conformance)
+
+
 @app.command()
 def version() -> None:
     """Print the version."""
@@ -134,7 +137,7 @@ def version() -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command and leave with its exit code."""
-    sys.exit(run(lambda: app(arguments, standalone_mode=False)))
+    sys.exit(run(lambda: app(arguments, prog_name=NAME, standalone_mode=False)))
 
 
 def run(command: Callable[[], Any]) -> int:
@@ -142,14 +145,20 @@ def run(command: Callable[[], Any]) -> int:
     try:
         return int(command() or 0)
     except typer.TyperException as error:
-        describe = getattr(error, "format_message", error.__str__)
-        return _fail(describe(), 2)
+        return _fail(_described(error), 2)
     except (InvalidRequestError, ConfigurationError) as error:
         return _fail(str(error), 2)
     except OutriderError as error:
         return _fail(str(error), 1)
     except typer.Abort:
         return _fail("the input ended", 1)
+
+
+def _described(error: Exception) -> str:
+    """What is wrong with the arguments, and which page of help says what would be right."""
+    describe = getattr(error, "format_message", error.__str__)
+    path = getattr(getattr(error, "ctx", None), "command_path", None)
+    return describe() if path is None else f"{describe()} (see: {path} --help)"
 
 
 def _fail(message: str, code: int) -> int:

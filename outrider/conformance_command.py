@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from outrider import options
+from outrider import completing, options
 from outrider.config import caller_key, caller_tls
 from outrider.running import run_loop
 
@@ -18,7 +18,9 @@ def conformance(
     ca: options.Ca = None,
     cert: options.Cert = None,
     cert_key: options.CertKey = None,
-    case: Annotated[list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.")] = None,
+    case: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Only this case; may repeat.", autocompletion=completing.cases)
+    ] = None,
     timeout: Annotated[float, typer.Option(metavar="S", help="Seconds that a case may take.")] = 60.0,
     json: options.Json = False,
 ) -> None:

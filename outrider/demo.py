@@ -17,7 +17,8 @@ from outrider import generate
 from outrider.client import Client
 from outrider.comparison import TITLES, Comparison
 from outrider.display import LineView, LiveView, SilentView, TextView, View
-from outrider.local import BUNDLED, Emulation, Models, agent_at
+from outrider.local import BUNDLED, Emulation, Models
+from outrider.running import waiting
 from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError
 
@@ -25,10 +26,13 @@ OFFERED = 8
 WARM_UP_TOKENS = 4
 
 
-def list_prompts() -> None:
-    """Print every held-out prompt with its number."""
+def list_prompts(is_json: bool = False) -> None:
+    """Print every held-out prompt with its number; or, for a program, one JSON object a line, with its text."""
     for number, prompt in enumerate(load_pair().prompts, 1):
-        print(f"{number:3}  {prompt['title']}  ({prompt['source']})")
+        if is_json:
+            print(json.dumps({"number": number} | dict(prompt), ensure_ascii=False))
+        else:
+            print(f"{number:3}  {prompt['title']}  ({prompt['source']})")
 
 
 def choose_prompt(number: int | None, is_quiet: bool) -> str:
@@ -74,7 +78,7 @@ async def run(
                 comparison = await _compare_json(client, request, lines)
         print(json.dumps(comparison.to_json()), flush=True)
     else:
-        if agent is None:
+        if agent is None and not console.is_terminal:
             console.print(Text("starting a verifier and an agent ...", "dim"))
         async with _warm_client(request, emulation, agent, models, key) as client:
             comparison = await _compare(client, request, console)
@@ -87,8 +91,9 @@ async def _warm_client(
     request: generate.Request, emulation: Emulation | None, agent: str | None, models: Models, key: str | None
 ) -> AsyncIterator[Client]:
     """A client of an agent that has answered before, so that no figure holds what only a first answer costs."""
-    async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
-        await generate.answer(client, replace(request, max_tokens=WARM_UP_TOKENS), SilentView())
+    async with generate.client_at(agent, emulation, models, key) as client:
+        with waiting("a few tokens to warm up"):
+            await generate.answer(client, replace(request, max_tokens=WARM_UP_TOKENS), SilentView())
         yield client
 
 
@@ -105,14 +110,14 @@ async def _compare(client: Client, request: generate.Request, console: Console) 
     done: dict[Mode, DoneEvent] = {}
     for mode, title in TITLES.items():
         console.print(Text(f"\n{title}:", "cyan"))
-        done[mode], _ = await generate.answer(client, replace(request, mode=mode), _view(console, mode))
+        done[mode], _ = await generate.answer(client, replace(request, mode=mode), _view(console, request.prompt, mode))
     return Comparison(done)
 
 
-def _view(console: Console, mode: Mode) -> View:
+def _view(console: Console, prompt: str, mode: Mode) -> View:
     """All three in place on a terminal; elsewhere the collaborative answer by steps, the others as text."""
     if console.is_terminal:
-        return LiveView(console)
+        return LiveView(console, before=generate.end_of(prompt))
     return LineView(console) if mode is Mode.COLLABORATE else TextView(sys.stdout)
 
 

@@ -12,13 +12,24 @@ from rich.console import Console
 from rich.live import Live
 from rich.text import Text
 
-from device_agent.events import CommitEvent, CorrectEvent, DoneEvent, Event, RevokeEvent, SpeculativeEvent, StateEvent
+from device_agent.events import CommitEvent, CorrectEvent, DoneEvent, Event, Reason, RevokeEvent, SpeculativeEvent, StateEvent
 from outrider.transcript import Transcript
 
+PROMPT = "bold"
+STATE = "yellow"
 TENTATIVE = "bright_black"
 REVOKED = "red strike"
 REVOKED_FOR_S = 0.5
 REFRESHES_PER_SECOND = 20
+WORDS = {
+    Reason.LINK: "the verifier answers",
+    Reason.OFFLINE: "no verifier: the phone writes on alone, and nothing is verified until one answers",
+    Reason.BUSY: "the verifier has no room: the phone writes on alone until it has",
+    Reason.EXACTNESS: "the verifier's arithmetic is not exact, or another than before: the text may differ from run to run",
+    Reason.PAIR: "the verifier serves another pair of models: this phone needs a newer one",
+    Reason.THROTTLING: "the phone changes its speed",
+}
+"""What a ``state`` means to a reader."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
@@ -66,12 +77,18 @@ class TextView:
 
 
 class LiveView:
-    """Tentative text grey, final text plain, revoked text struck for a moment. ``now_s`` is any steady clock in seconds."""
+    """Tentative text grey, final text plain, revoked text struck for a moment. ``now_s`` is any steady clock in seconds,
+    ``before`` the end of the prompt, which the answer goes on from.
 
-    def __init__(self, console: Console, now_s: Callable[[], float] = time.monotonic) -> None:
+    Lines that are final are printed once, and only the rest is drawn again: a terminal cannot take back what has scrolled away.
+    """
+
+    def __init__(self, console: Console, now_s: Callable[[], float] = time.monotonic, before: str = "") -> None:
         self._console = console
         self._now_s = now_s
+        self._before = _harmless(before)
         self._text: tuple[str, str] = ("", "")
+        self._num_printed = 0
         self._revoked: tuple[int, str, float] = (0, "", 0.0)
         self._live = Live(
             console=console,
@@ -87,24 +104,43 @@ class LiveView:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._live.stop()
-        self._console.print(Text(self._text[0]).append(self._text[1], TENTATIVE))
+        self._console.print(self._rest())
 
     def show(self, event: Event, transcript: Transcript) -> None:
         self._text = (_harmless(transcript.final_text), _harmless(transcript.tentative_text))
         if isinstance(event, RevokeEvent):
             shown = len(transcript.final_text) + len(transcript.tentative_text)
             self._revoked = (shown, _harmless(transcript.revoked), self._now_s() + REVOKED_FOR_S)
-        if isinstance(event, StateEvent):
-            self._console.print(Text(_told(event), "dim"))
+        if isinstance(event, StateEvent) and event.reason != Reason.LINK:  # that all is well is not told in front of a text
+            self._console.print(Text(_in_words(event), STATE))
+        self._print_final_lines()
 
     def render(self) -> Text:
-        """The answer as it stands; revoked text keeps its old place, in front of what replaced it."""
-        final, tentative = self._text
-        text = Text(final).append(tentative, TENTATIVE)
+        """What is not printed yet, as it stands; revoked text keeps its old place, in front of what replaced it."""
+        text = self._rest()
         place, revoked, until_s = self._revoked
-        if not revoked or self._now_s() >= until_s:
+        place -= self._num_printed
+        if not revoked or place < 0 or self._now_s() >= until_s:
             return text
+        place += len(self._prompt())
         return text[:place].append(revoked, REVOKED).append_text(text[place:])
+
+    def _print_final_lines(self) -> None:
+        final = self._text[0]
+        end = final.rfind("\n") + 1
+        if end > self._num_printed:
+            lines = self._prompt().append(final[self._num_printed : end - 1])
+            self._num_printed = end
+            self._live.refresh()  # what stands below the lines is what was drawn last: it must not hold them, too
+            self._console.print(lines)
+
+    def _rest(self) -> Text:
+        final, tentative = self._text
+        return self._prompt().append(final[self._num_printed :]).append(tentative, TENTATIVE)
+
+    def _prompt(self) -> Text:
+        """The end of the prompt, as long as nothing is printed behind it."""
+        return Text() if self._num_printed else Text().append(self._before, PROMPT)
 
 
 class LineView:
@@ -160,6 +196,12 @@ class LineView:
 def _harmless(text: str) -> str:
     """The text with its control characters replaced, one for one: a model must not steer the reader's terminal."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
+
+def _in_words(state: StateEvent) -> str:
+    thermal = "" if state.thermal is None else f" (thermal status {state.thermal})"
+    words = WORDS.get(Reason(state.reason)) if state.reason in list(Reason) else None
+    return _told(state) if words is None else words + thermal
 
 
 def _told(state: StateEvent) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Self, TextIO
@@ -17,8 +17,11 @@ from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Messages, Options, text_keys
 from outrider.display import LiveView, TextView, View
 from outrider.local import BUNDLED, Emulation, Models, agent_at
+from outrider.running import waiting
 from outrider.transcript import Transcript
 from speculation.errors import OutriderError
+
+MAX_SHOWN_BEFORE = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +109,8 @@ async def run(
             async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
                 await pass_on(client, request, lines)
         return
-    async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
-        done, _ = await answer(client, request, _view())
+    async with client_at(agent, emulation, models, key) as client:
+        done, _ = await answer(client, request, _view(request))
     num_unverified = len(done.token_ids) - done.verified_count
     if num_unverified and request.mode is not Mode.DEVICE:
         told = f"the last {num_unverified} of {len(done.token_ids)} tokens are the draft's alone"
@@ -141,6 +144,22 @@ async def _events(client: Client, request: Request) -> AsyncIterator[Event]:
             yield event
 
 
-def _view() -> View:
+@asynccontextmanager
+async def client_at(agent: str | None, emulation: Emulation | None, models: Models, key: str | None) -> AsyncIterator[Client]:
+    """A client of the agent, which is started where none is named; a terminal is told of the wait for that."""
+    async with AsyncExitStack() as stack:
+        with waiting("loading the models") if agent is None else nullcontext():
+            url = await stack.enter_async_context(agent_at(agent, emulation, models))
+        yield await stack.enter_async_context(Client(url, key=key))
+
+
+def end_of(prompt: str) -> str:
+    """What an answer on a terminal is shown behind."""
+    return prompt.rpartition("\n")[2][-MAX_SHOWN_BEFORE:]
+
+
+def _view(request: Request) -> View:
     console = Console(highlight=False)
-    return LiveView(console) if console.is_terminal else TextView(sys.stdout)
+    if not console.is_terminal:
+        return TextView(sys.stdout)
+    return LiveView(console, before="" if request.is_chat else end_of(request.prompt))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json as json_format
 import os
 import secrets
 import sys
@@ -21,9 +22,13 @@ KEY_BYTES = 32
 def keys_command(
     folder: Annotated[Path, typer.Argument(help="Where the key and the file of keys are.")],
     tenant: Annotated[str, typer.Option(metavar="NAME", help="Whose key it is.")] = "default",
+    json: Annotated[bool, typer.Option("--json", help="Print where they are as one line of JSON.")] = False,
 ) -> None:
     """Make a random key in FOLDER (`key`), and the file that lets it in (`keys.toml`), unless they are there."""
     is_new = make_keys(folder, tenant)
+    if json:
+        print(json_format.dumps({"made": is_new, "key_file": str(folder / KEY), "keys_file": str(folder / KEYS)}))
+        return
     print(f"{'made' if is_new else 'found'} {folder / KEY} and {folder / KEYS}", file=sys.stderr, flush=True)
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outrider.distill import distill_command
+from outrider.running import waiting
 from speculation.engines.architecture import DEFAULT_CONTEXT
 from speculation.errors import InvalidRequestError, PackageError
 
@@ -114,9 +115,8 @@ def quantize(
         print(json_format.dumps(told))
     else:
         graph = manifest.variants[wanted.variant].graph
-        print(
-            f"{place}: {manifest.name} has {wanted.variant} in {graph}, beside {_others(manifest, wanted.variant)}, {seconds} s"
-        )
+        others = ", ".join(name for name in manifest.variants if name != wanted.variant)
+        print(f"{place}: {manifest.name} has {wanted.variant} in {graph}, beside {others}, {seconds} s")
 
 
 @app.command()
@@ -145,7 +145,8 @@ def verify(package: PackageArgument, json: JsonOption = False) -> None:
     from speculation.engines.manifest import MANIFEST, Manifest
 
     manifest = Manifest.from_json(read_json(confined(package, MANIFEST)))
-    damaged = damages(package, manifest)
+    with waiting("reading the files"):
+        damaged = damages(package, manifest)
     if json:
         print(json_format.dumps({"package": str(package), "files": len(manifest.files), "damaged": damaged}))
     if damaged:
@@ -178,7 +179,8 @@ def list_command(
         raise InvalidRequestError(f"{folder} is not a folder; name one that holds models", "folder")
     kept = load_config().folder
     roots = [folder] if folder else [bundled_pair_path(), *([kept] if kept.is_dir() else [])]
-    entries = [entry for root in roots for entry in entries_of(root, digest)]
+    with waiting("reading the models"):
+        entries = [entry for root in roots for entry in entries_of(root, digest)]
     if json:
         print(json_format.dumps({"folders": [str(root) for root in roots], "models": [e.to_json() for e in entries]}))
     else:
@@ -258,10 +260,6 @@ def _summary(path: Path, manifest: Manifest) -> dict[str, Any]:
         "digest": manifest.digest,
         "files": {name: {"bytes": sizes.get(name), "sha256": digest} for name, digest in sorted(manifest.files.items())},
     }
-
-
-def _others(manifest: Manifest, variant: str) -> str:
-    return ", ".join(name for name in manifest.variants if name != variant)
 
 
 def _architecture(package: Package) -> dict[str, Any]:

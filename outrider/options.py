@@ -7,13 +7,14 @@ from typing import Annotated
 
 import typer
 
+from outrider import completing
 from speculation.engines import providers
 from speculation.shaping import phone_state
 from speculation.telemetry import choices
 
-Phone = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.")]
-Network = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.")]
-Cloud = Annotated[str | None, typer.Option(help="Cloud machine to emulate by name, or none.")]
+Phone = Annotated[str | None, typer.Option(help="Phone to emulate by name, or none.", autocompletion=completing.phones)]
+Network = Annotated[str | None, typer.Option(help="Network to emulate by name, or none.", autocompletion=completing.networks)]
+Cloud = Annotated[str | None, typer.Option(help="Cloud machine to emulate by name, or none.", autocompletion=completing.clouds)]
 Agent = Annotated[str | None, typer.Option(metavar="URL", help="Use this running agent instead of starting one inside.")]
 KeyFile = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A file with the key to send; else the variable OUTRIDER_API_KEY.")
@@ -28,6 +29,8 @@ CertKey = Annotated[Path | None, typer.Option("--cert-key", metavar="FILE", help
 Keys = Annotated[
     Path | None, typer.Option(metavar="FILE", help="A TOML file that says who may call: each caller then needs a key.")
 ]
+Qr = Annotated[bool, typer.Option("--qr", help="Show a QR code that opens the page on a phone; for a terminal alone.")]
+QrKeyFile = Annotated[Path | None, typer.Option(metavar="FILE", help="The key in that code; the one beside --keys by default.")]
 MaxTokens = Annotated[int, typer.Option(metavar="N", help="At most so many tokens.")]
 Temperature = Annotated[float, typer.Option(metavar="T", help="0 is greedy.")]
 TopP = Annotated[float, typer.Option(metavar="P", help="Choose among the likeliest tokens that sum up to this.")]

@@ -11,12 +11,12 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider import options
+from outrider import completing, options
+from outrider.completing import KINDS
 from speculation.errors import OutriderError, UnknownNameError
 from speculation.shaping.catalogue import CLOUDS, NETWORKS, PHONES, Catalogue, Kind
 from speculation.shaping.figures import Figure
 
-KINDS: Mapping[str, Kind[Any]] = {kind.folder: kind for kind in (PHONES, NETWORKS, CLOUDS)}
 BUNDLED = "bundled"
 MAIN_FIGURES = {
     PHONES.folder: ("bandwidth", "bandwidth_utilisation", "compute", "memory"),
@@ -45,8 +45,13 @@ class Entry:
 
 
 def profiles_command(
-    kind: Annotated[str | None, typer.Argument(metavar="KIND", help="phones, networks or clouds; all by default.")] = None,
-    name: Annotated[str | None, typer.Argument(metavar="NAME", help="One of them, figure by figure.")] = None,
+    kind: Annotated[
+        str | None,
+        typer.Argument(metavar="KIND", help="phones, networks or clouds; all by default.", autocompletion=completing.kinds),
+    ] = None,
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="One of them, figure by figure.", autocompletion=completing.profiles)
+    ] = None,
     profiles: options.Profiles = None,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object a profile and line.")] = False,
 ) -> None:

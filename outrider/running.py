@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import typer
@@ -16,6 +17,18 @@ from speculation.shaping import exact_time
 def say(text: str) -> None:
     """A line on standard error, at once."""
     print(text, file=sys.stderr, flush=True)
+
+
+@contextmanager
+def waiting(text: str) -> Iterator[None]:
+    """Says what is waited for while the block runs: on a terminal, on standard error, and gone once it is over."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status(text):
+        yield
 
 
 def run_loop(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import sys
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,14 +13,18 @@ import typer
 
 import cloud_verifier.config
 import device_agent.config
-from outrider import options
+from outrider import completing, options
 from outrider.running import run_loop, say
+from speculation.errors import ConfigurationError
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.choices import LogFormat
 from speculation.telemetry.logs import start_log
 
 if TYPE_CHECKING:
     from cloud_verifier.server import RunningVerifier
+    from device_agent.config import AgentConfig
+    from device_agent.server import RunningAgent
+
 _log = logging.getLogger(__name__)
 
 TOLD = ("speculation.engines.exports", "speculation.engines.remote", "outrider.pool", "cloud_verifier.assembly")
@@ -120,6 +126,7 @@ def verifier(
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = cloud_verifier.config.load_config(config, flags)
     start_log(settings.log_format, TOLD)
+    _tell_of_the_wait("loading the full model, and proving that its logits are exact ...")
     if settings.engine_pool is not None:
         from outrider.pool import running as pool
 
@@ -143,7 +150,10 @@ def agent(
     heat: options.Heat = None,
     network: options.Network = None,
     cloud: Annotated[
-        str | None, typer.Option(help="Cloud machine that the verifier emulates, for what figures are called.")
+        str | None,
+        typer.Option(
+            help="Cloud machine that the verifier emulates, for what figures are called.", autocompletion=completing.clouds
+        ),
     ] = None,
     profiles: options.Profiles = None,
     emulate: Annotated[str | None, typer.Option(metavar="SIZE:TYPE", help="Draft whose time the phone takes.")] = None,
@@ -174,6 +184,8 @@ def agent(
     log_format: options.LogFormat = None,
     otlp_endpoint: options.OtlpEndpoint = None,
     keys: options.Keys = None,
+    qr: options.Qr = False,
+    qr_key_file: options.QrKeyFile = None,
     insecure: options.Insecure = None,
     config: options.Config = None,
 ) -> None:
@@ -189,8 +201,35 @@ def agent(
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = device_agent.config.load_config(config, flags)
+    show = _phone_page(settings, qr, qr_key_file)
     start_log(settings.log_format, TOLD)
-    run_loop(server.run(settings, lambda running: _tell(settings.log_format, f"agent on {running.url}")), settings.is_emulated)
+    _tell_of_the_wait("loading the draft model ...")
+
+    def on_ready(running: RunningAgent) -> None:
+        _tell(settings.log_format, f"agent on {running.url}")
+        show(running.port)
+
+    run_loop(server.run(settings, on_ready), settings.is_emulated)
+
+
+def _phone_page(settings: AgentConfig, is_wanted: bool, key_file: Path | None) -> Callable[[int], None]:
+    """Shows a phone the way to the page, once the port is known. Raises ``ConfigurationError`` where that cannot be."""
+    if not is_wanted:
+        if key_file is not None:
+            raise ConfigurationError("--qr-key-file: it is the key for --qr; give that, too")
+        return lambda port: None
+    from rich.console import Console
+
+    from outrider.phone_page import phone_page, show
+
+    page = phone_page(settings, key_file)
+    return lambda port: show(page, port, Console(stderr=True))
+
+
+def _tell_of_the_wait(text: str) -> None:
+    """To a person alone: a program waits for the line that says where the service listens."""
+    if sys.stderr.isatty():
+        say(text)
 
 
 def _tell(log_format: LogFormat, text: str) -> None:

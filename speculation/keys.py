@@ -79,7 +79,8 @@ def _read(path: Path) -> str:
     try:
         return path.read_text("utf-8")
     except OSError as error:
-        raise ConfigurationError(f"the key file {path} cannot be read: {error.strerror}") from error
+        hint = "; make one with: outrider keys FOLDER" if isinstance(error, FileNotFoundError) else ""
+        raise ConfigurationError(f"the key file {path} cannot be read: {error.strerror}{hint}") from error
     except UnicodeDecodeError:
         raise ConfigurationError(f"the key file {path} is no text in UTF-8") from None
 

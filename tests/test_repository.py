@@ -17,7 +17,12 @@ from outrider import cli
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = sorted(
-    page for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), ROOT / "loadtest/README.md", ROOT / "models/README.md"]
+    page
+    for page in [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *(ROOT / f"{name}/README.md" for name in ("examples", "loadtest", "models")),
+    ]
 )
 MAX_LINES = 300
 

@@ -70,6 +70,10 @@ def test_the_wheel_holds_the_pair_the_licences_and_the_type_markers(wheel):
     assert not [name for name in names if name.startswith(("tests/", "models/", "benchmarks/"))]
 
 
+def test_the_wheel_is_for_every_system(wheel):
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
 def test_nothing_of_the_checkout_is_used(environment):
     paths = run(
         environment / "bin" / "python", "-c", "import outrider, speculation; print(speculation.__file__)", cwd=environment

@@ -1,4 +1,5 @@
-"""Clients of a device agent: ``Client`` for asyncio, ``SyncClient`` for code without a loop, ``Transcript`` for what is shown.
+"""Clients of a device agent: ``Client`` for asyncio, ``SyncClient`` for code without a loop, ``Transcript`` for what is shown,
+and the errors that they raise, all of them under ``OutriderError``.
 
 Public, and following the version number, is what stands in ``__all__``.
 """
@@ -17,21 +18,49 @@ from device_agent.events import (
 from outrider.client.asynchronous import Client, Messages, Options, text_keys
 from outrider.client.blocking import SyncClient
 from outrider.transcript import Transcript
+from speculation.errors import (
+    AuthenticationError,
+    CapacityError,
+    ConfigurationError,
+    DeadlineError,
+    EngineError,
+    HandshakeError,
+    InvalidRequestError,
+    LinkError,
+    OutriderError,
+    PackageError,
+    ProtocolError,
+    SessionNotFoundError,
+    UnknownNameError,
+)
 
 __all__ = [
+    "AuthenticationError",
+    "CapacityError",
     "Client",
     "CommitEvent",
     "CommitOffset",
+    "ConfigurationError",
     "CorrectEvent",
+    "DeadlineError",
     "DoneEvent",
+    "EngineError",
     "Event",
+    "HandshakeError",
+    "InvalidRequestError",
+    "LinkError",
     "Messages",
     "Options",
+    "OutriderError",
+    "PackageError",
+    "ProtocolError",
     "RevokeEvent",
     "SessionEvent",
+    "SessionNotFoundError",
     "SpeculativeEvent",
     "StateEvent",
     "SyncClient",
     "Transcript",
+    "UnknownNameError",
     "text_keys",
 ]

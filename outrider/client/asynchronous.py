@@ -26,7 +26,7 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
 from device_agent.events import DoneEvent, Event, SessionEvent
-from outrider.client.reading import error_of, event_of, object_of
+from outrider.client.reading import done_of, error_of, event_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
 from speculation.tenants import AUTHORIZATION, bearer, is_key
@@ -114,6 +114,11 @@ class Client:
         async with aclosing(self._follow(_Place(), {**text_keys(prompt), **options})) as events:
             async for event in events:
                 yield event
+
+    async def generate(self, prompt: str | Messages, **options: Unpack[Options]) -> DoneEvent:
+        """One whole answer: its text, its tokens and its figures. Raises what ``stream`` raises."""
+        async with aclosing(self.stream(prompt, **options)) as events:
+            return await done_of(events)
 
     async def resume(self, session_id: str, starting_after: int | None = None) -> AsyncGenerator[Event, None]:
         """The events of an answer behind the one with this ``seq`` (None: all of them), as ``stream`` gives them.

@@ -15,7 +15,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
-from device_agent.events import Event
+from device_agent.events import DoneEvent, Event
 from outrider.client.asynchronous import DEFAULT_URL, Client, Messages, Options
 
 T = TypeVar("T")
@@ -54,6 +54,10 @@ class SyncClient:
     def stream(self, prompt: str | Messages, **options: Unpack[Options]) -> Generator[Event, None, None]:
         """The events of one answer, as ``Client.stream`` gives them. Leaving early (close the generator) cancels the answer."""
         yield from self._each(self._client.stream(prompt, **options))
+
+    def generate(self, prompt: str | Messages, **options: Unpack[Options]) -> DoneEvent:
+        """One whole answer, as ``Client.generate`` gives it."""
+        return self._run(self._client.generate(prompt, **options))
 
     def resume(self, session_id: str, starting_after: int | None = None) -> Generator[Event, None, None]:
         """The events of an answer behind the one with this ``seq`` (None: all of them), as ``Client.resume`` gives them."""

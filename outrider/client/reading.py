@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from typing import Any
 
 from httpx_sse import ServerSentEvent
@@ -26,6 +26,7 @@ from speculation.errors import (
     CapacityError,
     EngineError,
     InvalidRequestError,
+    LinkError,
     MalformedMessageError,
     OutriderError,
 )
@@ -49,6 +50,14 @@ def event_of(message: ServerSentEvent) -> Event | None:
         return kind(**{key: value_of(key, value) for key, value in fields.items() if key in known})
     except (TypeError, KeyError) as error:
         raise MalformedMessageError(f"the agent sent a {message.event!r} event that lacks a field: {error}") from error
+
+
+async def done_of(events: AsyncIterator[Event]) -> DoneEvent:
+    """The last of the events of an answer. Raises ``LinkError`` where it never comes."""
+    async for event in events:
+        if isinstance(event, DoneEvent):
+            return event
+    raise LinkError("the answer ended without its last event")
 
 
 def value_of(key: str, value: Any) -> Any:

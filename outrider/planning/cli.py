@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from outrider import options
+from outrider import completing, options
 from speculation.shaping.profiles import (
     DEFAULT_CLOUD,
     DEFAULT_DRAFT_MODEL,
@@ -21,9 +21,9 @@ PlotOption = Annotated[Path | None, typer.Option(metavar="FILE", help="Draw it, 
 
 
 def plan(
-    phone: Annotated[str, typer.Option(help="Phone by name.")] = DEFAULT_PHONE,
-    network: Annotated[str, typer.Option(help="Network by name.")] = DEFAULT_NETWORK,
-    cloud: Annotated[str, typer.Option(help="Cloud machine by name.")] = DEFAULT_CLOUD,
+    phone: Annotated[str, typer.Option(help="Phone by name.", autocompletion=completing.phones)] = DEFAULT_PHONE,
+    network: Annotated[str, typer.Option(help="Network by name.", autocompletion=completing.networks)] = DEFAULT_NETWORK,
+    cloud: Annotated[str, typer.Option(help="Cloud machine by name.", autocompletion=completing.clouds)] = DEFAULT_CLOUD,
     draft: Annotated[str, typer.Option(metavar="MODEL", help="Model on the phone, SIZE:TYPE.")] = DEFAULT_DRAFT_MODEL,
     full: Annotated[str, typer.Option(metavar="MODEL", help="Model in the cloud, SIZE:TYPE.")] = DEFAULT_FULL_MODEL,
     acceptance: Annotated[
@@ -55,7 +55,7 @@ def plan(
 
 
 def tokenspeed(
-    phone: Annotated[str | None, typer.Option(help="The memory of this phone.")] = None,
+    phone: Annotated[str | None, typer.Option(help="The memory of this phone.", autocompletion=completing.phones)] = None,
     bandwidth: Annotated[
         float | None, typer.Option(metavar="GB/S", help="A bandwidth; 76.8 (LPDDR5T-9600) by default.")
     ] = None,

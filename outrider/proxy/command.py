@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from outrider import options
+from outrider import completing, options
 from speculation.errors import ConfigurationError, InvalidRequestError
 from speculation.shaping import exact_time
 from speculation.shaping.catalogue import BUNDLED, Catalogue
@@ -28,7 +28,9 @@ def proxy(
         str | None, typer.Option(metavar="HOST:PORT", help="Where clients connect; port 0 is a free one.")
     ] = None,
     upstream: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Where their connections go on to.")] = None,
-    network: Annotated[str, typer.Option(metavar="NAME", help="Network to emulate by name, or none.")] = UNSHAPED,
+    network: Annotated[
+        str, typer.Option(metavar="NAME", help="Network to emulate by name, or none.", autocompletion=completing.networks)
+    ] = UNSHAPED,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="The same seed is the same day.")] = 0,
     uplink_trace: TraceOption = None,
     downlink_trace: TraceOption = None,
@@ -39,7 +41,10 @@ def proxy(
     ] = None,
     insecure: Annotated[bool, typer.Option("--insecure", help="Allow addresses that others can reach.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON event a line.")] = False,
-    print_tc: Annotated[str | None, typer.Option(metavar="NAME", help="Print this network as tc commands, and stop.")] = None,
+    print_tc: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Print this network as tc commands, and stop.", autocompletion=completing.networks),
+    ] = None,
     device: Annotated[str, typer.Option(metavar="DEV", help="The device in those commands.")] = "eth0",
     profiles: options.Profiles = None,
 ) -> None:

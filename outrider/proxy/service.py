@@ -11,7 +11,7 @@ from typing import Any
 
 from outrider.proxy.connection import Connection, End
 from speculation.errors import ConfigurationError
-from speculation.settings import require_loopback
+from speculation.settings import require_loopback, unbound
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.lane import Lane
 from speculation.shaping.network import NetworkProfile
@@ -226,6 +226,6 @@ def bind(address: Address) -> socket.socket:
         listener.bind((address.host, address.port))
     except OSError as error:
         listener.close()
-        raise ConfigurationError(f"cannot listen on {address}: {error.strerror or error}") from error
+        raise unbound(address, error) from error
     listener.setblocking(False)
     return listener

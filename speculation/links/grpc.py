@@ -193,5 +193,6 @@ def channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, 
 async def _wait_ready(channel: Any, target: str, tls: ClientTls | None) -> None:
     while (state := channel.get_state(try_to_connect=True)) is not grpc.ChannelConnectivity.READY:
         if state is grpc.ChannelConnectivity.TRANSIENT_FAILURE:
-            raise LinkError(await fault_of(target, tls) or f"there is no verifier at {target}")
+            nobody = f"there is no verifier at {target}; start one with: outrider verifier"
+            raise LinkError(await fault_of(target, tls) or nobody)
         await channel.wait_for_state_change(state)

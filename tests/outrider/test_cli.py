@@ -1,6 +1,12 @@
 """The command line: what it takes, what it refuses, and how it leaves."""
 
 import json
+import re
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
 from unittest.mock import Mock
 
 import pytest
@@ -181,6 +187,47 @@ def test_an_interrupt_leaves_without_a_trace(outrider, monkeypatch):
     assert outrider("generate", "x") == (130, "", "")
 
 
+def test_the_page_tells_every_exit_code_and_so_does_the_help(outrider):
+    page = (Path(__file__).parents[2] / "docs" / "command-line.md").read_text("utf-8")
+    assert re.findall(r"^\| (\d+) \|", page, re.MULTILINE) == ["0", "1", "2", "130"]
+    assert "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted." in outrider("--help")[1]
+
+
+def test_ctrl_c_ends_an_answer_with_130_and_without_a_trace():
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        command = [sys.executable, "-m", "outrider", "generate", "The module provides", "--agent", url]
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        with silent.accept()[0] as asking:
+            assert asking.recv(4096).startswith(b"POST /v1/stream")
+            process.send_signal(signal.SIGINT)
+            assert (*process.communicate(timeout=60), process.returncode) == ("", "", 130)
+
+
+def test_who_stops_reading_ends_the_command_without_a_trace():
+    command = [sys.executable, "-m", "outrider", "demo", "--list-prompts", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    process.stdout.close()
+    assert (process.stderr.read(), process.wait(60)) == ("", 1)
+    process.stderr.close()
+
+
+@pytest.mark.parametrize("arguments", [["generate", "x", "--colour"], ["generate"], ["agent", "--port", "many"]], ids=" ".join)
+def test_a_command_that_cannot_be_names_its_page_of_help(arguments, outrider):
+    code, _, err = outrider(*arguments)
+    assert (code, err.endswith(f" {arguments[0]} --help)\n")) == (2, True)
+
+
+def test_a_key_file_that_is_not_there_is_told_how_to_make_one(outrider, tmp_path):
+    code, _, err = outrider("agent", "--keys", tmp_path / "keys.toml")
+    assert (code, err.endswith("No such file or directory; make one with: outrider keys FOLDER\n")) == (2, True)
+
+
+def test_an_address_of_somebody_else_is_told_which_would_do(outrider):
+    code, _, err = outrider("agent", "--host", "192.0.2.77", "--insecure", "--variant", "random")
+    assert (code, "name an address of this machine, or 0.0.0.0 for all of them" in err) == (2, True)
+
+
 def test_an_end_of_input_is_no_answer(outrider, monkeypatch):
     monkeypatch.setattr("sys.stdin.isatty", lambda: True, raising=False)
     monkeypatch.setattr("sys.stdout.isatty", lambda: True, raising=False)
@@ -201,6 +248,9 @@ def test_held_out_prompts_are_listed_by_number(outrider):
     assert code == 0
     assert len(lines) >= 40
     assert [line.split()[0] for line in lines] == [str(number) for number in range(1, len(lines) + 1)]
+    told = [json.loads(line) for line in outrider("demo", "--list-prompts", "--json")[1].splitlines()]
+    assert [prompt["number"] for prompt in told] == list(range(1, len(lines) + 1))
+    assert demo.choose_prompt(3, is_quiet=True) == told[2]["text"]
 
 
 def test_nobody_is_asked_where_there_is_no_terminal():

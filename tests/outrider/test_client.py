@@ -29,6 +29,15 @@ async def test_every_event_arrives_as_it_was_sent():
     assert await received(stream_of(*EVENTS)) == EVENTS
 
 
+async def test_a_whole_answer_is_its_last_event():
+    async with agent_that_answers(stream_of(*EVENTS)) as (url, bodies), Client(url) as client:
+        assert await client.generate("The", max_tokens=3) == EVENTS[-1]
+    assert bodies == [{"prompt": "The", "max_tokens": 3}]
+    async with agent_that_answers(stream_of(*EVENTS[:-1])) as (url, _), Client(url) as client:
+        with pytest.raises(LinkError):
+            await client.generate("The")
+
+
 async def test_the_request_holds_what_was_asked_and_nothing_else():
     async with agent_that_answers(stream_of(*EVENTS)) as (url, bodies), Client(url) as client:
         async for _ in client.stream("The", max_tokens=3, stop=["\n"]):

@@ -4,8 +4,17 @@ import io
 
 from rich.console import Console
 
-from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, DoneEvent, RevokeEvent, SpeculativeEvent, StateEvent
-from outrider.display import REVOKED, TENTATIVE, LineView, LiveView, TextView
+from device_agent.events import (
+    CommitEvent,
+    CommitOffset,
+    CorrectEvent,
+    DoneEvent,
+    Reason,
+    RevokeEvent,
+    SpeculativeEvent,
+    StateEvent,
+)
+from outrider.display import PROMPT, REVOKED, TENTATIVE, WORDS, LineView, LiveView, TextView
 from outrider.transcript import Transcript
 
 OFFSET = CommitOffset(0, 0)
@@ -69,6 +78,55 @@ def test_a_model_cannot_steer_the_terminal():
     view = LiveView(Console(file=io.StringIO()), Clock())
     follow(view, [SpeculativeEvent(0, 10, (1,), "a\x1b[2J\r\n\tb\x9b", 0.9)])
     assert view.render().plain == "a\N{REPLACEMENT CHARACTER}[2J\N{REPLACEMENT CHARACTER}\n\tb\N{REPLACEMENT CHARACTER}"
+
+
+def test_the_answer_goes_on_from_the_end_of_the_prompt():
+    view = LiveView(Console(file=io.StringIO()), Clock(), before="It was")
+    follow(view, STEPS)
+    text = view.render()
+    assert text.plain == "It wasThe fast fox slow ox"
+    assert styled(text) == [("It was", PROMPT), (" fast fox", REVOKED), (" ox", TENTATIVE)]
+
+
+def test_final_lines_are_printed_once_and_only_the_rest_is_drawn_again():
+    lines = [CorrectEvent(seq, 10 + seq, (seq,), f"line {seq}\n\n", OFFSET) for seq in range(40)]
+    rest = [CorrectEvent(40, 50, (40,), "the", OFFSET), SpeculativeEvent(41, 51, (41,), " rest", 0.9)]
+    console = Console(file=io.StringIO(), force_terminal=True, width=80, height=10, color_system=None)
+    clock = Clock()
+    with LiveView(console, clock, before="> ") as view:
+        follow(view, [*lines[:2], RevokeEvent(2, 12, 0, "ended"), *lines[2:], *rest])
+        assert view.render().plain == "the rest"
+    printed = console.file.getvalue()
+    assert [printed.count(f"line {seq}\n") for seq in range(40)] == [1] * 40
+    assert ">" not in printed.partition("> line 0")[2]
+
+
+def test_revoked_text_is_struck_behind_what_was_printed_already():
+    line = CorrectEvent(0, 10, (1,), "one\ntwo", OFFSET)
+    steps = [line, SpeculativeEvent(1, 11, (2,), " fast", 0.9), RevokeEvent(2, 11, 1, "contradicted")]
+    view = LiveView(Console(file=io.StringIO()), Clock())
+    follow(view, steps)
+    assert (view.render().plain, styled(view.render())) == ("two fast", [(" fast", REVOKED)])
+    transcript = Transcript()
+    for event in [*steps, CorrectEvent(3, 11, (3,), "\n\nthree", OFFSET)]:
+        transcript.apply(event)
+    view.show(CorrectEvent(3, 11, (3,), "\n\nthree", OFFSET), transcript)
+    assert view.render().plain == "three"
+
+
+def test_on_a_terminal_a_state_says_what_it_means_and_that_all_is_well_is_not_said():
+    console = Console(file=io.StringIO(), width=200)
+    view = LiveView(console, Clock())
+    states = [StateEvent(0, "collaborate", "link", 61.5), StateEvent(1, "device", "offline"), StateEvent(2, "device", "news")]
+    follow(view, [*states, StateEvent(3, "collaborate", "throttling", None, "SEVERE")])
+    alone, other, hot = console.file.getvalue().splitlines()
+    assert alone.startswith("no verifier: the phone writes on alone")
+    assert other == "device: news"
+    assert hot == "the phone changes its speed (thermal status SEVERE)"
+
+
+def test_every_reason_of_a_state_has_words():
+    assert WORDS.keys() == set(Reason)
 
 
 def test_the_terminal_keeps_the_text_when_the_view_closes():

@@ -131,4 +131,5 @@ def test_a_port_that_is_taken_is_one_clear_line(services):
         port = where.rpartition(":")[2]
         done = subprocess.run([*OUTRIDER, verb, "--port", port], capture_output=True, text=True, check=False)
         assert done.returncode == 2
-        assert done.stderr == f"outrider: error: cannot listen on 127.0.0.1:{port}: Address already in use\n"
+        helps = "stop what serves there, or name another port (0 takes a free one)"
+        assert done.stderr == f"outrider: error: cannot listen on 127.0.0.1:{port}: Address already in use; {helps}\n"

@@ -1,5 +1,6 @@
 """A folder with a key: made once, for its owner's eyes, and never over what is there."""
 
+import json
 import re
 from pathlib import Path
 
@@ -28,6 +29,13 @@ def test_what_is_there_stays_as_it_is(tmp_path, outrider):
     code, _, err = outrider("keys", tmp_path)
     assert (code, err.split()[0]) == (0, "found")
     assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_a_program_is_told_where_the_files_are(tmp_path, outrider):
+    told = {"key_file": str(tmp_path / "key"), "keys_file": str(tmp_path / "keys.toml")}
+    for is_new in (True, False):
+        code, out, err = outrider("keys", tmp_path, "--json")
+        assert (code, json.loads(out), err) == (0, told | {"made": is_new}, "")
 
 
 def test_two_folders_have_two_keys(tmp_path):

@@ -44,6 +44,17 @@ async def test_an_answer_is_followed_over_a_way_that_breaks_and_read_on(monkeypa
     assert [event.seq for event in events] == list(range(len(events)))
 
 
+async def test_a_whole_answer_is_the_last_event_of_its_stream():
+    def work(url):
+        with SyncClient(url) as client:
+            done = client.generate(PROMPT, max_tokens=9, seed=3)
+            assert done.token_ids == list(client.stream(PROMPT, max_tokens=9, seed=3))[-1].token_ids
+            return len(done.token_ids)
+
+    async with serving() as (running, _):
+        assert await asyncio.to_thread(work, running.url) == 9
+
+
 async def test_leaving_early_closes_the_connection_though_nothing_else_is_asked():
     is_gone = threading.Event()
 
