@@ -1,9 +1,9 @@
 """A link that takes as long as a mobile network: decorators of the link seam that hold messages back on the loop's clock.
 
-One connector is one phone's radio: all its links share one pipe each way (``line.py``), as streams share one HTTP/2 connection,
-so nothing overtakes, not even between sessions. A message weighs its encoded payload and the profile's overhead (framing of gRPC,
-HTTP/2, TLS, TCP and IP). The first ``connect`` costs one round trip, the TCP handshake with the HTTP/2 preface behind it; later
-streams use the warm connection and cost none, until a ``LinkError`` shows that the connection is gone.
+One connector is one phone's radio: all its links share one pipe each way (``line.py``), as streams share one HTTP/2
+connection, so nothing overtakes, not even between sessions. A message weighs its encoded payload and the profile's overhead
+(framing of gRPC, HTTP/2, TLS, TCP and IP). The first ``connect`` costs one round trip, the TCP handshake with the HTTP/2
+preface behind it; later streams use the warm connection and cost none, until a ``LinkError`` shows that the connection is gone.
 
 Both ways need something that waits, so the connector owns tasks and is an asynchronous context manager::
 
@@ -111,12 +111,13 @@ class ShapedConnector:
         if self._is_closed:
             return
         self._is_closed = True
-        carried, still_open = dict(self._carried), list(self._open)
+        carried: dict[asyncio.Task[None], CarriedLink] = dict(self._carried)
+        links: list[CarriedLink | OpenLink] = [*carried.values(), *self._open]
         for task in carried:
             task.cancel()
         if carried:
             await asyncio.wait(carried)
-        for link in (*carried.values(), *still_open):
+        for link in links:
             await link.abort()
         await self._connector.aclose()
 

@@ -5,7 +5,6 @@ Pure.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -38,8 +37,8 @@ RANGES: Mapping[str, Range] = {
     LOSS: Range(0, 50),
     CLOUD_BANDWIDTH: Range(10, 1_000_000),
 }
-"""Bandwidth of memory is that of a data sheet, of which a profile reaches its own share; the rate and the loss are those of both
-ways, the round trip is that of a message without length. A pass or a step that takes minutes is no use to anybody who watches."""
+"""Bandwidth is that of a data sheet, of which a profile reaches its own share; the rate and the loss are those of both ways,
+the round trip is that of a message without length. A step or a pass that takes minutes is no use to anybody who watches."""
 
 Overrides = Mapping[str, float]
 """Figures by these names."""
@@ -107,8 +106,3 @@ def _named(name: str, overrides: Overrides, *own: str) -> str:
     """A name that claims no profile's figures: the profile's, and what was changed of it."""
     changed = ", ".join(f"{key} {overrides[key]:g}" for key in own if key in overrides)
     return f"{name} ({changed})"
-
-
-def finite(value: float) -> float | None:
-    """As JSON can hold it."""
-    return value if math.isfinite(value) else None
