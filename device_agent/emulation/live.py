@@ -7,7 +7,7 @@ where it runs in this same process and a handle was given.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -43,10 +43,14 @@ class VerifierControls(Protocol):
 
 
 @dataclass(frozen=True, slots=True)
-class _Profiles:
+class Change:
+    """What is to be played, the profiles with what is changed of them, and patience (None: stays)."""
+
+    wanted: Played
     phone: PhoneProfile
     network: NetworkProfile
     cloud: CloudProfile
+    patience: object | None
 
 
 class LiveEmulation:
@@ -60,7 +64,7 @@ class LiveEmulation:
         verifier: VerifierControls | None = None,
     ) -> None:
         self.played = Played(config.phone, config.network, config.cloud, config.heat)
-        self._names = {Part.PHONE: config.phone, Part.NETWORK: config.network}
+        self._phone, self._network = config.phone, config.network
         self._catalogue = config.catalogue
         self._model = parse_model(config.emulate)
         self._engine = engine
@@ -75,12 +79,12 @@ class LiveEmulation:
     @property
     def phone(self) -> str | None:
         """What the phone that is played is called, with what was changed of it; None where none is."""
-        return _told(self._names[Part.PHONE])
+        return _told(self._phone)
 
     @property
     def network(self) -> str | None:
         """The same of the network."""
-        return _told(self._names[Part.NETWORK])
+        return _told(self._network)
 
     @property
     def is_emulated(self) -> bool:
@@ -119,39 +123,41 @@ class LiveEmulation:
         have no room, and for what cannot be changed here.
         """
         async with self._turn:
-            given = read_change(body)
-            self._require_changeable(given)
-            wanted = self.played.changed(given)
-            profiles = await asyncio.to_thread(self._load, wanted)
-            patience = given.get(Part.PATIENCE)
-            if self._apply(wanted, profiles, patience):
-                for watcher in list(self._watchers):
-                    watcher()
+            self.make(await asyncio.to_thread(self.planned, body))
 
-    def _load(self, played: Played) -> _Profiles:
-        """The profiles with what was changed of them. Reads files: belongs on a thread."""
+    def planned(self, body: object) -> Change:
+        """What a JSON object asks for, with the profiles that it names. Reads files: belongs on a thread. Raises as ``change``
+        does."""
+        given = read_change(body)
+        for key in given:
+            if (reason := self._reason(PART_OF[key])) is not None:
+                raise InvalidRequestError(f"{key} cannot be changed here: {reason}", key)
+        wanted, profiles = self.played.changed(given), self._catalogue
         with _as_requests(None):
-            return _Profiles(
-                phone_with(self._catalogue.phone(played.phone), played.overrides),
-                network_with(self._catalogue.network(played.network), played.overrides),
-                cloud_with(self._catalogue.cloud(played.cloud), played.overrides),
+            return Change(
+                wanted,
+                phone_with(profiles.phone(wanted.phone), wanted.overrides),
+                network_with(profiles.network(wanted.network), wanted.overrides),
+                cloud_with(profiles.cloud(wanted.cloud), wanted.overrides),
+                given.get(Part.PATIENCE),
             )
 
-    def _apply(self, wanted: Played, profiles: _Profiles, patience: object | None) -> bool:
-        """Whether anything is another now. What may fail comes first, and has changed nothing where it does."""
-        before, had_patience = self.played, self._patience
+    def make(self, change: Change) -> None:
+        """On the event loop. What may fail comes first, and has changed nothing where it does. Raises as ``change`` does."""
+        before, wanted, had_patience = self.played, change.wanted, self._patience
         changed = {part for part in PRESETS if wanted.of(part) != before.of(part)}
-        change_verifier = self._prepared(profiles.cloud if Part.CLOUD in changed else None, patience)
+        change_verifier = self._prepared(change.cloud if Part.CLOUD in changed else None, change.patience)
         if self._engine is not None and Part.PHONE in changed:
             is_same = (wanted.phone, wanted.heat) == (before.phone, before.heat)
             with _as_requests(Part.PHONE):
-                self._engine.reshape(PhoneCost(profiles.phone, self._model), None if is_same else wanted.heat)
+                self._engine.reshape(PhoneCost(change.phone, self._model), None if is_same else wanted.heat)
         if self._radio is not None and Part.NETWORK in changed:
-            self._radio.reshape(profiles.network)
+            self._radio.reshape(change.network)
         change_verifier()
-        self.played = wanted
-        self._names = {Part.PHONE: profiles.phone.name, Part.NETWORK: profiles.network.name}
-        return bool(changed) or self._patience != had_patience
+        self.played, self._phone, self._network = wanted, change.phone.name, change.network.name
+        if changed or self._patience != had_patience:
+            for watcher in list(self._watchers):
+                watcher()
 
     def _prepared(self, cloud: CloudProfile | None, patience: object | None) -> Callable[[], None]:
         if self._verifier is None or (cloud is None and patience is None):
@@ -162,12 +168,6 @@ class LiveEmulation:
     @property
     def _patience(self) -> str | float | None:
         return None if self._verifier is None else self._verifier.patience
-
-    def _require_changeable(self, given: Mapping[str, Any]) -> None:
-        for key in given:
-            reason = self._reason(PART_OF[key])
-            if reason is not None:
-                raise InvalidRequestError(f"{key} cannot be changed here: {reason}", key)
 
     def _reason(self, part: Part) -> str | None:
         """Why a part cannot be changed; None where it can."""
