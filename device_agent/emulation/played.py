@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -109,8 +110,12 @@ def _figure(key: str, value: object) -> float | None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequestError(f"{key} must be a number, or null for the profile's own", key)
-    RANGES[key].check(key, value)
-    return float(value)
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    RANGES[key].check(key, number)
+    return number
 
 
 def _patience(_: str, value: object) -> object:

@@ -78,13 +78,14 @@ def test_the_queue_of_a_slow_network_is_sent_at_its_rate_before_what_comes_behin
 
 def test_an_answer_that_is_awaited_is_held_back_once_a_network_is_played():
     async def scenario(connector, link, far_end):
-        waiting = asyncio.ensure_future(link.receive())
-        await asyncio.sleep(1)
-        connector.reshape(DELAYS)
-        began_s = now_s()
-        far_end.answers.put_nowait(verdict(1))
-        far_end.answers.put_nowait(verdict(2))
-        assert await waiting == verdict(1)
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(link.receive())
+            await asyncio.sleep(1)
+            connector.reshape(DELAYS)
+            began_s = now_s()
+            far_end.answers.put_nowait(verdict(1))
+            far_end.answers.put_nowait(verdict(2))
+            assert await waiting == verdict(1)
         first_s = now_s() - began_s
         assert await link.receive() == verdict(2)
         return first_s, now_s() - began_s
@@ -115,12 +116,13 @@ def test_a_stream_from_before_any_network_goes_straight_through_and_then_by_the_
 
 def test_a_receive_that_is_cancelled_around_the_change_loses_nothing():
     async def scenario(connector, link, far_end):
-        waiting = asyncio.ensure_future(link.receive())
-        await asyncio.sleep(0)
-        waiting.cancel()
-        connector.reshape(DELAYS)
-        far_end.answers.put_nowait(verdict(1))
-        await asyncio.wait([waiting])
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(link.receive())
+            await asyncio.sleep(0)
+            waiting.cancel()
+            connector.reshape(DELAYS)
+            far_end.answers.put_nowait(verdict(1))
+        assert waiting.cancelled()
         return await link.receive()
 
     assert with_link(scenario, NOTHING) == verdict(1)
@@ -128,14 +130,18 @@ def test_a_receive_that_is_cancelled_around_the_change_loses_nothing():
 
 def test_a_failure_reaches_who_waited_before_the_change_as_late_as_a_message_would():
     async def scenario(connector, link, far_end):
-        waiting = asyncio.ensure_future(link.receive())
-        await asyncio.sleep(0)
-        connector.reshape(DELAYS)
-        began_s = now_s()
-        far_end.answers.put_nowait(LinkError("gone"))
-        with pytest.raises(LinkError, match="gone"):
-            await waiting
-        return now_s() - began_s
+        async def wait():
+            with pytest.raises(LinkError, match="gone"):
+                await link.receive()
+            return now_s()
+
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(wait())
+            await asyncio.sleep(0)
+            connector.reshape(DELAYS)
+            began_s = now_s()
+            far_end.answers.put_nowait(LinkError("gone"))
+        return waiting.result() - began_s
 
     assert with_link(scenario, NOTHING) == DOWN_S
 
