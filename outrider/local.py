@@ -117,11 +117,12 @@ async def local_services(emulation: Emulation, models: Models = BUNDLED, **setti
     Raises ``ConfigurationError`` for settings that cannot be, and an address that cannot be bound.
     """
     folders: dict[str, Any] = {"draft": models.draft, "full": models.full, "provider": models.provider or Provider.CPU}
+    played: dict[str, Any] = asdict(emulation)
+    config = AgentConfig(variant=models.draft_variant, **folders, **played, **settings)  # refused before a model is loaded
     full = VerifierConfig(port=0, cloud=emulation.cloud, profiles=emulation.profiles, variant=models.full_variant, **folders)
     async with cloud_verifier.server.serve(full) as verifier:
-        played: dict[str, Any] = asdict(emulation)
-        config = AgentConfig(verifier=verifier.target, variant=models.draft_variant, **folders, **played, **settings)
-        async with device_agent.server.serve(config, verifier=verifier.machine) as agent:
+        behind = config.model_copy(update={"verifier": verifier.target})
+        async with device_agent.server.serve(behind, verifier=verifier.machine) as agent:
             yield agent
 
 
