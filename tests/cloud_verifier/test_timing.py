@@ -35,6 +35,7 @@ def test_what_is_repeated_or_brings_no_node_has_come_before():
     arrivals.note(draft(1, 2), 2.0)
     arrivals.note(Draft((), 3, passes=True), 2.0)
     arrivals.note(Cancel(), 2.0)
+    assert len(arrivals._came) == 1  # however often it is repeated
     assert arrivals.timed([accepted(2)], 3, 3.0, 4.0)[0].timing == Timing(1_000_000, 3, 3_000_000)
 
 

@@ -8,7 +8,7 @@ import pytest
 from speculation.errors import LinkError
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.link import ShapedConnector
-from tests.speculation.shaping.test_shaped_link import DELAYS, FarEnds, begin, draft, now_s, verdict
+from tests.speculation.shaping.test_shaped_link import DELAYS, FarEnd, FarEnds, begin, draft, now_s, verdict
 
 NOTHING = profiles.network("none")
 SLOW = dataclasses.replace(DELAYS, name="slow", uplink_delay_s=0.5, downlink_delay_s=0.25)
@@ -91,6 +91,36 @@ def test_an_answer_that_is_awaited_is_held_back_once_a_network_is_played():
         return first_s, now_s() - began_s
 
     assert with_link(scenario, NOTHING) == (DOWN_S, DOWN_S)
+
+
+class OneReaderEnd(FarEnd):
+    """Refuses a second caller of ``receive`` beside the first, as a stream of gRPC does."""
+
+    is_read = False
+
+    async def receive(self):
+        assert not self.is_read, "two receive at once"
+        self.is_read = True
+        try:
+            return await super().receive()
+        finally:
+            self.is_read = False
+
+
+def test_nobody_else_receives_on_the_inner_stream_while_an_answer_is_awaited(monkeypatch):
+    monkeypatch.setattr("tests.speculation.shaping.test_shaped_link.FarEnd", OneReaderEnd)
+
+    async def scenario(connector, link, far_end):
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(link.receive())
+            await asyncio.sleep(1)
+            connector.reshape(DELAYS)
+            await asyncio.sleep(1)
+            far_end.answers.put_nowait(verdict(1))
+        await asyncio.sleep(1)
+        return waiting.result(), far_end.is_read
+
+    assert with_link(scenario, NOTHING) == (verdict(1), True)
 
 
 def test_a_stream_from_before_any_network_goes_straight_through_and_then_by_the_network():
