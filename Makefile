@@ -9,13 +9,16 @@ PROTOC_FLAGS = -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1)
 BENCHMARKS := $(patsubst benchmarks/%.py,bench-%,$(shell grep -l '__main__' benchmarks/*.py))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check install protos fmt bench load pair lint types contracts fresh compose wire $(BENCHMARKS)
+.PHONY: help demo page test check install protos fmt bench load pair lint types contracts fresh compose wire $(BENCHMARKS)
 
 help: ## list these verbs
 	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.stamp-run ## make the environment, install, run the demo
 	@$(BIN)/outrider demo $(ARGS)
+
+page: $(VENV)/.stamp-run ## make the environment, install, serve both services and a page to try them (ARGS='--port 8081')
+	@$(BIN)/outrider serve $(ARGS)
 
 test: $(VENV)/.stamp-test ## install what the tests need, run them on all cores (ARGS='-n 0 -k NAME': some, in one process)
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)

@@ -126,7 +126,7 @@ class Metered:
     def close(self, cache: CacheId) -> None:
         self._engine.close(cache)
 
-    def take_charge_s(self) -> float:
+    def take_charge_s(self) -> float | None:
         charge_s = self._engine.take_charge_s()
         if charge_s:
             self.spans.append((asyncio.get_running_loop().time(), charge_s, self._num_sessions))

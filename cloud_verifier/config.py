@@ -32,10 +32,11 @@ POOL_DETAILS = ("replicas", "ray_address", "replica_cpus", "replica_ports")
 REMOTE_DETAILS = ("full_route", "full_model", "full_logprobs", "full_timeout_s", "full_api_key")
 
 
-def _read_patience(value: object) -> object:
-    """Raises ``ConfigurationError`` for what is neither a word that is known nor a number of milliseconds in range."""
+def read_patience(value: object) -> PatienceSetting:
+    """A patience from every source. Raises ``ConfigurationError`` for what is neither a word that is known nor a number of
+    milliseconds in range."""
     if value in (AUTO, NEVER):
-        return value
+        return AUTO if value == AUTO else NEVER
     try:
         patience_ms = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else -1.0
     except ValueError:
@@ -142,7 +143,7 @@ class VerifierConfig(Settings):
     tick_ms: int = 0
     retry_after_s: float = Field(1.0, ge=0)
     drain_grace_s: float = Field(10.0, ge=0)
-    patience: Annotated[PatienceSetting, BeforeValidator(_read_patience)] = AUTO
+    patience: Annotated[PatienceSetting, BeforeValidator(read_patience)] = AUTO
     gather: int = Field(1, ge=1)
     pass_interval_ms: float = Field(0.0, ge=0, le=1000 * LONGEST_S)
     run_drafts: Literal["paying", "all"] = "paying"

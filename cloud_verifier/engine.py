@@ -16,7 +16,7 @@ from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
 from speculation.errors import CapacityError, ConfigurationError
 from speculation.protocol.messages import PairIdentity
-from speculation.shaping.engine import CloudCost, shape
+from speculation.shaping.engine import CloudCost, ShapedEngine
 from speculation.shaping.models import ModelDescription, parse_model
 from speculation.shaping.profiles import CloudProfile
 
@@ -145,4 +145,5 @@ def _model(emulate: str) -> ModelDescription | None:
 
 
 def _shape(engine: Engine, cloud: CloudProfile, model: ModelDescription | None) -> Engine:
-    return shape(engine, CloudCost(cloud, model or ModelDescription.of_engine(engine.description)))
+    """Decorated also where no machine is played, so that one can be later."""
+    return ShapedEngine(engine, CloudCost(cloud, model or ModelDescription.of_engine(engine.description)))

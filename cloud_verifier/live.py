@@ -12,6 +12,7 @@ from cloud_verifier.outbox import Outbox
 from cloud_verifier.passes import Entry
 from cloud_verifier.patience import Waiting
 from cloud_verifier.scheduling import Claim, Survival
+from cloud_verifier.timing import Arrivals
 from speculation.engines.base import CacheId
 from speculation.errors import DeadlineError, LinkError, MalformedMessageError, OutriderError
 from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Finished, FinishReason, Open, Verdict
@@ -55,6 +56,7 @@ class LiveSession:
         self.place = 0
         self.pair = message.identity.version
         self.survival = Survival()
+        self._arrivals = Arrivals() if message.timings else None
         self._own_drafts: tuple[int, ...] = ()
         self._end_token_ids = frozenset(message.end_token_ids)
         self._credit = credit
@@ -79,6 +81,8 @@ class LiveSession:
                 raise MalformedMessageError("a stream carries one Open, and it comes first")
             self._refuse_unknown_tokens(message)
             self.state.receive(message)
+            if self._arrivals is not None:
+                self._arrivals.note(message, asyncio.get_running_loop().time())
         except OutriderError as error:
             self.end(error)
             return
@@ -182,8 +186,9 @@ class LiveSession:
         num_logits = len(plan.token_ids) + 1
         return Entry(self.cache, self.cached, token_ids, num_logits, len(final), plan.token_ids, self.parameters), plan
 
-    def settle(self, entry: Entry, plan: Plan, now_s: float, withholds: bool = False) -> None:
-        """Take over what a pass chose, and tell the device, which ``withholds`` its drafts from now on."""
+    def settle(self, entry: Entry, plan: Plan, began_s: float, now_s: float, withholds: bool = False) -> None:
+        """Take over what a pass chose that began at ``began_s``, and tell the device, which ``withholds`` its drafts from now
+        on."""
         self.cache = entry.cache
         if not entry.num_logits:
             self.cached += len(entry.token_ids)
@@ -198,6 +203,8 @@ class LiveSession:
         else:
             verdicts = self._commit_own(entry)
         self.account.tokens.take(len(self.state.final) - num_final, now_s)
+        if self._arrivals is not None and verdicts:
+            verdicts = self._arrivals.timed(verdicts, len(entry.token_ids), began_s, now_s)
         self._observer.settled(self, entry, verdicts, now_s)
         self._tell(verdicts)
 

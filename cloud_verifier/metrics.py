@@ -37,7 +37,7 @@ class VerifierMetrics:
         statuses = {status.grpc.lower() for status in STATUS.values()}
         self._counts = Counts.zero(statuses, [reason.value for reason in FinishReason])
         self._instruments = make = Instruments(PREFIX)
-        make.info("The verifier.", {"model_name": model_name, "version": metadata.version("outrider")})
+        make.info("The verifier.", lambda: {"model_name": model_name, "version": metadata.version("outrider")})
         self._measure_passes()
         self._measure_sessions()
         self._count_drafts()

@@ -72,11 +72,16 @@ class Policy:
 
     def __init__(self, setting: PatienceSetting, gather: int, capacity: int, refusals_s: float) -> None:
         self.gather = gather
-        self._fixed_s = _fixed_s(setting)
+        self.change(setting)
         self._capacity = capacity
         self._refusals_s = refusals_s
         self._refused_s: deque[float] = deque(maxlen=capacity)
         self._pass_s: float | None = None
+
+    def change(self, setting: PatienceSetting) -> None:
+        """Another patience from now on."""
+        self.setting = setting
+        self._fixed_s = _fixed_s(setting)
 
     def passed(self, took_s: float) -> None:
         """A pass took so long."""

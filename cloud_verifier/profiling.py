@@ -44,7 +44,7 @@ BUDGET_S = 2.0
 
 def costs_of(engine: Engine, max_rows: int) -> PassCosts:
     """Of an emulated machine by its figures, else measured. Raises what the engine raises."""
-    if isinstance(engine, ShapedEngine):
+    if isinstance(engine, ShapedEngine) and engine.cost.is_shaped:
         return RooflineCosts(engine.cost.machine, engine.cost.model)
     return measure(engine, max_rows)
 

@@ -16,6 +16,7 @@ import grpc
 from cloud_verifier.assembly import assemble
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.door import Door, DoorInterceptor
+from cloud_verifier.emulation import LiveMachine, changeable
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.health import HealthServicer
 from cloud_verifier.metrics import VerifierMetrics
@@ -42,12 +43,14 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class RunningVerifier:
-    """A verifier that accepts streams at ``target`` (``host:port``), for each of ``pairs``."""
+    """A verifier that accepts streams at ``target`` (``host:port``), for each of ``pairs``. ``machine`` changes what it plays,
+    where that can be changed."""
 
     pairs: Pairs
     config: VerifierConfig
     port: int
     metrics_url: str | None = None
+    machine: LiveMachine | None = None
 
     @property
     def verifier(self) -> Verifier:
@@ -86,7 +89,7 @@ async def serve(
             _passes(pairs),
             _listen(pairs, config, keyring, tracer) as port,
         ):
-            yield RunningVerifier(pairs, config, port, metrics_url)
+            yield RunningVerifier(pairs, config, port, metrics_url, changeable(full_model, pairs.newest))
 
 
 async def run(
@@ -94,12 +97,12 @@ async def run(
 ) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. ``on_ready`` hears where it listens."""
     async with serve(config, full_model=full_model) as running:
-        stop = _stop_on_signal()
+        stop = stop_on_signal()
         on_ready(running)
         await stop.wait()
 
 
-def _stop_on_signal() -> asyncio.Event:
+def stop_on_signal() -> asyncio.Event:
     """An event that the first signal sets; the next one has its usual effect again."""
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
 

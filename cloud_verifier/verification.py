@@ -63,12 +63,12 @@ class Verifier:
         self._self_test = self_test
         self._config = config
         self._companion = companion
-        self._costs, self._overhead = costs, Overhead()
+        self.costs, self._overhead = costs, Overhead()
         self._holding = Holding(isinstance(costs, LinearCosts) and not runner.is_inline and not config.pass_interval_ms)
         self._next_s = 0.0
         capacity = min(config.max_sessions, self.description.num_slots)
         self.seats = Seats(capacity, self.description.num_slots, config.max_queued, config.max_kept)
-        self._policy = Policy(config.patience, config.gather, capacity, config.retry_after_s)
+        self.policy = Policy(config.patience, config.gather, capacity, config.retry_after_s)
         self.accounts, self.newest_pair = Accounts(), identity.version
         self._work = asyncio.Event()
         self._idle = asyncio.Event()
@@ -86,7 +86,7 @@ class Verifier:
         now_s = asyncio.get_running_loop().time()
         if self._is_draining:
             return 0.0
-        return self._policy.patience_s(len(self.seats.running), now_s, self.seats.num_waiting)
+        return self.policy.patience_s(len(self.seats.running), now_s, self.seats.num_waiting)
 
     def account_of(self, tenant: Tenant) -> Account:
         """What a tenant uses of this verifier."""
@@ -173,11 +173,11 @@ class Verifier:
         now_s = loop.time()
         since_s = self._overhead.ended(now_s)
         if shares:
-            self._policy.passed(now_s - began_s)
+            self.policy.passed(now_s - began_s)
             self._holding.passed(len(shares), sum(share.entry.num_made for share in shares), since_s)
             self.observer.passed([share.live for share in shares], began_s, now_s)
         for share in shares:
-            self._settle(share, now_s)
+            self._settle(share, began_s, now_s)
         return None
 
     def _ready(self, now_s: float) -> tuple[list[tuple[LiveSession, Plan]], float]:
@@ -191,7 +191,7 @@ class Verifier:
         ready = []
         for live, plan in planned:
             waiting = live.waiting(plan, max_rows)
-            at_s = ready_s(waiting, patience_s, self._policy.gather)
+            at_s = ready_s(waiting, patience_s, self.policy.gather)
             if at_s > now_s:
                 wake_s = min(wake_s, at_s)
                 continue
@@ -235,7 +235,7 @@ class Verifier:
         claims = [live.claim(plan) for live, plan in ready]
         shares = []
         for (live, plan), rows in zip(
-            ready, share_rows(claims, self._costs, self._overhead.mean_s, self._config.max_rows), strict=True
+            ready, share_rows(claims, self.costs, self._overhead.mean_s, self._config.max_rows), strict=True
         ):
             if rows:
                 shares.append(_Share(live, *live.enter(plan, rows), plan.token_ids))
@@ -243,7 +243,7 @@ class Verifier:
                 self.statistics.rows += rows
         return shares
 
-    def _settle(self, share: _Share, now_s: float) -> None:
+    def _settle(self, share: _Share, began_s: float, now_s: float) -> None:
         live, entry = share.live, share.entry
         if live.outbox.is_ended:
             if live.cache is None and entry.cache is not None:
@@ -256,7 +256,7 @@ class Verifier:
                 self.statistics.own_proposed += len(share.plan.token_ids)
                 self.statistics.own_accepted += entry.num_agreed
             live.survival.learn(share.offered, entry.choices)
-            live.settle(entry, share.plan, now_s, self._holding.is_on and not self.patience_s)
+            live.settle(entry, share.plan, began_s, now_s, self._holding.is_on and not self.patience_s)
 
     def _new_session(self, message: Open, account: Account) -> LiveSession:
         config, size = self._config, self.description.vocabulary_size
@@ -291,5 +291,5 @@ class Verifier:
         try:
             self.seats.check(older, self._config.retry_after_s)
         except CapacityError:
-            self._policy.refused(asyncio.get_running_loop().time())
+            self.policy.refused(asyncio.get_running_loop().time())
             raise

@@ -16,6 +16,7 @@ from device_agent import tracing
 from device_agent.assignment import Assignment
 from device_agent.config import AgentConfig
 from device_agent.drafting.drafting import Drafting
+from device_agent.emulation.live import LiveEmulation
 from device_agent.events import ErrorEvent, Event, SessionEvent
 from device_agent.figures import Meter
 from device_agent.generation import Generation
@@ -24,11 +25,11 @@ from device_agent.pair import PairFacts
 from device_agent.prompts import Prompts
 from device_agent.request import Mode, StreamRequest
 from device_agent.stream import Stream
+from device_agent.timeline import Timeline
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError, LinkError
 from speculation.links.base import TRACEPARENT, Connector
-from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
 
 SEED_BITS = 53
@@ -48,7 +49,7 @@ class DeviceAgent:
                 ...
 
     It owns the runner, the connector and the tracer and closes them at the end. ``connector`` None is a device that is always
-    alone.
+    alone. ``emulation`` None: what is played is what the settings name, and stays so.
     """
 
     def __init__(
@@ -58,9 +59,11 @@ class DeviceAgent:
         connector: Connector | None,
         config: AgentConfig,
         tracer: Tracer = UNTRACED,
+        emulation: LiveEmulation | None = None,
     ) -> None:
         self.pair = pair
         self.config = config
+        self.emulation = emulation or LiveEmulation(config)
         self.prompts = Prompts(pair, config.max_prompt_bytes)
         self._runner = runner
         self._drafting = Drafting(runner, config)
@@ -71,7 +74,7 @@ class DeviceAgent:
         self._open: set[Stream] = set()
         self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
-        self.metrics = AgentMetrics(pair, config, self._drafting.phone)
+        self.metrics = AgentMetrics(pair, config, self._drafting.phone, self.emulation)
 
     @property
     def num_streams(self) -> int:
@@ -147,7 +150,8 @@ class DeviceAgent:
         try:
             assignment = await self._assign(request)
             span.tell(tracing.assigned(assignment))
-            self._launch(stream, assignment, Meter(began_s, self.config.is_emulated, self.metrics), span)
+            stream.timeline = Timeline(began_s) if request.timeline else None
+            self._launch(stream, assignment, Meter(began_s, self.emulation.is_emulated, self.metrics, stream.timeline), span)
         except BaseException as error:
             self._open.discard(stream)
             span.fail(type(error).__name__)
@@ -172,11 +176,14 @@ class DeviceAgent:
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: self._open.discard(stream))
         task.add_done_callback(lambda _: stream.ended())
+        if stream.timeline is not None:
+            task.add_done_callback(stream.timeline.close)
         task.add_done_callback(lambda _: self.metrics.ended(meter, None))
         task.add_done_callback(lambda _: span.end())
 
     async def _write(self, generation: Generation, stream: Stream, meter: Meter, span: Span) -> None:
-        last = await generation.run()
+        with self.emulation.watched(lambda: generation.emulation_changed(self.emulation.is_emulated)):
+            last = await generation.run()
         span.tell(tracing.ended(last, meter.counts))
         if isinstance(last, ErrorEvent):
             span.fail(last.error["code"])
@@ -227,8 +234,8 @@ class DeviceAgent:
             draft=self.pair.draft,
             full=self.pair.full,
             pair_digest=self.pair.identity.pair_digest,
-            phone=_named(self.config.phone),
-            network=_named(self.config.network),
+            phone=self.emulation.phone,
+            network=self.emulation.network,
             seed=assignment.parameters.seed,
         )
 
@@ -240,8 +247,8 @@ class DeviceAgent:
             "full": self.pair.full,
             "pair_digest": self.pair.identity.pair_digest,
             "pair": self.metrics.offer.to_json(),
-            "phone": _named(self.config.phone),
-            "network": _named(self.config.network),
+            "phone": self.emulation.phone,
+            "network": self.emulation.network,
             "verifier": self.config.verifier,
             "streams": self.num_streams,
             "max_streams": self.config.max_streams,
@@ -252,7 +259,3 @@ class DeviceAgent:
         """What a request gets that does not say, and which of the model's own entries it does not get."""
         defaults = asdict(self.pair.defaults)
         return defaults | {"max_tokens": self._default_max_tokens, "unused": list(self.pair.defaults.unused)}
-
-
-def _named(profile: str) -> str | None:
-    return None if profile == UNSHAPED else profile

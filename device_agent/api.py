@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import math
 from collections.abc import AsyncIterator
@@ -13,19 +12,21 @@ from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from device_agent import schema
+from device_agent import schema, timeline_routes
 from device_agent.agent import DeviceAgent
 from device_agent.answers import read_on
 from device_agent.beginning import begin_kept
+from device_agent.bodies import HEADERS, form_of, last_read, pieces
 from device_agent.door import KeyDoor
+from device_agent.emulation import routes as emulation_routes
 from device_agent.events import error_fields, error_object
-from device_agent.formats import SSE, Format, format_of
+from device_agent.formats import SSE, Format
 from device_agent.guard import LoopbackGuard, OriginGuard
 from device_agent.kept import KeptStreams
 from device_agent.openai import routes as openai_routes
 from device_agent.refusals import RefusalCount
 from device_agent.sockets import talk
-from device_agent.stream import STARTING_AFTER, Reader, Stream
+from device_agent.stream import Reader, Stream
 from speculation.errors import CapacityError, OutriderError, status_of
 from speculation.keys import load_keys
 from speculation.settings import is_loopback
@@ -33,9 +34,7 @@ from speculation.telemetry import exposition
 from speculation.tenants import Accounts
 
 KEEP_ALIVE_S = 15.0
-LAST_EVENT_ID = "last-event-id"
 _CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
-_HEADERS = {"cache-control": "no-store", "x-accel-buffering": "no"}
 
 _log = logging.getLogger(__name__)
 
@@ -64,6 +63,8 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.add_api_websocket_route("/v1/stream", talk)
     path = "/v1/stream/{session_id}"
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
+    timeline_routes.add_to(app)
+    emulation_routes.add_to(app)
     openai_routes.add_to(app)
     return app
 
@@ -82,33 +83,22 @@ async def _stream(request: Request) -> Response:
     """Generate an answer. Server-sent events: ``id`` is ``seq``, ``event`` the name, ``data`` the event as JSON; or, for who
     accepts ``application/x-ndjson``, an event a line."""
     stream = await begin_kept(request)
-    return EventStreamResponse(stream, stream.reader, request.app.state.agent.config.resume_grace_s, _format_of(request))
+    return EventStreamResponse(stream, stream.reader, request.app.state.agent.config.resume_grace_s, form_of(request))
 
 
 async def _resume(request: Request) -> Response:
     """Read an answer on, behind ``starting_after`` or ``Last-Event-ID``. Who reads it now gets no more. 204: all was read."""
-    stream, reader = read_on(request, request.path_params["session_id"], _last_read(request))
+    stream, reader = read_on(request, request.path_params["session_id"], last_read(request))
     if not reader.has_more:
-        return Response(status_code=204, headers=_HEADERS)
-    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s, _format_of(request))
-
-
-def _last_read(request: Request) -> str | None:
-    """The last event that the client has, None where it names none. The header goes first: a browser that connects again
-    repeats the query that it began with.
-    """
-    return request.headers.get(LAST_EVENT_ID, request.query_params.get(STARTING_AFTER))
-
-
-def _format_of(request: Request) -> Format:
-    return format_of(",".join(request.headers.getlist("accept")))
+        return Response(status_code=204, headers=HEADERS)
+    return EventStreamResponse(stream, reader, request.app.state.agent.config.resume_grace_s, form_of(request))
 
 
 class EventStreamResponse(StreamingResponse):
     """What a reader of a stream takes. A client that goes away has ``grace_s`` to come back."""
 
     def __init__(self, stream: Stream, reader: Reader, grace_s: float, form: Format = SSE) -> None:
-        super().__init__(_chunks(reader, form), headers=_HEADERS, media_type=form.media_type)
+        super().__init__(_chunks(reader, form), headers=HEADERS, media_type=form.media_type)
         self._stream = stream
         self._reader = reader
         self._grace_s = grace_s
@@ -120,18 +110,8 @@ class EventStreamResponse(StreamingResponse):
             await self._stream.leave(self._reader, self._grace_s)
 
 
-async def _chunks(reader: Reader, form: Format) -> AsyncIterator[bytes]:
-    """Everything that is there goes out in one piece; something that says nothing goes out where nothing is for long."""
-    while True:
-        try:
-            async with asyncio.timeout(KEEP_ALIVE_S):
-                events = await reader.take()
-        except TimeoutError:
-            yield form.keep_alive
-            continue
-        if not events:
-            return
-        yield "".join([form.encode(event) for event in events]).encode()
+def _chunks(reader: Reader, form: Format) -> AsyncIterator[bytes]:
+    return pieces(reader.take, form, KEEP_ALIVE_S)
 
 
 async def _refuse(request: Request, error: Exception) -> Response:

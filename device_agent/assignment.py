@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from device_agent.display import Display
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, StreamRequest
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
+from speculation.protocol.messages import Open
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,11 @@ class Assignment:
         """What the client will be shown; ``numbers`` gives out ``seq``."""
         request = self.request
         return Display(len(self.prompt), pair.decode, numbers, request.reveal, request.min_stability, request.stop)
+
+    def opening(self, session: DeviceSession) -> Open:
+        """What asks the verifier for the session, and for times where they are recorded."""
+        message = session.open()
+        return replace(message, timings=True) if self.request.timeline else message
 
     def session(self, pair: PairFacts) -> DeviceSession:
         """The device's side of the session with a verifier."""

@@ -8,6 +8,7 @@ from dataclasses import replace
 
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig, GenerationSource
+from device_agent.emulation.live import LiveEmulation, VerifierControls
 from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
 from speculation.engines.blended import blended
@@ -25,10 +26,9 @@ from speculation.links.resolvers import resolver_of
 from speculation.links.targets import LIST, parse_verifiers
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.settings import is_loopback
-from speculation.shaping.engine import PhoneCost, shape
+from speculation.shaping.engine import PhoneCost, ShapedEngine
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
-from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.otel import tracer_to
 from speculation.text import token_bytes
 
@@ -39,8 +39,11 @@ DRAFT_VARIANT = "q4"
 """The variant that is taken where none is named and the draft has it."""
 
 
-def build_agent(config: AgentConfig) -> DeviceAgent:
+def build_agent(config: AgentConfig, verifier: VerifierControls | None = None) -> DeviceAgent:
     """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread.
+
+    ``verifier`` is a handle on the one that it calls, where that runs in this process. Engine and network are decorated also
+    where nothing is emulated, so that something can be later.
 
     Raises ``PackageError`` (the models cannot be used), ``UnknownNameError`` (variant), ``CapacityError`` (the emulated model
     does not fit the phone), ``EngineError``, ``ConfigurationError`` (the provider is not there, or cannot run such a graph; or
@@ -48,9 +51,8 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
     """
     pair = models_of(config.pair, config.draft, config.full)
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
-    engine = shape(
-        drafting, PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate)), config.heat, config.when_full
-    )
+    cost = PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate))
+    engine = ShapedEngine(drafting, cost, config.heat, config.when_full)
     context, whole = engine.description.context_length, drafting.description.context_length
     if context < whole:
         _log.warning(
@@ -60,9 +62,12 @@ def build_agent(config: AgentConfig) -> DeviceAgent:
             config.emulate,
             whole,
         )
-    runner = EngineRunner.on_own_thread(engine, "draft-model")
+    runner: EngineRunner[Engine] = EngineRunner.on_own_thread(engine, "draft-model")
     facts = replace(facts_of(pair, engine), defaults=defaults_of(pair.full, config))
-    return DeviceAgent(facts, runner, connector_of(config), config, tracer_to(config.otlp_endpoint, "outrider-agent"))
+    radio = radio_of(config)
+    connector = None if radio is None else CoveredConnector(radio, config.cover)
+    tracer = tracer_to(config.otlp_endpoint, "outrider-agent")
+    return DeviceAgent(facts, runner, connector, config, tracer, LiveEmulation(config, engine, radio, verifier))
 
 
 def defaults_of(full: Model, config: AgentConfig) -> GenerationDefaults:
@@ -92,11 +97,19 @@ def draft_engine(draft: Model, config: AgentConfig) -> Engine:
 
 def connector_of(config: AgentConfig) -> Connector | None:
     """The way to the verifier, or to several, under its cover; None for a device that is always alone."""
-    return None if config.verifier is None else CoveredConnector(_way_to(config.verifier, config), config.cover)
+    radio = radio_of(config)
+    return None if radio is None else CoveredConnector(radio, config.cover)
+
+
+def radio_of(config: AgentConfig) -> ShapedConnector | None:
+    """That way without its cover, behind whatever network is emulated."""
+    if config.verifier is None:
+        return None
+    way = _way_to(config.verifier, config)
+    return ShapedConnector(way, config.catalogue.network(config.network), config.network_seed)
 
 
 def _way_to(verifier: str, config: AgentConfig) -> Connector:
-    """Behind the emulated network where there is one."""
     key, tls, verifiers = config.own_key(), config.verifier_tls, parse_verifiers(verifier)
     if key is not None and tls is None and not all(map(is_loopback, verifiers.hosts)):
         _log.warning("the key for %s crosses the network in plain text: set verifier_ca", verifier)
@@ -105,10 +118,7 @@ def _way_to(verifier: str, config: AgentConfig) -> Connector:
         return GrpcConnector(target, config.connect_timeout_s, key, tls)
 
     is_one = len(verifiers.targets) == 1 and verifiers.kind == LIST
-    connector = connect_to(verifier) if is_one else MultiConnector(resolver_of(verifiers, key, tls), connect_to)
-    if config.network == UNSHAPED:
-        return connector
-    return ShapedConnector(connector, config.catalogue.network(config.network), config.network_seed)
+    return connect_to(verifier) if is_one else MultiConnector(resolver_of(verifiers, key, tls), connect_to)
 
 
 def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:

@@ -53,6 +53,7 @@ class AgentConfig(Settings):
     ``cloud`` only says which machine the verifier plays, for what the figures are called. ``emulate`` is the draft model
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
     ``heat``: whether the phone gets hot and slow, ``on`` from a cold start, ``hot`` from hours of drafting.
+    ``live_emulation``: whether clients may change what is played while it runs (``PATCH /v1/emulation``).
     ``when_full``: whether a model that leaves no room for a full context is refused, or gets a shorter one that fits all slots.
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
     ``draft_choices`` is how many of a position's likeliest tokens may become branches, where the width is over 1;
@@ -115,6 +116,7 @@ class AgentConfig(Settings):
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_DRAFT_MODEL
     heat: Heat = Heat.OFF
+    live_emulation: bool = True
     when_full: WhenFull = WhenFull.REFUSE
     max_streams: int = Field(4, ge=1)
     resume_grace_s: float = Field(5.0, ge=0)

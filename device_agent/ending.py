@@ -4,10 +4,32 @@ from __future__ import annotations
 
 from device_agent.assignment import Assignment
 from device_agent.display import Display
-from device_agent.events import DoneEvent
+from device_agent.drafting.drafter import Drafter
+from device_agent.events import DoneEvent, Reason
 from device_agent.figures import Meter, usage_json
+from device_agent.pair import PairFacts
 from speculation.errors import OutriderError
 from speculation.protocol.device import DeviceSession
+from speculation.protocol.messages import FinishReason
+
+STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
+
+
+def end_of_tail(assignment: Assignment, display: Display, drafter: Drafter, pair: PairFacts) -> str | None:
+    """Why a device that writes alone is at its end; None where it is not."""
+    num_generated = drafter.length - len(assignment.prompt)
+    if display.is_holding:  # what is not shown cannot be the end of the text
+        return OFFLINE
+    if display.is_stopped or (num_generated and drafter.last_token_id in pair.end_token_ids):
+        return STOP
+    if drafter.length >= assignment.limit or drafter.length > pair.draft_context_length:
+        return FinishReason.LENGTH.value
+    return OFFLINE if tail_room(assignment, drafter) <= 0 else None
+
+
+def tail_room(assignment: Assignment, drafter: Drafter) -> int:
+    """Tokens that a device which writes alone may still add."""
+    return assignment.max_tail - len(drafter.branches.main)
 
 
 def done_event(

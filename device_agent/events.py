@@ -109,6 +109,7 @@ class Reason(StrEnum):
     EXACTNESS = "exactness"
     PAIR = "pair"
     THROTTLING = "throttling"
+    EMULATION = "emulation"
 
 
 @dataclass(frozen=True, slots=True)

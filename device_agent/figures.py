@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from device_agent.events import CorrectEvent, Event, Json, RevokeEvent, SpeculativeEvent
 from device_agent.reading import Reader
+from device_agent.timeline import Timeline
 from speculation.links.base import LinkStatistics
 from speculation.protocol.messages import Usage, Verdict, VerdictKind
 
@@ -66,12 +67,17 @@ UNTOLD: Waits = _Untold()
 
 
 class Meter:
-    """Counts what happens in one stream. Times are seconds of the loop's clock."""
+    """Counts what happens in one stream. Times are seconds of the loop's clock. ``timeline`` is told of it, where there is one.
 
-    def __init__(self, began_s: float, is_emulated: bool, waits: Waits = UNTOLD) -> None:
+    Figures are emulated as soon as anything was at any time of the answer.
+    """
+
+    def __init__(self, began_s: float, is_emulated: bool, waits: Waits = UNTOLD, timeline: Timeline | None = None) -> None:
         self.began_s = self._began_s = began_s
+        self.timeline = timeline
         self._waits = waits
-        self._basis = "emulated" if is_emulated else "measured"
+        self._is_emulated = is_emulated
+        self._num_changes = 0
         self._first_visible_s: float | None = None
         self._first_final_s: float | None = None
         self._last_token_s = self._last_final_s = began_s
@@ -86,6 +92,23 @@ class Meter:
         self.proposed = 0
         self.links: list[LinkStatistics] = []
         self.joules: float | None = None
+
+    def emulation_changed(self, is_emulated: bool) -> None:
+        """What is played became something else, in the middle of this answer."""
+        self._num_changes += 1
+        self._is_emulated = self._is_emulated or is_emulated
+
+    def drafted(self, began_s: float, now_s: float, count: int) -> None:
+        """A draft step gave the main branch so many tokens."""
+        self.draft_steps += count
+        if self.timeline is not None and (count or now_s > began_s):
+            self.timeline.drafted(began_s, now_s, count)
+
+    def opened(self, rtt_s: float, newest_pair: int, now_s: float) -> None:
+        """A verifier took the session, so long after it was asked, and told of its newest pair."""
+        self.offered(newest_pair)
+        if self.timeline is not None:
+            self.timeline.opened(rtt_s, now_s)
 
     def showed(self, events: Sequence[Event], now_s: float) -> None:
         """Events that go to the client now."""
@@ -103,6 +126,8 @@ class Meter:
 
     def verdict(self, verdict: Verdict, num_tokens: int, now_s: float) -> None:
         """A verdict that made ``num_tokens`` tokens final."""
+        if self.timeline is not None:
+            self.timeline.verdict(verdict, now_s)
         self._passes += 1
         self._accepted += verdict.count
         self._corrections += verdict.kind is VerdictKind.REVOKE_AND_CORRECT
@@ -175,11 +200,13 @@ class Meter:
                 "joules_per_drafted_token": (_ratio(self.joules, self.draft_steps), "J/token"),
                 "joules_per_token": (_ratio(self.joules, num_tokens), "J/token"),
             }
+        if self._num_changes:  # else the answer is that of the phone, network and cloud that it began with
+            values["emulation_changes"] = (self._num_changes, "changes")
         return {name: self._figure(value, unit) for name, (value, unit) in values.items()}
 
     def _figure(self, value: float | None, unit: str) -> dict[str, Any]:
         rounded = round(value, 4) if isinstance(value, float) else value
-        return {"value": rounded, "unit": unit, "basis": self._basis}
+        return {"value": rounded, "unit": unit, "basis": "emulated" if self._is_emulated else "measured"}
 
     def _since_began_ms(self, moment_s: float | None) -> float | None:
         return None if moment_s is None else (moment_s - self._began_s) * 1000

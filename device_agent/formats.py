@@ -5,11 +5,24 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
-from device_agent.events import Event, Json
+from device_agent.events import Json
 
 to_text: Callable[[Json], str] = json.JSONEncoder(separators=(",", ":")).encode
 """JSON in ASCII, so that no reader takes a character of it for the end of a line."""
+
+
+class Told(Protocol):
+    """An event, or whatever else is told as a stream of numbered things."""
+
+    @property
+    def seq(self) -> int: ...
+
+    @property
+    def name(self) -> str: ...
+
+    def to_json(self) -> Json: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,16 +30,16 @@ class Format:
     """``encode`` writes one event; ``keep_alive`` says nothing, where silence lasts."""
 
     media_type: str
-    encode: Callable[[Event], str]
+    encode: Callable[[Told], str]
     keep_alive: bytes
 
 
-def server_sent(event: Event) -> str:
+def server_sent(event: Told) -> str:
     """One server-sent event."""
     return f"id: {event.seq}\nevent: {event.name}\ndata: {to_text(event.to_json())}\n\n"
 
 
-def line(event: Event) -> str:
+def line(event: Told) -> str:
     """One line of NDJSON."""
     return to_text(event.to_json()) + "\n"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from device_agent.timeline import Timeline
 from speculation.shaping.phone_state import PhoneState
 
 
@@ -14,6 +15,7 @@ class Gauges:
     def __init__(self, phone: PhoneState | None) -> None:
         self._phone = phone
         self._joules_before = 0.0 if phone is None else phone.joules
+        self._gaps_before = 0 if phone is None else phone.num_gaps
         self._told = None if phone is None else phone.coolest
 
     @property
@@ -23,10 +25,15 @@ class Gauges:
 
     @property
     def joules(self) -> float | None:
-        """What drafting took since the beginning; None where the phone has no figures of energy."""
-        if self._phone is None or not self._phone.has_energy:
+        """What drafting took since the beginning; None where the phone has no figures of energy, or had none for a while."""
+        if self._phone is None or not self._phone.has_energy or self._phone.num_gaps != self._gaps_before:
             return None
         return self._phone.joules - self._joules_before
+
+    def show(self, timeline: Timeline | None, now_s: float) -> None:
+        """Let who records them have what they show now."""
+        if timeline is not None and self._phone is not None:
+            timeline.gauges(self._phone, self.joules, now_s)
 
     def has_changed(self) -> bool:
         """Whether the status is another than when this was asked last; the first time, than that of a cool phone."""

@@ -15,7 +15,7 @@ from device_agent.assignment import Assignment
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
 from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, newest_of, with_one_after_another
-from device_agent.ending import cause, done_event
+from device_agent.ending import STOP, cause, done_event, end_of_tail, tail_room
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
 from device_agent.gauges import Gauges
@@ -28,7 +28,6 @@ from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
 
-STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
 RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
 """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
 
@@ -88,6 +87,11 @@ class Generation:
                 self._fail(cause(error))
         return self._last or self._fail(LinkError("the answer broke off"))
 
+    def emulation_changed(self, is_emulated: bool) -> None:
+        """What is played became something else; whether anything is now. The client is told."""
+        self._meter.emulation_changed(is_emulated)
+        self._tell_state(Reason.EMULATION)
+
     async def _generate(self) -> None:
         try:
             async with asyncio.TaskGroup() as tasks:
@@ -137,7 +141,7 @@ class Generation:
         sending: asyncio.Task[None] | None = None
         try:
             self._opened_s = _now_s()
-            await link.send(self._session.open())
+            await link.send(self._assignment.opening(self._session))
             self._head_start.left()
             sending = tasks.create_task(self._sender.run(link))
             await self._listen(link)
@@ -172,7 +176,7 @@ class Generation:
         rtt_s = _now_s() - self._opened_s
         self._drafter.schedule.opened(rtt_s)
         rtt_ms = round(rtt_s * 1000, 3)
-        self._meter.offered(opened.newest_pair)
+        self._meter.opened(rtt_s, opened.newest_pair, _now_s())
         if self._is_alone:
             self._come_back()
         self._tell_state(Reason.LINK, rtt_ms)
@@ -241,12 +245,13 @@ class Generation:
         """Draft ahead for as long as this task lives; alone, until the answer is over."""
         while not (self._is_alone and (reason := self._end_of_tail())):
             self._may_draft.clear()
-            was_alone = self._is_alone
-            grown = await self._drafter.step(self._tail_room() if was_alone else None)
+            began_s = _now_s()
+            grown = await self._drafter.step(tail_room(self._assignment, self._drafter) if self._is_alone else None)
             self._sender.wake()
             if self._is_over:
                 return
-            self._meter.draft_steps += len(grown)
+            self._meter.drafted(began_s, _now_s(), len(grown))
+            self._gauges.show(self._meter.timeline, _now_s())
             self._show(self._drafted(grown))
             if self._gauges.has_changed():
                 self._tell_state(Reason.THROTTLING)
@@ -254,21 +259,8 @@ class Generation:
                 await self._may_draft.wait()
         self._end(reason)
 
-    def _tail_room(self) -> int:
-        """Tokens that a device which writes alone may still add."""
-        return self._assignment.max_tail - len(self._drafter.branches.main)
-
     def _end_of_tail(self) -> str | None:
-        """Why a device that writes alone is at its end; None where it is not."""
-        drafter = self._drafter
-        num_generated = drafter.length - len(self._assignment.prompt)
-        if self._display.is_holding:  # what is not shown cannot be the end of the text
-            return OFFLINE
-        if self._display.is_stopped or (num_generated and drafter.last_token_id in self._pair.end_token_ids):
-            return STOP
-        if drafter.length >= self._assignment.limit or drafter.length > self._pair.draft_context_length:
-            return FinishReason.LENGTH.value
-        return OFFLINE if self._tail_room() <= 0 else None
+        return end_of_tail(self._assignment, self._display, self._drafter, self._pair)
 
     def _tell_state(self, reason: Reason, rtt_ms: float | None = None) -> None:
         if not self._is_over:

@@ -10,12 +10,14 @@ from importlib import metadata
 from prometheus_client.registry import Collector
 
 from device_agent.config import AgentConfig
+from device_agent.emulation.live import LiveEmulation
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent
 from device_agent.figures import Counts, Meter
 from device_agent.offer import PairOffer
 from device_agent.pair import PairFacts
 from speculation.protocol.messages import FinishReason
 from speculation.shaping.phone_state import PhoneState
+from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.instruments import ANSWER_S, FIRST_TOKEN_S, TOKEN_S, Instruments, Renamed
 
 PREFIX = "outrider_agent_"
@@ -32,7 +34,7 @@ class AgentMetrics:
     Also what meters tell of waits. ``phone`` has the gauges of an emulated phone.
     """
 
-    def __init__(self, pair: PairFacts, config: AgentConfig, phone: PhoneState | None) -> None:
+    def __init__(self, pair: PairFacts, config: AgentConfig, phone: PhoneState | None, played: LiveEmulation) -> None:
         self._phone = phone
         self._running: set[Meter] = set()
         self._before = Counts()
@@ -44,8 +46,8 @@ class AgentMetrics:
         self.offer = PairOffer(pair.identity.version)
         self._instruments = make = Instruments(PREFIX)
         self.registry = make.registry
-        facts = {"draft": pair.draft, "full": pair.full, "phone": config.phone, "network": config.network}
-        make.info("The agent.", facts | {"version": metadata.version("outrider")})
+        models = {"draft": pair.draft, "full": pair.full}
+        make.info("The agent.", lambda: models | _machines(played) | {"version": metadata.version("outrider")})
         self._measure_streams()
         self._count_tokens()
         self._measure_link()
@@ -132,7 +134,7 @@ class AgentMetrics:
         )
         make.gauge("pair", "Counter of this agent's pair.", lambda: self.offer.have or None)
         make.gauge("offered_pair", "Counter of the newest pair that a verifier told of.", lambda: self.offer.offered)
-        if self._phone is not None and self._phone.heat is not None:
+        if self._phone is not None:
             make.gauge("thermal_status", "1 at the emulated phone's thermal status.", self._thermal, "status")
 
     def _count(self, name: str, what: str, pick: Callable[[Counts], int]) -> Collector:
@@ -160,6 +162,10 @@ class AgentMetrics:
             Renamed(self._final, "vllm:generation_tokens"),
             Renamed(self._streams_ended, "vllm:request_success", "finished_reason", VLLM_REASONS),
         ]
+
+
+def _machines(played: LiveEmulation) -> dict[str, str]:
+    return {"phone": played.phone or UNSHAPED, "network": played.network or UNSHAPED}
 
 
 def both(told: Watch, watch: Watch | None) -> Watch:

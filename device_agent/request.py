@@ -57,8 +57,8 @@ class StreamRequest:
     ``messages``, where there are any, go before ``prompt`` with a model that has a chat template; ``prompt`` is their contents,
     for one that has none.
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
-    verifier is lost (None: up to ``max_tokens``; 0 ends there). Raises ``InvalidRequestError`` for a value that cannot be
-    served.
+    verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded.
+    Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -76,6 +76,7 @@ class StreamRequest:
     priority: int = 0
     deadline_ms: int | None = None
     messages: tuple[Message, ...] = ()
+    timeline: bool = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
@@ -168,6 +169,12 @@ def _whole(key: str, value: object) -> int:
     return value
 
 
+def _flag(key: str, value: object) -> bool:
+    if not isinstance(value, bool):
+        raise InvalidRequestError(f"{key} must be true or false, not {_kind(value)}", key)
+    return value
+
+
 def _number(key: str, value: object) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise InvalidRequestError(f"{key} must be a number, not {_kind(value)}", key)
@@ -229,6 +236,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "offline_tokens": _whole,
     "priority": _whole,
     "deadline_ms": _whole,
+    "timeline": _flag,
 }
 KNOWN_KEYS = tuple(_READERS)
 

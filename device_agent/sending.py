@@ -64,6 +64,8 @@ class Sender:
                 else:
                     self._meter.proposed += len(draft.nodes)
                     await link.send(draft)
+                    if self._meter.timeline is not None:
+                        self._meter.timeline.sent(draft, link.statistics, now_s, loop.time())
 
     def _next(self, now_s: float) -> Draft | None:
         """What is to be sent now. That nothing more will come is said once a verdict, with the last nodes."""

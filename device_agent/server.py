@@ -17,6 +17,7 @@ from device_agent.agent import DeviceAgent
 from device_agent.api import build_app
 from device_agent.build import build_agent
 from device_agent.config import AgentConfig
+from device_agent.emulation.live import VerifierControls
 from device_agent.upgrades import QuietSocket
 from speculation.settings import is_loopback, unbound
 
@@ -43,15 +44,18 @@ class RunningAgent:
 
 
 @asynccontextmanager
-async def serve(config: AgentConfig, *, agent: DeviceAgent | None = None) -> AsyncIterator[RunningAgent]:
+async def serve(
+    config: AgentConfig, *, agent: DeviceAgent | None = None, verifier: VerifierControls | None = None
+) -> AsyncIterator[RunningAgent]:
     """An agent that serves while the block runs; port 0 takes a free one. Leaving the block lets answers finish, then cuts
     them.
 
-    ``agent`` replaces what the configuration would build; it is entered, and closed, here.
+    ``agent`` replaces what the configuration would build; it is entered, and closed, here. ``verifier`` is a handle on the one
+    that it calls, where that runs in this process.
     Raises ``ConfigurationError`` when the address cannot be bound, and what ``build_agent`` raises.
     """
     if agent is None:
-        agent = await asyncio.to_thread(build_agent, config)
+        agent = await asyncio.to_thread(build_agent, config, verifier)
     with _bind(config) as listener:
         async with agent:
             running = RunningAgent(agent, config.host, listener.getsockname()[1], config.tls_cert is not None)

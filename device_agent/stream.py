@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, error_object
+from device_agent.timeline import Timeline
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError
 
 STARTING_AFTER = "starting_after"
@@ -17,11 +18,12 @@ class Stream:
 
     The last ``max_events`` are kept, those that were not read in any case: where nobody reads so many, the answer ends with an
     error. ``take`` reads from the beginning; ``read_after`` lets another reader take over. ``watch`` sees events before a
-    reader does.
+    reader does. ``timeline`` is there where the request asked for it.
     """
 
     def __init__(self, max_events: int, watch: Callable[[Sequence[Event]], None] | None = None) -> None:
         self.session_id = ""
+        self.timeline: Timeline | None = None
         self._watch = watch
         self._max_events = max_events
         self._events: list[Event] = []

@@ -73,6 +73,36 @@ def demo(
 
 
 @app.command()
+def serve(
+    host: Annotated[str | None, typer.Option(help="Address of the agent; 127.0.0.1 by default.")] = None,
+    port: Annotated[int | None, typer.Option(help="8080 by default; 0 takes a free one.")] = None,
+    phone: options.Phone = None,
+    heat: options.Heat = None,
+    network: options.Network = None,
+    cloud: options.Cloud = None,
+    profiles: options.Profiles = None,
+    draft: options.Draft = None,
+    full: options.Full = None,
+    variant: options.DraftVariant = None,
+    full_variant: options.FullVariant = None,
+    provider: options.Provider = None,
+    keys: options.Keys = None,
+    insecure: options.Insecure = None,
+) -> None:
+    """Serve both services here, with a page to try them in a browser, until Ctrl-C."""
+    from outrider import serving
+    from outrider.local import Emulation, Models
+
+    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
+    emulation = Emulation.chosen(None, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
+    assert emulation is not None  # it is None with an agent of somebody else's
+    settings = {"host": host, "port": port, "keys": keys, "insecure": insecure}
+    given = {name: value for name, value in settings.items() if value is not None}
+    models = Models(draft, full, variant, full_variant, provider)
+    run_loop(serving.run(emulation, models, given), is_emulated=True)  # or later: what is emulated changes while it runs
+
+
+@app.command()
 def generate(
     prompt: Annotated[str, typer.Argument(help="The text to go on from.")],
     chat: Annotated[

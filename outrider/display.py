@@ -28,6 +28,7 @@ WORDS = {
     Reason.EXACTNESS: "the verifier's arithmetic is not exact, or another than before: the text may differ from run to run",
     Reason.PAIR: "the verifier serves another pair of models: this phone needs a newer one",
     Reason.THROTTLING: "the phone changes its speed",
+    Reason.EMULATION: "another phone, network or cloud is played from here on",
 }
 """What a ``state`` means to a reader."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")

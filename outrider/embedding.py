@@ -41,6 +41,7 @@ OF_THE_SERVICE = frozenset(
         "served_names",
         "metrics_compat",
         "log_format",
+        "live_emulation",
         "resume_grace_s",
         "resume_window_s",
         "max_kept_streams",

@@ -1,4 +1,4 @@
-"""Both services inside this process, on loopback and free ports, with whatever is to be emulated."""
+"""Both services inside this process, with whatever is to be emulated, which may change while they run."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import cloud_verifier.server
 import device_agent.server
 from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
+from device_agent.server import RunningAgent
 from speculation.engines.providers import Provider
 from speculation.errors import InvalidRequestError
 from speculation.settings import require_one_source
@@ -108,15 +109,28 @@ BUNDLED = Models()
 
 
 @asynccontextmanager
-async def local_agent(emulation: Emulation, models: Models = BUNDLED) -> AsyncIterator[str]:
-    """The URL of an agent, with a verifier behind it, that live while the block runs."""
+async def local_services(emulation: Emulation, models: Models = BUNDLED, **settings: Any) -> AsyncIterator[RunningAgent]:
+    """An agent, with a verifier behind it on loopback and a free port, that live while the block runs.
+
+    The agent has a handle on what the verifier plays. ``settings`` are the agent's own.
+
+    Raises ``ConfigurationError`` for settings that cannot be, and an address that cannot be bound.
+    """
     folders: dict[str, Any] = {"draft": models.draft, "full": models.full, "provider": models.provider or Provider.CPU}
+    played: dict[str, Any] = asdict(emulation)
+    config = AgentConfig(variant=models.draft_variant, **folders, **played, **settings)  # refused before a model is loaded
     full = VerifierConfig(port=0, cloud=emulation.cloud, profiles=emulation.profiles, variant=models.full_variant, **folders)
     async with cloud_verifier.server.serve(full) as verifier:
-        played: dict[str, Any] = asdict(emulation)
-        config = AgentConfig(port=0, verifier=verifier.target, variant=models.draft_variant, **folders, **played)
-        async with device_agent.server.serve(config) as agent:
-            yield agent.url
+        behind = config.model_copy(update={"verifier": verifier.target})
+        async with device_agent.server.serve(behind, verifier=verifier.machine) as agent:
+            yield agent
+
+
+@asynccontextmanager
+async def local_agent(emulation: Emulation, models: Models = BUNDLED) -> AsyncIterator[str]:
+    """The URL of such an agent on loopback and a free port."""
+    async with local_services(emulation, models, port=0) as agent:
+        yield agent.url
 
 
 @asynccontextmanager

@@ -17,7 +17,7 @@ from speculation.shaping.engine import ShapedEngine
 class Drafting:
     """Makes a drafter for each stream. It owns the draft model's runner from here on.
 
-    ``phone`` holds the gauges of the phone that is emulated, None where none is.
+    ``phone`` holds the gauges of the phone that is emulated, or may be; None where none can.
     """
 
     def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:

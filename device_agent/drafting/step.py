@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Feed, Slot
 from speculation.choice import Ranked, choose_ranked
-from speculation.engines.base import CacheId, Charging, Chunk, Engine, Forkable
+from speculation.engines.base import CacheId, Chunk, Engine, Forkable
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CapacityError, EngineError, OutriderError
 from speculation.parameters import SamplingParameters
@@ -69,11 +69,15 @@ class DraftSteps:
         engine = runner.engine
         self.can_fork = isinstance(engine, Forkable)
         self._runner = runner
-        self._is_emulated = isinstance(engine, Charging)
         self._turn = asyncio.Lock()
         self._waiting: list[Step] = []
         self._closing: deque[Slot] = deque()
         self._steps_s: deque[float] = deque(maxlen=WINDOW)
+
+    @property
+    def _is_emulated(self) -> bool:
+        """Whether steps take emulated time now, which may change while streams run."""
+        return self._runner.is_charged
 
     @property
     def burst(self) -> int:

@@ -32,6 +32,7 @@ from speculation.shaping.energy import RadioPower, RadioUse, radio_j
 from speculation.shaping.engine import CloudCost, PhoneCost, shape
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import ModelDescription
+from speculation.shaping.overrides import at_round_trip
 from speculation.shaping.phone_state import Heat
 from speculation.shaping.profiles import UNSHAPED, CloudProfile, NetworkProfile, PhoneProfile
 
@@ -50,18 +51,7 @@ class Place:
 
     def at_round_trip(self, round_trip_s: float) -> Place:
         """The same network as near or far as that, with the shares of its two ways, and no more jitter than it had."""
-        scale = round_trip_s / self.network.round_trip_s if self.network.round_trip_s else 0.0
-        up_s, down_s = self.network.uplink_delay_s * scale, self.network.downlink_delay_s * scale
-        if not scale:
-            up_s = down_s = round_trip_s / 2
-        network = dataclasses.replace(
-            self.network,
-            uplink_delay_s=up_s,
-            downlink_delay_s=down_s,
-            uplink_jitter_s=min(self.network.uplink_jitter_s, up_s),
-            downlink_jitter_s=min(self.network.downlink_jitter_s, down_s),
-        )
-        return dataclasses.replace(self, network=network)
+        return dataclasses.replace(self, network=at_round_trip(self.network, round_trip_s))
 
     def at_speed(self, share: float) -> Place:
         """With a phone that reads and computes at that share of its speed, as a hot one does."""

@@ -99,10 +99,10 @@ class ForkableEngine(Engine, Forkable, Protocol):
 
 @runtime_checkable
 class Charging(Protocol):
-    """Engines whose work takes emulated time (see ``speculation.shaping``)."""
+    """Engines whose work takes emulated time, or may (see ``speculation.shaping``)."""
 
-    def take_charge_s(self) -> float:
-        """Emulated seconds of the work done since the last call."""
+    def take_charge_s(self) -> float | None:
+        """Emulated seconds of the work done since the last call; None where none is emulated now."""
 
 
 @runtime_checkable

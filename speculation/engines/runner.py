@@ -93,7 +93,8 @@ def _tell(future: asyncio.Future[Any], result: Any, error: BaseException | None)
 class EngineRunner(Generic[E]):
     """Runs jobs on an engine. All access to the engine goes through ``run``; nothing else may touch it.
 
-    ``thread`` None computes inline, on the loop itself: only for a virtual clock and for tests.
+    ``thread`` None computes inline, on the loop itself: only for a virtual clock and for tests. ``is_charged``: the newest job
+    took emulated time, or the first will, by all that is known.
     """
 
     def __init__(self, engine: E, thread: JobThread | None = None) -> None:
@@ -101,6 +102,7 @@ class EngineRunner(Generic[E]):
         self._thread = thread
         # Asked once: the check of a runtime protocol costs as much as a small forward.
         self._charging = engine if isinstance(engine, Charging) else None
+        self.is_charged = self._charging is not None
         self._told_time = engine if isinstance(engine, Timed) else None
         self._turn = asyncio.Lock()
         self._free_at_s = -math.inf
@@ -126,6 +128,7 @@ class EngineRunner(Generic[E]):
                 result, charge_s = self._compute(job, began_s)
             else:
                 result, charge_s = await self._thread.submit(lambda: self._compute(job, began_s))
+            self.is_charged = charge_s is not None
             if charge_s is not None:
                 await _until(began_s + charge_s, abandon)
                 self._free_at_s = min(began_s + charge_s, asyncio.get_running_loop().time())

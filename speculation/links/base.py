@@ -14,12 +14,17 @@ TRACEPARENT: ContextVar[str | None] = ContextVar("traceparent", default=None)
 
 @dataclass(slots=True)
 class LinkStatistics:
-    """Counted where the bytes are made: messages and their encoded payload, both ways."""
+    """Counted where the bytes are made: messages and their encoded payload, both ways.
+
+    ``arrives_s`` is when the last message that was sent is at the other end, by the loop's clock: known where a network is
+    emulated, else None.
+    """
 
     sent_messages: int = 0
     sent_bytes: int = 0
     received_messages: int = 0
     received_bytes: int = 0
+    arrives_s: float | None = None
 
 
 class Link(Protocol):

@@ -19,7 +19,7 @@ from speculation.protocol.cover import UNCOVERED, Cover
 
 CHOICE_RULE = "gumbel-philox4x32-1"
 MAX_TOKEN_ID = 2**31 - 1
-MAX_VERSION = 2**32 - 1
+MAX_VERSION = MAX_WIRE_NUMBER = 2**32 - 1
 INITIAL_CREDIT = 32
 """Live nodes that a device may have before it knows the ceiling; every verifier bears at least so many."""
 MAX_DRAFT_NODES = 4096
@@ -58,7 +58,7 @@ class Open:
     ``prefix`` is final: the prompt and every final token known so far. ``generation_start`` is the position of the first
     generated token. ``max_tokens`` counts generated tokens from there. Positions are absolute, the prompt's first token is 0.
     ``fingerprint`` is empty on a first attempt, else that of the verifier which chose the prefix.
-    ``cover`` is what the device does to what it sends, and asks of the verifier.
+    ``cover`` is what the device does to what it sends, and asks of the verifier. ``timings``: verdicts are to tell their times.
     """
 
     session_id: str
@@ -74,6 +74,7 @@ class Open:
     deadline_ms: int | None = None
     fingerprint: str = ""
     cover: Cover = UNCOVERED
+    timings: bool = False
 
     def __post_init__(self) -> None:
         _require(bool(self.session_id), "session_id is empty")
@@ -185,13 +186,23 @@ class VerdictKind(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Timing:
+    """When a verdict was made, in whole microseconds: what its pass took, and how long the message that brought the last of its
+    nodes had been there (None where there is no such node). ``rows`` of the pass were this session's."""
+
+    pass_us: int
+    rows: int
+    held_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Verdict:
     """What one pass made final: from ``start`` on, ``count`` tokens of the path to node ``last_node``, then ``choice``.
 
     ``choice`` is None where an end token or the limit cut the run. ``last_node`` is 0 where ``count`` is 0.
     ``kind`` is ACCEPT where the run ends with the drafts, REVOKE_AND_CORRECT where the choice contradicts a known draft,
     DECODED where there was none. ``advice`` is the number of live nodes worth sending, at most the credit; 0 gives none.
-    ``withholds``: until a verdict without it no draft is worth sending.
+    ``withholds``: until a verdict without it no draft is worth sending. ``timing`` is there where ``Open`` asked for it.
     """
 
     start: int
@@ -201,6 +212,7 @@ class Verdict:
     kind: VerdictKind
     advice: int = 0
     withholds: bool = False
+    timing: Timing | None = None
 
     def __post_init__(self) -> None:
         _require(self.start >= 0 and self.count >= 0, "start and count are not negative")

@@ -46,6 +46,11 @@ class _Cost(ABC):
     @abstractmethod
     def machine(self) -> Machine: ...
 
+    @property
+    @abstractmethod
+    def is_shaped(self) -> bool:
+        """Whether the machine is another than this one."""
+
     def step_s(self, works: Sequence[Work]) -> float:
         """Emulated seconds of one step over these sessions, at full speed."""
         return costs.step_time_s(self.machine, self.model, works)
@@ -73,6 +78,10 @@ class PhoneCost(_Cost):
     @property
     def machine(self) -> Machine:
         return self.phone.machine
+
+    @property
+    def is_shaped(self) -> bool:
+        return self.phone.name != UNSHAPED
 
     def state(self, heat: Heat = Heat.OFF) -> PhoneState:
         """The phone's gauges, before any work. Raises ``ConfigurationError`` for heat of a phone that has no figures of it."""
@@ -103,11 +112,28 @@ class CloudCost(_Cost):
     def machine(self) -> Machine:
         return self.cloud.machine
 
+    @property
+    def is_shaped(self) -> bool:
+        return self.cloud.name != UNSHAPED
+
+
+Cost = PhoneCost | CloudCost
+
+
+@dataclass(frozen=True, slots=True)
+class _Played:
+    """What an engine stands for, as one value: written by one thread, taken over by another."""
+
+    cost: Cost
+    phone: PhoneState | None
+
 
 class ShapedEngine:
     """Decorates an engine with the time and the memory of another machine. It is ``Forkable`` exactly when the inner one is.
 
     ``phone`` holds the gauges of a phone, None on a cloud machine: joules, and with ``heat`` its speed and thermal status.
+    The machine may be another from any job on (``reshape``). While it is the profile ``none`` the inner engine works as if
+    nothing decorated it, and nothing is charged.
 
     Raises ``CapacityError`` where the model with one full context does not fit the machine, and in ``extend`` and ``fork``
     where the tokens of all open caches together no longer would (then nothing is changed). With ``when_full`` ``shorten`` the
@@ -122,14 +148,16 @@ class ShapedEngine:
     def __init__(
         self,
         engine: Engine,
-        cost: PhoneCost | CloudCost,
+        cost: Cost,
         heat: Heat = Heat.OFF,
         when_full: WhenFull = WhenFull.REFUSE,
     ) -> None:
         self.cost = cost
+        self._is_shaped = cost.is_shaped
         self._description = _fitting(engine.description, cost, when_full)
         self._is_shortened = self._description != engine.description
         self.phone = cost.state(heat) if isinstance(cost, PhoneCost) else None
+        self._wanted = self._played = _Played(cost, self.phone)
         self._engine = engine
         self._caches: set[CacheId] = set()
         self._charge_s = 0.0
@@ -147,10 +175,30 @@ class ShapedEngine:
     def length(self, cache: CacheId) -> int:
         return self._engine.length(cache)
 
+    def check(self, cost: Cost) -> None:
+        """Raises ``CapacityError`` where the machine has no room for what was promised when this engine was made: one full
+        context, or all of them where they were shortened to fit."""
+        num_contexts = self._description.num_slots if self._is_shortened else 1
+        cost.check_capacity(num_contexts * self._description.context_length)
+
+    def reshape(self, cost: Cost, heat: Heat | None = None) -> None:
+        """Another machine of the same kind from the next job on; the one that runs takes the time that it began with. The
+        context stays. ``heat`` None leaves a phone as hot as it is. May be called from any thread.
+
+        Raises ``CapacityError`` as ``check`` does, and ``ConfigurationError`` for heat of a phone that has no figures of it;
+        nothing is changed then.
+        """
+        self.check(cost)
+        self._wanted = _Played(cost, self._gauges(cost, heat))
+
     def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        if not (self._is_shaped or self._is_shortened):
+            return self._engine.extend(chunks)
         works = [Work(self._engine.length(chunk.cache), len(chunk.token_ids)) for chunk in chunks]
         if self._is_shortened:  # else the inner engine refuses
             _check_context(works, self._description.context_length)
+        if not self._is_shaped:
+            return self._engine.extend(chunks)
         self._check_growth(sum(work.new_tokens for work in works))
         logits = self._engine.extend(chunks)
         step_s = self.cost.step_s(works)
@@ -165,13 +213,29 @@ class ShapedEngine:
         self._caches.discard(cache)
 
     def work_begins(self, now_s: float) -> None:
+        if (wanted := self._wanted) is not self._played:
+            self._take_over(wanted)
         if self.phone is not None:
             self.phone.begin(now_s)
 
-    def take_charge_s(self) -> float:
-        """Emulated seconds of every ``extend`` since the last call."""
+    def take_charge_s(self) -> float | None:
+        """Emulated seconds of every ``extend`` since the last call; None where no machine is emulated now."""
         charge_s, self._charge_s = self._charge_s, 0.0
-        return charge_s
+        return charge_s if self._is_shaped else None
+
+    def _take_over(self, wanted: _Played) -> None:
+        self._played, self.cost, self._is_shaped = wanted, wanted.cost, wanted.cost.is_shaped
+        if self.phone is not None and wanted.phone is not None:
+            self.phone.become(wanted.phone)
+
+    def _gauges(self, cost: Cost, heat: Heat | None) -> PhoneState | None:
+        """Of the machine from the next job on. Heat that is kept is the same object, whether it was taken over or not."""
+        if not isinstance(cost, PhoneCost):
+            return None
+        if heat is not None or self.phone is None:
+            return cost.state(heat or Heat.OFF)
+        before = self.phone if self._wanted is self._played else self._wanted.phone
+        return PhoneState(cost.phone.energy, None if before is None else before.heat)
 
     def _check_growth(self, num_new: int) -> None:
         self.cost.check_capacity(num_new + sum(self._engine.length(cache) for cache in self._caches))
@@ -183,7 +247,8 @@ class _ForkableShapedEngine(ShapedEngine):
     _engine: ForkableEngine
 
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
-        self._check_growth(self._engine.length(cache) if length is None else length)
+        if self._is_shaped:
+            self._check_growth(self._engine.length(cache) if length is None else length)
         copy = self._engine.fork(cache, length)
         self._caches.add(copy)
         return copy
@@ -196,7 +261,7 @@ def _check_context(works: Sequence[Work], context_length: int) -> None:
             raise CapacityError(f"{work.new_tokens} tokens do not fit: {room} of {context_length} positions are left")
 
 
-def _fitting(description: EngineDescription, cost: PhoneCost | CloudCost, when_full: WhenFull) -> EngineDescription:
+def _fitting(description: EngineDescription, cost: Cost, when_full: WhenFull) -> EngineDescription:
     """The description, its context shortened where it may be. Raises ``CapacityError``."""
     if when_full is WhenFull.REFUSE:
         cost.check_capacity(description.context_length)
@@ -205,10 +270,9 @@ def _fitting(description: EngineDescription, cost: PhoneCost | CloudCost, when_f
     return replace(description, context_length=int(min(description.context_length, cost.room_tokens() / description.num_slots)))
 
 
-def shape(engine: Engine, cost: PhoneCost | CloudCost, heat: Heat = Heat.OFF, when_full: WhenFull = WhenFull.REFUSE) -> Engine:
-    """The engine as slow as the profile says, or the engine itself where the profile is ``none``.
+def shape(engine: Engine, cost: Cost, heat: Heat = Heat.OFF, when_full: WhenFull = WhenFull.REFUSE) -> Engine:
+    """The engine as slow as the profile says, for good; or the engine itself where the profile is ``none``.
 
     Raises ``CapacityError``, and ``ConfigurationError`` for heat of a phone that has no figures of it.
     """
-    profile = cost.phone if isinstance(cost, PhoneCost) else cost.cloud
-    return engine if profile.name == UNSHAPED else ShapedEngine(engine, cost, heat, when_full)
+    return ShapedEngine(engine, cost, heat, when_full) if cost.is_shaped else engine

@@ -100,6 +100,14 @@ class Pipe:
         trace = self.direction.trace
         return self.direction.rate_bytes_per_s if trace is None else trace.mean_rate_bytes_per_s
 
+    def follow(self, before: Pipe, now_s: float) -> None:
+        """Take the place of another pipe: what that has still to send goes first, nothing overtakes, and the radio is awake."""
+        self._waiting, self._waiting_bytes = before._waiting, before._waiting_bytes
+        self._free_at_s, self._last_release_s = before._free_at_s, before._last_release_s
+        self._random, self._losses = before._random, before._losses
+        if self._radio is not None:
+            self._radio.stay_active(max(now_s, before._free_at_s))
+
     def release_at(self, now_s: float, num_bytes: int) -> float:
         """The time at which a message handed over at ``now_s`` is wholly there; never before an earlier message's.
 

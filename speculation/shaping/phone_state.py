@@ -9,7 +9,7 @@ from dataclasses import replace
 from enum import StrEnum
 
 from speculation.shaping.energy import PhoneEnergy
-from speculation.shaping.heat import HeatModel, HeatState
+from speculation.shaping.heat import HeatModel, HeatState, Temperatures
 
 
 class Heat(StrEnum):
@@ -23,11 +23,13 @@ class Heat(StrEnum):
 class PhoneState:
     """Written by whoever owns the engine; ``joules`` and ``status`` may be read by anyone at any time.
 
-    ``joules`` counts the work alone, not what the phone draws anyway.
+    ``joules`` counts the work alone, not what the phone draws anyway. ``num_gaps`` counts the times that it became, or had
+    been, a phone whose work nobody can tell in joules: what lies on both sides of one is not the whole.
     """
 
     def __init__(self, energy: PhoneEnergy | None, heat: PhoneHeat | None = None) -> None:
         self.joules = 0.0
+        self.num_gaps = 0
         self.heat = heat
         self._energy = energy
         self._began_s = self._job_s = self._job_j = 0.0
@@ -46,6 +48,16 @@ class PhoneState:
     def coolest(self) -> str | None:
         """The status of a phone that nothing troubles; None where no heat is emulated."""
         return None if self.heat is None else self.heat.coolest
+
+    @property
+    def temperatures(self) -> Temperatures | None:
+        """Of the die and of the skin, as of the last work; None where no heat is emulated."""
+        return None if self.heat is None else self.heat.state.temperatures
+
+    def become(self, other: PhoneState) -> None:
+        """From now on these are the gauges of another phone, before any work of its own; joules count on."""
+        self.num_gaps += self._energy is None or other._energy is None
+        self._energy, self.heat = other._energy, other.heat
 
     def begin(self, now_s: float) -> None:
         """A job begins. Of the one before, where it was given up, only what was done counts; then the phone rested."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import accumulate
 
@@ -88,11 +88,9 @@ class Instruments:
         self.registry.register(histogram)
         return histogram
 
-    def info(self, what: str, facts: Mapping[str, str]) -> None:
-        """Facts that do not change, as labels of a figure that is always 1."""
-        family = GaugeMetricFamily(self._prefix + "info", what, labels=tuple(facts))
-        family.add_metric(tuple(facts.values()), 1)
-        self._registered(_Fixed([family]))
+    def info(self, what: str, facts: Callable[[], Mapping[str, str]]) -> None:
+        """Facts, as labels of a figure that is always 1."""
+        self._registered(_Facts(self._prefix + "info", what, facts))
 
     def also(self, figures: Sequence[Renamed], labels: Mapping[str, str]) -> None:
         """Tell figures under other names, too, with ``labels`` added."""
@@ -103,12 +101,17 @@ class Instruments:
         return collector
 
 
-class _Fixed(Collector):
-    def __init__(self, families: Iterable[Metric]) -> None:
-        self._families = list(families)
+class _Facts(Collector):
+    def __init__(self, name: str, what: str, read: Callable[[], Mapping[str, str]]) -> None:
+        self._name = name
+        self._what = what
+        self._read = read
 
-    def collect(self) -> list[Metric]:
-        return self._families
+    def collect(self) -> Iterator[Metric]:
+        facts = self._read()
+        family = GaugeMetricFamily(self._name, self._what, labels=tuple(facts))
+        family.add_metric(tuple(facts.values()), 1)
+        yield family
 
 
 @dataclass(frozen=True, slots=True)

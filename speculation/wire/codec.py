@@ -6,7 +6,7 @@ or raises ``MalformedMessageError``. Encoding raises ``ValueError`` for a number
 
 from __future__ import annotations
 
-from typing import TypeVar, cast
+from typing import cast
 
 from google.protobuf.message import DecodeError
 
@@ -19,16 +19,14 @@ from speculation.protocol.messages import (
     DeviceMessage,
     Draft,
     Finished,
-    FinishReason,
     Node,
     Open,
     Opened,
     PairIdentity,
     Usage,
     Verdict,
-    VerdictKind,
 )
-from speculation.wire import packed
+from speculation.wire import names, packed, timings
 from speculation.wire.covers import cover_of, wire_cover
 from speculation.wire.v1 import verification_pb2 as pb
 
@@ -40,22 +38,7 @@ VerifyRequest = pb.VerifyRequest
 VerifyResponse = pb.VerifyResponse
 WireMessage = pb.VerifyRequest | pb.VerifyResponse
 
-_KINDS = {
-    VerdictKind.ACCEPT: pb.VERDICT_KIND_ACCEPT,
-    VerdictKind.REVOKE_AND_CORRECT: pb.VERDICT_KIND_REVOKE_AND_CORRECT,
-    VerdictKind.DECODED: pb.VERDICT_KIND_DECODED,
-}
-_REASONS = {
-    FinishReason.STOP: pb.FINISH_REASON_STOP,
-    FinishReason.LENGTH: pb.FINISH_REASON_LENGTH,
-    FinishReason.CANCELLED: pb.FINISH_REASON_CANCELLED,
-    FinishReason.DEADLINE: pb.FINISH_REASON_DEADLINE,
-    FinishReason.SHUTDOWN: pb.FINISH_REASON_SHUTDOWN,
-}
-_KINDS_BY_NUMBER = {int(number): kind for kind, number in _KINDS.items()}
-_REASONS_BY_NUMBER = {int(number): reason for reason, number in _REASONS.items()}
 _USAGE_FIELDS = tuple(Usage.__dataclass_fields__)
-_Named = TypeVar("_Named")
 
 
 def encode_request(message: DeviceMessage) -> bytes:
@@ -121,7 +104,7 @@ def _response(message: CloudMessage) -> pb.VerifyResponse:
             return pb.VerifyResponse(opened=_wire_opened(message))
         case Finished():
             usage = pb.Usage(**{name: getattr(message.usage, name) for name in _USAGE_FIELDS})
-            return pb.VerifyResponse(finished=pb.Finished(reason=_REASONS[message.reason], usage=usage))
+            return pb.VerifyResponse(finished=pb.Finished(reason=names.REASONS[message.reason], usage=usage))
 
 
 def _fill_draft(wire: pb.Draft, draft: Draft) -> None:
@@ -150,6 +133,7 @@ def _fill_open(wire: pb.Open, message: Open) -> None:
     wire.end_token_ids.extend(message.end_token_ids)
     wire.priority = message.priority
     wire.fingerprint = message.fingerprint
+    wire.timings = message.timings
     if message.deadline_ms is not None:
         wire.deadline_ms = message.deadline_ms
     wire.MergeFrom(pb.Open(cover=wire_cover(message.cover)))
@@ -178,9 +162,10 @@ def _wire_verdict(verdict: Verdict) -> pb.Verdict:
         count=verdict.count,
         last_node=verdict.last_node,
         choice=verdict.choice,
-        kind=_KINDS[verdict.kind],
+        kind=names.KINDS[verdict.kind],
         advice=verdict.advice,
         withhold=verdict.withholds,
+        timing=timings.wire_timing(verdict.timing),
     )
 
 
@@ -253,6 +238,7 @@ def _open(wire: pb.Open) -> Open:
         deadline_ms=wire.deadline_ms if wire.HasField("deadline_ms") else None,
         fingerprint=wire.fingerprint,
         cover=cover_of(wire),
+        timings=wire.timings,
     )
 
 
@@ -274,9 +260,10 @@ def _verdict(wire: pb.Verdict) -> Verdict:
         count=wire.count,
         last_node=wire.last_node,
         choice=wire.choice if wire.HasField("choice") else None,
-        kind=_named(_KINDS_BY_NUMBER, wire.kind, "verdict kind"),
+        kind=names.kind_of(wire.kind),
         advice=wire.advice,
         withholds=wire.withhold,
+        timing=timings.timing_of(wire),
     )
 
 
@@ -287,10 +274,4 @@ def _opened(wire: pb.Opened) -> Opened:
 
 def _finished(wire: pb.Finished) -> Finished:
     usage = Usage(**{name: cast(int, getattr(wire.usage, name)) for name in _USAGE_FIELDS})
-    return Finished(_named(_REASONS_BY_NUMBER, wire.reason, "finish reason"), usage)
-
-
-def _named(names: dict[int, _Named], number: int, what: str) -> _Named:
-    if number not in names:
-        raise MalformedMessageError(f"unknown {what} {number}")
-    return names[number]
+    return Finished(names.reason_of(wire.reason), usage)

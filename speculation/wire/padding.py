@@ -55,6 +55,10 @@ class Padder:
         """How many bytes ``encode`` makes of it; none of None."""
         return 0 if message is None else padded_size(codec.encoded_size(message), self._multiple_of(message))
 
+    def heed(self, message: Open | Opened) -> None:
+        """Learn from a message that somebody else encodes."""
+        self._multiple_of(message)
+
     def _multiple_of(self, message: DeviceMessage | CloudMessage) -> int:
         if isinstance(message, Open | Opened):
             self._multiple = min(message.cover.pad_bytes, MOST_PAD_BYTES)

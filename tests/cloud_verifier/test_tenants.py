@@ -83,7 +83,7 @@ async def test_a_refusal_for_a_tenants_own_limit_makes_nobody_wait():
         for _ in range(20):
             with pytest.raises(CapacityError):
                 await refusal(connector, session_id="another")
-        assert verifier._policy.patience_s(2, now_s()) == 0
+        assert verifier.policy.patience_s(2, now_s()) == 0
 
 
 @virtually

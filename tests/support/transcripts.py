@@ -128,15 +128,19 @@ def status(error: OutriderError) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON, a cover only where there is one; seeds as text, since JSON's numbers are unsafe beyond 2**53."""
+    """Values as JSON, a cover or times only where there are any; seeds as text, since JSON's numbers are unsafe beyond 2**53."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return plain({name: entry for name, entry in fields.items() if entry != UNCOVERED})
+        return plain({name: entry for name, entry in fields.items() if not (entry == UNCOVERED or _tells_no_times(name, entry))})
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()} | ({"seed": str(value["seed"])} if "seed" in value else {})
     if isinstance(value, enum.Enum):
         return value.name
     return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value
+
+
+def _tells_no_times(name: str, entry: Any) -> bool:
+    return name in ("timings", "timing") and not entry
 
 
 def opened(recorder: Recorder) -> Recorder:

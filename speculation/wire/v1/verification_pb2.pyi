@@ -58,7 +58,7 @@ class VerifyResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "attempt", "identity", "choice_rule", "prefix", "generation_start", "max_tokens", "parameters", "end_token_ids", "priority", "deadline_ms", "fingerprint", "cover")
+    __slots__ = ("session_id", "attempt", "identity", "choice_rule", "prefix", "generation_start", "max_tokens", "parameters", "end_token_ids", "priority", "deadline_ms", "fingerprint", "cover", "timings")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -72,6 +72,7 @@ class Open(_message.Message):
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
     COVER_FIELD_NUMBER: _ClassVar[int]
+    TIMINGS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     attempt: int
     identity: PairIdentity
@@ -85,7 +86,8 @@ class Open(_message.Message):
     deadline_ms: int
     fingerprint: str
     cover: Cover
-    def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
+    timings: bool
+    def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., timings: _Optional[bool] = ...) -> None: ...
 
 class Cover(_message.Message):
     __slots__ = ("pad_bytes", "tick_ms")
@@ -172,7 +174,7 @@ class Opened(_message.Message):
     def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("start", "count", "last_node", "choice", "kind", "advice", "withhold")
+    __slots__ = ("start", "count", "last_node", "choice", "kind", "advice", "withhold", "timing")
     START_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     LAST_NODE_FIELD_NUMBER: _ClassVar[int]
@@ -180,6 +182,7 @@ class Verdict(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
     WITHHOLD_FIELD_NUMBER: _ClassVar[int]
+    TIMING_FIELD_NUMBER: _ClassVar[int]
     start: int
     count: int
     last_node: int
@@ -187,7 +190,18 @@ class Verdict(_message.Message):
     kind: VerdictKind
     advice: int
     withhold: bool
-    def __init__(self, start: _Optional[int] = ..., count: _Optional[int] = ..., last_node: _Optional[int] = ..., choice: _Optional[int] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., advice: _Optional[int] = ..., withhold: _Optional[bool] = ...) -> None: ...
+    timing: Timing
+    def __init__(self, start: _Optional[int] = ..., count: _Optional[int] = ..., last_node: _Optional[int] = ..., choice: _Optional[int] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., advice: _Optional[int] = ..., withhold: _Optional[bool] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+
+class Timing(_message.Message):
+    __slots__ = ("pass_us", "rows", "held_us")
+    PASS_US_FIELD_NUMBER: _ClassVar[int]
+    ROWS_FIELD_NUMBER: _ClassVar[int]
+    HELD_US_FIELD_NUMBER: _ClassVar[int]
+    pass_us: int
+    rows: int
+    held_us: int
+    def __init__(self, pass_us: _Optional[int] = ..., rows: _Optional[int] = ..., held_us: _Optional[int] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("reason", "usage")

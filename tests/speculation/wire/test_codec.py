@@ -23,6 +23,7 @@ from speculation.protocol.messages import (
     Open,
     Opened,
     PairIdentity,
+    Timing,
     Usage,
     Verdict,
     VerdictKind,
@@ -54,6 +55,7 @@ def opens(draw) -> Open:
         priority=draw(st.integers(-(2**31), 2**31 - 1)),
         deadline_ms=draw(st.none() | UINT32),
         fingerprint=draw(TEXT),
+        timings=draw(st.booleans()),
     )
 
 
@@ -82,14 +84,16 @@ def packed_drafts(draw) -> Draft:
     return Draft(tuple(nodes), known, draw(st.booleans()), is_packed=True)
 
 
+timings = st.builds(Timing, UINT32, UINT32, st.none() | UINT32)
+
+
 @st.composite
 def verdicts(draw) -> Verdict:
     count = draw(st.just(0) | st.integers(1, 2**32 - 1))
     choice = draw(TOKEN_ID if count == 0 else st.none() | TOKEN_ID)
     last_node = draw(st.integers(1, 2**32 - 1)) if count else 0
-    return Verdict(
-        draw(UINT32), count, last_node, choice, draw(st.sampled_from(VerdictKind)), draw(UINT32), draw(st.booleans())
-    )
+    kind, timing = draw(st.sampled_from(VerdictKind)), draw(st.none() | timings)
+    return Verdict(draw(UINT32), count, last_node, choice, kind, draw(UINT32), draw(st.booleans()), timing)
 
 
 openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32, st.booleans(), UINT32)
@@ -169,6 +173,7 @@ wire_verdicts = st.builds(
     kind=st.integers(-1, 5),
     advice=UINT32,
     withhold=st.booleans(),
+    timing=st.none() | st.builds(pb.Timing, pass_us=UINT32, rows=UINT32, held_us=st.none() | UINT32),
 )
 wire_finisheds = st.builds(pb.Finished, reason=st.integers(-1, 7))
 wire_openeds = st.builds(pb.Opened, session_id=TEXT, credit=UINT32)
@@ -326,3 +331,11 @@ def test_what_a_message_costs_in_memory_is_bounded_by_its_bytes(name):
     finally:
         tracemalloc.stop()
     assert peak_bytes < 250 * min(len(data), MAX_DRAFT_NODES) + 60 * len(data)
+
+
+def test_a_verdict_that_tells_no_times_is_not_a_byte_longer_and_nor_is_an_open_that_asks_for_none():
+    verdict = Verdict(5, 2, 7, 42, VerdictKind.ACCEPT)
+    assert b"".join((b"\x12\x0a", b"\x08\x05\x10\x02\x18\x07\x20\x2a\x28\x01")) == codec.encode_response(verdict)
+    timed = Verdict(5, 2, 7, 42, VerdictKind.ACCEPT, timing=Timing(40_000, 3, 1_000))
+    assert 0 < len(codec.encode_response(timed)) - len(codec.encode_response(verdict)) <= 16
+    assert codec.decode_response(codec.encode_response(verdict)).timing is None

@@ -1,0 +1,1 @@
+"""What the agent plays, and how that is changed while it runs."""

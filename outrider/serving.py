@@ -1,0 +1,31 @@
+"""``outrider serve``: both services in this process and the agent's page, until Ctrl-C."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cloud_verifier.server import stop_on_signal
+from device_agent.agent import DeviceAgent
+from device_agent.request import StreamRequest
+from outrider.local import Emulation, Models, local_services
+from outrider.running import say
+
+WARM_UP = StreamRequest("The module provides", max_tokens=4)
+"""An answer before anybody asks, so that no figure holds what only a first one costs."""
+
+
+async def run(emulation: Emulation, models: Models, settings: dict[str, Any]) -> None:
+    """Serve until SIGTERM or SIGINT, then let answers finish; a second signal ends at once. Raises as ``local_services``."""
+    say("starting a verifier and an agent ...")
+    async with local_services(emulation, models, **settings) as running:
+        await _warm_up(running.agent)
+        stop = stop_on_signal()
+        for line in [*emulation.lines, f"open {running.url}/ in a browser; Ctrl-C ends"]:
+            say(line)
+        await stop.wait()
+        say("ending ...")
+
+
+async def _warm_up(agent: DeviceAgent) -> None:
+    async for _ in agent.stream(WARM_UP):
+        pass
