@@ -128,10 +128,10 @@ def status(error: OutriderError) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON, a cover or times only where there are any; seeds as text, since JSON's numbers are unsafe beyond 2**53."""
+    """Values as JSON, a cover or times only where there are any; seeds as text: JSON's numbers are unsafe beyond 2**53."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
-        return plain({name: entry for name, entry in fields.items() if not (entry == UNCOVERED or _tells_no_times(name, entry))})
+        return plain({name: entry for name, entry in fields.items() if not _is_left_out(name, entry)})
     if isinstance(value, dict):
         return {key: plain(entry) for key, entry in value.items()} | ({"seed": str(value["seed"])} if "seed" in value else {})
     if isinstance(value, enum.Enum):
@@ -139,8 +139,8 @@ def plain(value: Any) -> Any:
     return [plain(entry) for entry in value] if isinstance(value, tuple | list) else value
 
 
-def _tells_no_times(name: str, entry: Any) -> bool:
-    return name in ("timings", "timing") and not entry
+def _is_left_out(name: str, entry: Any) -> bool:
+    return entry == UNCOVERED or (name in ("timings", "timing") and not entry)
 
 
 def opened(recorder: Recorder) -> Recorder:
