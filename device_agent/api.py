@@ -24,6 +24,8 @@ from device_agent.formats import SSE, Format
 from device_agent.guard import LoopbackGuard, OriginGuard
 from device_agent.kept import KeptStreams
 from device_agent.openai import routes as openai_routes
+from device_agent.page import PATHS as PUBLIC
+from device_agent.page import add_to as add_page
 from device_agent.refusals import RefusalCount
 from device_agent.sockets import talk
 from device_agent.stream import Reader, Stream
@@ -46,7 +48,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.state.kept = KeptStreams(agent.config.resume_window_s, agent.config.max_kept_streams)
     app.state.accounts = Accounts()
     if agent.config.keys is not None:
-        app.add_middleware(KeyDoor, keyring=load_keys(agent.config.keys))
+        app.add_middleware(KeyDoor, keyring=load_keys(agent.config.keys), public=PUBLIC)
     if is_loopback(agent.config.host):
         app.add_middleware(LoopbackGuard, allowed_hosts=agent.config.allowed_hosts)
     else:
@@ -66,6 +68,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     timeline_routes.add_to(app)
     emulation_routes.add_to(app)
     openai_routes.add_to(app)
+    add_page(app)
     return app
 
 

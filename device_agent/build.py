@@ -144,6 +144,7 @@ def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:
         draft_context_length=engine.description.context_length,
         chat=_chat(pair.full),
         vocabulary_size=pair.full.vocabulary_size,
+        examples=pair.prompts,
     )
 
 

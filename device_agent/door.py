@@ -1,6 +1,12 @@
-"""Who may use a service over HTTP that has keys: every route but ``/health`` is closed to callers without one."""
+"""Who may use a service over HTTP that has keys: every route but ``/health`` is closed to callers without one.
+
+A service may name paths of files that are the same for everybody and hold no data (the agent's page): those may be read, and
+nothing else be done to them, without a key.
+"""
 
 from __future__ import annotations
+
+from collections.abc import Collection
 
 from starlette.datastructures import Headers
 from starlette.requests import HTTPConnection
@@ -13,20 +19,23 @@ from speculation.errors import AuthenticationError, status_of
 from speculation.tenants import AUTHORIZATION, NOBODY, Keyring, Tenant
 
 OPEN_PATHS = frozenset({"/health"})
+READING = frozenset({"GET", "HEAD"})
 _TENANT = "tenant"
 
 
 class KeyDoor:
     """Refuses with 401 whoever has no key, before a route is looked up or a byte of the body is read. ``service`` is what the
-    refusal calls it. A page's WebSocket, which can send no header, may have its key among the subprotocols."""
+    refusal calls it. A page's WebSocket, which can send no header, may have its key among the subprotocols. Anybody may read
+    ``public`` paths."""
 
-    def __init__(self, app: ASGIApp, keyring: Keyring, service: str = "agent") -> None:
+    def __init__(self, app: ASGIApp, keyring: Keyring, service: str = "agent", public: Collection[str] = ()) -> None:
         self._app = app
         self._keyring = keyring
         self._service = service
+        self._public = frozenset(public)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] in ("http", "websocket") and scope["path"] not in OPEN_PATHS:
+        if scope["type"] in ("http", "websocket") and not self._is_open(scope):
             given = Headers(scope=scope).get(AUTHORIZATION, key_among(scope.get("subprotocols", ())))
             tenant = self._keyring.tenant_of(given)
             if tenant is None:
@@ -34,6 +43,10 @@ class KeyDoor:
                 return
             scope.setdefault("state", {})[_TENANT] = tenant
         await self._app(scope, receive, send)
+
+    def _is_open(self, scope: Scope) -> bool:
+        is_reading = scope["type"] == "http" and scope["method"] in READING
+        return scope["path"] in OPEN_PATHS or (is_reading and scope["path"] in self._public)
 
 
 def tenant_of(connection: HTTPConnection) -> Tenant:

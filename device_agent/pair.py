@@ -17,6 +17,7 @@ class PairFacts:
     ``chat`` gives the token ids of a conversation (objects with role and content) as the model's own template writes it, and
     raises ``InvalidRequestError`` where that refuses; None where the model has no template. ``defaults`` are those of a
     request. Tokens of the full model are below ``vocabulary_size``; None where that is not known, and prompts are texts alone.
+    ``examples`` are prompts that the pair was not trained on, with ``source``, ``title`` and ``text``.
     """
 
     draft: str
@@ -30,3 +31,4 @@ class PairFacts:
     defaults: GenerationDefaults = NO_DEFAULTS
     chat: Callable[[Sequence[Mapping[str, str]]], Sequence[int]] | None = None
     vocabulary_size: int | None = None
+    examples: Sequence[Mapping[str, str]] = ()

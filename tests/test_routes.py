@@ -1,10 +1,12 @@
-"""With keys nothing but health answers who has none: every route of every service is asked, found by what is registered."""
+"""With keys nothing but health, and the files of the agent's page, answers who has none: every route of every service is asked,
+found by what is registered."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 from contextlib import asynccontextmanager
+from importlib import resources
 from types import SimpleNamespace
 
 import grpc
@@ -14,7 +16,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 
 from cloud_verifier import server
-from device_agent import api
+from device_agent import api, page
 from device_agent.subprotocols import key_name
 from speculation.keys import load_keys
 from speculation.telemetry import exposition
@@ -76,6 +78,17 @@ async def first_answer(app, kind, method, path, headers, subprotocols=()):
     return sent[0].get("status", sent[0]["type"])
 
 
+async def whole_body(app, path, query):
+    sent = []
+
+    async def send(message):
+        sent.append(message)
+
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "root_path": "", "query_string": query}
+    await app(scope | {"scheme": "http", "http_version": "1.1", "headers": [(b"host", b"localhost")]}, None, send)
+    return b"".join(message.get("body", b"") for message in sent)
+
+
 async def open_ways(app):
     """Every (path, method) of an application that answers a caller without a key otherwise than with 401."""
     found = set()
@@ -88,12 +101,23 @@ async def open_ways(app):
     return found
 
 
-async def test_of_the_agents_routes_health_alone_is_open_whatever_the_method(tmp_path):
+async def test_of_the_agents_routes_health_alone_is_open_whatever_the_method_and_its_pages_files_for_reading(tmp_path):
     async with agents.agent_of(None, keys=key_file(tmp_path)) as agent:
         app = api.build_app(agent)
-        assert paths_of(app.routes) >= {"/health", "/metrics", "/v1/stream", "/v1/stream/x", "/openapi.json"}
+        assert paths_of(app.routes) >= {"/health", "/metrics", "/v1/stream", "/v1/stream/x", "/openapi.json", "/v1/prompts"}
         assert sockets_of(app.routes) == {"/v1/stream"}
-        assert {path for path, _ in await open_ways(app)} == {"/health"}
+        files = {("/", "GET"), ("/", "HEAD")} | {(path, method) for path in page.PATHS for method in ("GET", "HEAD")}
+        found = await open_ways(app)
+        assert {path for path, _ in found - files} == {"/health"}
+        assert files <= found
+
+
+async def test_what_the_agents_page_serves_without_a_key_is_what_the_package_holds_whoever_asks_and_however(tmp_path):
+    async with agents.agent_of(None, keys=key_file(tmp_path)) as agent:
+        app = api.build_app(agent)
+        for path, name in page.PATHS.items():
+            served = {await whole_body(app, path, query) for query in (b"", b"name=../keys.toml", b"key=x")}
+            assert served == {(resources.files("device_agent") / "static" / name).read_bytes()}, path
 
 
 async def test_of_the_routes_for_figures_none_is_open(tmp_path):

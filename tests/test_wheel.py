@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from device_agent import page
+
 CHECKOUT = Path(__file__).resolve().parents[1]
 UNSHAPED = ["--phone", "none", "--network", "none", "--cloud", "none"]
 
@@ -64,6 +66,7 @@ def test_the_wheel_holds_the_pair_the_licences_and_the_type_markers(wheel):
         "outrider/models/pydoc/prompts.json",
         "outrider/py.typed",
         "speculation/py.typed",
+        *(f"device_agent/static/{name}" for name in page.FILES),
     ]
     assert [name for name in wanted if name not in names] == []
     assert {Path(name).name for name in names if ".dist-info/licenses/" in name} == {"LICENSE", "NOTICE"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -85,6 +86,10 @@ class ModelPair(Protocol):
 
     @property
     def identity(self) -> PairIdentity: ...
+
+    @property
+    def prompts(self) -> Sequence[Mapping[str, str]]:
+        """Prompts that the pair was not trained on, with ``source``, ``title`` and ``text``; none where nobody chose any."""
 
 
 def chosen_variant(model: Model, asked: str | None, preferred: str, *others: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ class FolderPair:
     draft: Model
     full: Model
     identity: PairIdentity
+    prompts: tuple[Mapping[str, str], ...] = ()
 
 
 def load_model(path: Path) -> Model:
