@@ -88,10 +88,14 @@ def serve(
     provider: options.Provider = None,
     keys: options.Keys = None,
     insecure: options.Insecure = None,
+    qr: options.Qr = False,
+    qr_key_file: options.QrKeyFile = None,
 ) -> None:
     """Serve both services here, with a page to try them in a browser, until Ctrl-C."""
+    from device_agent.config import AgentConfig
     from outrider import serving
     from outrider.local import Emulation, Models
+    from outrider.phone_page import way_in
 
     played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
     emulation = Emulation.chosen(None, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
@@ -99,7 +103,8 @@ def serve(
     settings = {"host": host, "port": port, "keys": keys, "insecure": insecure}
     given = {name: value for name, value in settings.items() if value is not None}
     models = Models(draft, full, variant, full_variant, provider)
-    run_loop(serving.run(emulation, models, given), is_emulated=True)  # or later: what is emulated changes while it runs
+    show = way_in(AgentConfig(verifier=None, **given), qr, qr_key_file)
+    run_loop(serving.run(emulation, models, given, show), is_emulated=True)  # or later: what is emulated changes while it runs
 
 
 @app.command()

@@ -10,6 +10,7 @@ import io
 import ipaddress
 import socket
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
@@ -46,6 +47,16 @@ class PhonePage:
         host = f"[{self.host}]" if ":" in self.host else self.host
         fragment = "" if self.key is None else f"#key={quote(self.key, safe='')}"
         return f"{self.scheme}://{host}:{port}/{fragment}"
+
+
+def way_in(settings: AgentConfig, is_wanted: bool, key_file: Path | None) -> Callable[[int], None]:
+    """Shows a phone the way to the page, once the port is known. Raises ``ConfigurationError`` where that cannot be."""
+    if not is_wanted:
+        if key_file is not None:
+            raise ConfigurationError("--qr-key-file: it is the key for --qr; give that, too")
+        return lambda port: None
+    page = phone_page(settings, key_file)
+    return lambda port: show(page, port, Console(stderr=True))
 
 
 def phone_page(settings: AgentConfig, key_file: Path | None) -> PhonePage:

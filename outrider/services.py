@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -15,14 +14,12 @@ import cloud_verifier.config
 import device_agent.config
 from outrider import completing, options
 from outrider.running import run_loop, say
-from speculation.errors import ConfigurationError
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.choices import LogFormat
 from speculation.telemetry.logs import start_log
 
 if TYPE_CHECKING:
     from cloud_verifier.server import RunningVerifier
-    from device_agent.config import AgentConfig
     from device_agent.server import RunningAgent
 
 _log = logging.getLogger(__name__)
@@ -191,6 +188,7 @@ def agent(
 ) -> None:
     """Serve the device's REST endpoint. Settings: defaults < --config FILE < OUTRIDER_AGENT_* < flags."""
     from device_agent import server
+    from outrider.phone_page import way_in
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
     flags |= {"profiles": profiles, "heat": heat}
@@ -201,7 +199,7 @@ def agent(
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}
     settings = device_agent.config.load_config(config, flags)
-    show = _phone_page(settings, qr, qr_key_file)
+    show = way_in(settings, qr, qr_key_file)
     start_log(settings.log_format, TOLD)
     _tell_of_the_wait("loading the draft model ...")
 
@@ -210,20 +208,6 @@ def agent(
         show(running.port)
 
     run_loop(server.run(settings, on_ready), settings.is_emulated)
-
-
-def _phone_page(settings: AgentConfig, is_wanted: bool, key_file: Path | None) -> Callable[[int], None]:
-    """Shows a phone the way to the page, once the port is known. Raises ``ConfigurationError`` where that cannot be."""
-    if not is_wanted:
-        if key_file is not None:
-            raise ConfigurationError("--qr-key-file: it is the key for --qr; give that, too")
-        return lambda port: None
-    from rich.console import Console
-
-    from outrider.phone_page import phone_page, show
-
-    page = phone_page(settings, key_file)
-    return lambda port: show(page, port, Console(stderr=True))
 
 
 def _tell_of_the_wait(text: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 from cloud_verifier.server import stop_on_signal
@@ -14,14 +15,17 @@ WARM_UP = StreamRequest("The module provides", max_tokens=4)
 """An answer before anybody asks, so that no figure holds what only a first one costs."""
 
 
-async def run(emulation: Emulation, models: Models, settings: dict[str, Any]) -> None:
-    """Serve until SIGTERM or SIGINT, then let answers finish; a second signal ends at once. Raises as ``local_services``."""
+async def run(emulation: Emulation, models: Models, settings: dict[str, Any], show: Callable[[int], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let answers finish; a second signal ends at once. ``show`` is called with the port,
+    once there is one. Raises as ``local_services``.
+    """
     say("starting a verifier and an agent ...")
     async with local_services(emulation, models, **settings) as running:
         await _warm_up(running.agent)
         stop = stop_on_signal()
         for line in [*emulation.lines, f"open {running.url}/ in a browser; Ctrl-C ends"]:
             say(line)
+        show(running.port)
         await stop.wait()
         say("ending ...")
 

@@ -126,16 +126,18 @@ def test_a_machine_on_no_network_is_told_so(found, monkeypatch):
         phone_page.phone_page(AgentConfig(host="0.0.0.0", insecure=True), None)
 
 
-def test_nothing_is_shown_where_it_could_end_up_in_a_log(folder, monkeypatch, outrider):
+@pytest.mark.parametrize("verb", ["agent", "serve"])
+def test_nothing_is_shown_where_it_could_end_up_in_a_log(folder, monkeypatch, outrider, verb):
     monkeypatch.setattr("sys.stderr.isatty", lambda: False, raising=False)
-    code, out, err = outrider("agent", "--host", LAN, "--keys", folder / "keys.toml", "--qr")
+    code, out, err = outrider(verb, "--host", LAN, "--keys", folder / "keys.toml", "--qr")
     assert (code, out) == (2, "")
     assert "standard error is no terminal" in err
     assert (folder / "key").read_text().strip() not in err
 
 
-def test_a_key_for_a_code_that_nobody_asked_for_is_refused(folder, outrider):
-    code, _, err = outrider("agent", "--qr-key-file", folder / "key")
+@pytest.mark.parametrize("verb", ["agent", "serve"])
+def test_a_key_for_a_code_that_nobody_asked_for_is_refused(folder, outrider, verb):
+    code, _, err = outrider(verb, "--qr-key-file", folder / "key")
     assert (code, "give that, too" in err) == (2, True)
 
 
@@ -152,13 +154,14 @@ def test_a_code_that_is_wider_than_the_terminal_is_left_out_and_the_address_is_w
         assert read(blocks_in(printed)) == page.url(8080)
 
 
-def test_what_a_phone_reads_off_the_terminal_opens_the_door(folder):
+@pytest.mark.parametrize("verb", ["agent", "serve"])
+def test_what_a_phone_reads_off_the_terminal_opens_the_door(folder, verb):
     try:
         host = phone_page.phone_page(AgentConfig(host="0.0.0.0", keys=folder / "keys.toml"), None).host
     except ConfigurationError:
         pytest.skip("this machine is on no network")
     ours, theirs = os.openpty()
-    command = [sys.executable, "-m", "outrider", "agent", "--host", "0.0.0.0", "--port", "0", "--qr", "--variant", "random"]
+    command = [sys.executable, "-m", "outrider", verb, "--host", "0.0.0.0", "--port", "0", "--qr", "--variant", "random"]
     colours = ["env", "COLUMNS=100", "TERM=xterm", "COLORTERM=truecolor"]
     process = subprocess.Popen([*colours, *command, "--keys", folder / "keys.toml"], stdout=subprocess.PIPE, stderr=theirs)
     os.close(theirs)
