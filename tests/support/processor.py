@@ -13,10 +13,11 @@ _WIDTH = 64
 
 
 @cache
-def gives_rows_alike_in_4_bits() -> bool:
-    """Whether a 4-bit product of one row has the bits that it has among several. Not so without 512-bit vectors."""
+def gives_rows_alike_in_4_bits(block: int = BLOCK) -> bool:
+    """Whether a 4-bit product of one row has the bits that it has among several. Not so without 512-bit vectors, and with some
+    of those not in blocks of 128."""
     rng = np.random.default_rng(0)
-    packed, scales = to_int4_blocks(rng.standard_normal((_WIDTH, _WIDTH)).astype(np.float32))
+    packed, scales = to_int4_blocks(rng.standard_normal((_WIDTH, _WIDTH)).astype(np.float32), block)
     node = helper.make_node(
         "MatMulNBits",
         ["x", "w", "s"],
@@ -25,7 +26,7 @@ def gives_rows_alike_in_4_bits() -> bool:
         K=_WIDTH,
         N=_WIDTH,
         bits=4,
-        block_size=BLOCK,
+        block_size=block,
         accuracy_level=ACCURACY_LEVEL,
     )
     constants = {"w": packed, "s": scales.reshape(-1)}
