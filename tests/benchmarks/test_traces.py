@@ -232,8 +232,8 @@ def test_recording_the_bundled_pair_again_gives_the_beginning_of_what_is_committ
 
 
 def assert_near(found, wanted):
-    """The draft's 4-bit product rounds otherwise with 512-bit vectors than without, as the traces were recorded: its chances are off
-    by up to a few thousandths, and a first choice that leads by more than that is the same."""
+    """The traces were recorded without 512-bit vectors. With them the draft's 4-bit product rounds otherwise: its chances are
+    off by up to a few thousandths, and a first choice that leads by more than that is the same."""
     theirs = wanted.confidences[: len(found.confidences)]
     assert np.abs(found.confidences[:, 0] - theirs[:, 0]).max() < OTHER_PRODUCT
     leads = theirs[:, 0] - theirs[:, 1] > 2 * OTHER_PRODUCT
