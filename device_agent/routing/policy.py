@@ -104,7 +104,7 @@ class Decision:
 
 
 class RoutingPolicy(Protocol):
-    """Give an object with this one method to ``DeviceAgent(..., routing=...)`` or ``build_agent`` to replace the default."""
+    """Give an object with this one method to ``outrider.DeviceAgent(routing=...)`` to replace the default."""
 
     def decide(self, view: View) -> Decision:
         """Who thinks from here on. The same view must get the same answer."""
