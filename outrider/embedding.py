@@ -210,4 +210,4 @@ def _load(config: AgentConfig, routing: RoutingPolicy | None) -> device_agent.ag
     """Imports here, too: what runs models takes its time to load."""
     from device_agent.build import build_agent
 
-    return build_agent(config, routing)
+    return build_agent(config, routing=routing)
