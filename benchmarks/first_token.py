@@ -170,7 +170,8 @@ def measure(models: Models, cases: Sequence[Case], round_trips_ms: Sequence[floa
 
 
 def _row(models: Models, case: Case, round_trip_ms: float) -> Row:
-    found = {mode: models.first_visible_ms(case, round_trip_ms, mode) for mode in Mode}
+    modes = (Mode.COLLABORATE, Mode.DEVICE, Mode.CLOUD)
+    found = {mode: models.first_visible_ms(case, round_trip_ms, mode) for mode in modes}
     (together_ms, num_tokens), (device_ms, _), (cloud_ms, _) = found[Mode.COLLABORATE], found[Mode.DEVICE], found[Mode.CLOUD]
     return Row(case, num_tokens, round_trip_ms, together_ms, device_ms, cloud_ms)
 

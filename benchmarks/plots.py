@@ -11,7 +11,9 @@ from matplotlib.figure import Figure
 
 from benchmarks import capacity_tables
 from benchmarks.grid_cells import WIDTHS, Row
-from benchmarks.heat import Curve, Sample
+from benchmarks.heat import Curve as HeatCurve
+from benchmarks.heat import Sample
+from benchmarks.routing import Curve
 from benchmarks.soak_samples import Sample as Held
 from benchmarks.thrift_front import BUDGET, Point
 
@@ -55,7 +57,28 @@ def thrift(ours: Sequence[Point], theirs: Sequence[Point], where: str, file: Pat
     figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
 
 
-def heat(runs: Mapping[str, Sequence[Sample]], published: Sequence[Curve], file: Path) -> None:
+def routing(curves: Sequence[Curve], file: Path) -> None:
+    """Agreement over passes for each signal, between sending prompts by lot and by knowledge; a panel for each length."""
+    lengths = list(dict.fromkeys(curve.num_tokens for curve in curves))
+    figure = Figure(figsize=(9, 4), layout="constrained")
+    figure.suptitle("Which answers may stay on the device? (emulated, bundled pair, greedy)")
+    for axes, num_tokens in zip(figure.subplots(1, len(lengths), squeeze=False).flat, lengths, strict=True):
+        here = [curve for curve in curves if curve.num_tokens == num_tokens]
+        ideal = here[0].ideal
+        axes.plot([p.passes for p in ideal], [p.agreement for p in ideal], "k-", linewidth=0.8, label="by knowledge")
+        axes.plot([0, 1], [ideal[0].agreement, ideal[-1].agreement], "k--", linewidth=0.8, label="by lot")
+        for curve, mark in zip(here, "os", strict=False):
+            points = sorted(curve.points, key=lambda p: p.passes)
+            axes.plot([p.passes for p in points], [p.agreement for p in points], f"{mark}-", markersize=4, label=curve.signal)
+        axes.set_title(f"answers of {num_tokens} tokens")
+        axes.grid(alpha=0.3)
+    figure.supxlabel("passes of the full model, as a share of those of always both")
+    figure.supylabel("same token at the same place")
+    figure.axes[0].legend(fontsize=8)
+    figure.savefig(file, metadata={"Date": None} if file.suffix == ".svg" else None)
+
+
+def heat(runs: Mapping[str, Sequence[Sample]], published: Sequence[HeatCurve], file: Path) -> None:
     """Decode speeds of hot phones: the model's as lines, what was published as marks."""
     figure = Figure(figsize=(7, 4.5), layout="constrained")
     axes = figure.subplots()

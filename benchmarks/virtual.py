@@ -7,9 +7,10 @@ machine that gives the same tokens.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
@@ -19,6 +20,7 @@ from device_agent.build import draft_engine, facts_of
 from device_agent.config import AgentConfig
 from device_agent.events import DoneEvent
 from device_agent.request import StreamRequest
+from device_agent.routing.policy import RoutingPolicy
 from outrider.planning.scene import last_event as last_of
 from speculation.engines.package import Pair, load_pair
 from speculation.engines.runner import EngineRunner
@@ -33,12 +35,19 @@ from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is emulated, and which draft runs on the phone."""
+    """What is emulated, and which draft runs on the phone; ``agent`` holds further settings of it, ``routing`` decides for it
+    in mode ``auto``."""
 
     variant: str = "q4"
     phone: str = DEFAULT_PHONE
     network: str = DEFAULT_NETWORK
     cloud: str = DEFAULT_CLOUD
+    agent: Mapping[str, Any] = field(default_factory=dict)
+    routing: RoutingPolicy | None = None
+
+    def config(self) -> AgentConfig:
+        machines: dict[str, Any] = {"phone": self.phone, "network": self.network, "cloud": self.cloud}
+        return AgentConfig(variant=self.variant, **machines, **self.agent)
 
 
 class Bench:
@@ -71,13 +80,14 @@ class Bench:
             verifier.stop()
 
     def _agent(self, setting: Setting, verifier: Verifier) -> DeviceAgent:
-        config = AgentConfig(variant=setting.variant, phone=setting.phone, network=setting.network, cloud=setting.cloud)
+        config = setting.config()
         cost = PhoneCost(profiles.phone(config.phone), parse_model(config.emulate))
-        engine = shape(draft_engine(self.pair.draft, config), cost)
+        engine = shape(draft_engine(self.pair.draft, config), cost, config.heat)
         connector: Connector = MemoryConnector(verifier)
         if setting.network != UNSHAPED:
             connector = ShapedConnector(connector, profiles.network(setting.network), config.network_seed)
-        return DeviceAgent(facts_of(self.pair, engine), EngineRunner(engine), connector, config)
+        runner = EngineRunner(engine)
+        return DeviceAgent(facts_of(self.pair, engine), runner, connector, config, routing=setting.routing)
 
 
 async def last_event(agent: DeviceAgent, request: StreamRequest) -> DoneEvent:

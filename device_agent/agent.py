@@ -23,7 +23,9 @@ from device_agent.generation import Generation
 from device_agent.metrics import AgentMetrics, both
 from device_agent.pair import PairFacts
 from device_agent.prompts import Prompts
-from device_agent.request import Mode, StreamRequest
+from device_agent.request import Mode, Reveal, StreamRequest
+from device_agent.routing.policy import RoutingPolicy
+from device_agent.routing.router import Router
 from device_agent.stream import Stream
 from device_agent.timeline import Timeline
 from speculation.engines.base import Engine
@@ -49,7 +51,8 @@ class DeviceAgent:
                 ...
 
     It owns the runner, the connector and the tracer and closes them at the end. ``connector`` None is a device that is always
-    alone. ``emulation`` None: what is played is what the settings name, and stays so.
+    alone. ``emulation`` None: what is played is what the settings name, and stays so. ``routing`` decides who thinks in mode
+    ``auto``, in place of the policy by the settings' thresholds.
     """
 
     def __init__(
@@ -60,6 +63,7 @@ class DeviceAgent:
         config: AgentConfig,
         tracer: Tracer = UNTRACED,
         emulation: LiveEmulation | None = None,
+        routing: RoutingPolicy | None = None,
     ) -> None:
         self.pair = pair
         self.config = config
@@ -68,13 +72,15 @@ class DeviceAgent:
         self._runner = runner
         self._drafting = Drafting(runner, config)
         self._connector = connector
+        policy = None if connector is None else routing or config.routing_policy()
+        self._router = Router(policy, self._drafting.phone, self._drafting.battery)
         self._tracer = tracer
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._open: set[Stream] = set()
         self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
-        self.metrics = AgentMetrics(pair, config, self._drafting.phone, self.emulation)
+        self.metrics = AgentMetrics(pair, config, self._drafting.phone, self.emulation, self._drafting.battery)
 
     @property
     def num_streams(self) -> int:
@@ -143,10 +149,12 @@ class DeviceAgent:
         began_s = asyncio.get_running_loop().time()
         if self.num_streams >= self.config.max_streams:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
-        stream = Stream(self.config.max_stream_events, both(self.metrics.told, watch))
+        stream = Stream(self.config.max_stream_events, both(both(self.metrics.told, self._router.told), watch))
         self._open.add(stream)
         name = f"{tracing.operation_of(request)} {self.pair.full}"
-        span = self._tracer.start(name, tracing.asked(request, self.pair), traceparent)
+        # A collector is elsewhere: of what may not leave it hears nothing.
+        tracer = UNTRACED if request.is_private else self._tracer
+        span = tracer.start(name, tracing.asked(request, self.pair), traceparent)
         try:
             assignment = await self._assign(request)
             span.tell(tracing.assigned(assignment))
@@ -166,7 +174,10 @@ class DeviceAgent:
             raise ConfigurationError("the agent is not running: use it inside its 'async with'")
         numbers = itertools.count()
         stream.begin(self._session_event(assignment, next(numbers)))
-        generation = Generation(assignment, self.pair, self._drafting, self._connector, meter, numbers, stream.put)
+        route = self._router.route(assignment, self.pair.draft_context_length, meter.began_s)
+        # Whatever is decided: of what may not leave, the way to the verifier is not there.
+        connector = None if assignment.request.is_private else self._connector
+        generation = Generation(route, self.pair, self._drafting, connector, meter, numbers, stream.put)
         self.metrics.began(meter, len(assignment.prompt))
         context = contextvars.copy_context()
         context.run(TRACEPARENT.set, span.traceparent)
@@ -208,7 +219,7 @@ class DeviceAgent:
     def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
         """The limit asked for, or the default as far as it fits. Raises ``InvalidRequestError`` where there is no room."""
         pair = self.pair
-        context = pair.draft_context_length if request.mode is Mode.DEVICE else pair.context_length
+        context = pair.draft_context_length if self._stays_here(request) else pair.context_length
         room = context - prompt_tokens
         if room < 1:
             raise InvalidRequestError(
@@ -220,6 +231,10 @@ class DeviceAgent:
             why = f"a prompt of {prompt_tokens} tokens leaves {room} in a context of {context}"
             raise InvalidRequestError(f"max_tokens must be at most {room} ({why}), not {request.max_tokens}", "max_tokens")
         return request.max_tokens
+
+    def _stays_here(self, request: StreamRequest) -> bool:
+        is_alone = self._connector is None and request.reveal is not Reveal.FINAL
+        return request.mode is Mode.DEVICE or request.is_private or (request.mode is Mode.AUTO and is_alone)
 
     @property
     def _default_max_tokens(self) -> int:

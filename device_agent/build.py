@@ -10,6 +10,7 @@ from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig, GenerationSource
 from device_agent.emulation.live import LiveEmulation, VerifierControls
 from device_agent.pair import PairFacts
+from device_agent.routing.policy import RoutingPolicy
 from speculation.engines.base import Engine
 from speculation.engines.blended import blended
 from speculation.engines.fitted import fitted
@@ -39,8 +40,11 @@ DRAFT_VARIANT = "q4"
 """The variant that is taken where none is named and the draft has it."""
 
 
-def build_agent(config: AgentConfig, verifier: VerifierControls | None = None) -> DeviceAgent:
-    """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread.
+def build_agent(
+    config: AgentConfig, verifier: VerifierControls | None = None, routing: RoutingPolicy | None = None
+) -> DeviceAgent:
+    """An agent that is ready to be entered. Loads models: takes seconds, and belongs on a thread. ``routing`` decides in mode
+    ``auto``, in place of the settings' thresholds.
 
     ``verifier`` is a handle on the one that it calls, where that runs in this process. Engine and network are decorated also
     where nothing is emulated, so that something can be later.
@@ -67,7 +71,7 @@ def build_agent(config: AgentConfig, verifier: VerifierControls | None = None) -
     radio = radio_of(config)
     connector = None if radio is None else CoveredConnector(radio, config.cover)
     tracer = tracer_to(config.otlp_endpoint, "outrider-agent")
-    return DeviceAgent(facts, runner, connector, config, tracer, LiveEmulation(config, engine, radio, verifier))
+    return DeviceAgent(facts, runner, connector, config, tracer, LiveEmulation(config, engine, radio, verifier), routing)
 
 
 def defaults_of(full: Model, config: AgentConfig) -> GenerationDefaults:

@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
+from device_agent.routing.default import ByRules, Thresholds
 from speculation.certificates import ClientTls, require_authorities, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
@@ -20,10 +21,11 @@ from speculation.links.targets import DNS, parse_verifiers
 from speculation.protocol.cover import Cover
 from speculation.protocol.messages import MAX_PACKED_RANK
 from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
+from speculation.shaping.battery import Battery
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
-from speculation.shaping.phone_state import Heat
+from speculation.shaping.phone_state import Heat, PhoneState
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
 from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
 
@@ -54,6 +56,9 @@ class AgentConfig(Settings):
     whose time and bytes the phone is charged, such as ``0.9B:int4``. ``drafting`` names a policy;
     ``heat``: whether the phone gets hot and slow, ``on`` from a cold start, ``hot`` from hours of drafting.
     ``live_emulation``: whether clients may change what is played while it runs (``PATCH /v1/emulation``).
+    ``battery_percent`` gives the phone a battery of ``battery_wh`` that is so full at the start (None: no battery is emulated);
+    its default is about 4000 mAh at 3.85 V, an assumption. ``auto_stability``, ``auto_prompt_tokens``, ``auto_answer_tokens``
+    and ``auto_battery_percent`` are the thresholds of mode ``auto`` (``device_agent/routing/default.py``).
     ``when_full``: whether a model that leaves no room for a full context is refused, or gets a shorter one that fits all slots.
     ``draft_depth`` bounds the drafts ahead of the final tokens, ``draft_width`` the branches that one step extends;
     ``draft_choices`` is how many of a position's likeliest tokens may become branches, where the width is over 1;
@@ -117,6 +122,12 @@ class AgentConfig(Settings):
     emulate: str = DEFAULT_DRAFT_MODEL
     heat: Heat = Heat.OFF
     live_emulation: bool = True
+    battery_percent: float | None = Field(None, ge=0, le=100)
+    battery_wh: float = Field(15.4, gt=0)
+    auto_stability: float = Field(0.5, ge=0, le=1)
+    auto_prompt_tokens: int = Field(1024, ge=0)
+    auto_answer_tokens: int = Field(256, ge=0)
+    auto_battery_percent: float = Field(20.0, ge=0, le=100)
     when_full: WhenFull = WhenFull.REFUSE
     max_streams: int = Field(4, ge=1)
     resume_grace_s: float = Field(5.0, ge=0)
@@ -169,6 +180,22 @@ class AgentConfig(Settings):
         floors = self.draft_floor, self.draft_pass_floor
         return make_policy(self.drafting, self.draft_length, self.draft_width, *floors, self.draft_price)
 
+    def routing_policy(self) -> ByRules:
+        """Who thinks in mode ``auto``, by the thresholds."""
+        prompt_tokens, answer_tokens = self.auto_prompt_tokens, self.auto_answer_tokens
+        return ByRules(Thresholds(self.auto_stability, prompt_tokens, answer_tokens, self.auto_battery_percent))
+
+    def battery(self, phone: PhoneState) -> Battery | None:
+        """The battery of an emulated phone, None where none is emulated. Raises ``ConfigurationError`` for a phone that has no
+        figures of energy."""
+        if self.battery_percent is None:
+            return None
+        if not phone.has_energy:
+            raise ConfigurationError(
+                f"battery_percent: the profile {self.phone} has no figures of energy; name a phone that has, or leave it out"
+            )
+        return Battery(phone, self.battery_wh, self.battery_percent)
+
     @model_validator(mode="after")
     def _check(self) -> Self:
         if self.keys is not None:
@@ -179,7 +206,7 @@ class AgentConfig(Settings):
         phone = catalogue.phone(self.phone)
         catalogue.network(self.network)
         catalogue.cloud(self.cloud)
-        PhoneCost(phone, parse_model(self.emulate)).state(self.heat)
+        self.battery(PhoneCost(phone, parse_model(self.emulate)).state(self.heat))
         self.policy()
         if self.verifier is not None:
             parse_verifiers(self.verifier)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 
 from device_agent.events import Reason
@@ -14,12 +15,31 @@ from speculation.errors import (
     OutriderError,
     PairError,
 )
+from speculation.links.base import Connector, Link
 
 LOST, REFUSED = (LinkError, CapacityError), (HandshakeError, AuthenticationError)
 """Errors of the link after which a device can go on alone (no verifier, or no room), and those that waiting does not mend."""
 
 MISFITS = (PairError, FingerprintError)
 """Of these, refusals that say nothing of another verifier: pairs come to verifiers one after the other."""
+
+
+RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
+
+
+class Retries:
+    """How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
+
+    def __init__(self) -> None:
+        self.reset()
+
+    def reset(self) -> None:
+        """A verifier is there."""
+        self._next_s = RECONNECT_S
+
+    async def wait(self) -> None:
+        await asyncio.sleep(self._next_s)
+        self._next_s = min(2 * self._next_s, LONGEST_RECONNECT_S)
 
 
 class Misfits:
@@ -39,6 +59,13 @@ class Misfits:
     def forget(self) -> None:
         """A verifier is there again: what is refused from here on is news."""
         self._told.clear()
+
+
+async def connected(connector: Connector | None) -> Link:
+    """A stream to some verifier. Raises ``LinkError``, where none is configured, too."""
+    if connector is None:
+        raise LinkError("no verifier is configured")
+    return await connector.connect()
 
 
 def newest_of(error: HandshakeError) -> int:

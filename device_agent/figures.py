@@ -92,6 +92,7 @@ class Meter:
         self.proposed = 0
         self.links: list[LinkStatistics] = []
         self.joules: float | None = None
+        self.battery_percent: float | None = None
 
     def emulation_changed(self, is_emulated: bool) -> None:
         """What is played became something else, in the middle of this answer."""
@@ -200,6 +201,8 @@ class Meter:
                 "joules_per_drafted_token": (_ratio(self.joules, self.draft_steps), "J/token"),
                 "joules_per_token": (_ratio(self.joules, num_tokens), "J/token"),
             }
+        if self.battery_percent is not None:
+            values |= {"battery_percent": (self.battery_percent, "%")}
         if self._num_changes:  # else the answer is that of the phone, network and cloud that it began with
             values["emulation_changes"] = (self._num_changes, "changes")
         return {name: self._figure(value, unit) for name, (value, unit) in values.items()}

@@ -1,8 +1,9 @@
-"""What the gauges of an emulated phone tell of one answer: the joules that drafting took, and a thermal status that changed."""
+"""What the gauges of an emulated phone tell of one answer: joules of drafting, the battery, a thermal status that changed."""
 
 from __future__ import annotations
 
 from device_agent.timeline import Timeline
+from speculation.shaping.battery import Battery
 from speculation.shaping.phone_state import PhoneState
 
 
@@ -12,8 +13,9 @@ class Gauges:
     Joules are the phone's own, so beside an answer that is written at the same time they are those of both.
     """
 
-    def __init__(self, phone: PhoneState | None) -> None:
+    def __init__(self, phone: PhoneState | None, battery: Battery | None = None) -> None:
         self._phone = phone
+        self._battery = battery
         self._joules_before = 0.0 if phone is None else phone.joules
         self._gaps_before = 0 if phone is None else phone.num_gaps
         self._told = None if phone is None else phone.coolest
@@ -34,6 +36,10 @@ class Gauges:
         """Let who records them have what they show now."""
         if timeline is not None and self._phone is not None:
             timeline.gauges(self._phone, self.joules, now_s)
+
+    def battery_percent(self, now_s: float) -> float | None:
+        """How full the battery is; None where none is emulated."""
+        return None if self._battery is None else self._battery.percent(now_s)
 
     def has_changed(self) -> bool:
         """Whether the status is another than when this was asked last; the first time, than that of a cool phone."""

@@ -9,12 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from enum import StrEnum
 from functools import partial
 
-from device_agent.assignment import Assignment
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
-from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, newest_of, with_one_after_another
+from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, Retries, connected, newest_of, with_one_after_another
 from device_agent.ending import STOP, cause, done_event, end_of_tail, tail_room
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
@@ -22,24 +22,22 @@ from device_agent.gauges import Gauges
 from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
+from device_agent.routing.route import Route
 from device_agent.sending import Sender, hang_up
 from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
 from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
 
-RECONNECT_S, LONGEST_RECONNECT_S = 1.0, 30.0
-"""How long a device that lost its verifier waits before it tries again: doubled each time it fails."""
-
 _log = logging.getLogger(__name__)
 
 
 class Generation:
-    """Runs one assignment. ``emit`` gets every event but the first, which tells the session; ``numbers`` gives out ``seq``."""
+    """Goes a route. ``emit`` gets every event but the first, which tells the session; ``numbers`` gives out ``seq``."""
 
     def __init__(
         self,
-        assignment: Assignment,
+        route: Route,
         pair: PairFacts,
         drafting: Drafting,
         connector: Connector | None,
@@ -47,7 +45,8 @@ class Generation:
         numbers: Iterator[int],
         emit: Callable[[Sequence[Event]], None],
     ) -> None:
-        self._assignment = assignment
+        self._route = route
+        self._assignment = assignment = route.assignment
         self._pair = pair
         self._connector = connector
         self._meter = meter
@@ -57,12 +56,12 @@ class Generation:
         self._display = assignment.display(pair, numbers)
         self._session = assignment.session(pair)
         self._drafter = drafting.drafter(self._session, pair)
-        self._gauges = Gauges(drafting.phone)
+        self._gauges = Gauges(drafting.phone, drafting.battery)
         self._sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()
         self._head_start = HeadStart()
         self._opened_s = 0.0
-        self._reconnect_s = RECONNECT_S
+        self._retries = Retries()
         self._is_alone = self._mode is Mode.DEVICE
         self._misfits = Misfits()
         self._last: DoneEvent | ErrorEvent | None = None
@@ -100,18 +99,19 @@ class Generation:
             await self._drafter.close()
 
     async def _generate_in(self, tasks: asyncio.TaskGroup) -> None:
-        match self._mode:
-            case Mode.CLOUD:
-                await with_one_after_another(partial(self._converse, tasks))
-            case Mode.DEVICE:
-                self._display.go_alone()
-                await self._draft()
-            case Mode.COLLABORATE:
-                await self._collaborate(tasks)
+        if self._route.first is not None:
+            self._tell_state(self._route.first.reason)
+        if self._mode is Mode.CLOUD and self._route.first is None:
+            await with_one_after_another(partial(self._converse, tasks))
+        elif self._is_alone:
+            self._display.go_alone()
+            await self._draft()
+        if not self._is_over:
+            await self._collaborate(tasks)
 
     async def _collaborate(self, tasks: asyncio.TaskGroup) -> None:
         """Draft and converse at once, until one of them has ended the answer."""
-        both = tasks.create_task(self._converse_again_and_again(tasks)), tasks.create_task(self._draft_behind_open())
+        both = tasks.create_task(self._converse_again_and_again(tasks)), tasks.create_task(self._draft())
         await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
         for task in both:
             task.cancel()
@@ -128,14 +128,11 @@ class Generation:
                 self._go_alone(error)
             if self._is_over:
                 return None
-            await asyncio.sleep(self._reconnect_s)
-            self._reconnect_s = min(2 * self._reconnect_s, LONGEST_RECONNECT_S)
+            await self._retries.wait()
 
     async def _converse(self, tasks: asyncio.TaskGroup) -> None:
         """One stream with the verifier, until the answer is over. Raises what ends the stream before."""
-        if self._connector is None:
-            raise LinkError("no verifier is configured")
-        link = await self._connector.connect()
+        link = await connected(self._connector)
         self._head_start.connected()
         self._meter.links.append(link.statistics)
         sending: asyncio.Task[None] | None = None
@@ -201,6 +198,19 @@ class Generation:
         self._show(events)
         if self._display.is_stopped:
             self._end(STOP)
+        self._reroute()
+
+    def _reroute(self, grown: Sequence[Branch] = ()) -> bool:
+        """Ask who writes from here on, and let them. Returns whether that ends the device's writing alone."""
+        decision = None if self._is_over else self._route.again(self._mode, grown, _now_s())
+        if decision is None:
+            return False
+        was_alone, self._is_alone = self._is_alone, False
+        self._assignment, self._mode = self._route.assignment, decision.mode
+        self._drafter.is_paused |= decision.mode is Mode.CLOUD
+        self._tell_state(decision.reason)
+        self._display.come_back()
+        return was_alone
 
     def _drafted(self, branches: Sequence[Branch]) -> list[Event]:
         """What the main branch grew by, as its reader is told."""
@@ -222,7 +232,7 @@ class Generation:
         self._misfits.forget()
         self._is_alone = False
         self._mode = Mode.COLLABORATE
-        self._reconnect_s = RECONNECT_S
+        self._retries.reset()
         self._display.come_back()
 
     def _go_alone(self, error: Exception) -> None:
@@ -237,32 +247,29 @@ class Generation:
             self._end(STOP)
         self._may_draft.set()
 
-    async def _draft_behind_open(self) -> None:
-        await self._head_start.over()
-        await self._draft()
-
     async def _draft(self) -> None:
-        """Draft ahead for as long as this task lives; alone, until the answer is over."""
-        while not (self._is_alone and (reason := self._end_of_tail())):
+        """Draft ahead for as long as this task lives; alone, until the answer is over or a verifier is to be asked."""
+        await self._head_start.over()
+        while not (self._is_alone and (reason := end_of_tail(self._assignment, self._display, self._drafter, self._pair))):
             self._may_draft.clear()
-            began_s = _now_s()
-            grown = await self._drafter.step(tail_room(self._assignment, self._drafter) if self._is_alone else None)
+            room, began_s = tail_room(self._assignment, self._drafter) if self._is_alone else None, _now_s()
+            grown = [] if self._mode is Mode.CLOUD else await self._drafter.step(room)
             self._sender.wake()
             if self._is_over:
                 return
             self._meter.drafted(began_s, _now_s(), len(grown))
             self._gauges.show(self._meter.timeline, _now_s())
+            is_handed_over = self._reroute(grown)  # before a stop string in what grew ends the answer
             self._show(self._drafted(grown))
             if self._gauges.has_changed():
                 self._tell_state(Reason.THROTTLING)
-            if self._drafter.is_paused:
+            if is_handed_over:
+                return
+            if self._drafter.is_paused or self._mode is Mode.CLOUD:
                 await self._may_draft.wait()
         self._end(reason)
 
-    def _end_of_tail(self) -> str | None:
-        return end_of_tail(self._assignment, self._display, self._drafter, self._pair)
-
-    def _tell_state(self, reason: Reason, rtt_ms: float | None = None) -> None:
+    def _tell_state(self, reason: StrEnum, rtt_ms: float | None = None) -> None:
         if not self._is_over:
             self._emit([StateEvent(next(self._numbers), self._mode.value, reason.value, rtt_ms, self._gauges.thermal)])
 
@@ -278,7 +285,7 @@ class Generation:
         tail = self._assignment.max_tail if self._is_alone else 0
         self._show(self._display.finish(tail))
         reason = STOP if self._display.is_stopped else reason
-        self._meter.joules = self._gauges.joules
+        self._meter.joules, self._meter.battery_percent = self._gauges.joules, self._gauges.battery_percent(_now_s())
         self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:

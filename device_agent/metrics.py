@@ -16,6 +16,7 @@ from device_agent.figures import Counts, Meter
 from device_agent.offer import PairOffer
 from device_agent.pair import PairFacts
 from speculation.protocol.messages import FinishReason
+from speculation.shaping.battery import Battery
 from speculation.shaping.phone_state import PhoneState
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.instruments import ANSWER_S, FIRST_TOKEN_S, TOKEN_S, Instruments, Renamed
@@ -31,11 +32,19 @@ Watch = Callable[[Sequence[Event]], None]
 class AgentMetrics:
     """Told of each stream when it begins and ends; between the two it reads the stream's own meter. Lives on the event loop.
 
-    Also what meters tell of waits. ``phone`` has the gauges of an emulated phone.
+    Also what meters tell of waits. ``phone`` has the gauges of an emulated phone, ``battery`` is its battery.
     """
 
-    def __init__(self, pair: PairFacts, config: AgentConfig, phone: PhoneState | None, played: LiveEmulation) -> None:
+    def __init__(
+        self,
+        pair: PairFacts,
+        config: AgentConfig,
+        phone: PhoneState | None,
+        played: LiveEmulation,
+        battery: Battery | None = None,
+    ) -> None:
         self._phone = phone
+        self._battery = battery
         self._running: set[Meter] = set()
         self._before = Counts()
         self._num_streams = self._num_prompt = 0
@@ -136,6 +145,8 @@ class AgentMetrics:
         make.gauge("offered_pair", "Counter of the newest pair that a verifier told of.", lambda: self.offer.offered)
         if self._phone is not None:
             make.gauge("thermal_status", "1 at the emulated phone's thermal status.", self._thermal, "status")
+        if self._battery is not None:
+            make.gauge("battery_percent", "How full the emulated phone's battery is.", self._battery_percent)
 
     def _count(self, name: str, what: str, pick: Callable[[Counts], int]) -> Collector:
         return self._instruments.counter(name, what, lambda: pick(self._counts))
@@ -150,6 +161,9 @@ class AgentMetrics:
     def _thermal(self) -> Mapping[str, float]:
         status = None if self._phone is None else self._phone.status
         return {} if status is None else {status: 1.0}
+
+    def _battery_percent(self) -> float | None:
+        return None if self._battery is None else self._battery.percent(asyncio.get_running_loop().time())
 
     def _vllm(self) -> list[Renamed]:
         """vLLM's names, of its version 1, for what means the same here: tokens are final ones. Of drafts the verifier tells."""

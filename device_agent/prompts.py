@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from device_agent.pair import PairFacts
 from device_agent.request import Message, StreamRequest, TokenRequest
@@ -56,5 +55,5 @@ class Prompts:
 
     def _encode(self, prompt: str, messages: Sequence[Message]) -> Sequence[int]:
         if messages and self._pair.chat is not None:
-            return self._pair.chat([asdict(message) for message in messages])
+            return self._pair.chat([{"role": message.role, "content": message.content} for message in messages])
         return self._pair.encode(prompt)

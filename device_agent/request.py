@@ -8,11 +8,11 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from device_agent.checks import check_prompt, check_stops, check_unicode
+from device_agent.checks import require as _require
+from device_agent.privacy import Privacy, strictest
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
-from speculation.text import MAX_STOPS
-
-MAX_STOP_CHARACTERS = 256
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -26,11 +26,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 
 
 class Mode(StrEnum):
-    """Who writes: both, the verifier alone, or the device alone."""
+    """Who writes: both, the verifier alone, the device alone, or whoever a policy says (``device_agent/routing``)."""
 
     COLLABORATE = "collaborate"
     CLOUD = "cloud"
     DEVICE = "device"
+    AUTO = "auto"
 
 
 class Reveal(StrEnum):
@@ -43,10 +44,14 @@ class Reveal(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn of a conversation."""
+    """One turn of a conversation. Raises ``UnknownNameError`` for a label that is none."""
 
     role: str
     content: str
+    privacy: Privacy = Privacy.OPEN
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "privacy", _privacy("messages.privacy", self.privacy))
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,9 @@ class StreamRequest:
     ``messages``, where there are any, go before ``prompt`` with a model that has a chat template; ``prompt`` is their contents,
     for one that has none.
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
-    verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded.
-    Raises ``InvalidRequestError`` for a value that cannot be served.
+    verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded. With ``privacy``
+    ``device_only``, of the request or of one of its messages, nothing of it leaves the device. Raises ``InvalidRequestError``
+    for a value that cannot be served.
     """
 
     prompt: str
@@ -77,26 +83,44 @@ class StreamRequest:
     deadline_ms: int | None = None
     messages: tuple[Message, ...] = ()
     timeline: bool = False
+    privacy: Privacy = Privacy.OPEN
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
         object.__setattr__(self, "reveal", _reveal("reveal", self.reveal))
+        object.__setattr__(self, "privacy", _privacy("privacy", self.privacy))
         self._check_text()
         for message in self.messages:
-            _check_unicode(message.role, "messages")
+            check_unicode(message.role, "messages")
         _require(self.max_tokens is None or self.max_tokens >= 1, "max_tokens", "at least 1", self.max_tokens)
         _require(0 <= self.min_stability <= 1, "min_stability", "from 0 to 1", self.min_stability)
         _require(self.offline_tokens is None or self.offline_tokens >= 0, "offline_tokens", "at least 0", self.offline_tokens)
         _require(abs(self.priority) < 2**31, "priority", "a 32-bit number", self.priority)
         _require(self.deadline_ms is None or 1 <= self.deadline_ms < 2**31, "deadline_ms", "at least 1", self.deadline_ms)
-        _check_stops(self.stop)
+        check_stops(self.stop)
         _require((self.top_k or 0) < 2**31, "top_k", "a 31-bit number", self.top_k)
         self.parameters(self.seed or 0)
         if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
             raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
+        if self.is_private:
+            self._check_stays()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the request, or any message of it, is labelled ``device_only``: then all of it is."""
+        return strictest((self.privacy, *(message.privacy for message in self.messages))) is Privacy.DEVICE_ONLY
+
+    def _check_stays(self) -> None:
+        if self.reveal is Reveal.FINAL:
+            why = "what is labelled device_only is written by the draft alone, and has no final tokens to show"
+            where = "use POST /v1/stream with reveal all or stable"
+            raise InvalidRequestError(f"{why}: {where}", "reveal")
+        if self.mode in (Mode.COLLABORATE, Mode.CLOUD):
+            why = f"mode {self.mode.value} sends the prompt to the verifier, and the label device_only keeps it here"
+            raise InvalidRequestError(f"{why}: use mode auto or device", "mode")
 
     def _check_text(self) -> None:
-        _check_prompt(self.prompt)
+        check_prompt(self.prompt)
 
     def parameters(self, seed: int, defaults: GenerationDefaults = NO_DEFAULTS) -> SamplingParameters:
         """The parameters of the choice, with the seed that was resolved, and the defaults of what the request leaves open."""
@@ -201,6 +225,10 @@ def _reveal(key: str, value: object) -> Reveal:
     return Reveal(_one_of(key, value, Reveal))
 
 
+def _privacy(key: str, value: object) -> Privacy:
+    return Privacy(_one_of(key, value, Privacy))
+
+
 def _one_of(key: str, value: object, known: type[StrEnum]) -> str:
     name = _text(key, value)
     if name not in list(known):
@@ -215,9 +243,12 @@ def _messages(key: str, value: object) -> tuple[Message, ...]:
 
 
 def _message(key: str, message: object) -> Message:
-    if not isinstance(message, Mapping) or set(message) != {"role", "content"}:
-        raise InvalidRequestError(f"each of {key} must be an object with role and content", key)
-    return Message(_text(f"{key}.role", message["role"]), _text(f"{key}.content", message["content"]))
+    if not isinstance(message, Mapping) or set(message) - {"privacy"} != {"role", "content"}:
+        raise InvalidRequestError(
+            f"each of {key} must be an object with role and content, and privacy where it has a label", key
+        )
+    label = Privacy.OPEN if message.get("privacy") is None else message["privacy"]
+    return Message(_text(f"{key}.role", message["role"]), _text(f"{key}.content", message["content"]), label)
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {
@@ -237,37 +268,9 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "priority": _whole,
     "deadline_ms": _whole,
     "timeline": _flag,
+    "privacy": _privacy,
 }
 KNOWN_KEYS = tuple(_READERS)
-
-
-def _check_prompt(prompt: str) -> None:
-    if not prompt:
-        raise InvalidRequestError("the prompt is empty", "prompt")
-    _check_unicode(prompt, "prompt")
-
-
-def _check_unicode(text: str, key: str) -> None:
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidRequestError(
-            f"{key} is not valid Unicode: it holds bytes that are not UTF-8, or half of a surrogate pair", key
-        ) from error
-
-
-def _check_stops(stops: Sequence[str]) -> None:
-    _require(len(stops) <= MAX_STOPS, "stop", f"at most {MAX_STOPS} strings", f"{len(stops)} of them")
-    for stop in stops:
-        _require(
-            0 < len(stop) <= MAX_STOP_CHARACTERS, "stop", f"strings of 1 to {MAX_STOP_CHARACTERS} characters", repr(stop)[:80]
-        )
-        _check_unicode(stop, "stop")
-
-
-def _require(holds: bool, name: str, wanted: str, got: object) -> None:
-    if not holds:
-        raise InvalidRequestError(f"{name} must be {wanted}, not {got}", name)
 
 
 def _kind(value: object) -> str:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict, Unpack
 from device_agent.config import AgentConfig
 from device_agent.events import DoneEvent, ErrorEvent, Event
 from device_agent.request import StreamRequest
+from device_agent.routing.policy import RoutingPolicy
 from outrider.client.asynchronous import Messages, Options, text_keys
 from outrider.client.reading import done_of, error_of
 from speculation.errors import ConfigurationError
@@ -86,6 +87,12 @@ class Settings(TypedDict, total=False):
     cloud: str
     emulate: str
     heat: Literal["off", "on", "hot"]
+    battery_percent: float
+    battery_wh: float
+    auto_stability: float
+    auto_prompt_tokens: int
+    auto_answer_tokens: int
+    auto_battery_percent: float
     when_full: Literal["refuse", "shorten"]
     max_streams: int
     max_stream_events: int
@@ -102,18 +109,22 @@ class DeviceAgent:
     entering loads the models, on a thread; leaving lets answers that other tasks read finish within ``drain_grace_s``, then
     cuts them. It may be entered again.
 
-    ``verifier`` is ``host:port`` (by default this machine's), None for a device that is always alone.
+    ``verifier`` is ``host:port`` (by default this machine's), None for a device that is always alone. ``routing`` decides who
+    thinks in mode ``auto``, in place of the policy by the settings ``auto_...`` (``docs/routing.md``).
     Raises ``ConfigurationError`` for settings that cannot work, ``UnknownNameError`` for the name of a profile that does not
     exist; entering raises ``PackageError`` for models that cannot be used, and what else ``outrider agent`` would say.
     """
 
-    def __init__(self, **settings: Unpack[Settings]) -> None:
+    def __init__(self, *, routing: RoutingPolicy | None = None, **settings: Unpack[Settings]) -> None:
         self._config = _config(settings)
+        self._routing = routing
         self._inside: device_agent.agent.DeviceAgent | None = None
 
     @classmethod
     @asynccontextmanager
-    async def local(cls, *, full_variant: str | None = None, **settings: Unpack[Settings]) -> AsyncIterator[Self]:
+    async def local(
+        cls, *, full_variant: str | None = None, routing: RoutingPolicy | None = None, **settings: Unpack[Settings]
+    ) -> AsyncIterator[Self]:
         """An agent with a verifier behind it in the same process, for trying things out and for tests: real gRPC over
         loopback. Without ``pair``, or ``draft`` and ``full``, it is the bundled pair.
 
@@ -129,13 +140,13 @@ class DeviceAgent:
         shared = {name: getattr(alone, name) for name in ("pair", "draft", "full", "provider", "cloud", "profiles")}
         async with serve(VerifierConfig(port=0, variant=full_variant, **shared)) as verifier:
             own: Settings = {**settings, "verifier": verifier.target}
-            async with cls(**own) as agent:
+            async with cls(routing=routing, **own) as agent:
                 yield agent
 
     async def __aenter__(self) -> Self:
         if self._inside is not None:
             raise ConfigurationError("the agent is running already: enter it once, and share it among tasks")
-        inside = await asyncio.to_thread(_load, self._config)
+        inside = await asyncio.to_thread(_load, self._config, self._routing)
         self._inside = await inside.__aenter__()
         return self
 
@@ -195,8 +206,8 @@ def _config(settings: Mapping[str, Any]) -> AgentConfig:
     return AgentConfig(**settings)
 
 
-def _load(config: AgentConfig) -> device_agent.agent.DeviceAgent:
+def _load(config: AgentConfig, routing: RoutingPolicy | None) -> device_agent.agent.DeviceAgent:
     """Imports here, too: what runs models takes its time to load."""
     from device_agent.build import build_agent
 
-    return build_agent(config)
+    return build_agent(config, routing=routing)

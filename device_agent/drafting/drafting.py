@@ -17,12 +17,13 @@ from speculation.shaping.engine import ShapedEngine
 class Drafting:
     """Makes a drafter for each stream. It owns the draft model's runner from here on.
 
-    ``phone`` holds the gauges of the phone that is emulated, or may be; None where none can.
+    ``phone`` holds the gauges of the phone that is emulated, or may be, and ``battery`` its battery; None where none can.
     """
 
     def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:
         self.calibration = Calibration()
         self.phone = runner.engine.phone if isinstance(runner.engine, ShapedEngine) else None
+        self.battery = None if self.phone is None else config.battery(self.phone)
         self._resting = {is_greedy: Resting() for is_greedy in (False, True)}
         self._steps = DraftSteps(runner)
         self._policy = config.policy()

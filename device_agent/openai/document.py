@@ -61,7 +61,7 @@ _SAMPLING: Schema = {
     "seed": {"type": "integer", "minimum": 0, "maximum": 2**64 - 1},
     "stop": {"anyOf": [_TEXT, {"type": "array", "items": _TEXT, "maxItems": 4}]},
     "n": {"enum": [1]},
-    "mode": {"enum": ["collaborate", "cloud"]},
+    "mode": {"enum": ["collaborate", "cloud", "auto"]},
     "deadline_ms": {"type": "integer", "minimum": 1},
 }
 _PROMPT: Schema = {"anyOf": [_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}, "maxItems": 1}]}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from device_agent.privacy import Privacy
 from speculation.errors import InvalidRequestError
 
 CALLS = ("tool_calls", "function_call")
@@ -13,7 +14,7 @@ ROLES = {"developer": "system"}
 
 
 def as_messages(messages: Any) -> list[dict[str, Any]]:
-    """Roles and texts; what else a message holds is passed over. Raises ``InvalidRequestError``."""
+    """Roles, texts and privacy labels; what else a message holds is passed over. Raises ``InvalidRequestError``."""
     if not isinstance(messages, list) or not messages:
         raise InvalidRequestError("messages must be a list of objects with role and content", "messages")
     return [_plain(message) for message in messages]
@@ -25,7 +26,15 @@ def _plain(message: Any) -> dict[str, Any]:
     if any(message.get(key) for key in CALLS):
         raise InvalidRequestError("tool calls are not implemented", "messages")
     role: str = message["role"]
-    return {"role": ROLES.get(role, role), "content": _text(message.get("content"))}
+    content = message.get("content")
+    return {"role": ROLES.get(role, role), "content": _text(content), "privacy": _label(message, content)}
+
+
+def _label(message: Mapping[str, Any], content: Any) -> Any:
+    """The message's label, or that of a part that stays here. One that is none is for the request's own check to refuse."""
+    labels = [part.get("privacy") for part in content if isinstance(part, Mapping)] if isinstance(content, list) else []
+    own = message.get("privacy")
+    return next((label for label in (own, *labels) if label not in (None, Privacy.OPEN)), own)
 
 
 def _text(content: Any) -> str:

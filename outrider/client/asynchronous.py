@@ -49,7 +49,8 @@ class Options(TypedDict, total=False):
     min_p: float
     seed: int
     stop: str | Sequence[str]
-    mode: Literal["collaborate", "cloud", "device"]
+    mode: Literal["collaborate", "cloud", "device", "auto"]
+    privacy: Literal["open", "device_only"]
     reveal: Literal["all", "stable", "final"]
     min_stability: float
     offline_tokens: int

@@ -45,6 +45,15 @@ class PhoneState:
         return None if self.heat is None else self.heat.state.word
 
     @property
+    def idle_w(self) -> float:
+        """What the phone draws anyway; 0 where it has no figures of energy."""
+        return 0.0 if self._energy is None else self._energy.idle_w
+
+    def status_at(self, now_s: float) -> str | None:
+        """The status now, where the phone has rested since its last work: ``status`` would stay hot until there is some."""
+        return None if self.heat is None else self.heat.at(now_s).word
+
+    @property
     def coolest(self) -> str | None:
         """The status of a phone that nothing troubles; None where no heat is emulated."""
         return None if self.heat is None else self.heat.coolest
@@ -91,6 +100,11 @@ class PhoneHeat:
     @property
     def coolest(self) -> str:
         return self._model.words.coolest
+
+    def at(self, now_s: float) -> HeatState:
+        """The state at this time, if no work comes before it. Nothing is changed."""
+        state = self.state
+        return state if self._is_new else self._model.rest(state, max(0.0, now_s - state.at_s))
 
     def begin(self, now_s: float) -> None:
         """A job begins at this time, which is the first one's beginning of all time."""

@@ -9,6 +9,9 @@ from benchmarks.capacity_scene import Load
 from benchmarks.capacity_settings import SYSTEMS, Setting
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_cells import Beside, Cell, Row
+from benchmarks.routing import Curve
+from benchmarks.routing_texts import Point as Routed
+from benchmarks.routing_texts import best
 from benchmarks.soak_samples import Sample
 from benchmarks.thrift_front import Point
 
@@ -54,3 +57,12 @@ def test_the_soak_shows_memory_and_sessions(tmp_path):
     samples = [Sample(**(counts | {"at_s": at_s})) for at_s in (60.0, 120.0)]
     picture = drawn(lambda file: plots.soak(samples, file), tmp_path / "a.svg")
     assert all(text in picture for text in ("memory, MiB", "resident", "sessions", "of them waiting", "caches kept"))
+
+
+def test_signals_are_drawn_between_lot_and_knowledge(tmp_path):
+    ideal = best([1.0, 0.0], [1, 1])
+    curves = [Curve(name, 8, [Routed(0.5, 0.8), Routed(0.9, 1.0)], ideal) for name in ("all of it", "its end")]
+    picture, again = (drawn(lambda file: plots.routing(curves, file), tmp_path / name) for name in ("a.svg", "b.svg"))
+    assert picture == again
+    for label in ("by lot", "by knowledge", "all of it", "its end", "answers of 8 tokens"):
+        assert label in picture

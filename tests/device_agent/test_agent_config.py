@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from device_agent.config import AgentConfig, load_config
+from device_agent.routing.default import Thresholds
 from speculation.errors import ConfigurationError, OutriderError
 from tests.support.certificates import made
 
@@ -30,6 +31,9 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path, monk
         ({"pad_bytes": 10**9}, "pad_bytes must be 0, or 32 to 4096"),
         ({"tick_ms": -20}, "tick_ms must be 0, or 10 to 1000"),
         ({"pad_bytes": 4096, "tick_ms": 10}, "at least 32"),
+        ({"battery_percent": 50}, "battery_percent: the profile none has no figures of energy; name a phone that has"),
+        ({"battery_percent": 101, "phone": "dimensity-9300"}, "battery_percent"),
+        ({"auto_stability": 1.5}, "auto_stability"),
         ({"colour": 1}, "unknown key"),
     ],
 )
@@ -42,6 +46,12 @@ def test_other_machines_are_served_only_where_that_was_said():
     assert AgentConfig(host="0.0.0.0", insecure=True).host == "0.0.0.0"
     with pytest.raises(ConfigurationError):
         AgentConfig(host="192.168.1.5")
+
+
+def test_the_thresholds_of_mode_auto_are_settings():
+    settings = {"auto_stability": 0.1, "auto_prompt_tokens": 2, "auto_answer_tokens": 3, "auto_battery_percent": 4.0}
+    assert AgentConfig(**settings).routing_policy().thresholds == Thresholds(0.1, 2, 3, 4.0)
+    assert AgentConfig().routing_policy().thresholds == Thresholds()
 
 
 def test_figures_are_emulated_as_soon_as_one_machine_is_played():

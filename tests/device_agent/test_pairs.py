@@ -16,7 +16,7 @@ from cloud_verifier.engine import FullModel
 from cloud_verifier.pairs import Pairs, Served
 from cloud_verifier.server import serve
 from cloud_verifier.verification import Verifier
-from device_agent import generation
+from device_agent import elsewhere
 from device_agent.agent import DeviceAgent
 from device_agent.elsewhere import with_one_after_another
 from device_agent.offer import PairOffer
@@ -204,7 +204,7 @@ class Reading:
 @pytest.mark.parametrize(("mode", "reveal"), [("collaborate", "all"), ("collaborate", "final"), ("cloud", "all")])
 async def test_a_verifier_that_comes_back_without_the_pair_of_an_answer_adds_nothing_to_it(mode, reveal, monkeypatch):
     """The device writes on alone and says why, or ends with an error, as its mode says: no token is the newer model's."""
-    monkeypatch.setattr(generation, "RECONNECT_S", 0.01)
+    monkeypatch.setattr(elsewhere, "RECONNECT_S", 0.01)
     before, draft = Stopping(), HeldDraft()
     reading, stop, connector = Reading(draft, before), asyncio.Event(), Address()
 

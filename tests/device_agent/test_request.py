@@ -19,10 +19,12 @@ leaves = st.one_of(
     st.booleans(),
     st.integers(-(2**70), 2**70),
     st.floats(allow_nan=False, allow_infinity=False),
-    st.sampled_from(["", "x", "cloud", "device", "final", "stable", "a" * 300]),
+    st.sampled_from(["", "x", "cloud", "device", "final", "stable", "auto", "device_only", "a" * 300]),
 )
 values = st.one_of(
-    leaves, st.lists(leaves, max_size=6), st.dictionaries(st.sampled_from(["role", "content", "x"]), leaves, max_size=3)
+    leaves,
+    st.lists(leaves, max_size=6),
+    st.dictionaries(st.sampled_from(["role", "content", "privacy", "x"]), leaves, max_size=3),
 )
 bodies = st.dictionaries(st.sampled_from([*KNOWN_KEYS, *NEUTRAL, "unknown"]), values, max_size=5)
 

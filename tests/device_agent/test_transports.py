@@ -23,7 +23,7 @@ REQUESTS = st.fixed_dictionaries(
         "max_tokens": st.integers(1, 12),
         "seed": st.integers(0, 2**64 - 1),
         "temperature": st.sampled_from([0, 1.0]),
-        "mode": st.sampled_from(["collaborate", "cloud", "device"]),
+        "mode": st.sampled_from(["collaborate", "cloud", "device", "auto"]),
         "reveal": st.sampled_from(["all", "stable"]),
     }
 )

@@ -109,6 +109,17 @@ async def test_the_example_of_the_page_runs_as_it_stands(verifier, capsys):
 
 
 @ON_ONE_AGENT
+async def test_the_policy_of_the_page_on_routing_decides_where_it_is_given(verifier):
+    page = (PAGE.parent / "routing.md").read_text("utf-8")
+    exec(re.search(r"```python\n(.*?)```", page, re.DOTALL)[1], namespace := {})
+    asked = namespace["AskOnceWarm"]()
+    async with DeviceAgent(verifier=verifier.target, routing=asked, phone="dimensity-9300", heat="hot") as agent:
+        events = [event async for event in agent.stream(PROMPT, mode="auto", max_tokens=4)]
+    assert (events[1].mode, events[1].reason) == ("collaborate", "hot")
+    assert events[-1].verified_count == 4
+
+
+@ON_ONE_AGENT
 async def test_a_request_is_judged_as_over_http(agent):
     with pytest.raises(InvalidRequestError, match="max_tokens must be at least 1, not 0") as refused:
         await agent.generate(PROMPT, max_tokens=0)
@@ -165,7 +176,7 @@ async def test_both_ends_in_one_process_with_what_is_emulated():
         ({"verifier": "nowhere"}, "host:port"),
         ({"draft": "a"}, "by pair, or by draft and full together, not by draft"),
         ({"phone": "abacus"}, "unknown phone 'abacus'; known: apple-"),
-        ({"colour": "red"}, "unknown key in settings: colour; known: cloud, connect_timeout_s"),
+        ({"colour": "red"}, "unknown key in settings: colour; known: auto_answer_tokens, auto_battery_percent"),
         ({"port": 8080, "keys": "keys.toml"}, "keys, port: only an agent that serves over HTTP"),
         ({"max_streams": 0}, "max_streams: Input should be greater than or equal to 1"),
         ({"verifier_key": "two words"}, "verifier_key: a key is one word"),

@@ -64,6 +64,19 @@ def test_between_jobs_it_rests_and_cools():
     assert state.heat.state.temperatures.die_c < 40
 
 
+def test_what_it_will_be_after_a_rest_can_be_asked_and_changes_nothing():
+    state = PhoneState(ENERGY, PhoneHeat(MODEL, MODEL.hot(5.0)))
+    hot = state.status_at(100.0)  # before any work there is nothing that a rest could be counted from
+    assert hot == state.status
+    state.begin(100.0)
+    before, later = state.heat.state, state.heat.at(160.0)
+    assert state.heat.state is before
+    state.begin(160.0)
+    assert state.heat.state == later
+    assert state.status_at(160.0) == later.word
+    assert PhoneState(ENERGY).status_at(1.0) is None
+
+
 def test_a_job_that_was_given_up_heats_and_costs_only_for_as_long_as_it_lasted():
     whole, part, none = new_state(), new_state(), new_state()
     for state in (whole, part, none):
