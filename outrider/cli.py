@@ -101,7 +101,7 @@ def serve(
     emulation = Emulation.chosen(None, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
     assert emulation is not None  # it is None with an agent of somebody else's
     settings = {"host": host, "port": port, "keys": keys, "insecure": insecure}
-    given = {name: value for name, value in settings.items() if value is not None}
+    given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     models = Models(draft, full, variant, full_variant, provider)
     show = way_in(AgentConfig(verifier=None, **given), qr, qr_key_file)
     run_loop(serving.run(emulation, models, given, show), is_emulated=True)  # or later: what is emulated changes while it runs
