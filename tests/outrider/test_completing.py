@@ -36,7 +36,7 @@ def test_bash_completes_verbs_modes_and_names_by_the_script_that_is_shown(tmp_pa
     program.chmod(0o755)
     shell = ["env", f"PATH={tmp_path}:/usr/bin:/bin", "bash", "--norc", "-c", ASK]
     done = subprocess.run(shell, capture_output=True, text=True, check=True)
-    assert done.stdout.splitlines() == ["generate", "dimensity-9300 dimensity-9400", "", "collaborate cloud device"]
+    assert done.stdout.splitlines() == ["generate", "dimensity-9300 dimensity-9400", "", "collaborate cloud device auto"]
 
 
 def test_names_of_profiles_come_with_their_titles():
