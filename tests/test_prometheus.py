@@ -23,7 +23,7 @@ OBSERVABILITY = Path(__file__).resolve().parents[1] / "observability"
 DASHBOARD = json.loads((OBSERVABILITY / "grafana/dashboards/outrider.json").read_text("utf-8"))
 EXPRESSIONS = [target["expr"] for panel in DASHBOARD["panels"] for target in panel.get("targets", [])]
 KEY = "a-key-that-is-long-enough-for-this"
-SCRAPES = 3
+TARGETS, SCRAPES = 2, 3
 RARE = ("refusals", "sessions_ended", "own_accepted", "own_drafted", "corrections", "rtt")
 """Figures that one answer need not bring about: their series may be empty, or a division by nothing."""
 
@@ -81,7 +81,11 @@ async def _address(process):
 async def scraped(client, times):
     """How often every target was read: so often at least, and all are up."""
     while True:
-        reply = (await client.get("/api/v1/query", params={"query": "min(count_over_time(up[10m]) * (up == 1))"})).json()
+        reply = (
+            await client.get(
+                "/api/v1/query", params={"query": f"min(count_over_time(up[10m])) * (count(up == 1) == bool {TARGETS})"}
+            )
+        ).json()
         if (found := reply["data"]["result"]) and float(found[0]["value"][1]) >= times:
             return float(found[0]["value"][1])
         await asyncio.sleep(0.2)
