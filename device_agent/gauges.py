@@ -22,8 +22,12 @@ class Gauges:
 
     @property
     def thermal(self) -> str | None:
-        """The thermal status now, in the words of the phone's system; None where no heat is emulated."""
+        """The thermal status as of the last work, in the words of the phone's system; None where no heat is emulated."""
         return None if self._phone is None else self._phone.status
+
+    def thermal_at(self, now_s: float) -> str | None:
+        """The thermal status at this time, where the phone may have rested since its last work."""
+        return None if self._phone is None else self._phone.status_at(now_s)
 
     @property
     def joules(self) -> float | None:

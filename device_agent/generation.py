@@ -271,7 +271,8 @@ class Generation:
 
     def _tell_state(self, reason: StrEnum, rtt_ms: float | None = None) -> None:
         if not self._is_over:
-            self._emit([StateEvent(next(self._numbers), self._mode.value, reason.value, rtt_ms, self._gauges.thermal)])
+            thermal = self._gauges.thermal_at(_now_s())
+            self._emit([StateEvent(next(self._numbers), self._mode.value, reason.value, rtt_ms, thermal)])
 
     def _show(self, events: Sequence[Event]) -> None:
         if events:

@@ -242,6 +242,17 @@ def test_a_phone_that_is_hot_or_empty_leaves_the_writing_to_the_cloud(heat, chan
     assert events[-1].figures["draft_steps"]["value"] == 0
 
 
+def test_a_phone_that_rested_beside_the_cloud_drafts_again_and_is_said_to_be_cooler():
+    async def work():
+        async with verifier(SlowEngine(0.05)) as made, hot_agent(MemoryConnector(made), Heat.HOT) as running:
+            return [event for _ in range(6) for event in await events_of(running) if event.name == "state"]
+
+    states = run(work())
+    assert (states[0].reason, states[0].thermal) == ("hot", "SEVERE")
+    rested = next(state for state in states if state.reason == "rested")
+    assert (rested.mode, rested.thermal) == ("collaborate", "MODERATE")
+
+
 def test_an_answer_tells_how_full_the_battery_is_and_less_after_work():
     async def work():
         async with verifier() as made, hot_agent(MemoryConnector(made), Heat.OFF, battery_percent=60) as running:
