@@ -14,34 +14,20 @@ from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
 from docs.modules import BEGIN, END, PACKAGES, lines, modules
 from outrider import cli
+from tests.support.code_blocks import PAGES, SHELL, blocks, parts
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    page
-    for page in [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
-        *(ROOT / f"{name}/README.md" for name in ("examples", "loadtest", "models")),
-    ]
-)
 MAX_LINES = 300
-
-
-def blocks(page):
-    """The fenced blocks of a page that hold commands."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    return [text for language, text in fenced if language in ("", "sh", "bash", "console")]
 
 
 def commands(program):
     """Every line in a page's blocks that runs ``program``, with its comment taken off."""
     found = []
-    for page in PAGES:
-        for line in "\n".join(blocks(page)).splitlines():
-            for part in re.split(r"&&|\|", line.partition("#")[0]):
-                words = part.strip().removeprefix("$ ").rstrip("& ")
+    for block in blocks():
+        for line in block.commands if block.language in SHELL else ():
+            for words in parts(line):
                 if words.startswith(program + " "):
-                    found.append((page.name, words))
+                    found.append((block.page, words.rstrip("& ")))
     return found
 
 
@@ -56,9 +42,10 @@ def test_every_make_verb_in_a_page_exists(page, command):
 
 @pytest.mark.parametrize(("page", "command"), commands("outrider"))
 def test_every_outrider_command_in_a_page_is_understood(page, command, capsys):
-    verb, *rest = shlex.split(command)[1:]
-    flags = [word.partition("=")[0] for word in rest if word.startswith("--")]
-    assert cli.run(lambda: cli.app([verb, "--help"], standalone_mode=False)) == 0
+    words = shlex.split(command)[1:]
+    verb = words[: 2 if words[0] == "models" else 1]
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    assert cli.run(lambda: cli.app([*verb, "--help"], standalone_mode=False)) == 0
     shown = capsys.readouterr().out
     assert [flag for flag in flags if f" {flag}" not in shown] == []
 
