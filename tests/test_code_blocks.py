@@ -71,6 +71,7 @@ async def services():
 def folder(tmp_path, monkeypatch):
     """Where a block runs: like a checkout, but empty."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "speculation").symlink_to(ROOT / "speculation")
     return tmp_path
 
@@ -90,11 +91,11 @@ def test_the_blocks_that_ask_services_are_answered(folder, subtests, capfd):
                 run_commands(block, here) if block.language in SHELL else run_python(block, here, capfd)
 
 
-def test_no_block_hides_in_a_list_and_every_language_is_known():
+def test_no_block_is_overlooked_and_every_language_is_known():
     known = {*SHELL, "python", "js", "json", "toml", "yaml", "mermaid", "text"}
     assert [(str(block), block.language) for block in BLOCKS if block.language not in known] == []
     fences = sum(len(re.findall(r"^\s*(?:```|~~~)", page.read_text("utf-8"), re.MULTILINE)) for page in PAGES)
-    assert fences == 2 * len(BLOCKS), "a fence must begin its line"
+    assert fences == 2 * len(BLOCKS), "a fence ends where it began"
     hidden = [page.name for page in PAGES if re.search(r"\n\n    (?:outrider|python|pip|curl|make) ", page.read_text("utf-8"))]
     assert hidden == [], "put commands between fences"
 

@@ -38,6 +38,7 @@ ONLY_READ = {
     "outrider plan": "seconds of a core each; every flag is read, tests/outrider/planning runs it",
     "outrider demo": "seconds of a core each; every flag is read, tests/outrider/test_front_door.py runs it",
     "outrider models": "wants models of the reader's own; every flag is read, tests/outrider/test_models.py runs it",
+    "outrider --install-completion": "writes into the reader's home; tests/outrider/test_completing.py runs it",
     "docs/models.md python": "wants the extra `transformers`; tests/acceptance/test_exported_models.py exports so",
 }
 IN_PROCESS = ("generate", "profiles", "keys", "version", "tokenspeed")
@@ -107,6 +108,9 @@ def run_curl(line):
 
 
 def run_outrider(arguments, here=unchanged):
+    if arguments[0].startswith("--"):  # of the command itself: done as soon as it is read
+        assert f"outrider {arguments[0]}" in ONLY_READ
+        return
     parse(typer.main.get_command(cli.app), "outrider", [word.strip("[]") for word in arguments])
     verb = arguments[0]
     if verb not in IN_PROCESS and "--list-prompts" not in arguments:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDERS = ("examples", "loadtest", "models", "docs/vectors")
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *(ROOT / folder / "README.md" for folder in FOLDERS)])
 SHELL = ("", "sh", "bash", "console")
-_FENCE = re.compile(r"^```(\S*)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+_FENCE = re.compile(r"^( *)```(\S*)\n(.*?)^\1```$", re.DOTALL | re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -68,5 +69,5 @@ def blocks() -> list[Block]:
         text = page.read_text("utf-8")
         for fence in _FENCE.finditer(text):
             line = text.count("\n", 0, fence.start()) + 1
-            found.append(Block(str(page.relative_to(ROOT)), line, fence[1], fence[2]))
+            found.append(Block(str(page.relative_to(ROOT)), line, fence[2], textwrap.dedent(fence[3])))
     return found
