@@ -22,7 +22,7 @@ MAX_SEQ_DIGITS = 18
 def add_to(app: FastAPI) -> None:
     """Register it."""
     told = schema.timeline_operation()
-    app.add_api_route(PATH, _tell, methods=["GET"], response_class=Response, openapi_extra=told, summary="A timeline")
+    app.add_api_route(PATH, _tell, methods=["GET"], response_class=Response, openapi_extra=told)
 
 
 async def _tell(request: Request) -> Response:
