@@ -20,7 +20,7 @@ class Described(FastAPI):
             document = super().openapi()
             for route in self.routes:
                 if isinstance(route, APIRoute) and route.include_in_schema:
-                    for method in route.methods:
+                    for method in route.methods or ():
                         document["paths"][route.path_format][method.lower()] |= route.openapi_extra or {}
         return super().openapi()
 

@@ -31,8 +31,9 @@ from outrider.proxy.service import Address
 from speculation.engines.package import bundled_pair_path
 from speculation.keys import load_keys
 from speculation.shaping import profiles
-from tests.support.block_commands import ONLY_READ, name_of, run_commands, run_outrider, unchanged
+from tests.support.block_commands import ONLY_READ, name_of, run_commands, run_outrider, session_of, unchanged
 from tests.support.code_blocks import PAGES, ROOT, SHELL, blocks, parts, program_of
+from tests.support.openapi_examples import check_all
 
 HOSTS = ("127.0.0.1:8080", "127.0.0.1:50051", "127.0.0.1:9464", "127.0.0.1:8474")
 ARROW = re.compile(r"(\w+)(?:->>|--x|-x|-->>)(\w+): \S.*")
@@ -76,7 +77,7 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_blocks_that_ask_services_are_answered(folder, subtests, capfd):
+def test_the_blocks_and_the_examples_of_routes_that_ask_services_are_answered(folder, subtests, capfd):
     """One test of all of them, so that one process starts the services, once."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(services()) as places:
 
@@ -89,6 +90,8 @@ def test_the_blocks_that_ask_services_are_answered(folder, subtests, capfd):
         for block in filter(talks, BLOCKS):
             with subtests.test(str(block)):
                 run_commands(block, here) if block.language in SHELL else run_python(block, here, capfd)
+        asked = {"prompt": "The module provides", "max_tokens": 2, "temperature": 0.8, "seed": 7}
+        check_all(here("http://127.0.0.1:8080"), session_of(here, asked), subtests)
 
 
 def test_no_block_is_overlooked_and_every_language_is_known():

@@ -92,18 +92,13 @@ outrider_agent_streams_running 0.0
 """
 
 
-TIMELINE: tuple[Item, ...] = tuple(
-    Item(seq, fields)
-    for seq, fields in enumerate(
-        (
-            {"kind": "draft", "start_ms": 1.146, "end_ms": 10.311, "tokens": 1},
-            {"kind": "phone", "at_ms": 10.311, "temperature_c": None, "skin_c": None, "joules": 0.0469, "thermal": None},
-            {"kind": "up", "start_ms": 67.486, "end_ms": 101.636, "bytes": 16, "nodes": 2},
-            {"kind": "link", "at_ms": 135.009, "rtt_ms": 67.9},
-            {"kind": "pass", "start_ms": 98.657, "end_ms": 140.456, "rows": 3},
-            {"kind": "verdict", "at_ms": 174.405, "start": 3, "accepted": 1, "verdict": "revoke"},
-        )
-    )
+TIMELINE: tuple[Item, ...] = (
+    Item(0, "draft", {"start_ms": 1.146, "end_ms": 10.311, "tokens": 1}),
+    Item(1, "phone", {"at_ms": 10.311, "temperature_c": None, "skin_c": None, "joules": 0.0469, "thermal": None}),
+    Item(2, "up", {"start_ms": 67.486, "end_ms": 101.636, "bytes": 16, "nodes": 2}),
+    Item(3, "link", {"at_ms": 135.009, "rtt_ms": 67.9}),
+    Item(4, "pass", {"start_ms": 98.657, "end_ms": 140.456, "rows": 3}),
+    Item(5, "verdict", {"at_ms": 174.405, "start": 3, "accepted": 1, "verdict": "revoke"}),
 )
 CHANGE: Schema = {"rtt_ms": 120}
 EMULATION: Schema = {

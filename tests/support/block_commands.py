@@ -91,9 +91,13 @@ def with_session(line, here):
     """A line with the session of an answer that is there to be read on."""
     if "SESSION_ID" not in line:
         return line
-    asked = {"prompt": "The module provides", "max_tokens": 32}
+    return line.replace("SESSION_ID", session_of(here, {"prompt": "The module provides", "max_tokens": 32}))
+
+
+def session_of(here, asked):
+    """The session of an answer that was written to its end."""
     answer = httpx.post(here("http://127.0.0.1:8080/v1/stream"), json=asked, timeout=60)
-    return line.replace("SESSION_ID", re.search(r'"session_id":"(\w+)"', answer.text)[1])
+    return re.search(r'"session_id":"(\w+)"', answer.text)[1]
 
 
 def run_curl(line):
