@@ -37,6 +37,7 @@ from tests.support.openapi_examples import check_all
 
 HOSTS = ("127.0.0.1:8080", "127.0.0.1:50051", "127.0.0.1:9464", "127.0.0.1:8474")
 ARROW = re.compile(r"(\w+)(?:->>|--x|-x|-->>)(\w+): \S.*")
+EDGE = re.compile(r"(\w+)(\[[\w ]+\])? -->\|[\w ,:]+\| (\w+)(\[[\w ]+\])?")
 NOTE = re.compile(r"Note (?:over|left of|right of) (\w+(?:,\w+)*): \S.*")
 BLOCKS = blocks()
 
@@ -185,6 +186,12 @@ def test_the_yaml_of_a_block_starts_what_there_is(block):
 @of("mermaid")
 def test_a_diagram_has_arrows_and_notes_between_ends_that_it_names(block):
     kind, *lines = [line.strip() for line in block.text.splitlines()]
+    if kind == "flowchart LR":
+        edges = [EDGE.fullmatch(line) for line in lines]
+        assert all(edges)
+        named = {edge[end] for edge in edges for end, name in ((1, 2), (3, 4)) if edge[name]}
+        assert {edge[end] for edge in edges for end in (1, 3)} == named
+        return
     assert kind == "sequenceDiagram"
     ends = {line.split()[1] for line in lines if line.startswith("participant ")}
     rest = [line for line in lines if not line.startswith("participant ")]

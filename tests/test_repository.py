@@ -56,11 +56,33 @@ def test_every_link_to_a_file_leads_somewhere(page):
     assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
 
 
+def anchors(page):
+    """What the headings of a page are called in links, as GitHub names them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_heading_finds_it(page):
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)]+)\)", page.read_text("utf-8"))
+    lost = [(file, name) for file, name in links if name not in anchors(page.parent / file if file else page)]
+    assert lost == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_that_a_page_names_exists(page):
     folders = "|".join((*PACKAGES, "benchmarks", "models", "loadtest", "protos", "tests"))
     named = set(re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", page.read_text("utf-8")))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_row_of_what_is_tried_that_the_security_model_names_is_there():
+    rows = set(re.findall(r"^\| ([^|]+) \|", (ROOT / "SECURITY.md").read_text("utf-8"), re.MULTILINE))
+    model = (ROOT / "docs/security.md").read_text("utf-8").partition("## Holes that others have had")[2]
+    named = [name for line in model.splitlines() if line.startswith("|") for name in re.findall(r"\*([^*]+)\*", line)]
+    assert len(named) > 10
+    assert [name for name in named if name not in rows] == []
 
 
 def test_every_test_that_the_page_on_security_names_is_where_it_says():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import shutil
 import subprocess
@@ -12,12 +13,15 @@ from contextlib import asynccontextmanager
 import httpx
 import pytest
 
+import cloud_verifier.server
+from cloud_verifier.engine import FullModel
 from device_agent.agent import DeviceAgent
 from device_agent.server import serve
-from outrider.proxy.service import Address
 from speculation.engines.runner import EngineRunner
+from speculation.engines.self_test import SelfTest
 from speculation.links.grpc import GrpcConnector
-from tests.device_agent.doubles import DraftEngine, config, facts
+from tests.cloud_verifier.doubles import settings
+from tests.device_agent.doubles import IDENTITY, DraftEngine, FullEngine, config, facts
 from tests.outrider.proxy.ends import listening
 from tests.support.code_blocks import ROOT
 
@@ -59,21 +63,31 @@ def test_a_connection_a_datagram_and_a_name_that_is_looked_up_are_counted(call):
 
 
 @asynccontextmanager
-async def agent_before_a_listener():
-    """An agent's URL, and all that its verifier's port was sent; nobody there ever answers."""
+async def agent_whose_line_is_heard():
+    """An agent's URL, and all that it sends to the verifier's port, in plain text."""
     heard = []
+    full = FullModel(FullEngine(), IDENTITY, SelfTest(True, "f" * 16, 0.0, ()))
+    async with cloud_verifier.server.serve(settings(), full_model=full) as verifier, asyncio.timeout(60):
 
-    async def hear(reader, writer):
-        heard.append(b"")
-        while data := await reader.read(65536):
-            heard.append(data)
+        async def relay(reader, writer):
+            back, forth = await asyncio.open_connection(*verifier.target.split(":"))
+            with contextlib.suppress(ConnectionError):
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(copy(reader, forth, heard.append))
+                    tasks.create_task(copy(back, writer, lambda data: None))
 
-    async with listening(hear) as address:
-        assert isinstance(address, Address)
-        connector = GrpcConnector(str(address), connect_timeout_s=0.5)
-        agent = DeviceAgent(facts(), EngineRunner(DraftEngine()), connector, config())
-        async with asyncio.timeout(60), serve(config(), agent=agent) as running:
-            yield running.url, heard
+        async with listening(relay) as address:
+            agent = DeviceAgent(facts(), EngineRunner(DraftEngine()), GrpcConnector(str(address)), config())
+            async with serve(config(), agent=agent) as running:
+                yield running.url, heard
+
+
+async def copy(reader, writer, tell):
+    tell(b"")
+    while data := await reader.read(65536):
+        tell(data)
+        writer.write(data)
+    writer.close()
 
 
 async def last_of(url, **request):
@@ -83,9 +97,16 @@ async def last_of(url, **request):
 
 
 async def test_in_mode_device_the_verifiers_port_is_not_even_connected_to():
-    async with agent_before_a_listener() as (url, heard):
+    async with agent_whose_line_is_heard() as (url, heard):
         done = await last_of(url, prompt="the prompt", mode="device", max_tokens=20)
-        assert (done["event"], len(done["token_ids"]), done["verified_count"]) == ("done", 20, 0)
         assert heard == []
-        await last_of(url, prompt="the prompt", mode="collaborate", max_tokens=5)
-        assert b"".join(heard) != b""
+    assert (done["event"], len(done["token_ids"]), done["verified_count"]) == ("done", 20, 0)
+
+
+async def test_else_tokens_are_sent_to_it_and_no_text_and_no_stop_string():
+    async with agent_whose_line_is_heard() as (url, heard):
+        done = await last_of(url, prompt="the prompt", mode="collaborate", max_tokens=5, stop=["never this"])
+        sent = b"".join(heard)
+    assert done["verified_count"] == 5
+    assert bytes(done["prompt_token_ids"]) in sent
+    assert [text for text in (b"the prompt", b"never this") if text in sent] == []
