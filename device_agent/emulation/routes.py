@@ -15,16 +15,16 @@ PATH = "/v1/emulation"
 def add_to(app: FastAPI) -> None:
     """Register both."""
     told, changed = schema.emulation_operation(), schema.emulation_change_operation()
-    app.add_api_route(PATH, _tell, methods=["GET"], response_class=Response, openapi_extra=told)
-    app.add_api_route(PATH, _change, methods=["PATCH"], response_class=Response, openapi_extra=changed)
+    app.add_api_route(PATH, _emulation, methods=["GET"], response_class=Response, openapi_extra=told)
+    app.add_api_route(PATH, _change_emulation, methods=["PATCH"], response_class=Response, openapi_extra=changed)
 
 
-async def _tell(request: Request) -> JSONResponse:
+async def _emulation(request: Request) -> JSONResponse:
     agent: DeviceAgent = request.app.state.agent
     return JSONResponse(await agent.emulation.describe())
 
 
-async def _change(request: Request) -> JSONResponse:
+async def _change_emulation(request: Request) -> JSONResponse:
     agent: DeviceAgent = request.app.state.agent
     await agent.emulation.change(await body_of(request))
     return JSONResponse(await agent.emulation.describe())

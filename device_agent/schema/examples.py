@@ -129,7 +129,14 @@ EMULATION: Schema = {
     "can_change": {"phone": True, "network": True, "cloud": True, "patience": True},
 }
 PROMPTS: Schema = {
-    "prompts": [{"source": "library/threading.rst.txt#2", "title": "Lock Objects", "text": "## Lock Objects\n\nA primitive"}]
+    "prompts": [
+        {
+            "source": "library/math.rst.txt#1",
+            "title": "Power and logarithmic functions",
+            "text": "## Power and logarithmic functions\n\ncbrt(x)\n\n   Return the cube root of x.\n\n"
+            "   New in version 3.11.\n\nexp(x)\n\n   Return e raised",
+        }
+    ]
 }
 
 

@@ -35,6 +35,7 @@ ONLY_READ = {
     "outrider agent": "runs until it is ended; every flag is read, tests/outrider/test_front_door.py runs it",
     "outrider verifier": "runs until it is ended; every flag is read, tests/outrider/test_front_door.py runs it",
     "outrider proxy": "runs until it is ended; every flag is read, tests/outrider/proxy/test_command.py runs it",
+    "outrider serve": "runs until it is ended; every flag is read, tests/outrider/test_serving.py runs it",
     "outrider plan": "seconds of a core each; every flag is read, tests/outrider/planning runs it",
     "outrider demo": "seconds of a core each; every flag is read, tests/outrider/test_front_door.py runs it",
     "outrider models": "wants models of the reader's own; every flag is read, tests/outrider/test_models.py runs it",
@@ -91,7 +92,7 @@ def with_session(line, here):
     """A line with the session of an answer that is there to be read on."""
     if "SESSION_ID" not in line:
         return line
-    return line.replace("SESSION_ID", session_of(here, {"prompt": "The module provides", "max_tokens": 32}))
+    return line.replace("SESSION_ID", session_of(here, {"prompt": "The module provides", "max_tokens": 32, "timeline": True}))
 
 
 def session_of(here, asked):
@@ -107,7 +108,7 @@ def run_curl(line):
     done = subprocess.run(["bash", "-c", quick], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (line, done.stdout, done.stderr)
     assert '"event":"error"' not in done.stdout
-    if "/v1/stream" in line:
+    if "/v1/stream" in line and "/timeline" not in line:
         assert '"event":"done"' in done.stdout
 
 
