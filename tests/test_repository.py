@@ -132,6 +132,14 @@ def test_the_opening_of_the_readme_names_the_two_commands():
     assert "pip install . && outrider demo" in text
 
 
+def test_the_readme_opens_with_a_sentence_a_picture_a_table_and_commands_and_leads_to_every_page():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert re.match(r"# Outrider\n\n[A-Z][^#|`]+\.\n\n```text\n", text)
+    assert re.search(r"figures:fresh-clone:begin.*figures:collaboration:begin", text, re.DOTALL)
+    linked = set(re.findall(r"\]\(([\w/.-]+\.md)\)", text.partition("## Learn more")[2]))
+    assert {str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]} - linked == {"README.md"}
+
+
 def test_the_compose_file_starts_only_what_the_command_line_knows(capsys):
     lines = (ROOT / "docker-compose.yml").read_text("utf-8")
     flags = set(re.findall(r"--[a-z-]+", lines)) - {"--insecure"}
