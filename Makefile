@@ -30,10 +30,11 @@ install: $(VENV)/.stamp-dev ## everything a developer needs
 protos: $(VENV)/.stamp-check ## generate the wire code again
 	@$(BIN)/python -m grpc_tools.protoc $(call PROTOC_FLAGS,.)
 
-fmt: $(VENV)/.stamp-check ## format, mend what the linter can, list the modules in ARCHITECTURE
+fmt: $(VENV)/.stamp-check ## format, mend what the linter can, list the modules in ARCHITECTURE, draw the diagrams
 	@$(BIN)/ruff format .
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/python docs/modules.py
+	@$(BIN)/python -m docs.diagrams
 
 bench: $(BENCHMARKS) ## print every table that the documentation shows (ARGS=--quick: only see that it works)
 

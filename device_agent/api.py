@@ -6,17 +6,19 @@ import logging
 import math
 from collections.abc import AsyncIterator
 from http import HTTPStatus
+from importlib import metadata
 
 from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from device_agent import schema, timeline_routes
+from device_agent import api_page, schema, timeline_routes
 from device_agent.agent import DeviceAgent
 from device_agent.answers import read_on
 from device_agent.beginning import begin_kept
 from device_agent.bodies import HEADERS, form_of, last_read, pieces
+from device_agent.described import Described
 from device_agent.door import KeyDoor
 from device_agent.emulation import routes as emulation_routes
 from device_agent.events import error_fields, error_object
@@ -43,7 +45,7 @@ _log = logging.getLogger(__name__)
 
 def build_app(agent: DeviceAgent) -> FastAPI:
     """The application around an agent that is running. Raises ``ConfigurationError`` for a file of keys that cannot be."""
-    app = FastAPI(title="Outrider device agent", docs_url=None, redoc_url=None)
+    app = Described(title="Outrider device agent", version=metadata.version("outrider"), docs_url=None, redoc_url=None)
     app.state.agent = agent
     app.state.kept = KeptStreams(agent.config.resume_window_s, agent.config.max_kept_streams)
     app.state.accounts = Accounts()
@@ -57,18 +59,19 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.add_exception_handler(OutriderError, _refuse)
     app.add_exception_handler(HTTPException, _refuse_http)
     app.add_exception_handler(Exception, _fail)
-    health, figures = schema.refused("403"), schema.refused("401", "403")
-    app.add_api_route("/health", _health, methods=["GET"], responses=health, summary="Whether the agent works, and with what")
-    about = "Figures for Prometheus"
-    app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, responses=figures, summary=about)
-    app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=schema.stream_operation())
+    begins, resumes = schema.stream_operation(), schema.resume_operation()
+    app.add_api_route("/v1/stream", _stream, methods=["POST"], response_class=Response, openapi_extra=begins)
     app.add_api_websocket_route("/v1/stream", talk)
     path = "/v1/stream/{session_id}"
-    app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=schema.resume_operation())
+    app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=resumes)
     timeline_routes.add_to(app)
     emulation_routes.add_to(app)
     openai_routes.add_to(app)
+    health, figures = schema.health_operation(), schema.metrics_operation()
+    app.add_api_route("/health", _health, methods=["GET"], response_class=Response, openapi_extra=health)
+    app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, openapi_extra=figures)
     add_page(app)
+    api_page.add_to(app)
     return app
 
 

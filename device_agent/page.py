@@ -73,10 +73,8 @@ def add_to(app: FastAPI) -> None:
     for path, name in PATHS.items():
         _content(name)  # read here, not while answers are written
         app.add_route(path, _file, include_in_schema=False)
-    refused = schema.refused("401", "403")
-    app.add_api_route(
-        "/v1/prompts", _prompts, methods=["GET"], responses=refused, summary="Prompts that the pair was not trained on"
-    )
+    told = schema.prompts_operation()
+    app.add_api_route("/v1/prompts", _prompts, methods=["GET"], response_class=Response, openapi_extra=told)
 
 
 async def _file(request: Request) -> Response:

@@ -22,10 +22,10 @@ MAX_SEQ_DIGITS = 18
 def add_to(app: FastAPI) -> None:
     """Register it."""
     told = schema.timeline_operation()
-    app.add_api_route(PATH, _tell, methods=["GET"], response_class=Response, openapi_extra=told, summary="A timeline")
+    app.add_api_route(PATH, _timeline, methods=["GET"], response_class=Response, openapi_extra=told)
 
 
-async def _tell(request: Request) -> Response:
+async def _timeline(request: Request) -> Response:
     """All items, or those behind ``starting_after`` or ``Last-Event-ID``. Ends with the answer. 204: all was read."""
     stream = request.app.state.kept.find(request.path_params["session_id"], tenant_of(request))
     if stream.timeline is None:

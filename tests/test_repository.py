@@ -14,34 +14,20 @@ from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
 from docs.modules import BEGIN, END, PACKAGES, lines, modules
 from outrider import cli
+from tests.support.code_blocks import PAGES, SHELL, blocks, parts
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = sorted(
-    page
-    for page in [
-        *ROOT.glob("*.md"),
-        *ROOT.glob("docs/*.md"),
-        *(ROOT / f"{name}/README.md" for name in ("examples", "loadtest", "models")),
-    ]
-)
 MAX_LINES = 300
-
-
-def blocks(page):
-    """The fenced blocks of a page that hold commands."""
-    fenced = re.findall(r"^```(\w*)\n(.*?)^```$", page.read_text("utf-8"), re.DOTALL | re.MULTILINE)
-    return [text for language, text in fenced if language in ("", "sh", "bash", "console")]
 
 
 def commands(program):
     """Every line in a page's blocks that runs ``program``, with its comment taken off."""
     found = []
-    for page in PAGES:
-        for line in "\n".join(blocks(page)).splitlines():
-            for part in re.split(r"&&|\|", line.partition("#")[0]):
-                words = part.strip().removeprefix("$ ").rstrip("& ")
+    for block in blocks():
+        for line in block.commands if block.language in SHELL else ():
+            for words in parts(line):
                 if words.startswith(program + " "):
-                    found.append((page.name, words))
+                    found.append((block.page, words.rstrip("& ")))
     return found
 
 
@@ -56,9 +42,10 @@ def test_every_make_verb_in_a_page_exists(page, command):
 
 @pytest.mark.parametrize(("page", "command"), commands("outrider"))
 def test_every_outrider_command_in_a_page_is_understood(page, command, capsys):
-    verb, *rest = shlex.split(command)[1:]
-    flags = [word.partition("=")[0] for word in rest if word.startswith("--")]
-    assert cli.run(lambda: cli.app([verb, "--help"], standalone_mode=False)) == 0
+    words = shlex.split(command)[1:]
+    verb = words[: 2 if words[0] == "models" else 1]
+    flags = [word.partition("=")[0] for word in words if word.startswith("--")]
+    assert cli.run(lambda: cli.app([*verb, "--help"], standalone_mode=False)) == 0
     shown = capsys.readouterr().out
     assert [flag for flag in flags if f" {flag}" not in shown] == []
 
@@ -69,11 +56,33 @@ def test_every_link_to_a_file_leads_somewhere(page):
     assert [target for target in targets if "://" not in target and not (page.parent / target).exists()] == []
 
 
+def anchors(page):
+    """What the headings of a page are called in links, as GitHub names them."""
+    text = re.sub(r"^```.*?^```$", "", page.read_text("utf-8"), flags=re.DOTALL | re.MULTILINE)
+    headings = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_to_a_heading_finds_it(page):
+    links = re.findall(r"\]\(([^)#\s:]*)#([^)]+)\)", page.read_text("utf-8"))
+    lost = [(file, name) for file, name in links if name not in anchors(page.parent / file if file else page)]
+    assert lost == []
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_module_that_a_page_names_exists(page):
     folders = "|".join((*PACKAGES, "benchmarks", "models", "loadtest", "protos", "tests"))
     named = set(re.findall(rf"`((?:{folders})/[\w/.-]+\.\w+)`", page.read_text("utf-8")))
     assert [name for name in sorted(named) if not (ROOT / name).exists()] == []
+
+
+def test_every_row_of_what_is_tried_that_the_security_model_names_is_there():
+    rows = set(re.findall(r"^\| ([^|]+) \|", (ROOT / "SECURITY.md").read_text("utf-8"), re.MULTILINE))
+    model = (ROOT / "docs/security.md").read_text("utf-8").partition("## Holes that others have had")[2]
+    named = [name for line in model.splitlines() if line.startswith("|") for name in re.findall(r"\*([^*]+)\*", line)]
+    assert len(named) > 10
+    assert [name for name in named if name not in rows] == []
 
 
 def test_every_test_that_the_page_on_security_names_is_where_it_says():
@@ -121,6 +130,14 @@ def test_the_opening_of_the_readme_names_the_two_commands():
     text = (ROOT / "README.md").read_text("utf-8")
     assert re.findall(r"^(make \w+)  ", text, re.MULTILINE)[:2] == ["make demo", "make test"]
     assert "pip install . && outrider demo" in text
+
+
+def test_the_readme_opens_with_a_sentence_a_picture_a_table_and_commands_and_leads_to_every_page():
+    text = (ROOT / "README.md").read_text("utf-8")
+    assert re.match(r"# Outrider\n\n[A-Z][^#|`]+\.\n\n```text\n", text)
+    assert re.search(r"figures:fresh-clone:begin.*figures:collaboration:begin", text, re.DOTALL)
+    linked = set(re.findall(r"\]\(([\w/.-]+\.md)\)", text.partition("## Learn more")[2]))
+    assert {str(page.relative_to(ROOT)) for page in [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md")]} - linked == {"README.md"}
 
 
 def test_the_compose_file_starts_only_what_the_command_line_knows(capsys):

@@ -104,7 +104,8 @@ async def open_ways(app):
 async def test_of_the_agents_routes_health_alone_is_open_whatever_the_method_and_its_pages_files_for_reading(tmp_path):
     async with agents.agent_of(None, keys=key_file(tmp_path)) as agent:
         app = api.build_app(agent)
-        assert paths_of(app.routes) >= {"/health", "/metrics", "/v1/stream", "/v1/stream/x", "/openapi.json", "/v1/prompts"}
+        told = {"/health", "/metrics", "/v1/stream", "/v1/stream/x", "/openapi.json", "/v1/prompts", "/docs"}
+        assert paths_of(app.routes) >= told
         assert sockets_of(app.routes) == {"/v1/stream"}
         files = {("/", "GET"), ("/", "HEAD")} | {(path, method) for path in page.PATHS for method in ("GET", "HEAD")}
         found = await open_ways(app)

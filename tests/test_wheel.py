@@ -67,6 +67,7 @@ def test_the_wheel_holds_the_pair_the_licences_and_the_type_markers(wheel):
         "outrider/py.typed",
         "speculation/py.typed",
         *(f"device_agent/static/{name}" for name in page.FILES),
+        *(f"device_agent/templates/{name}" for name in ("api.html", "api.css")),
     ]
     assert [name for name in wanted if name not in names] == []
     assert {Path(name).name for name in names if ".dist-info/licenses/" in name} == {"LICENSE", "NOTICE"}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fastapi import FastAPI, Request
-from starlette.responses import JSONResponse
+from starlette.responses import JSONResponse, Response
 
 from device_agent import schema
 from device_agent.agent import DeviceAgent
@@ -15,16 +15,16 @@ PATH = "/v1/emulation"
 def add_to(app: FastAPI) -> None:
     """Register both."""
     told, changed = schema.emulation_operation(), schema.emulation_change_operation()
-    app.add_api_route(PATH, _tell, methods=["GET"], openapi_extra=told, summary="What is emulated, and what could be")
-    app.add_api_route(PATH, _change, methods=["PATCH"], openapi_extra=changed, summary="Emulate something else, at once")
+    app.add_api_route(PATH, _emulation, methods=["GET"], response_class=Response, openapi_extra=told)
+    app.add_api_route(PATH, _change_emulation, methods=["PATCH"], response_class=Response, openapi_extra=changed)
 
 
-async def _tell(request: Request) -> JSONResponse:
+async def _emulation(request: Request) -> JSONResponse:
     agent: DeviceAgent = request.app.state.agent
     return JSONResponse(await agent.emulation.describe())
 
 
-async def _change(request: Request) -> JSONResponse:
+async def _change_emulation(request: Request) -> JSONResponse:
     agent: DeviceAgent = request.app.state.agent
     await agent.emulation.change(await body_of(request))
     return JSONResponse(await agent.emulation.describe())

@@ -4,8 +4,31 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Sequence
 from importlib import resources
 from typing import Any
+
+from device_agent.formats import NDJSON, SSE, Told
+from device_agent.schema import examples
+from device_agent.schema.refusals import NO_SESSION, refused
+
+__all__ = [
+    "emulation_change_operation",
+    "emulation_operation",
+    "emulation_schema",
+    "health_operation",
+    "metrics_operation",
+    "prompts_operation",
+    "refused",
+    "request_schema",
+    "resume_operation",
+    "stream_operation",
+    "stream_schema",
+    "timeline_operation",
+    "timeline_schema",
+]
+
+Operation = dict[str, Any]
 
 
 @functools.cache
@@ -32,43 +55,74 @@ def emulation_schema() -> dict[str, Any]:
     return _load("emulation.schema.json")
 
 
-def stream_operation() -> dict[str, Any]:
+def stream_operation() -> Operation:
     """The OpenAPI description of ``POST /v1/stream``, beyond what its function tells."""
+    body = {"schema": _bare(request_schema()), "example": examples.REQUEST}
     return {
-        "requestBody": {"required": True, "content": {"application/json": {"schema": _bare(request_schema())}}},
-        "responses": _responses("400", "401", "403", "413", "429"),
+        "summary": "Write an answer",
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": _events() | refused("400", "401", "403", "413", "429"),
     }
 
 
-def resume_operation() -> dict[str, Any]:
+def resume_operation() -> Operation:
     """The OpenAPI description of ``GET /v1/stream/{session_id}``, beyond what its function tells."""
+    read = {"204": {"description": "The last event was read already"}}
     return {
+        "summary": "Read on where a connection broke",
         "parameters": _reading_on("seq of the last event that was read"),
-        "responses": _responses("400", "401", "403", "404") | {"204": {"description": "The last event was read already"}},
+        "responses": _events() | refused("400", "401", "403", "404", missing=NO_SESSION) | read,
     }
 
 
-def timeline_operation() -> dict[str, Any]:
+def timeline_operation() -> Operation:
     """The OpenAPI description of ``GET /v1/stream/{session_id}/timeline``, beyond what its function tells."""
+    read = {"204": {"description": "The answer is over, and the last item was read already"}}
+    about = "Server-sent events; the data of each is one of these. Or, by Accept, lines"
     return {
+        "summary": "When what happened in an answer",
         "parameters": _reading_on("id of the last item that was read"),
-        "responses": _told("Server-sent events; the data of each is one of these. Or, by Accept, lines", timeline_schema())
-        | refused("400", "401", "403", "404")
-        | {"204": {"description": "The answer is over, and the last item was read already"}},
+        "responses": _told(about, timeline_schema(), examples.TIMELINE)
+        | refused("400", "401", "403", "404", missing=NO_SESSION)
+        | read,
     }
 
 
-def emulation_operation() -> dict[str, Any]:
+def emulation_operation() -> Operation:
     """The OpenAPI description of ``GET /v1/emulation``, beyond what its function tells."""
-    state = {"description": "What is played", "content": {"application/json": {"schema": _definition("state")}}}
-    return {"responses": {"200": state} | refused("401", "403")}
+    told = examples.answered(_definition("state"), examples.EMULATION, about="What is played")
+    return {"summary": "What is emulated, and what could be", "responses": told | refused("401", "403")}
 
 
-def emulation_change_operation() -> dict[str, Any]:
+def emulation_change_operation() -> Operation:
     """The OpenAPI description of ``PATCH /v1/emulation``, beyond what its function tells."""
-    body = {"required": True, "content": {"application/json": {"schema": _definition("change")}}}
-    responses = emulation_operation()["responses"] | refused("400", "413", "429")
-    return {"requestBody": body, "responses": responses}
+    body = {"schema": _definition("change"), "example": examples.CHANGE}
+    changed = examples.EMULATION | {"overrides": examples.CHANGE}
+    told = examples.answered(_definition("state"), changed, about="What is played now")
+    return {
+        "summary": "Emulate something else, at once",
+        "requestBody": {"required": True, "content": {"application/json": body}},
+        "responses": told | refused("400", "401", "403", "413", "429"),
+    }
+
+
+def prompts_operation() -> Operation:
+    """The OpenAPI description of ``GET /v1/prompts``, beyond what its function tells."""
+    told = examples.answered(examples.schema_of(examples.PROMPTS), examples.PROMPTS)
+    return {"summary": "Prompts that the pair was not trained on", "responses": told | refused("401", "403")}
+
+
+def health_operation() -> Operation:
+    """The OpenAPI description of ``GET /health``."""
+    told = examples.answered(examples.schema_of(examples.HEALTH), examples.HEALTH)
+    return {"summary": "Whether the agent works, and with what", "responses": told | refused("403")}
+
+
+def metrics_operation() -> Operation:
+    """The OpenAPI description of ``GET /metrics``."""
+    about = "Figures in the text format of Prometheus"
+    told = examples.answered({"type": "string"}, examples.METRICS, "text/plain", about)
+    return {"summary": "Figures for Prometheus", "responses": told | refused("401", "403")}
 
 
 def _definition(name: str) -> dict[str, Any]:
@@ -76,43 +130,26 @@ def _definition(name: str) -> dict[str, Any]:
     return definition
 
 
-def refused(*statuses: str) -> dict[int | str, dict[str, Any]]:
-    """The OpenAPI descriptions of refusals."""
-    return {status: {"description": _REFUSALS[status], "content": _ERROR_CONTENT} for status in statuses}
-
-
 def _reading_on(what: str) -> list[dict[str, Any]]:
     seq = {"type": "integer", "minimum": 0}
+    session = {"schema": {"type": "string"}, "example": examples.SESSION_ID, "description": "As the event session told it"}
     return [
-        {"name": "session_id", "in": "path", "required": True, "schema": {"type": "string"}},
-        {"name": "starting_after", "in": "query", "description": what, "schema": seq},
+        {"name": "session_id", "in": "path", "required": True} | session,
+        {"name": "starting_after", "in": "query", "description": what, "schema": seq, "example": 0},
         {"name": "Last-Event-ID", "in": "header", "description": "The same; goes first", "schema": seq},
     ]
 
 
-def _responses(*refusals: str) -> dict[int | str, dict[str, Any]]:
+def _events() -> Operation:
     about = "Server-sent events; the data of each is one of these. Or, by Accept, lines; each is one of these"
-    return _told(about, stream_schema()) | refused(*refusals)
+    return _told(about, stream_schema(), examples.EVENTS)
 
 
-def _told(about: str, schema: dict[str, Any]) -> dict[int | str, dict[str, Any]]:
-    content = {kind: {"schema": _inlined(schema)} for kind in ("text/event-stream", "application/x-ndjson")}
+def _told(about: str, schema: dict[str, Any], example: Sequence[Told]) -> Operation:
+    """An answer that comes one by one, in either form."""
+    schema = _inlined(schema)
+    content = {form.media_type: {"schema": schema, "example": examples.whole(form, example)} for form in (SSE, NDJSON)}
     return {"200": {"description": about, "content": content}}
-
-
-_REFUSALS = {
-    "400": "The request cannot be served as it is",
-    "401": "The agent has keys, and none that it knows was sent",
-    "403": "Not from this machine",
-    "404": "No such session is kept",
-    "413": "The body is too long",
-    "429": "Too many answers are being written, or the tenant is over a limit; see Retry-After",
-}
-_ERROR_CONTENT = {
-    "application/json": {
-        "schema": {"type": "object", "required": ["error"], "properties": {"error": {"type": "object"}}},
-    }
-}
 
 
 def _load(name: str) -> dict[str, Any]:

@@ -22,7 +22,7 @@ def page():
 
 
 def test_the_example_session_keeps_every_rule(page):
-    session = re.search(r"```\n(id: 0.*?)```", page, re.DOTALL)[1]
+    session = re.search(r"```text\n(id: 0.*?)```", page, re.DOTALL)[1]
     client = re.search(r"```python\n(.*?)```", page, re.DOTALL)[1]
     namespace, shown, replay = {}, [], Replay()
     exec(client, namespace)

@@ -218,6 +218,25 @@ def resume() -> Recorder:
     return record
 
 
+def elsewhere() -> Recorder:
+    """A verifier is gone with a verdict under way; the device drafts on, and another verifier decides what that was worth."""
+    record = opened(
+        Recorder("A verifier is lost with a verdict; the device drafts on alone, and another goes on from what is final.")
+    )
+    record.arrive(record.draft((21, 0, None), (22, 0, None)))
+    record.deliver(*record.run_pass(21, 22, 23))
+    record.arrive(record.draft((24, 0, None), (25, 0, None)))
+    record.run_pass(24, 25, 26)
+    record.draft((26, 0, None), (99, 0, None), (98, 0, None))
+    answer = record.arrive(record.open())
+    record.deliver(*answer)
+    record.arrive(record.draft((97, 0, None)))
+    record.deliver(*record.run_pass(24, 25, 26, 27, 7, 7, 7))
+    record.arrive(record.draft((0, 0, None), passes=True))
+    record.deliver(*record.run_pass(0))
+    return record
+
+
 def cancelled() -> Recorder:
     """A cancel that crosses a verdict."""
     record = opened(Recorder("A cancel; a verdict that was under way still counts.", priority=-2, deadline_ms=60_000))
@@ -258,6 +277,7 @@ SESSIONS = {
     "decoded": decoded,
     "late": late,
     "resume": resume,
+    "elsewhere": elsewhere,
     "cancel": cancelled,
     "packed": packed,
     "credit_exceeded": credit_exceeded,
