@@ -8,6 +8,8 @@ from __future__ import annotations
 import pytest
 from hypothesis import settings
 
+import speculation.engines  # noqa: F401  # before a test loads ONNX Runtime by itself, which would tell its maker
+
 settings.register_profile("fuzz", max_examples=3000, deadline=None)
 
 

@@ -81,6 +81,8 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(300)
 def test_the_blocks_and_the_examples_of_routes_that_ask_services_are_answered(folder, subtests, capfd):
     """One test of all of them, so that one process starts the services, once."""
     with start_blocking_portal() as portal, portal.wrap_async_context_manager(services()) as places:
