@@ -37,7 +37,8 @@ class Assignment:
     def display(self, pair: PairFacts, numbers: Iterator[int]) -> Display:
         """What the client will be shown; ``numbers`` gives out ``seq``."""
         request = self.request
-        return Display(len(self.prompt), pair.decode, numbers, request.reveal, request.min_stability, request.stop)
+        shown = request.reveal, request.min_stability, request.stop
+        return Display(len(self.prompt), pair.decode, numbers, *shown, None if request.logprobs is None else pair.spelling)
 
     def session(self, pair: PairFacts) -> DeviceSession:
         """The device's side of the session with a verifier."""
@@ -50,4 +51,5 @@ class Assignment:
             pair.end_token_ids,
             self.request.priority,
             self.request.deadline_ms,
+            self.request.logprobs,
         )

@@ -134,6 +134,7 @@ def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:
         draft_context_length=engine.description.context_length,
         chat=_chat(pair.full),
         vocabulary_size=pair.full.vocabulary_size,
+        names={number: token.content for number, token in tokenizer.get_added_tokens_decoder().items() if token.special},
     )
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.answer import Decode
+from device_agent.logprobs import Spelling
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.protocol.messages import PairIdentity
 
@@ -17,6 +18,7 @@ class PairFacts:
     ``chat`` gives the token ids of a conversation (objects with role and content) as the model's own template writes it, and
     raises ``InvalidRequestError`` where that refuses; None where the model has no template. ``defaults`` are those of a
     request. Tokens of the full model are below ``vocabulary_size``; None where that is not known, and prompts are texts alone.
+    ``names`` are those of special tokens, which are no text.
     """
 
     draft: str
@@ -30,3 +32,9 @@ class PairFacts:
     defaults: GenerationDefaults = NO_DEFAULTS
     chat: Callable[[Sequence[Mapping[str, str]]], Sequence[int]] | None = None
     vocabulary_size: int | None = None
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def spelling(self) -> Spelling:
+        """What tokens look like by themselves."""
+        return Spelling(self.decode, self.names)

@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Any
 
 from speculation.errors import InvalidRequestError, UnknownNameError
+from speculation.logprobs import MAX_LOGPROBS
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
 from speculation.text import MAX_STOPS
 
@@ -57,8 +58,9 @@ class StreamRequest:
     ``messages``, where there are any, go before ``prompt`` with a model that has a chat template; ``prompt`` is their contents,
     for one that has none.
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
-    verifier is lost (None: up to ``max_tokens``; 0 ends there). Raises ``InvalidRequestError`` for a value that cannot be
-    served.
+    verifier is lost (None: up to ``max_tokens``; 0 ends there). ``logprobs``: final tokens come with their log
+    probabilities, and with those of so many likeliest tokens in their places; None: they do not.
+    Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -76,6 +78,7 @@ class StreamRequest:
     priority: int = 0
     deadline_ms: int | None = None
     messages: tuple[Message, ...] = ()
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
@@ -90,9 +93,14 @@ class StreamRequest:
         _require(self.deadline_ms is None or 1 <= self.deadline_ms < 2**31, "deadline_ms", "at least 1", self.deadline_ms)
         _check_stops(self.stop)
         _require((self.top_k or 0) < 2**31, "top_k", "a 31-bit number", self.top_k)
+        _require(0 <= (self.logprobs or 0) <= MAX_LOGPROBS, "logprobs", f"from 0 to {MAX_LOGPROBS}", self.logprobs)
         self.parameters(self.seed or 0)
         if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
             raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
+        if self.mode is Mode.DEVICE and self.logprobs is not None:
+            raise InvalidRequestError(
+                "logprobs are the full model's, which has no part in mode device: leave them out", "logprobs"
+            )
 
     def _check_text(self) -> None:
         _check_prompt(self.prompt)
@@ -229,6 +237,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "offline_tokens": _whole,
     "priority": _whole,
     "deadline_ms": _whole,
+    "logprobs": _whole,
 }
 KNOWN_KEYS = tuple(_READERS)
 

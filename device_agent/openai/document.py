@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from speculation.logprobs import MAX_LOGPROBS
+
 Schema = dict[str, Any]
 Operation = dict[str, Any]
 
@@ -64,6 +66,7 @@ _SAMPLING: Schema = {
     "mode": {"enum": ["collaborate", "cloud"]},
     "deadline_ms": {"type": "integer", "minimum": 1},
 }
+_COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_LOGPROBS}
 _PROMPT: Schema = {"anyOf": [_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}, "maxItems": 1}]}
 _PART: Schema = {"type": "object", "required": ["type", "text"], "properties": {"type": {"const": "text"}, "text": _TEXT}}
 _MESSAGES: Schema = {
@@ -83,7 +86,7 @@ def completions() -> Operation:
     head = {"id": "cmpl-0123", "object": "text_completion"} | _HEAD
     example = {"model": "pydoc-full", "prompt": "The module provides", "max_tokens": 3}
     return _generation(
-        _object({"prompt": _PROMPT} | _SAMPLING, "prompt"),
+        _object({"prompt": _PROMPT, "logprobs": _COUNT} | _SAMPLING, "prompt"),
         example,
         head | {"choices": [text | {"finish_reason": "length"}], "usage": _USAGE, "outrider": {"seed": 7}},
         head | {"choices": [text | {"finish_reason": None}]},
@@ -96,7 +99,8 @@ def chat_completions() -> Operation:
     choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "length"}
     delta = {"index": 0, "delta": {"content": " functions for"}, "logprobs": None, "finish_reason": None}
     asked = {"messages": [{"role": "user", "content": "The module provides"}], "max_completion_tokens": 3}
-    properties = {"messages": _MESSAGES, "max_completion_tokens": {"type": "integer", "minimum": 1}} | _SAMPLING
+    newer = {"max_completion_tokens": {"type": "integer", "minimum": 1}, "logprobs": _FLAG, "top_logprobs": _COUNT}
+    properties = {"messages": _MESSAGES} | newer | _SAMPLING
     head = {"id": "chatcmpl-0123"} | _HEAD
     return _generation(
         _object(properties, "messages"),

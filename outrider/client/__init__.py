@@ -14,6 +14,7 @@ from device_agent.events import (
     SpeculativeEvent,
     StateEvent,
 )
+from device_agent.logprobs import FinalLikelihood, Likelihood
 from outrider.client.asynchronous import Client, Messages, Options, text_keys
 from outrider.client.blocking import SyncClient
 from outrider.transcript import Transcript
@@ -25,6 +26,8 @@ __all__ = [
     "CorrectEvent",
     "DoneEvent",
     "Event",
+    "FinalLikelihood",
+    "Likelihood",
     "Messages",
     "Options",
     "RevokeEvent",

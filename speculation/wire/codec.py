@@ -30,6 +30,7 @@ from speculation.protocol.messages import (
 )
 from speculation.wire import packed
 from speculation.wire.covers import cover_of, wire_cover
+from speculation.wire.logprobs import count_of, logprobs_of, wire_logprobs
 from speculation.wire.v1 import verification_pb2 as pb
 
 SERVICE = "speculation.wire.v1.VerificationService"
@@ -150,9 +151,8 @@ def _fill_open(wire: pb.Open, message: Open) -> None:
     wire.end_token_ids.extend(message.end_token_ids)
     wire.priority = message.priority
     wire.fingerprint = message.fingerprint
-    if message.deadline_ms is not None:
-        wire.deadline_ms = message.deadline_ms
-    wire.MergeFrom(pb.Open(cover=wire_cover(message.cover)))
+    cover, deadline_ms = wire_cover(message.cover), message.deadline_ms
+    wire.MergeFrom(pb.Open(cover=cover, deadline_ms=deadline_ms, logprobs=message.logprobs))
     _fill_identity(wire.identity, message.identity)
     _fill_parameters(wire.parameters, message.parameters)
 
@@ -181,6 +181,7 @@ def _wire_verdict(verdict: Verdict) -> pb.Verdict:
         kind=_KINDS[verdict.kind],
         advice=verdict.advice,
         withhold=verdict.withholds,
+        logprobs=wire_logprobs(verdict.logprobs),
     )
 
 
@@ -194,6 +195,7 @@ def _wire_opened(opened: Opened) -> pb.Opened:
         reads_packed=opened.reads_packed,
         newest_pair=opened.newest_pair,
         cover=wire_cover(opened.cover),
+        logprobs=opened.logprobs,
     )
 
 
@@ -253,6 +255,7 @@ def _open(wire: pb.Open) -> Open:
         deadline_ms=wire.deadline_ms if wire.HasField("deadline_ms") else None,
         fingerprint=wire.fingerprint,
         cover=cover_of(wire),
+        logprobs=count_of(wire),
     )
 
 
@@ -277,12 +280,13 @@ def _verdict(wire: pb.Verdict) -> Verdict:
         kind=_named(_KINDS_BY_NUMBER, wire.kind, "verdict kind"),
         advice=wire.advice,
         withholds=wire.withhold,
+        logprobs=logprobs_of(wire),
     )
 
 
 def _opened(wire: pb.Opened) -> Opened:
     told = wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached, wire.reads_packed, wire.newest_pair
-    return Opened(*told, cover_of(wire))
+    return Opened(*told, cover_of(wire), count_of(wire))
 
 
 def _finished(wire: pb.Finished) -> Finished:
