@@ -126,7 +126,8 @@ def instructor_object(url, said, prompt, max_tokens, seed):
         name: str
 
     with openai.OpenAI(base_url=url, api_key="none", **QUIET) as client:
-        asked = {"model": MODEL, "messages": _said(prompt), "max_tokens": max_tokens, "seed": seed, "max_retries": 1}
+        room = max_tokens // 2  # it puts the shape of the object before the prompt
+        asked = {"model": MODEL, "messages": _said(prompt), "max_tokens": room, "seed": seed, "max_retries": 1}
         reader = instructor.from_openai(client, mode=instructor.Mode.MD_JSON)
         said(reader.chat.completions.create(response_model=Found, **asked).name)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 
 import pytest
 
@@ -50,6 +51,7 @@ def test_every_client_reads_the_full_models_text_and_none_takes_a_killed_verifie
             field.kill()
         assert {one.name: one.error for one in cut if one.error is None} == {}, "taken for a whole answer"
         for one in cut:
+            assert re.search("unavailable|no verifier", str(one.error)), (one.name, one.error)
             assert (one.name in WHOLE) == (one.text == ""), (one.name, one.error)
             assert text.startswith(one.text)
             assert len(one.text) < len(text)
