@@ -24,7 +24,7 @@ def stream_operation() -> dict[str, Any]:
     """The OpenAPI description of ``POST /v1/stream``, beyond what its function tells."""
     return {
         "requestBody": {"required": True, "content": {"application/json": {"schema": _bare(request_schema())}}},
-        "responses": _responses("400", "401", "403", "413", "429"),
+        "responses": _responses("400", "401", "403", "413", "429", "503"),
     }
 
 
@@ -61,6 +61,7 @@ _REFUSALS = {
     "404": "No such session is kept",
     "413": "The body is too long",
     "429": "Too many answers are being written, or the tenant is over a limit; see Retry-After",
+    "503": "The agent is shutting down",
 }
 _ERROR_CONTENT = {
     "application/json": {
