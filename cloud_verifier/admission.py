@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from speculation.engines.base import EngineDescription
 from speculation.errors import FingerprintError, HandshakeError, InvalidRequestError
+from speculation.logprobs import MAX_LOGPROBS
 from speculation.protocol.messages import CHOICE_RULE, Open, PairIdentity
 
 
@@ -30,6 +31,8 @@ def check_handshake(message: Open, identity: PairIdentity, fingerprint: str) -> 
 
 def check_request(message: Open, description: EngineDescription) -> None:
     """Raises ``InvalidRequestError`` when this model cannot serve the request."""
+    if message.logprobs is not None:
+        _check_logprobs(message.logprobs, description)
     context = description.context_length
     if message.generation_start >= context:
         raise InvalidRequestError(
@@ -48,3 +51,14 @@ def check_request(message: Open, description: EngineDescription) -> None:
     unknown = next((token for token in message.prefix if token >= description.vocabulary_size), None)
     if unknown is not None:
         raise InvalidRequestError(f"there is no token id {unknown}: the vocabulary has {description.vocabulary_size}", "prefix")
+
+
+def _check_logprobs(count: int, description: EngineDescription) -> None:
+    if not 0 <= count <= MAX_LOGPROBS:
+        raise InvalidRequestError(f"logprobs must be from 0 to {MAX_LOGPROBS}, not {count}", "logprobs")
+    if not description.has_whole_rows:
+        raise InvalidRequestError(
+            "this verifier's full model is run by another server, which tells its likeliest tokens alone: leave logprobs out,"
+            " or let it tell all of them (full_logprobs)",
+            "logprobs",
+        )

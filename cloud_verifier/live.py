@@ -67,6 +67,7 @@ class LiveSession:
         self._on_end = on_end
         self._on_change = on_change
         self._priority = message.priority
+        self._logprobs = message.logprobs
         self._observer = observer
         self._deadline = self._start_deadline(message.deadline_ms)
 
@@ -183,8 +184,8 @@ class LiveSession:
         if room < len(plan.token_ids):
             plan = Plan(plan.nodes[:room], plan.token_ids[:room], plan.start)
         token_ids = [*final[self.cached :], *plan.token_ids]
-        num_logits = len(plan.token_ids) + 1
-        return Entry(self.cache, self.cached, token_ids, num_logits, len(final), plan.token_ids, self.parameters), plan
+        asked = len(plan.token_ids) + 1, len(final), plan.token_ids, self.parameters, self._logprobs
+        return Entry(self.cache, self.cached, token_ids, *asked), plan
 
     def settle(self, entry: Entry, plan: Plan, began_s: float, now_s: float, withholds: bool = False) -> None:
         """Take over what a pass chose that began at ``began_s``, and tell the device, which ``withholds`` its drafts from now
@@ -199,7 +200,9 @@ class LiveSession:
         if self._own_drafts:
             self._own_drafts = ()
         if len(plan.nodes) == len(plan.token_ids):
-            verdicts = [self.state.commit(plan, entry.choices, entry.near_ties, withholds=withholds)[0]]
+            choices, near_ties = entry.choices, entry.near_ties
+            verdict, _ = self.state.commit(plan, choices, near_ties, withholds=withholds, logprobs=entry.likelihoods)
+            verdicts = [verdict]
         else:
             verdicts = self._commit_own(entry)
         self.account.tokens.take(len(self.state.final) - num_final, now_s)
@@ -221,7 +224,8 @@ class LiveSession:
             if self.state.finished is None:
                 plan = Plan((), (), len(self.state.final))
                 near_ties = 0 if index else entry.near_ties
-                verdicts.append(self.state.commit(plan, (choice,), near_ties, passes=int(index == 0))[0])
+                told = entry.likelihoods[index : index + 1]
+                verdicts.append(self.state.commit(plan, (choice,), near_ties, passes=int(index == 0), logprobs=told)[0])
         return verdicts
 
     def _start_deadline(self, deadline_ms: int | None) -> asyncio.TimerHandle | None:

@@ -7,10 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
+from numpy.typing import NDArray
 
 from speculation.choice import Choices, choose
 from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.errors import EngineError, OutriderError
+from speculation.log_softmax import token_logprobs
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.verifier import run_length
 
@@ -23,9 +26,10 @@ class Entry:
 
     ``cache`` None is opened by the pass. The cache is cut to ``cached`` tokens first, then ``token_ids`` are fed; the last
     ``num_logits`` rows choose the tokens from ``position`` on. ``drafted`` are the last ``num_logits - 1`` tokens fed.
+    ``logprobs``: how many of the likeliest tokens to tell beside each that counts; None where nothing is told.
 
     Filled in by the pass: ``choices`` (one for each of those rows), ``num_agreed`` (drafted tokens that equal the choices, up
-    to the first that does not), ``near_ties`` among the rows that count, or ``error``.
+    to the first that does not), ``near_ties`` among the rows that count and their ``likelihoods``, or ``error``.
     """
 
     cache: CacheId | None
@@ -35,9 +39,11 @@ class Entry:
     position: int
     drafted: Sequence[int]
     parameters: SamplingParameters
+    logprobs: int | None = None
     choices: Sequence[int] = ()
     num_agreed: int = 0
     near_ties: int = 0
+    likelihoods: Sequence[TokenLogprobs] = ()
     error: OutriderError | None = None
 
     @property
@@ -89,16 +95,19 @@ def _run(engine: Engine, entries: Sequence[Entry]) -> None:
     if choosing:
         positions = np.concatenate([np.arange(e.position, e.position + e.num_logits, dtype=np.int64) for e in choosing])
         parameters = [entry.parameters for entry in choosing for _ in range(entry.num_logits)]
-        _hand_out(choosing, choose(logits, positions, parameters))
+        _hand_out(choosing, choose(logits, positions, parameters), logits)
 
 
-def _hand_out(entries: Sequence[Entry], choices: Choices) -> None:
+def _hand_out(entries: Sequence[Entry], choices: Choices, logits: NDArray[np.float32]) -> None:
     token_ids, near_ties = choices.token_ids.tolist(), choices.near_ties.tolist()
     row = 0
     for entry in entries:
         entry.choices = token_ids[row : row + entry.num_logits]
         entry.num_agreed = run_length(entry.drafted, entry.choices)
         entry.near_ties = sum(near_ties[row : row + entry.num_agreed + 1])
+        if entry.logprobs is not None:
+            chosen = zip(logits[row:], entry.choices[: entry.num_agreed + 1], strict=False)
+            entry.likelihoods = [token_logprobs(line, token_id, entry.logprobs) for line, token_id in chosen]
         row += entry.num_logits
 
 

@@ -264,7 +264,7 @@ class Verifier:
         live = LiveSession(message, config.credit, size, config.outbox_messages, *ends, account, self.observer)
         proof = self._self_test
         opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
-        live.outbox.put(replace(opened, newest_pair=self.newest_pair))
+        live.outbox.put(replace(opened, newest_pair=self.newest_pair, logprobs=message.logprobs))
         return live
 
     def _admit(self, live: LiveSession, older: LiveSession | None) -> None:

@@ -38,7 +38,8 @@ class Assignment:
     def display(self, pair: PairFacts, numbers: Iterator[int]) -> Display:
         """What the client will be shown; ``numbers`` gives out ``seq``."""
         request = self.request
-        return Display(len(self.prompt), pair.decode, numbers, request.reveal, request.min_stability, request.stop)
+        shown = request.reveal, request.min_stability, request.stop
+        return Display(len(self.prompt), pair.decode, numbers, *shown, None if request.logprobs is None else pair.spelling)
 
     def opening(self, session: DeviceSession) -> Open:
         """What asks the verifier for the session, and for times where they are recorded."""
@@ -56,4 +57,5 @@ class Assignment:
             pair.end_token_ids,
             self.request.priority,
             self.request.deadline_ms,
+            self.request.logprobs,
         )

@@ -149,6 +149,7 @@ def facts_of(pair: ModelPair, engine: Engine) -> PairFacts:
         chat=_chat(pair.full),
         vocabulary_size=pair.full.vocabulary_size,
         examples=pair.prompts,
+        names={number: token.content for number, token in tokenizer.get_added_tokens_decoder().items() if token.special},
     )
 
 

@@ -16,8 +16,10 @@ from collections.abc import Iterator, Sequence
 
 from device_agent.answer import Answer, Decode
 from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, Event, RevokeEvent, SpeculativeEvent
+from device_agent.logprobs import FinalLikelihood, Spelling
 from device_agent.request import Reveal
 from device_agent.stability import Stability, running
+from speculation.logprobs import TokenLogprobs
 from speculation.text import StopStrings
 
 CONTRADICTED = "contradicted"
@@ -30,7 +32,8 @@ class Display:
     """One answer as its client sees it.
 
     ``start`` is the position of the first generated token; ``numbers`` gives out ``seq``. The answer holds first the final
-    tokens, then the drafts; shown is a beginning of it, committed a beginning of what is final.
+    tokens, then the drafts; shown is a beginning of it, committed a beginning of what is final. With a ``spelling`` what is
+    committed is told with its log probabilities.
 
     ``is_stopped``: a stop string was found, the answer ends before it and nothing more may be added.
     """
@@ -43,6 +46,7 @@ class Display:
         reveal: Reveal = Reveal.ALL,
         min_stability: float = 0.0,
         stops: Sequence[str] = (),
+        spelling: Spelling | None = None,
     ) -> None:
         self._start = start
         self._numbers = numbers
@@ -50,6 +54,8 @@ class Display:
         self._stability = Stability(min_stability if reveal is Reveal.STABLE else 0.0)
         self._stops = StopStrings(stops) if stops else None
         self._answer = Answer(decode)
+        self._spelling = spelling
+        self._logprobs: list[TokenLogprobs] = []
         self._confidences: list[float] = []
         self._num_final = 0
         self._num_shown = 0
@@ -101,8 +107,8 @@ class Display:
         self._confidences = list(confidences)
         return [] if self.is_stopped else self._reveal_more()
 
-    def finalised(self, token_ids: Sequence[int]) -> list[Event]:
-        """The next tokens became final, whatever was drafted in their places."""
+    def finalised(self, token_ids: Sequence[int], logprobs: Sequence[TokenLogprobs] = ()) -> list[Event]:
+        """The next tokens became final, whatever was drafted in their places; ``logprobs`` has one for each, or is empty."""
         if self.is_stopped:
             return []
         agreed = self._compare(token_ids)
@@ -110,6 +116,7 @@ class Display:
         for token_id in token_ids[agreed:]:
             self._answer.append(token_id)
         self._num_final += len(token_ids)
+        self._logprobs += logprobs
         del self._confidences[: len(token_ids)]
         num_settled, withdrawn = self._judge(self._num_final)
         events += withdrawn + self._settle(num_settled)
@@ -162,12 +169,22 @@ class Display:
         shown = min(count, self._num_shown)
         if shown > self._num_committed:
             first, self._num_committed = self._num_committed, shown
-            events.append(CommitEvent(next(self._numbers), self._start + first, shown - first, self._offset()))
+            told = self._told(first, shown)
+            events.append(CommitEvent(next(self._numbers), self._start + first, shown - first, self._offset(), told))
         if count > self._num_shown:
             first, self._num_shown, self._num_committed = self._num_shown, count, count
             token_ids, text = self._answer.token_ids(first, count), self._answer.text(first, count)
-            events.append(CorrectEvent(next(self._numbers), self._start + first, token_ids, text, self._offset()))
+            told = self._told(first, count)
+            events.append(CorrectEvent(next(self._numbers), self._start + first, token_ids, text, self._offset(), told))
         return events
+
+    def _told(self, start: int, stop: int) -> tuple[FinalLikelihood, ...] | None:
+        """Log probabilities of tokens that become committed; None where nobody asked."""
+        if self._spelling is None:
+            return None
+        answer, spell = self._answer, self._spelling.final
+        indexes = range(start, stop)
+        return tuple([spell(answer.token_id(n), self._logprobs[n], answer.code_points(n)) for n in indexes])
 
     def _offset(self) -> CommitOffset:
         return CommitOffset(self._num_committed, self._answer.code_points(self._num_committed))
@@ -235,4 +252,5 @@ class Display:
         if count > self._num_final:
             return [SpeculativeEvent(next(self._numbers), self._start + count, (), self._added_text, 0.0)]
         offset = CommitOffset(count, self._answer.code_points(count) + len(self._added_text))
-        return [CorrectEvent(next(self._numbers), self._start + count, (), self._added_text, offset)]
+        told = self._told(count, count)
+        return [CorrectEvent(next(self._numbers), self._start + count, (), self._added_text, offset, told)]

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any, ClassVar
 
+from device_agent.logprobs import FinalLikelihood
 from speculation.errors import InvalidRequestError, OutriderError, status_of
 
 Json = dict[str, Any]
@@ -39,6 +40,8 @@ class Event:
         fields = {key: getattr(self, key) for key in self.__slots__}  # a class's own, so not ``seq``
         if (offset := fields.get("commit_offset")) is not None:
             fields["commit_offset"] = offset.to_json()
+        if (told := fields.pop("logprobs", None)) is not None:
+            fields["logprobs"] = [one.to_json() for one in told]
         return {"event": self.name, "seq": self.seq} | fields
 
 
@@ -71,12 +74,15 @@ class SpeculativeEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class CommitEvent(Event):
-    """The next ``count`` shown tokens, from ``position`` on, became final."""
+    """The next ``count`` shown tokens, from ``position`` on, became final. ``logprobs`` has one for each, where they were asked
+    for.
+    """
 
     name: ClassVar[str] = "commit"
     position: int
     count: int
     commit_offset: CommitOffset
+    logprobs: tuple[FinalLikelihood, ...] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,13 +97,16 @@ class RevokeEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class CorrectEvent(Event):
-    """Final tokens put behind what is shown in one step: a correction, or tokens that nobody had shown."""
+    """Final tokens put behind what is shown in one step: a correction, or tokens that nobody had shown. ``logprobs`` has one
+    for each, where they were asked for.
+    """
 
     name: ClassVar[str] = "correct"
     position: int
     token_ids: tuple[int, ...]
     text: str
     commit_offset: CommitOffset
+    logprobs: tuple[FinalLikelihood, ...] | None = None
 
 
 class Reason(StrEnum):

@@ -26,8 +26,8 @@ from device_agent.routing.route import Route
 from device_agent.sending import Sender, hang_up
 from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
 from speculation.links.base import Connector, Link
-from speculation.protocol.device import Update
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
+from speculation.protocol.update import Update
 
 _log = logging.getLogger(__name__)
 
@@ -190,7 +190,7 @@ class Generation:
         is_overtaken = self._session.live_nodes == self._session.unsent_nodes
         self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken, verdict.last_node)
         self._sender.settled()
-        events = self._display.finalised(update.tokens)
+        events = self._display.finalised(update.tokens, update.logprobs)
         if not update.kept:  # another branch may hold what follows
             events += self._drafted(self._drafter.branches.main)
         if self._assignment.request.reveal is Reveal.STABLE and not self._display.is_stopped:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from device_agent.answer import Decode
+from device_agent.logprobs import Spelling
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.protocol.messages import PairIdentity
 
@@ -18,6 +19,7 @@ class PairFacts:
     raises ``InvalidRequestError`` where that refuses; None where the model has no template. ``defaults`` are those of a
     request. Tokens of the full model are below ``vocabulary_size``; None where that is not known, and prompts are texts alone.
     ``examples`` are prompts that the pair was not trained on, with ``source``, ``title`` and ``text``.
+    ``names`` are those of special tokens, which are no text.
     """
 
     draft: str
@@ -32,3 +34,9 @@ class PairFacts:
     chat: Callable[[Sequence[Mapping[str, str]]], Sequence[int]] | None = None
     vocabulary_size: int | None = None
     examples: Sequence[Mapping[str, str]] = ()
+    names: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def spelling(self) -> Spelling:
+        """What tokens look like by themselves."""
+        return Spelling(self.decode, self.names)

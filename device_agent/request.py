@@ -12,6 +12,7 @@ from device_agent.checks import check_prompt, check_stops, check_unicode
 from device_agent.checks import require as _require
 from device_agent.privacy import Privacy, strictest
 from speculation.errors import InvalidRequestError, UnknownNameError
+from speculation.logprobs import MAX_LOGPROBS
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
@@ -63,8 +64,9 @@ class StreamRequest:
     for one that has none.
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
     verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded. With ``privacy``
-    ``device_only``, of the request or of one of its messages, nothing of it leaves the device. Raises ``InvalidRequestError``
-    for a value that cannot be served.
+    ``device_only``, of the request or of one of its messages, nothing of it leaves the device. ``logprobs``: final tokens come
+    with their log probabilities, and with those of so many likeliest tokens in their places; None: they do not.
+    Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -84,6 +86,7 @@ class StreamRequest:
     messages: tuple[Message, ...] = ()
     timeline: bool = False
     privacy: Privacy = Privacy.OPEN
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
@@ -99,11 +102,15 @@ class StreamRequest:
         _require(self.deadline_ms is None or 1 <= self.deadline_ms < 2**31, "deadline_ms", "at least 1", self.deadline_ms)
         check_stops(self.stop)
         _require((self.top_k or 0) < 2**31, "top_k", "a 31-bit number", self.top_k)
+        _require(0 <= (self.logprobs or 0) <= MAX_LOGPROBS, "logprobs", f"from 0 to {MAX_LOGPROBS}", self.logprobs)
         self.parameters(self.seed or 0)
         if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
             raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
         if self.is_private:
             self._check_stays()
+        if self.logprobs is not None and (self.is_private or self.mode is Mode.DEVICE):
+            why = "logprobs are the full model's, which has no part in what stays on the device"
+            raise InvalidRequestError(f"{why}: leave them out", "logprobs")
 
     @property
     def is_private(self) -> bool:
@@ -269,6 +276,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "deadline_ms": _whole,
     "timeline": _flag,
     "privacy": _privacy,
+    "logprobs": _whole,
 }
 KNOWN_KEYS = tuple(_READERS)
 

@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.text import Text
 
 from device_agent.config import AgentConfig
-from outrider import conformance_drafts, conformance_sessions
+from outrider import conformance_drafts, conformance_logprobs, conformance_sessions
 from outrider.conformance_bench import Bench, Case, Subject, bench_at
 from outrider.conformance_stream import CheckFailedError, OvertakenError
 from speculation.certificates import ClientTls
@@ -21,7 +21,7 @@ from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError, OutriderError, PackageError, UnknownNameError, status_of
 from speculation.links.grpc import GrpcConnector
 
-CASES: tuple[Case, ...] = (*conformance_sessions.CASES, *conformance_drafts.CASES)
+CASES: tuple[Case, ...] = (*conformance_sessions.CASES, *conformance_drafts.CASES, *conformance_logprobs.CASES)
 LEARNS_THE_TEXT = CASES[0]
 TRIES = 5
 TIMEOUT_S = 60.0

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from speculation.errors import OutriderError
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import Finished, Open, PairIdentity, Verdict
@@ -58,8 +59,9 @@ def test_a_device_plays_its_side(name):
     for step in steps_of(name, "device"):
         match step:
             case {"receives": number}:
-                device.receive(codec.decode_response(bytes.fromhex(messages[number]["hex"])))
+                update = device.receive(codec.decode_response(bytes.fromhex(messages[number]["hex"])))
                 assert (list(device.final), list(device.path)) == (step["log"], step["path"])
+                assert plain(update.logprobs) == step.get("logprobs", [])
             case {"does": "open"}:
                 assert [codec.encode_request(device.open())] == bytes_of(step["sends"])
             case {"does": "cancel"}:
@@ -99,7 +101,8 @@ def test_a_verifier_plays_its_side(name):
             verifier = verifiers[step["stream"]]
             plan = verifier.plan(MAX_ROWS)
             assert list(plan.nodes) == step["nodes"]
-            answers = [answer for answer in verifier.commit(plan, step["choices"]) if answer is not None]
+            told = [TokenLogprobs(one["logprob"], tuple(map(tuple, one["top"]))) for one in step.get("logprobs", ())]
+            answers = [answer for answer in verifier.commit(plan, step["choices"], logprobs=told) if answer is not None]
             assert [codec.encode_response(answer) for answer in answers] == sends
 
 
@@ -116,6 +119,8 @@ def test_the_transcripts_hold_what_they_are_for():
     assert "REVOKE_AND_CORRECT" in kinds["revoke_and_correct"]
     opens = [sent["fields"] for sent in messages_of("resume").values() if sent["type"] == "Open"]
     assert len(opens[1]["prefix"]) > len(opens[0]["prefix"])
+    told = [step for step in steps_of("logprobs", "device") if "logprobs" in step]
+    assert sum(len(step["logprobs"]) for step in told) == len(told[-1]["log"]) - len(device_of("logprobs").final)
     (refusal,) = [step["status"] for step in steps_of("credit_exceeded") if "status" in step]
     assert refusal["code"] == "RESOURCE_EXHAUSTED"
 

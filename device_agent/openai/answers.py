@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from fastapi import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from device_agent.events import CorrectEvent, DoneEvent, ErrorEvent, Event, Json, SessionEvent, code_of, error_object
+from device_agent.logprobs import FinalLikelihood
 from device_agent.openai.chunks import Chunks
 from device_agent.openai.shapes import Head, Shape, whole_answer
 from device_agent.stream import Stream
@@ -27,13 +28,20 @@ async def whole(request: Request, stream: Stream, shape: Shape, created: int) ->
     events: list[Event] = []
     async with _given_up_with(request, stream):
         while taken := await stream.take():
-            events += [event for event in taken if isinstance(event, SessionEvent | DoneEvent | ErrorEvent)]
+            events += [event for event in taken if isinstance(event, SessionEvent | CorrectEvent | DoneEvent | ErrorEvent)]
     match events:
-        case [SessionEvent() as session, DoneEvent() as done]:
-            return JSONResponse(whole_answer(shape, Head.of(session, shape.prefix, created), done), headers=HEADERS)
+        case [SessionEvent() as session, *pieces, DoneEvent() as done]:
+            head = Head.of(session, shape.prefix, created)
+            return JSONResponse(whole_answer(shape, head, done, _logprobs_of(pieces)), headers=HEADERS)
         case [*_, ErrorEvent() as failed]:
             return _failure(failed)
     return JSONResponse({"error": _broken_off()}, status_of(LinkError()).http)
+
+
+def _logprobs_of(pieces: Sequence[Event]) -> list[FinalLikelihood] | None:
+    """Of all that is final; None where none are told."""
+    told = [piece.logprobs for piece in pieces if isinstance(piece, CorrectEvent) and piece.logprobs is not None]
+    return [one for some in told for one in some] if told else None
 
 
 async def streamed(request: Request, stream: Stream, chunks: Chunks) -> Response:

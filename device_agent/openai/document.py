@@ -8,6 +8,7 @@ from typing import Any
 
 from device_agent.schema.examples import answered
 from device_agent.schema.refusals import refused
+from speculation.logprobs import MAX_LOGPROBS
 
 Schema = dict[str, Any]
 Operation = dict[str, Any]
@@ -39,6 +40,7 @@ _SAMPLING: Schema = {
     "mode": {"enum": ["collaborate", "cloud", "auto"]},
     "deadline_ms": {"type": "integer", "minimum": 1},
 }
+_COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_LOGPROBS}
 _PROMPT: Schema = {"anyOf": [_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}, "maxItems": 1}]}
 _PART: Schema = {"type": "object", "required": ["type", "text"], "properties": {"type": {"const": "text"}, "text": _TEXT}}
 _MESSAGES: Schema = {
@@ -58,7 +60,7 @@ def completions() -> Operation:
     head = {"id": "cmpl-0123", "object": "text_completion"} | _HEAD
     example = {"model": "pydoc-full", "prompt": "The module provides", "max_tokens": 3}
     return {"summary": "Go on from a prompt, as OpenAI's older route does"} | _generation(
-        _object({"prompt": _PROMPT} | _SAMPLING, "prompt"),
+        _object({"prompt": _PROMPT, "logprobs": _COUNT} | _SAMPLING, "prompt"),
         example,
         head | {"choices": [text | _ENDS], "usage": _USAGE, "outrider": {"seed": 7}},
         [head | {"choices": [choice]} for choice in (text | _RUNS, text | {"text": ""} | _ENDS)],
@@ -71,7 +73,8 @@ def chat_completions() -> Operation:
     choice = {"index": 0, "message": message, "logprobs": None} | _ENDS
     delta = {"index": 0, "delta": {"role": "assistant", "content": _WRITTEN}, "logprobs": None}
     asked = {"messages": [{"role": "user", "content": "The module provides"}], "max_completion_tokens": 3}
-    properties = {"messages": _MESSAGES, "max_completion_tokens": {"type": "integer", "minimum": 1}} | _SAMPLING
+    newer = {"max_completion_tokens": {"type": "integer", "minimum": 1}, "logprobs": _FLAG, "top_logprobs": _COUNT}
+    properties = {"messages": _MESSAGES} | newer | _SAMPLING
     head = {"id": "chatcmpl-0123"} | _HEAD
     return {"summary": "Answer a conversation, as OpenAI's route does"} | _generation(
         _object(properties, "messages"),

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from device_agent.openai import logprobs
 from device_agent.openai.messages import as_messages
 from device_agent.request import NEUTRAL, Reveal, StreamRequest, TokenRequest, read_values
 from speculation.errors import InvalidRequestError
@@ -17,10 +18,8 @@ from speculation.errors import InvalidRequestError
 SHARED_KEYS = ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "mode", "deadline_ms", "privacy", *NEUTRAL)
 """Keys that mean here what they mean in ``/v1/stream``."""
 
-NO_LOGPROBS = "the verifier sends tokens alone, no probabilities"
+OF_THE_ANSWER = "log probabilities are told of the answer's tokens alone"
 WITHOUT_EFFECT: dict[str, tuple[Any, ...]] = {
-    "logprobs": (False,),
-    "top_logprobs": (0,),
     "prompt_logprobs": (),
     "echo": (False,),
     "suffix": ("",),
@@ -64,14 +63,15 @@ class Asked:
 def completion(body: Any) -> Asked:
     """A body of ``POST /v1/completions``. Raises ``InvalidRequestError``."""
     given = as_object(body)
-    return _asked(given, prompt_of(given.get("prompt")), given.get("max_tokens"))
+    return _asked(given, prompt_of(given.get("prompt")), given.get("max_tokens"), logprobs.of_completion(given))
 
 
 def chat(body: Any) -> Asked:
     """A body of ``POST /v1/chat/completions``. Raises ``InvalidRequestError``."""
     given = as_object(body)
     newer = given.get("max_completion_tokens")
-    return _asked(given, conversation_of(given.get("messages")), given.get("max_tokens") if newer is None else newer)
+    max_tokens = given.get("max_tokens") if newer is None else newer
+    return _asked(given, conversation_of(given.get("messages")), max_tokens, logprobs.of_chat(given))
 
 
 def as_object(body: Any) -> Mapping[str, Any]:
@@ -106,9 +106,10 @@ def request_of(fields: Mapping[str, Any]) -> StreamRequest:
     return kind(**fields, reveal=Reveal.FINAL)
 
 
-def _asked(given: Mapping[str, Any], text: Mapping[str, Any], max_tokens: Any) -> Asked:
+def _asked(given: Mapping[str, Any], text: Mapping[str, Any], max_tokens: Any, num_likeliest: int | None) -> Asked:
     _refuse_what_is_missing(given)
-    shared = {key: given[key] for key in SHARED_KEYS if key in given} | {"max_tokens": max_tokens}
+    ours = {"max_tokens": max_tokens, "logprobs": num_likeliest}
+    shared = {key: given[key] for key in SHARED_KEYS if key in given} | ours
     if shared.get("top_k") == -1:  # vLLM's way to say that it is off
         shared["top_k"] = 0
     return Asked(request_of({**read_values(shared), **text}), _flag(given, "stream"), *_options(given))
@@ -133,7 +134,7 @@ def _flag(given: Mapping[str, Any], key: str) -> bool:
 def _refuse_what_is_missing(given: Mapping[str, Any]) -> None:
     for key, neutral in WITHOUT_EFFECT.items():
         if key in given and not _is_among(given[key], neutral):
-            why = NO_LOGPROBS if key.endswith("logprobs") else "it would change the answer"
+            why = OF_THE_ANSWER if key == "prompt_logprobs" else "it would change the answer"
             raise InvalidRequestError(f"{key} is not implemented ({why}): leave it out", key)
 
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from device_agent.events import DoneEvent, Json, SessionEvent
+from device_agent.logprobs import FinalLikelihood
+from device_agent.openai.logprobs import chat_json, completion_json
 from device_agent.openai.usage import usage_of
 
 FINISH_REASONS = {"stop": "stop"}
@@ -39,6 +42,10 @@ class Head:
         }
 
 
+Told = Sequence[FinalLikelihood] | None
+"""Log probabilities of the tokens of a choice; None where none are told."""
+
+
 class Shape(Protocol):
     """How an answer of one kind is written. A choice is what a chunk, or the whole answer, has one of."""
 
@@ -49,13 +56,13 @@ class Shape(Protocol):
     def opening(self) -> Json | None:
         """The choice before any text; None where there is none."""
 
-    def piece(self, text: str) -> Json:
+    def piece(self, text: str, told: Told) -> Json:
         """A choice that adds text."""
 
-    def end(self, reason: str) -> Json:
+    def end(self, reason: str, told: Told) -> Json:
         """The last choice."""
 
-    def all(self, text: str, reason: str) -> Json:
+    def all(self, text: str, reason: str, told: Told) -> Json:
         """The choice of a whole answer."""
 
 
@@ -67,14 +74,15 @@ class Completion:
     def opening(self) -> Json | None:
         return None
 
-    def piece(self, text: str) -> Json:
-        return {"index": 0, "text": text, "logprobs": None, "finish_reason": None}
+    def piece(self, text: str, told: Told) -> Json:
+        logprobs = None if told is None else completion_json(told)
+        return {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": None}
 
-    def end(self, reason: str) -> Json:
-        return self.all("", reason)
+    def end(self, reason: str, told: Told) -> Json:
+        return self.all("", reason, told)
 
-    def all(self, text: str, reason: str) -> Json:
-        return self.piece(text) | {"finish_reason": reason}
+    def all(self, text: str, reason: str, told: Told) -> Json:
+        return self.piece(text, told) | {"finish_reason": reason}
 
 
 class Chat:
@@ -83,20 +91,23 @@ class Chat:
     prefix, whole, chunk = "chatcmpl", "chat.completion", "chat.completion.chunk"
 
     def opening(self) -> Json | None:
-        return self._choice({"role": "assistant", "content": ""})
+        return self._choice({"role": "assistant", "content": ""}, None)
 
-    def piece(self, text: str) -> Json:
-        return self._choice({"content": text})
+    def piece(self, text: str, told: Told) -> Json:
+        return self._choice({"content": text}, told)
 
-    def end(self, reason: str) -> Json:
-        return self._choice({}) | {"finish_reason": reason}
+    def end(self, reason: str, told: Told) -> Json:
+        return self._choice({}, told) | {"finish_reason": reason}
 
-    def all(self, text: str, reason: str) -> Json:
+    def all(self, text: str, reason: str, told: Told) -> Json:
         message = {"role": "assistant", "content": text, "refusal": None}
-        return {"index": 0, "message": message, "logprobs": None, "finish_reason": reason}
+        return {"index": 0, "message": message, "logprobs": self._logprobs(told), "finish_reason": reason}
 
-    def _choice(self, delta: Json) -> Json:
-        return {"index": 0, "delta": delta, "logprobs": None, "finish_reason": None}
+    def _choice(self, delta: Json, told: Told) -> Json:
+        return {"index": 0, "delta": delta, "logprobs": self._logprobs(told), "finish_reason": None}
+
+    def _logprobs(self, told: Told) -> Json | None:
+        return None if told is None else chat_json(told)
 
 
 COMPLETION, CHAT = Completion(), Chat()
@@ -107,9 +118,9 @@ def reason_of(done: DoneEvent) -> str:
     return FINISH_REASONS.get(done.finish_reason, CUT_OFF)
 
 
-def whole_answer(shape: Shape, head: Head, done: DoneEvent) -> Json:
+def whole_answer(shape: Shape, head: Head, done: DoneEvent, told: Told) -> Json:
     """An answer that is not streamed. The key ``outrider`` holds what OpenAI has no place for."""
-    choices = [shape.all(done.text, reason_of(done))]
+    choices = [shape.all(done.text, reason_of(done), told)]
     return head.to_json(shape.whole) | {"choices": choices, "usage": usage_of(done), "outrider": extras(head)}
 
 

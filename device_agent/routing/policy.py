@@ -40,7 +40,7 @@ MEANINGS: Mapping[Reason, str] = MappingProxyType(
         Reason.SWIFT: "The device begins at once; it is asked again after every draft step whether it is still sure.",
         Reason.DEADLINE: "The deadline is nearer than a verifier's answer.",
         Reason.UNSURE: "What the draft wrote is no longer likely enough to be the full model's text.",
-        Reason.FINAL_ONLY: "The reader wants final text alone, which a verifier makes.",
+        Reason.FINAL_ONLY: "The reader wants final text alone, or log probabilities, which a verifier makes.",
         Reason.NO_ROOM: "Prompt and answer do not fit the draft's context.",
         Reason.LONG_PROMPT: "The prompt is long: the device would read it for longer than a verifier does.",
         Reason.LONG_ANSWER: "The answer may be long: a draft that writes for long is hardly ever right to the end.",

@@ -80,7 +80,7 @@ class Route:
             return Decision(Mode.DEVICE, Reason.PRIVATE)
         if self._policy is not None:
             return self._decided(self._policy, None, now_s)
-        if self.assignment.request.reveal is Reveal.FINAL:
+        if self._is_for_verifier:
             return Decision(Mode.COLLABORATE, Reason.FINAL_ONLY)
         return Decision(Mode.DEVICE, Reason.ALONE)
 
@@ -91,9 +91,15 @@ class Route:
             return Decision(Mode.COLLABORATE, why_not)
         return decision
 
+    @property
+    def _is_for_verifier(self) -> bool:
+        """Whether the reader wants what the draft has not: final text alone, or log probabilities of the full model."""
+        request = self.assignment.request
+        return request.reveal is Reveal.FINAL or request.logprobs is not None
+
     def _why_not_device(self) -> Reason | None:
         request = self.assignment.request
-        if request.reveal is Reveal.FINAL:
+        if self._is_for_verifier:
             return Reason.FINAL_ONLY
         if request.reveal is Reveal.STABLE and self._stability < request.min_stability:
             return Reason.UNSURE

@@ -61,7 +61,7 @@ def stream_operation() -> Operation:
     return {
         "summary": "Write an answer",
         "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": _events() | refused("400", "401", "403", "413", "429"),
+        "responses": _events() | refused("400", "401", "403", "413", "429", "503"),
     }
 
 

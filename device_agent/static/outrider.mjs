@@ -19,14 +19,21 @@
  * @typedef {{tokens: number, code_points: number}} CommitOffset
  */
 
+/**
+ * How likely the full model held a token, and `top`, the likeliest in its place; where the request asks for `logprobs`.
+ * @typedef {{token_id: number, token: string, logprob: number}} Likelihood
+ * @typedef {Likelihood & {top: Likelihood[]}} FinalLikelihood
+ */
+
 /** @typedef {{event: "session", seq: number, session_id: string, mode: string, reveal: string, draft: string, full: string,
  *   pair_digest: string, phone: string | null, network: string | null, seed: number}} SessionEvent */
 /** @typedef {{event: "speculative", seq: number, position: number, token_ids: number[], text: string,
  *   stability: number}} SpeculativeEvent */
-/** @typedef {{event: "commit", seq: number, position: number, count: number, commit_offset: CommitOffset}} CommitEvent */
+/** @typedef {{event: "commit", seq: number, position: number, count: number, commit_offset: CommitOffset,
+ *   logprobs?: FinalLikelihood[]}} CommitEvent */
 /** @typedef {{event: "revoke", seq: number, position: number, count: number, reason: string}} RevokeEvent */
 /** @typedef {{event: "correct", seq: number, position: number, token_ids: number[], text: string,
- *   commit_offset: CommitOffset}} CorrectEvent */
+ *   commit_offset: CommitOffset, logprobs?: FinalLikelihood[]}} CorrectEvent */
 /** @typedef {{event: "state", seq: number, mode: string, reason: string, rtt_ms: number | null,
  *   thermal: string | null}} StateEvent */
 /** @typedef {{event: "done", seq: number, finish_reason: string, prompt_token_ids: number[], token_ids: number[], text: string,

@@ -15,6 +15,7 @@ from device_agent.events import (
     SpeculativeEvent,
     StateEvent,
 )
+from device_agent.logprobs import FinalLikelihood, Likelihood
 from outrider.client.asynchronous import Client, Messages, Options, text_keys
 from outrider.client.blocking import SyncClient
 from outrider.transcript import Transcript
@@ -46,8 +47,10 @@ __all__ = [
     "DoneEvent",
     "EngineError",
     "Event",
+    "FinalLikelihood",
     "HandshakeError",
     "InvalidRequestError",
+    "Likelihood",
     "LinkError",
     "Messages",
     "Options",

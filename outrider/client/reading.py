@@ -20,6 +20,7 @@ from device_agent.events import (
     SpeculativeEvent,
     StateEvent,
 )
+from device_agent.logprobs import FinalLikelihood, Likelihood
 from speculation import foreign_json
 from speculation.errors import (
     STATUS,
@@ -65,7 +66,14 @@ def value_of(key: str, value: Any) -> Any:
         return tuple(value)
     if key == "commit_offset":
         return CommitOffset(value["tokens"], value["code_points"])
+    if key == "logprobs" and value is not None:
+        return tuple([_likelihood(one) for one in value])
     return value
+
+
+def _likelihood(told: Mapping[str, Any]) -> FinalLikelihood:
+    top = tuple([Likelihood(one["token_id"], one["token"], one["logprob"]) for one in told["top"]])
+    return FinalLikelihood(told["token_id"], told["token"], told["logprob"], top=top)
 
 
 def object_of(text: str) -> dict[str, Any]:

@@ -19,7 +19,11 @@ CacheId = NewType("CacheId", int)
 
 @dataclass(frozen=True, slots=True)
 class EngineDescription:
-    """What shaping, admission and figures need to know of an engine."""
+    """What shaping, admission and figures need to know of an engine.
+
+    ``has_whole_rows``: a row of logits has a value for every token; False where most are missing, so that nothing can be said
+    of how likely a token is.
+    """
 
     name: str
     vocabulary_size: int
@@ -28,6 +32,7 @@ class EngineDescription:
     num_parameters: int
     weight_bytes: int
     kv_bytes_per_token: int
+    has_whole_rows: bool = True
 
 
 @dataclass(frozen=True, slots=True)

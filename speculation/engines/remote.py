@@ -157,6 +157,7 @@ def _connected(http: JsonServer, model: Model, server: RemoteServer, num_slots: 
         num_parameters=0,
         weight_bytes=0,
         kv_bytes_per_token=0,
+        has_whole_rows=served.num_logprobs == size,
     )
     return RemoteEngine(http, ROUTES[server.route](served), description)
 

@@ -8,9 +8,8 @@ each stream anew. Messages of an older stream must not reach it: the owner drops
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
-from speculation.errors import MalformedMessageError, VerdictGapError
+from speculation.errors import HandshakeError, MalformedMessageError, VerdictGapError
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import (
     INITIAL_CREDIT,
@@ -24,32 +23,17 @@ from speculation.protocol.messages import (
     PairIdentity,
     Usage,
     Verdict,
-    VerdictKind,
 )
 from speculation.protocol.outbox import UNOPENED_ROOM, Outbox
 from speculation.protocol.tree import DraftTree, TreeNode
-
-
-@dataclass(frozen=True, slots=True)
-class Update:
-    """What a message changed: ``tokens`` are newly final, from position ``start`` on.
-
-    ``kept``: all of them agree with the drafted path, so what was drafted behind them still stands. Where it is False the
-    session's ``path`` may still hold another branch. ``fingerprint_changed``: this verifier's arithmetic is not that of the
-    one before; the owner must say so or refuse.
-    """
-
-    start: int
-    tokens: tuple[int, ...] = ()
-    kept: bool = True
-    opened: Opened | None = None
-    finished: Finished | None = None
-    kind: VerdictKind | None = None
-    fingerprint_changed: bool = False
+from speculation.protocol.update import Update, logprobs_of
 
 
 class DeviceSession:
-    """One session over all its streams. ``prompt`` holds at least one token, ``max_tokens`` is at least 1."""
+    """One session over all its streams. ``prompt`` holds at least one token, ``max_tokens`` is at least 1.
+
+    ``logprobs``: the verifier is to tell log probabilities, with so many of the likeliest tokens; None where it is not.
+    """
 
     def __init__(
         self,
@@ -61,6 +45,7 @@ class DeviceSession:
         end_token_ids: Sequence[int] = (),
         priority: int = 0,
         deadline_ms: int | None = None,
+        logprobs: int | None = None,
     ) -> None:
         self.session_id = session_id
         self.identity = identity
@@ -68,6 +53,7 @@ class DeviceSession:
         self.max_tokens = max_tokens
         self.priority = priority
         self.deadline_ms = deadline_ms
+        self.logprobs = logprobs
         self.generation_start = len(prompt)
         self.limit = len(prompt) + max_tokens
         self.attempt = 0
@@ -141,6 +127,7 @@ class DeviceSession:
             priority=self.priority,
             deadline_ms=self.deadline_ms,
             fingerprint=self.fingerprint,
+            logprobs=self.logprobs,
         )
 
     def drafted(self, token_id: int, rank: int = 0, parent: int | None = None) -> int:
@@ -177,7 +164,8 @@ class DeviceSession:
         """Take a message of the current stream.
 
         Raises ``VerdictGapError`` for a verdict beyond the log's end and ``MalformedMessageError`` for one that contradicts a
-        final token, names a node that cannot be final, or comes out of order. After either the stream must be dropped.
+        final token, names a node that cannot be final, lacks a log probability, or comes out of order; ``HandshakeError`` where
+        the verifier tells none, and they were asked for. After any of them the stream must be dropped.
         """
         if isinstance(message, Verdict):
             return self._receive_verdict(message)
@@ -220,6 +208,8 @@ class DeviceSession:
     def _receive_opened(self, opened: Opened) -> Update:
         if opened.session_id != self.session_id:
             raise MalformedMessageError(f"session {opened.session_id!r} was opened, not {self.session_id!r}")
+        if self.logprobs is not None and opened.logprobs != self.logprobs:
+            raise HandshakeError("this verifier tells no log probabilities, for it is older: leave logprobs out, or renew it")
         changed = self.fingerprint not in ("", opened.fingerprint)
         self.fingerprint = opened.fingerprint
         self._credit = max(opened.credit, self._credit) if self._is_open else opened.credit
@@ -230,9 +220,10 @@ class DeviceSession:
         start = len(self._final)
         tokens = self._newly_final(verdict)
         self._require_room_for(tokens)
+        logprobs = logprobs_of(verdict, len(tokens), self.logprobs)
         self._advice, self._withholds = verdict.advice, verdict.withholds
         kept = self._apply(tokens)
-        return Update(start, tuple(tokens), kept, kind=verdict.kind)
+        return Update(start, tuple(tokens), kept, kind=verdict.kind, logprobs=logprobs)
 
     def _receive_finished(self, finished: Finished) -> Update:
         self._require_open()

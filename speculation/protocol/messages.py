@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from speculation.errors import MalformedMessageError
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.cover import UNCOVERED, Cover
 
@@ -59,6 +60,7 @@ class Open:
     generated token. ``max_tokens`` counts generated tokens from there. Positions are absolute, the prompt's first token is 0.
     ``fingerprint`` is empty on a first attempt, else that of the verifier which chose the prefix.
     ``cover`` is what the device does to what it sends, and asks of the verifier. ``timings``: verdicts are to tell their times.
+    ``logprobs``: verdicts are to tell log probabilities, with so many of the likeliest tokens; None where they are not.
     """
 
     session_id: str
@@ -75,6 +77,7 @@ class Open:
     fingerprint: str = ""
     cover: Cover = UNCOVERED
     timings: bool = False
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _require(bool(self.session_id), "session_id is empty")
@@ -161,7 +164,8 @@ class Opened:
 
     ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix needed no prefill.
     ``reads_packed``: drafts may come packed. ``newest_pair`` is the counter of the newest pair served there, 0 where it has
-    none or that is not told. ``cover`` is what the verifier does to what it sends.
+    none or that is not told. ``cover`` is what the verifier does to what it sends. ``logprobs`` is what ``Open`` asked for, or
+    None where this verifier tells none.
     """
 
     session_id: str
@@ -172,6 +176,7 @@ class Opened:
     reads_packed: bool = False
     newest_pair: int = 0
     cover: Cover = UNCOVERED
+    logprobs: int | None = None
 
     def __post_init__(self) -> None:
         _require(self.credit >= 1, "credit is at least 1")
@@ -203,6 +208,7 @@ class Verdict:
     ``kind`` is ACCEPT where the run ends with the drafts, REVOKE_AND_CORRECT where the choice contradicts a known draft,
     DECODED where there was none. ``advice`` is the number of live nodes worth sending, at most the credit; 0 gives none.
     ``withholds``: until a verdict without it no draft is worth sending. ``timing`` is there where ``Open`` asked for it.
+    ``logprobs`` has an entry for every token, where ``Opened`` said so; else it is empty.
     """
 
     start: int
@@ -213,12 +219,15 @@ class Verdict:
     advice: int = 0
     withholds: bool = False
     timing: Timing | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
 
     def __post_init__(self) -> None:
         _require(self.start >= 0 and self.count >= 0, "start and count are not negative")
         _require((self.count == 0) == (self.last_node == 0), "a run has a last node, and only a run has one")
         _require(self.count > 0 or self.choice is not None, "a verdict makes at least one token final")
         _require(self.choice is None or 0 <= self.choice <= MAX_TOKEN_ID, "the choice is out of range")
+        is_told = not self.logprobs or len(self.logprobs) == self.end - self.start
+        _require(is_told, "a verdict has a log probability for each of its tokens, or for none")
 
     @property
     def end(self) -> int:

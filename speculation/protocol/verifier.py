@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from speculation.errors import CreditExceededError, MalformedMessageError
+from speculation.logprobs import TokenLogprobs
 from speculation.protocol.messages import (
     INITIAL_CREDIT,
     Cancel,
@@ -159,15 +160,19 @@ class VerifierSession:
         advice: int = 0,
         passes: int = 1,
         withholds: bool = False,
+        logprobs: Sequence[TokenLogprobs] = (),
     ) -> tuple[Verdict, Finished | None]:
         """Make final what a pass over ``plan`` chose: ``choices`` are the full model's own, one a row.
 
         The longest run of drafts that equals them, then the choice behind it; an end token and the limit cut both.
-        ``passes`` is 0 where an earlier verdict told of the same pass. Raises ``ValueError`` when the plan is not of this
-        moment, rows are missing, or the session is finished.
+        ``passes`` is 0 where an earlier verdict told of the same pass. ``logprobs`` are those of the run and of the choice
+        behind it, where ``Open`` asked for them. Raises ``ValueError`` when the plan is not of this moment, rows or log
+        probabilities are missing, or the session is finished.
         """
         self._require_current(plan, choices)
         tokens = self._cut([int(c) for c in choices[: run_length(plan.token_ids, choices) + 1]])
+        if self._open.logprobs is not None and len(logprobs) < len(tokens):
+            raise ValueError(f"{len(tokens)} tokens want a log probability each, not {len(logprobs)} of them")
         count = min(len(tokens), run_length(plan.token_ids, choices))
         choice = tokens[count] if count < len(tokens) else None
         for token_id in tokens[:count]:
@@ -180,7 +185,10 @@ class VerifierSession:
         self._passed = False
         self._finish_at_end()
         last_node = plan.nodes[count - 1] if count else 0
-        return Verdict(plan.start, count, last_node, choice, kind, advice, withholds), self._finished
+        verdict = Verdict(
+            plan.start, count, last_node, choice, kind, advice, withholds, logprobs=tuple(logprobs[: len(tokens)])
+        )
+        return verdict, self._finished
 
     def _take(self, draft: Draft) -> None:
         if draft.known > len(self._final):

@@ -28,6 +28,7 @@ from speculation.protocol.messages import (
 )
 from speculation.wire import names, packed, timings
 from speculation.wire.covers import cover_of, wire_cover
+from speculation.wire.logprobs import count_of, logprobs_of, wire_logprobs
 from speculation.wire.v1 import verification_pb2 as pb
 
 SERVICE = "speculation.wire.v1.VerificationService"
@@ -134,9 +135,8 @@ def _fill_open(wire: pb.Open, message: Open) -> None:
     wire.priority = message.priority
     wire.fingerprint = message.fingerprint
     wire.timings = message.timings
-    if message.deadline_ms is not None:
-        wire.deadline_ms = message.deadline_ms
-    wire.MergeFrom(pb.Open(cover=wire_cover(message.cover)))
+    cover, deadline_ms = wire_cover(message.cover), message.deadline_ms
+    wire.MergeFrom(pb.Open(cover=cover, deadline_ms=deadline_ms, logprobs=message.logprobs))
     _fill_identity(wire.identity, message.identity)
     _fill_parameters(wire.parameters, message.parameters)
 
@@ -166,6 +166,7 @@ def _wire_verdict(verdict: Verdict) -> pb.Verdict:
         advice=verdict.advice,
         withhold=verdict.withholds,
         timing=timings.wire_timing(verdict.timing),
+        logprobs=wire_logprobs(verdict.logprobs),
     )
 
 
@@ -179,6 +180,7 @@ def _wire_opened(opened: Opened) -> pb.Opened:
         reads_packed=opened.reads_packed,
         newest_pair=opened.newest_pair,
         cover=wire_cover(opened.cover),
+        logprobs=opened.logprobs,
     )
 
 
@@ -239,6 +241,7 @@ def _open(wire: pb.Open) -> Open:
         fingerprint=wire.fingerprint,
         cover=cover_of(wire),
         timings=wire.timings,
+        logprobs=count_of(wire),
     )
 
 
@@ -264,12 +267,13 @@ def _verdict(wire: pb.Verdict) -> Verdict:
         advice=wire.advice,
         withholds=wire.withhold,
         timing=timings.timing_of(wire),
+        logprobs=logprobs_of(wire),
     )
 
 
 def _opened(wire: pb.Opened) -> Opened:
     told = wire.session_id, wire.credit, wire.fingerprint, wire.is_exact, wire.cached, wire.reads_packed, wire.newest_pair
-    return Opened(*told, cover_of(wire))
+    return Opened(*told, cover_of(wire), count_of(wire))
 
 
 def _finished(wire: pb.Finished) -> Finished:

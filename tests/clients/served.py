@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import threading
 
 from speculation.engines.random import RandomEngine
@@ -53,23 +54,36 @@ SCRIPTED = facts(
 @contextlib.contextmanager
 def running(full=None, draft=None, pair=None, messages_until_lost=None):
     """The URL of an agent that runs on another thread."""
-    ready, over = threading.Event(), None
-    url, loop = "", None
 
+    @contextlib.asynccontextmanager
     async def serve():
-        nonlocal url, over, loop
-        loop, over = asyncio.get_running_loop(), asyncio.Event()
         async with verifier(full or FullEngine()) as made:
             connector = WatchedConnector(MemoryConnector(made), limit=messages_until_lost)
             async with served(connector, draft, pair or talking()) as (url, _):
-                ready.set()
-                await over.wait()
+                yield url
 
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    with threaded(serve, str) as url:
+        yield f"{url}/v1"
+
+
+@contextlib.contextmanager
+def threaded(serve, told):
+    """What ``told`` makes of a service that runs on a loop and a thread of its own."""
+    ready, found, ends = threading.Event(), [], []
+
+    async def run():
+        over = asyncio.Event()
+        ends.append(functools.partial(asyncio.get_running_loop().call_soon_threadsafe, over.set))
+        async with serve() as running:
+            found.append(told(running))
+            ready.set()
+            await over.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(run(),))
     thread.start()
     try:
         assert ready.wait(20), "the agent does not start"
-        yield f"{url}/v1"
+        yield found[0]
     finally:
-        loop.call_soon_threadsafe(over.set)
+        ends[0]()
         thread.join()

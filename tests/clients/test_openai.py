@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.device_agent.doubles import FullEngine, encode
 from tests.device_agent.openai.scene import ANSWER, PROMPT
+from tests.support.likelihoods import likelihoods
 
 openai = pytest.importorskip("openai", reason="the extra outrider[clients]")
 
@@ -76,6 +78,30 @@ async def test_the_asynchronous_client_gets_the_same(url):
         assert joined([chunk async for chunk in stream]) == (ANSWER, "length")
 
 
+def test_log_probabilities_are_read_by_the_client_whole_and_streamed(url):
+    truth = likelihoods(FullEngine(), encode(PROMPT + ANSWER), len(PROMPT), 2)
+    asked = {**ASKED, "logprobs": True, "top_logprobs": 2}
+    with client_of(url) as client:
+        whole = client.chat.completions.create(**asked).choices[0].logprobs.content
+        chunks = list(client.chat.completions.create(**asked, stream=True))
+        with client.chat.completions.stream(**asked, stop=ANSWER[20:23]) as stream:
+            accumulated = stream.get_final_completion().choices[0]
+        completion = client.completions.create(**PROMPTED, logprobs=2).choices[0]
+        pieces = list(client.completions.create(**PROMPTED, logprobs=2, stream=True))
+    assert [one.logprob for one in whole] == [one.logprob for one in truth]
+    assert [[other.logprob for other in one.top_logprobs] for one in whole] == [[v for _, v in one.top] for one in truth]
+    for chunk in chunks:
+        if (told := chunk.choices[0].logprobs) is not None:
+            assert "".join(one.token for one in told.content) == chunk.choices[0].delta.content
+    assert [one for chunk in chunks if chunk.choices[0].logprobs for one in chunk.choices[0].logprobs.content] == whole
+    assert accumulated.logprobs.content == whole[: len(accumulated.message.content)]
+    assert completion.logprobs.token_logprobs == [one.logprob for one in truth]
+    assert [value for piece in pieces if piece.choices[0].logprobs for value in piece.choices[0].logprobs.token_logprobs] == (
+        completion.logprobs.token_logprobs
+    )
+    assert "".join(completion.logprobs.tokens) == ANSWER == completion.text
+
+
 def test_models_are_listed_and_an_unknown_one_is_not_found(url):
     with client_of(url) as client:
         assert [model.id for model in client.models.list()] == ["full"]
@@ -87,7 +113,7 @@ def test_models_are_listed_and_an_unknown_one_is_not_found(url):
 
 def test_a_bad_parameter_is_a_bad_request(url):
     with client_of(url) as client:
-        for wrong in ({"n": 2}, {"logprobs": True}, {"temperature": -1}):
+        for wrong in ({"n": 2}, {"logprobs": "yes"}, {"top_logprobs": 21}, {"temperature": -1}):
             with pytest.raises(openai.BadRequestError) as refusal:
                 client.chat.completions.create(**ASKED, **wrong)
             assert refusal.value.param == next(iter(wrong))

@@ -16,6 +16,7 @@ from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.engines.random import RandomEngine
 from speculation.engines.self_test import SelfTest
 from speculation.links.base import Connector
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import CloudMessage, Finished, Open, PairIdentity
@@ -90,10 +91,14 @@ def plain_decoding(
 
 
 class ScriptedDevice:
-    """A device that drafts ``truth`` with a share of wrong tokens: chains and second branches, in bursts of random length."""
+    """A device that drafts ``truth`` with a share of wrong tokens: chains and second branches, in bursts of random length.
+
+    ``told`` are the log probabilities that came, where its session asks for them.
+    """
 
     def __init__(self, session: DeviceSession, truth: Sequence[int], accuracy: float, seed: int) -> None:
         self.session = session
+        self.told: list[TokenLogprobs] = []
         self._truth = truth
         self._accuracy = accuracy
         self._random = random.Random(seed)
@@ -109,7 +114,7 @@ class ScriptedDevice:
                     await link.send(draft)
                 message = await link.receive()
                 assert message is not None, "the stream ended before Finished"
-                self.session.receive(message)
+                self.told += self.session.receive(message).logprobs
             assert await link.receive() is None
         finally:
             await link.aclose()

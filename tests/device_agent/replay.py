@@ -19,6 +19,7 @@ class Replay:
     tentative_after_commit: bool = False
     last: dict[str, Any] | None = None
     names: list[str] = field(default_factory=list)
+    logprobs: list[dict[str, Any]] | None = None
 
     @property
     def token_ids(self) -> list[int]:
@@ -47,11 +48,13 @@ class Replay:
     def _correct(self, event):
         assert len(self.shown) == self.tokens_committed, "something tentative lies before final tokens"
         self._append(event)
+        self._note_logprobs(event, event["token_ids"])
         self._commit_to(event["commit_offset"], len(event["token_ids"]))
 
     def _commit(self, event):
         assert event["position"] == self.start + self.tokens_committed
         assert event["count"] >= 1
+        self._note_logprobs(event, self.token_ids[self.tokens_committed :][: event["count"]])
         self._commit_to(event["commit_offset"], event["count"])
 
     def _revoke(self, event):
@@ -66,10 +69,19 @@ class Replay:
         assert self.text == event["text"]
         assert event["verified_count"] == self.tokens_committed
         assert self.start in (None, len(event["prompt_token_ids"]))
+        assert self.logprobs is None or len(self.logprobs) == event["verified_count"]
 
     def _error(self, event):
         self.last = event
         assert set(event["error"]) == {"message", "type", "param", "code"}
+
+    def _note_logprobs(self, event, token_ids):
+        """Every event that commits has them, one a token, or none has."""
+        told = event.get("logprobs")
+        assert (told is not None) == (self.logprobs is not None) or not self.tokens_committed
+        if told is not None:
+            assert [entry["token_id"] for entry in told] == list(token_ids)
+            self.logprobs = [*(self.logprobs or ()), *told]
 
     def _append(self, event):
         assert not self.tail

@@ -172,7 +172,7 @@ def applied(events):
         offset = {"commit_offset": {"tokens": 0, "code_points": 0}, "stability": 0.5, "reason": "", "mode": ""}
         kind = KINDS[event["event"]]
         names = {"seq", *kind.__slots__} - {"rtt_ms", "thermal"}
-        made = kind(**{name: value_of(name, (event | offset | {"seq": 0})[name]) for name in names})
+        made = kind(**{name: value_of(name, (event | offset | {"seq": 0, "logprobs": None})[name]) for name in names})
         try:
             text.apply(made)
         except MalformedMessageError:

@@ -13,6 +13,7 @@ from speculation.links.memory import MemoryConnector
 from speculation.parameters import SamplingParameters
 from speculation.shaping import virtual_time
 from tests.device_agent.doubles import (
+    PROMPT,
     DraftEngine,
     FullEngine,
     SlowEngine,
@@ -20,10 +21,13 @@ from tests.device_agent.doubles import (
     agent_of,
     answer,
     decode,
+    encode,
     plain_decoding,
     request,
     verifier,
 )
+from tests.device_agent.test_logprobs import assert_told
+from tests.support.likelihoods import likelihoods
 
 SLOW_STEP_S = 0.2
 """A device alone is at its limit of forty tokens after eight seconds: time enough to come back."""
@@ -87,6 +91,13 @@ def test_a_link_that_comes_back_is_told_and_the_text_is_verified_to_its_end():
         ("device", "offline"),
         ("collaborate", "link"),
     ]
+
+
+def test_what_became_final_before_the_loss_and_behind_it_is_told_with_its_log_probability_once():
+    replay = run(lambda made: [(made, 4), (made, 3), (made, None)], logprobs=2)
+    assert_whole(replay)
+    truth = [*encode(PROMPT), *plain_decoding(FullEngine())]
+    assert_told(replay, likelihoods(FullEngine(), truth, len(PROMPT), 2))
 
 
 def test_another_verifier_goes_on_where_the_first_one_died():

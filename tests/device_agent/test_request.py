@@ -42,7 +42,8 @@ def test_any_json_is_served_or_refused_and_the_schema_says_which(body):
         VALIDATOR.validate({key: value for key, value in body.items() if value is not None})
     elif VALIDATOR.is_valid(body):
         # What a schema cannot say: one key that contradicts another.
-        assert (body.get("mode"), body.get("reveal")) == ("device", "final")
+        assert body.get("mode") == "device"
+        assert body.get("reveal") == "final" or body.get("logprobs") is not None
 
 
 def test_every_field_of_a_request_is_a_key_and_in_the_schema():
@@ -59,6 +60,10 @@ def test_every_field_of_a_request_is_a_key_and_in_the_schema():
         ({"prompt": "a \ud800 b"}, "prompt"),
         ({"prompt": "x", "messages": [{"role": "user", "content": "y"}]}, "prompt"),
         ({"messages": []}, "messages"),
+        ({"prompt": "x", "logprobs": 21}, "logprobs"),
+        ({"prompt": "x", "logprobs": -1}, "logprobs"),
+        ({"prompt": "x", "logprobs": True}, "logprobs"),
+        ({"prompt": "x", "logprobs": 1, "mode": "device"}, "logprobs"),
         ({"messages": [{"role": "user"}]}, "messages"),
         ({"messages": [{"role": "\ud800", "content": "x"}]}, "messages"),
         ({"messages": [{"role": "user", "content": "\ud800"}]}, "prompt"),

@@ -1,12 +1,18 @@
 """schemathesis over the agent's OpenAPI document: ``pip install -e .[fuzz]``, then ``python -m pytest tests/fuzz -m fuzz``.
 
+Every route of the document, with what it allows and with what it forbids, is asked of an agent that is well, of one with keys,
+and of agents whose verifier is away, lost, full, older or of another pair; the events of a stream are followed to their end.
+``--hypothesis-profile=fuzz`` asks thirty times as much.
+
 Not in the suite: the tool is a plugin that every run of pytest would load. ``tests/device_agent/test_hostile_requests.py`` is.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import threading
+from collections import Counter
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -14,27 +20,70 @@ from hypothesis import strategies as st
 
 from device_agent.api import build_app
 from device_agent.server import serve
+from speculation.errors import CapacityError, FingerprintError, LinkError, MalformedMessageError, PairError
 from speculation.links.memory import MemoryConnector
 from speculation.tenants import bearer
-from tests.device_agent.doubles import VOCABULARY, agent_of, config, facts, verifier
+from tests.device_agent.doubles import VOCABULARY, WatchedConnector, agent_of, config, feed, verifier
+from tests.device_agent.openai.scene import talking
+from tests.device_agent.replay import Replay
+from tests.device_agent.test_logprobs import Older
 from tests.support.keys import ALICE, key_file
 
 schemathesis = pytest.importorskip("schemathesis", reason="the extra outrider[fuzz]")
-checks = pytest.importorskip("schemathesis.specs.openapi.checks")
-pytestmark = pytest.mark.fuzz
+requests = pytest.importorskip("requests", reason="schemathesis brings it")
+pytestmark = [pytest.mark.fuzz, pytest.mark.timeout(3600)]
 
-CHECKS = [schemathesis.checks.not_a_server_error, checks.status_code_conformance, checks.content_type_conformance]
+OF_THE_DOCUMENT = [schemathesis.checks.status_code_conformance, schemathesis.checks.content_type_conformance]
+OF_JSON = [schemathesis.checks.response_schema_conformance]
 """Not whether all that the document allows is served: it cannot say how long a prompt a model bears."""
+MODES = (schemathesis.GenerationMode.POSITIVE, schemathesis.GenerationMode.NEGATIVE)
+PATHS = {
+    ("get", "/health"),
+    ("get", "/metrics"),
+    ("post", "/v1/stream"),
+    ("get", "/v1/stream/{session_id}"),
+    ("post", "/v1/completions"),
+    ("post", "/v1/chat/completions"),
+    ("post", "/tokenize"),
+    ("post", "/detokenize"),
+    ("get", "/v1/models"),
+    ("get", "/v1/models/{model}"),
+    ("get", "/version"),
+}
+TROUBLE = {
+    "away": LinkError("nobody answers"),
+    "full": CapacityError("there is no room", 0.5),
+    "of another pair": PairError("this pair is not served here", 1, (2,)),
+    "of other arithmetic": FingerprintError("its arithmetic differs"),
+    "broken": MalformedMessageError("a verdict means nothing"),
+}
 
-READS_ALL = facts(encode=lambda text: [ord(letter) % VOCABULARY for letter in text])
+
+def ids_of(text):
+    return [ord(letter) % VOCABULARY for letter in text]
+
+
+READS_ALL = talking(encode=ids_of, chat=lambda messages: ids_of(" ".join(message["content"] for message in messages)))
+
+
+def connector_of(made, kind):
+    """The way to a verifier of some kind."""
+    match kind:
+        case "lost":
+            return WatchedConnector(MemoryConnector(made), limit=3)
+        case "older":
+            return MemoryConnector(Older(made))
+        case "well" | "stopping":
+            return MemoryConnector(made)
+    return WatchedConnector(failure=TROUBLE[kind])
 
 
 class Served(threading.Thread):
     """An agent with a verifier behind it, on a loop of its own."""
 
-    def __init__(self, **changes):
+    def __init__(self, kind="well", **changes):
         super().__init__()
-        self._changes, self._ready, self._loop = changes, threading.Event(), None
+        self._kind, self._changes, self._ready, self._loop = kind, changes, threading.Event(), None
         self.url = self.document = ""
 
     def run(self):
@@ -43,9 +92,11 @@ class Served(threading.Thread):
     async def _serve(self):
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         async with verifier() as made:
-            agent = agent_of(MemoryConnector(made), pair=READS_ALL, **self._changes)
+            agent = agent_of(connector_of(made, self._kind), pair=READS_ALL, **self._changes)
             async with serve(config(**self._changes), agent=agent) as running:
                 self.url, self.document = running.url, build_app(agent).openapi()
+                if self._kind == "stopping":
+                    await agent.drain(0)
                 self._ready.set()
                 await self._over.wait()
 
@@ -59,17 +110,104 @@ class Served(threading.Thread):
         self.join()
 
 
+def operations(served):
+    """Those of the document, every one."""
+    schema = schemathesis.openapi.from_dict(served.document)
+    found = [operation.ok() for operation in schema.get_all_operations()]
+    assert {(operation.method, operation.path) for operation in found} == PATHS
+    return found
+
+
+def known(name, served, headers):
+    """What is there: the model, and an answer that can be read on, new each time, for few are kept."""
+    if name == "model":
+        return "full"
+    body = {"prompt": "the prompt", "max_tokens": 3}
+    text = requests.post(f"{served.url}/v1/stream", json=body, headers=headers, timeout=60).text
+    return text.partition('"session_id":"')[2].partition('"')[0] or "gone"
+
+
+def ask_all(served, share, wanted, headers=None):
+    """Ask each operation as often as the profile says, over ``share``; the statuses that came, by operation."""
+    headers = headers or {}
+
+    def ask(case, is_known):
+        if is_known:
+            case.path_parameters = {name: known(name, served, headers) for name in case.path_parameters or {}}
+        # By hand: the tool itself reads no stream to its end.
+        response = requests.request(**case.as_transport_kwargs(base_url=served.url, headers=headers), timeout=60)
+        kind = response.headers.get("content-type", "")
+        case.validate_response(response, checks=[*OF_THE_DOCUMENT, *(OF_JSON if kind == "application/json" else ()), *wanted])
+        assert response.status_code != 500
+        if kind.startswith("text/event-stream"):
+            follow(case.path, response.text)
+        return response.status_code
+
+    num_examples = max(20, settings.default.max_examples // share)
+    return {(one.method, one.path): statuses(one, ask, num_examples) for one in operations(served)}
+
+
+def follow(path, text):
+    """A stream holds what its page says, and ends as it says."""
+    data = [line.removeprefix("data: ") for line in text.splitlines() if line.startswith("data: ")]
+    if path.startswith("/v1/stream"):
+        events = [json.loads(one) for one in data]
+        replay = Replay()
+        for event in events if events[0]["seq"] == 0 else ():
+            feed(replay, event)
+        assert events[-1]["event"] in ("done", "error")
+        return
+    *chunks, last = data
+    if last != "[DONE]":
+        assert set(json.loads(last)) == {"error"}
+    reasons = [choice["finish_reason"] for chunk in map(json.loads, chunks) for choice in chunk["choices"]]
+    assert any(reasons) == (last == "[DONE]")
+
+
+def statuses(operation, ask, num_examples):
+    """What ``ask`` says of cases of one operation, counted."""
+    counts = Counter()
+    cases = st.one_of([operation.as_strategy(generation_mode=mode) for mode in modes_of(operation)])
+
+    @settings(max_examples=num_examples, deadline=None, suppress_health_check=list(HealthCheck))
+    @given(cases, st.booleans())
+    def ask_of(case, is_known):
+        counts[ask(case, is_known)] += 1
+
+    ask_of()
+    return counts
+
+
+def shown(came):
+    return "\n".join(f"{method} {path}: {dict(sorted(counts.items()))}" for (method, path), counts in came.items())
+
+
+def modes_of(operation):
+    """Nothing is forbidden where nothing can be said."""
+    has_input = operation.body or operation.query or operation.headers or operation.path_parameters
+    return MODES if has_input else MODES[:1]
+
+
 @pytest.mark.parametrize("has_key", [False, True])
-def test_no_answer_is_a_failure_or_one_that_the_document_does_not_tell(has_key, tmp_path):
+def test_an_agent_that_is_well_fails_at_nothing_and_says_nothing_that_its_document_does_not_tell(has_key, tmp_path):
     headers = {"authorization": bearer(ALICE)} if has_key else {}
     with Served(**{"keys": key_file(tmp_path)} if has_key else {}) as served:
-        schema = schemathesis.openapi.from_dict(served.document)
-        cases = st.one_of([operation.ok().as_strategy() for operation in schema.get_all_operations()])
+        came = ask_all(served, 1, [schemathesis.checks.not_a_server_error], headers)
+    print(shown(came))
+    # Each route was served and, where it takes something that can be wrong, refused.
+    assert [path for path, counts in came.items() if not any(status < 300 for status in counts)] == []
+    assert [path for path, counts in came.items() if path[0] == "post" and not counts[400]] == []
 
-        @settings(max_examples=settings.default.max_examples, deadline=None, suppress_health_check=list(HealthCheck))
-        @given(cases)
-        def ask(case):
-            response = case.call(base_url=served.url, headers=headers)
-            case.validate_response(response, checks=CHECKS)
 
-        ask()
+def test_without_a_key_every_answer_is_a_refusal_that_the_document_tells(tmp_path):
+    with Served(keys=key_file(tmp_path)) as served:
+        came = ask_all(served, 5, [])
+    assert [path for path, counts in came.items() if set(counts) != {200 if path[1] == "/health" else 401}] == []
+
+
+@pytest.mark.parametrize("kind", ["stopping", "lost", "older", *TROUBLE])
+def test_trouble_is_told_by_a_status_that_the_document_tells(kind):
+    """Of the agent, or of its verifier. Any model will do, so that more requests come as far as that."""
+    with Served(kind, served_names=("*",)) as served:
+        came = ask_all(served, 2, [])
+    print(shown(came))

@@ -2,11 +2,12 @@
 
 import asyncio
 from contextlib import aclosing
+from dataclasses import replace
 
 import pytest
 
 from device_agent.events import error_object
-from outrider.client import Client
+from outrider.client import Client, FinalLikelihood, Likelihood
 from speculation.errors import (
     STATUS,
     AuthenticationError,
@@ -36,6 +37,16 @@ async def test_a_whole_answer_is_its_last_event():
     async with agent_that_answers(stream_of(*EVENTS[:-1])) as (url, _), Client(url) as client:
         with pytest.raises(LinkError):
             await client.generate("The")
+
+
+async def test_log_probabilities_arrive_as_values():
+    likeliest = (Likelihood(8, " cat", -0.25), Likelihood(7, " ox", -1.5))
+    told = FinalLikelihood(7, " ox", -1.5, top=likeliest), FinalLikelihood(8, " cat", -0.25, top=())
+    events = [
+        replace(event, logprobs=told[: event.commit_offset.tokens - 1]) if hasattr(event, "logprobs") else event
+        for event in EVENTS
+    ]
+    assert await received(stream_of(*events), logprobs=2) == events
 
 
 async def test_the_request_holds_what_was_asked_and_nothing_else():

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cloud_verifier import covering, scheduling
+from cloud_verifier import admission, covering, passes, scheduling
 from cloud_verifier.batching import allot
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.live import LiveSession
@@ -19,6 +19,7 @@ from outrider import cli, conformance
 from outrider.conformance_bench import Subject
 from speculation.certificates import ClientTls
 from speculation.errors import HandshakeError, LinkError, MalformedMessageError
+from speculation.logprobs import TokenLogprobs
 from speculation.protocol import verifier as protocol
 from speculation.protocol.messages import CHOICE_RULE, Cancel, Draft, Finished, FinishReason, Opened
 from speculation.protocol.verifier import Plan, VerifierSession
@@ -156,6 +157,11 @@ def unpack_what_hangs_nowhere(numbers, passes, unpack=packed.unpack):
         return Draft((), 0, passes)
 
 
+def tell_the_first_alone(self, *arguments, commit=VerifierSession.commit, **more):
+    verdict, finished = commit(self, *arguments, **more)
+    return replace(verdict, logprobs=verdict.logprobs[:1] * (verdict.end - verdict.start)), finished
+
+
 def wait_for_drafts(_tenants, _served_tenants, wanted, served, max_rows):
     """No rows for a session with nothing but its prompt, or its last token."""
     return [rows if rows > len(SUBJECT.prompt) else 0 for rows in allot(wanted, served, max_rows)]
@@ -187,6 +193,9 @@ BROKEN = [
     (LiveSession, "_start_deadline", lambda *_: None, ["keeps-the-deadline"]),
     (Verifier, "attach", attach_beside, ["lets-a-higher-attempt-take-over"]),
     (Padder, "encode", lambda _, message: codec.encode(message).SerializeToString(), ["covers-what-it-sends"]),
+    (VerifierSession, "commit", tell_the_first_alone, ["tells-log-probabilities"]),
+    (passes, "token_logprobs", lambda *_: TokenLogprobs(-1.0, ((5, -2.0), (4, -2.0), (3, -0.1))), ["tells-log-probabilities"]),
+    (admission, "MAX_LOGPROBS", 2**32, ["refuses-absurdly-many-log-probabilities"]),
     (covering, "granted", lambda message, _: message, ["refuses-an-absurd-cover"]),
 ]
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from speculation.errors import OutriderError, SessionSupersededError, status_of
 from speculation.links.status import status_from
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.cover import UNCOVERED
 from speculation.protocol.device import DeviceSession
@@ -75,7 +76,8 @@ class Recorder:
         try:
             if isinstance(message, Open):
                 verifier = self._verifiers[stream] = VerifierSession(message, self.credit)
-                sends.append(Opened(message.session_id, self.credit, FINGERPRINT, reads_packed=self.reads_packed))
+                opened = Opened(message.session_id, self.credit, FINGERPRINT, reads_packed=self.reads_packed)
+                sends.append(dataclasses.replace(opened, logprobs=message.logprobs))
             else:
                 verifier = self._verifiers[stream]
                 verifier.receive(message)
@@ -84,13 +86,14 @@ class Recorder:
             return []
         return self._verifier(step, [*sends, *([verifier.finished] if verifier.finished else [])])
 
-    def run_pass(self, *choices: int) -> list[int]:
-        """The verifier runs a pass; ``choices`` are the full model's own, one a row."""
+    def run_pass(self, *choices: int, logprobs: Sequence[TokenLogprobs] = ()) -> list[int]:
+        """The verifier runs a pass; ``choices`` are the full model's own, one a row, and so are ``logprobs`` where any are."""
         verifier = self._verifiers[self._stream]
         plan = verifier.plan(MAX_ROWS)
-        verdict, finished = verifier.commit(plan, choices)
+        verdict, finished = verifier.commit(plan, choices, logprobs=logprobs)
+        told = {"logprobs": plain(logprobs)} if logprobs else {}
         step = {"at": "verifier", "stream": self._stream, "does": "pass", "nodes": list(plan.nodes), "choices": list(choices)}
-        return self._verifier(step, [verdict, *([finished] if finished else [])])
+        return self._verifier(step | told, [verdict, *([finished] if finished else [])])
 
     def supersede(self, stream: int) -> None:
         """The verifier ends a stream, because a higher attempt has come."""
@@ -101,9 +104,10 @@ class Recorder:
         """Messages of the verifier reach the device."""
         for number in numbers:
             stream, data = self._messages[number]
-            self.device.receive(codec.decode_response(data))
+            update = self.device.receive(codec.decode_response(data))
             known = {"log": list(self.device.final), "path": list(self.device.path)}
-            self.steps.append({"at": "device", "stream": stream, "receives": number} | known)
+            told = {"logprobs": plain(update.logprobs)} if update.logprobs else {}
+            self.steps.append({"at": "device", "stream": stream, "receives": number} | known | told)
 
     def _device(self, does: str, message: DeviceMessage, **extra: Any) -> int:
         number, sent = self._sent(message, codec.encode_request(message))
@@ -128,7 +132,8 @@ def status(error: OutriderError) -> dict[str, str]:
 
 
 def plain(value: Any) -> Any:
-    """Values as JSON, a cover or times only where there are any; seeds as text: JSON's numbers are unsafe beyond 2**53."""
+    """Values as JSON, a cover, times and log probabilities only where there are any; seeds as text: JSON's numbers are unsafe
+    beyond 2**53."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         fields = {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
         return plain({name: entry for name, entry in fields.items() if not _is_left_out(name, entry)})
@@ -140,7 +145,7 @@ def plain(value: Any) -> Any:
 
 
 def _is_left_out(name: str, entry: Any) -> bool:
-    return entry == UNCOVERED or (name in ("timings", "timing") and not entry)
+    return entry == UNCOVERED or (name in ("timings", "timing") and not entry) or (name == "logprobs" and entry in (None, ()))
 
 
 def opened(recorder: Recorder) -> Recorder:
@@ -271,6 +276,26 @@ def credit_exceeded() -> Recorder:
     return record
 
 
+def logprobs() -> Recorder:
+    """Log probabilities of runs, choices and an end token, some of them told twice over two streams."""
+    record = opened(
+        Recorder("The device asks for log probabilities, and for the two likeliest tokens beside each.", logprobs=2)
+    )
+    record.arrive(record.draft((21, 0, None), (99, 0, None)))
+    told = [TokenLogprobs(-n / 4, ((n, -0.125), (20 + n, -n / 4))) for n in range(1, 9)]
+    record.deliver(*record.run_pass(21, 22, 7, logprobs=[told[0], told[1], told[6]]))
+    record.arrive(record.draft((23, 0, None)))
+    record.run_pass(23, 24, logprobs=told[2:4])
+    answer = record.arrive(record.open())
+    record.supersede(1)
+    record.deliver(*answer)
+    record.deliver(*record.run_pass(23, logprobs=told[2:3]))
+    record.deliver(*record.run_pass(24, logprobs=told[3:4]))
+    record.arrive(record.draft((25, 0, None), (0, 0, None)))
+    record.deliver(*record.run_pass(25, 0, logprobs=told[4:6]))
+    return record
+
+
 SESSIONS = {
     "accept": accept,
     "revoke_and_correct": revoke_and_correct,
@@ -281,6 +306,7 @@ SESSIONS = {
     "cancel": cancelled,
     "packed": packed,
     "credit_exceeded": credit_exceeded,
+    "logprobs": logprobs,
 }
 
 

@@ -46,6 +46,7 @@ def odd_open(good: pb.VerifyRequest, step: bytes) -> pb.VerifyRequest:
         {"end_token_ids": numbers},
         {"priority": number - 2**31},
         {"deadline_ms": number * 2**32},
+        {"logprobs": number},
         {"fingerprint": text},
         {"parameters": pb.SamplingParameters(**{"temperature": 0.8, "top_k": number} | floats)},
         {"identity": pb.PairIdentity(tokenizer_digest=text)},

@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&speculation/wire/v1/verification.proto\x12\x13speculation.wire.v1\"\xb2\x01\n\rVerifyRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.speculation.wire.v1.OpenH\x00\x12+\n\x05\x64raft\x18\x02 \x01(\x0b\x32\x1a.speculation.wire.v1.DraftH\x00\x12-\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1b.speculation.wire.v1.CancelH\x00\x12\x0f\n\x07padding\x18\x14 \x01(\x0c\x42\t\n\x07message\"\xbf\x01\n\x0eVerifyResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.speculation.wire.v1.OpenedH\x00\x12/\n\x07verdict\x18\x02 \x01(\x0b\x32\x1c.speculation.wire.v1.VerdictH\x00\x12\x31\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1d.speculation.wire.v1.FinishedH\x00\x12\x0f\n\x07padding\x18\x14 \x01(\x0c\x42\t\n\x07message\"\x94\x03\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x33\n\x08identity\x18\x03 \x01(\x0b\x32!.speculation.wire.v1.PairIdentity\x12\x13\n\x0b\x63hoice_rule\x18\x04 \x01(\t\x12\x0e\n\x06prefix\x18\x05 \x03(\r\x12\x18\n\x10generation_start\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12;\n\nparameters\x18\x08 \x01(\x0b\x32\'.speculation.wire.v1.SamplingParameters\x12\x15\n\rend_token_ids\x18\t \x03(\r\x12\x10\n\x08priority\x18\n \x01(\x11\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\x0b \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12)\n\x05\x63over\x18\x14 \x01(\x0b\x32\x1a.speculation.wire.v1.Cover\x12\x0f\n\x07timings\x18( \x01(\x08\x42\x0e\n\x0c_deadline_ms\"+\n\x05\x43over\x12\x11\n\tpad_bytes\x18\x01 \x01(\r\x12\x0f\n\x07tick_ms\x18\x02 \x01(\r\"c\n\x0cPairIdentity\x12\x18\n\x10tokenizer_digest\x18\x01 \x01(\t\x12\x13\n\x0bpair_digest\x18\x02 \x01(\t\x12\x13\n\x0b\x66ull_digest\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\"s\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x06\x42\x08\n\x06_top_p\"{\n\x05\x44raft\x12\r\n\x05known\x18\x01 \x01(\r\x12\x14\n\x0c\x66irst_number\x18\x02 \x01(\r\x12-\n\x08\x62ranches\x18\x03 \x03(\x0b\x32\x1b.speculation.wire.v1.Branch\x12\x0e\n\x06passes\x18\x04 \x01(\x08\x12\x0e\n\x06packed\x18\x05 \x03(\r\"P\n\x06\x42ranch\x12\x0e\n\x06parent\x18\x01 \x01(\r\x12\x15\n\rroot_position\x18\x02 \x01(\r\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\"\x08\n\x06\x43\x61ncel\"\xb9\x01\n\x06Opened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63redit\x18\x02 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x10\n\x08is_exact\x18\x04 \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\x05 \x01(\r\x12\x14\n\x0creads_packed\x18\x06 \x01(\x08\x12\x13\n\x0bnewest_pair\x18\x07 \x01(\r\x12)\n\x05\x63over\x18\x14 \x01(\x0b\x32\x1a.speculation.wire.v1.Cover\"\xd9\x01\n\x07Verdict\x12\r\n\x05start\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x11\n\tlast_node\x18\x03 \x01(\r\x12\x13\n\x06\x63hoice\x18\x04 \x01(\rH\x00\x88\x01\x01\x12.\n\x04kind\x18\x05 \x01(\x0e\x32 .speculation.wire.v1.VerdictKind\x12\x0e\n\x06\x61\x64vice\x18\x06 \x01(\r\x12\x10\n\x08withhold\x18\x07 \x01(\x08\x12+\n\x06timing\x18( \x01(\x0b\x32\x1b.speculation.wire.v1.TimingB\t\n\x07_choice\"I\n\x06Timing\x12\x0f\n\x07pass_us\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x14\n\x07held_us\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_held_us\"h\n\x08\x46inished\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.speculation.wire.v1.FinishReason\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x1a.speculation.wire.v1.Usage\"\xc5\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x0e\n\x06passes\x18\x03 \x01(\r\x12\x10\n\x08proposed\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x01(\r\x12\x0c\n\x04late\x18\x06 \x01(\r\x12\x13\n\x0b\x63orrections\x18\x07 \x01(\r\x12\r\n\x05\x62onus\x18\x08 \x01(\r\x12\x11\n\tdiscarded\x18\t \x01(\r\x12\x11\n\tnear_ties\x18\n \x01(\r*\x83\x01\n\x0bVerdictKind\x12\x1c\n\x18VERDICT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13VERDICT_KIND_ACCEPT\x10\x01\x12#\n\x1fVERDICT_KIND_REVOKE_AND_CORRECT\x10\x02\x12\x18\n\x14VERDICT_KIND_DECODED\x10\x03*\xb4\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x04\x12\x1a\n\x16\x46INISH_REASON_SHUTDOWN\x10\x05\x32l\n\x13VerificationService\x12U\n\x06Verify\x12\".speculation.wire.v1.VerifyRequest\x1a#.speculation.wire.v1.VerifyResponse(\x01\x30\x01\x42L\n\x13speculation.wire.v1B\x11VerificationProtoP\x01Z\x1aspeculation/wire/v1;wirev1\xba\x02\x03SPWb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n&speculation/wire/v1/verification.proto\x12\x13speculation.wire.v1\"\xb2\x01\n\rVerifyRequest\x12)\n\x04open\x18\x01 \x01(\x0b\x32\x19.speculation.wire.v1.OpenH\x00\x12+\n\x05\x64raft\x18\x02 \x01(\x0b\x32\x1a.speculation.wire.v1.DraftH\x00\x12-\n\x06\x63\x61ncel\x18\x03 \x01(\x0b\x32\x1b.speculation.wire.v1.CancelH\x00\x12\x0f\n\x07padding\x18\x14 \x01(\x0c\x42\t\n\x07message\"\xbf\x01\n\x0eVerifyResponse\x12-\n\x06opened\x18\x01 \x01(\x0b\x32\x1b.speculation.wire.v1.OpenedH\x00\x12/\n\x07verdict\x18\x02 \x01(\x0b\x32\x1c.speculation.wire.v1.VerdictH\x00\x12\x31\n\x08\x66inished\x18\x03 \x01(\x0b\x32\x1d.speculation.wire.v1.FinishedH\x00\x12\x0f\n\x07padding\x18\x14 \x01(\x0c\x42\t\n\x07message\"\xb8\x03\n\x04Open\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0f\n\x07\x61ttempt\x18\x02 \x01(\r\x12\x33\n\x08identity\x18\x03 \x01(\x0b\x32!.speculation.wire.v1.PairIdentity\x12\x13\n\x0b\x63hoice_rule\x18\x04 \x01(\t\x12\x0e\n\x06prefix\x18\x05 \x03(\r\x12\x18\n\x10generation_start\x18\x06 \x01(\r\x12\x12\n\nmax_tokens\x18\x07 \x01(\r\x12;\n\nparameters\x18\x08 \x01(\x0b\x32\'.speculation.wire.v1.SamplingParameters\x12\x15\n\rend_token_ids\x18\t \x03(\r\x12\x10\n\x08priority\x18\n \x01(\x11\x12\x18\n\x0b\x64\x65\x61\x64line_ms\x18\x0b \x01(\x04H\x00\x88\x01\x01\x12\x13\n\x0b\x66ingerprint\x18\x0c \x01(\t\x12\x15\n\x08logprobs\x18\r \x01(\rH\x01\x88\x01\x01\x12)\n\x05\x63over\x18\x14 \x01(\x0b\x32\x1a.speculation.wire.v1.Cover\x12\x0f\n\x07timings\x18( \x01(\x08\x42\x0e\n\x0c_deadline_msB\x0b\n\t_logprobs\"+\n\x05\x43over\x12\x11\n\tpad_bytes\x18\x01 \x01(\r\x12\x0f\n\x07tick_ms\x18\x02 \x01(\r\"c\n\x0cPairIdentity\x12\x18\n\x10tokenizer_digest\x18\x01 \x01(\t\x12\x13\n\x0bpair_digest\x18\x02 \x01(\t\x12\x13\n\x0b\x66ull_digest\x18\x03 \x01(\t\x12\x0f\n\x07version\x18\x04 \x01(\r\"s\n\x12SamplingParameters\x12\x13\n\x0btemperature\x18\x01 \x01(\x01\x12\r\n\x05top_k\x18\x02 \x01(\r\x12\x12\n\x05top_p\x18\x03 \x01(\x01H\x00\x88\x01\x01\x12\r\n\x05min_p\x18\x04 \x01(\x01\x12\x0c\n\x04seed\x18\x05 \x01(\x06\x42\x08\n\x06_top_p\"{\n\x05\x44raft\x12\r\n\x05known\x18\x01 \x01(\r\x12\x14\n\x0c\x66irst_number\x18\x02 \x01(\r\x12-\n\x08\x62ranches\x18\x03 \x03(\x0b\x32\x1b.speculation.wire.v1.Branch\x12\x0e\n\x06passes\x18\x04 \x01(\x08\x12\x0e\n\x06packed\x18\x05 \x03(\r\"P\n\x06\x42ranch\x12\x0e\n\x06parent\x18\x01 \x01(\r\x12\x15\n\rroot_position\x18\x02 \x01(\r\x12\x0c\n\x04rank\x18\x03 \x01(\r\x12\x11\n\ttoken_ids\x18\x04 \x03(\r\"\x08\n\x06\x43\x61ncel\"\xdd\x01\n\x06Opened\x12\x12\n\nsession_id\x18\x01 \x01(\t\x12\x0e\n\x06\x63redit\x18\x02 \x01(\r\x12\x13\n\x0b\x66ingerprint\x18\x03 \x01(\t\x12\x10\n\x08is_exact\x18\x04 \x01(\x08\x12\x0e\n\x06\x63\x61\x63hed\x18\x05 \x01(\r\x12\x14\n\x0creads_packed\x18\x06 \x01(\x08\x12\x13\n\x0bnewest_pair\x18\x07 \x01(\r\x12\x15\n\x08logprobs\x18\x08 \x01(\rH\x00\x88\x01\x01\x12)\n\x05\x63over\x18\x14 \x01(\x0b\x32\x1a.speculation.wire.v1.CoverB\x0b\n\t_logprobs\"\x8a\x02\n\x07Verdict\x12\r\n\x05start\x18\x01 \x01(\r\x12\r\n\x05\x63ount\x18\x02 \x01(\r\x12\x11\n\tlast_node\x18\x03 \x01(\r\x12\x13\n\x06\x63hoice\x18\x04 \x01(\rH\x00\x88\x01\x01\x12.\n\x04kind\x18\x05 \x01(\x0e\x32 .speculation.wire.v1.VerdictKind\x12\x0e\n\x06\x61\x64vice\x18\x06 \x01(\r\x12\x10\n\x08withhold\x18\x07 \x01(\x08\x12/\n\x08logprobs\x18\x08 \x01(\x0b\x32\x1d.speculation.wire.v1.Logprobs\x12+\n\x06timing\x18( \x01(\x0b\x32\x1b.speculation.wire.v1.TimingB\t\n\x07_choice\"I\n\x06Timing\x12\x0f\n\x07pass_us\x18\x01 \x01(\r\x12\x0c\n\x04rows\x18\x02 \x01(\r\x12\x14\n\x07held_us\x18\x03 \x01(\rH\x00\x88\x01\x01\x42\n\n\x08_held_us\"?\n\x08Logprobs\x12\x0e\n\x06values\x18\x01 \x03(\x02\x12\x0f\n\x07top_ids\x18\x02 \x03(\r\x12\x12\n\ntop_values\x18\x03 \x03(\x02\"h\n\x08\x46inished\x12\x31\n\x06reason\x18\x01 \x01(\x0e\x32!.speculation.wire.v1.FinishReason\x12)\n\x05usage\x18\x02 \x01(\x0b\x32\x1a.speculation.wire.v1.Usage\"\xc5\x01\n\x05Usage\x12\x15\n\rprompt_tokens\x18\x01 \x01(\r\x12\x19\n\x11\x63ompletion_tokens\x18\x02 \x01(\r\x12\x0e\n\x06passes\x18\x03 \x01(\r\x12\x10\n\x08proposed\x18\x04 \x01(\r\x12\x10\n\x08\x61\x63\x63\x65pted\x18\x05 \x01(\r\x12\x0c\n\x04late\x18\x06 \x01(\r\x12\x13\n\x0b\x63orrections\x18\x07 \x01(\r\x12\r\n\x05\x62onus\x18\x08 \x01(\r\x12\x11\n\tdiscarded\x18\t \x01(\r\x12\x11\n\tnear_ties\x18\n \x01(\r*\x83\x01\n\x0bVerdictKind\x12\x1c\n\x18VERDICT_KIND_UNSPECIFIED\x10\x00\x12\x17\n\x13VERDICT_KIND_ACCEPT\x10\x01\x12#\n\x1fVERDICT_KIND_REVOKE_AND_CORRECT\x10\x02\x12\x18\n\x14VERDICT_KIND_DECODED\x10\x03*\xb4\x01\n\x0c\x46inishReason\x12\x1d\n\x19\x46INISH_REASON_UNSPECIFIED\x10\x00\x12\x16\n\x12\x46INISH_REASON_STOP\x10\x01\x12\x18\n\x14\x46INISH_REASON_LENGTH\x10\x02\x12\x1b\n\x17\x46INISH_REASON_CANCELLED\x10\x03\x12\x1a\n\x16\x46INISH_REASON_DEADLINE\x10\x04\x12\x1a\n\x16\x46INISH_REASON_SHUTDOWN\x10\x05\x32l\n\x13VerificationService\x12U\n\x06Verify\x12\".speculation.wire.v1.VerifyRequest\x1a#.speculation.wire.v1.VerifyResponse(\x01\x30\x01\x42L\n\x13speculation.wire.v1B\x11VerificationProtoP\x01Z\x1aspeculation/wire/v1;wirev1\xba\x02\x03SPWb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -32,38 +32,40 @@ _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'speculation.wire.v1.verific
 if not _descriptor._USE_C_DESCRIPTORS:
   _globals['DESCRIPTOR']._loaded_options = None
   _globals['DESCRIPTOR']._serialized_options = b'\n\023speculation.wire.v1B\021VerificationProtoP\001Z\032speculation/wire/v1;wirev1\272\002\003SPW'
-  _globals['_VERDICTKIND']._serialized_start=2115
-  _globals['_VERDICTKIND']._serialized_end=2246
-  _globals['_FINISHREASON']._serialized_start=2249
-  _globals['_FINISHREASON']._serialized_end=2429
+  _globals['_VERDICTKIND']._serialized_start=2301
+  _globals['_VERDICTKIND']._serialized_end=2432
+  _globals['_FINISHREASON']._serialized_start=2435
+  _globals['_FINISHREASON']._serialized_end=2615
   _globals['_VERIFYREQUEST']._serialized_start=64
   _globals['_VERIFYREQUEST']._serialized_end=242
   _globals['_VERIFYRESPONSE']._serialized_start=245
   _globals['_VERIFYRESPONSE']._serialized_end=436
   _globals['_OPEN']._serialized_start=439
-  _globals['_OPEN']._serialized_end=843
-  _globals['_COVER']._serialized_start=845
-  _globals['_COVER']._serialized_end=888
-  _globals['_PAIRIDENTITY']._serialized_start=890
-  _globals['_PAIRIDENTITY']._serialized_end=989
-  _globals['_SAMPLINGPARAMETERS']._serialized_start=991
-  _globals['_SAMPLINGPARAMETERS']._serialized_end=1106
-  _globals['_DRAFT']._serialized_start=1108
-  _globals['_DRAFT']._serialized_end=1231
-  _globals['_BRANCH']._serialized_start=1233
-  _globals['_BRANCH']._serialized_end=1313
-  _globals['_CANCEL']._serialized_start=1315
-  _globals['_CANCEL']._serialized_end=1323
-  _globals['_OPENED']._serialized_start=1326
-  _globals['_OPENED']._serialized_end=1511
-  _globals['_VERDICT']._serialized_start=1514
-  _globals['_VERDICT']._serialized_end=1731
-  _globals['_TIMING']._serialized_start=1733
-  _globals['_TIMING']._serialized_end=1806
-  _globals['_FINISHED']._serialized_start=1808
-  _globals['_FINISHED']._serialized_end=1912
-  _globals['_USAGE']._serialized_start=1915
-  _globals['_USAGE']._serialized_end=2112
-  _globals['_VERIFICATIONSERVICE']._serialized_start=2431
-  _globals['_VERIFICATIONSERVICE']._serialized_end=2539
+  _globals['_OPEN']._serialized_end=879
+  _globals['_COVER']._serialized_start=881
+  _globals['_COVER']._serialized_end=924
+  _globals['_PAIRIDENTITY']._serialized_start=926
+  _globals['_PAIRIDENTITY']._serialized_end=1025
+  _globals['_SAMPLINGPARAMETERS']._serialized_start=1027
+  _globals['_SAMPLINGPARAMETERS']._serialized_end=1142
+  _globals['_DRAFT']._serialized_start=1144
+  _globals['_DRAFT']._serialized_end=1267
+  _globals['_BRANCH']._serialized_start=1269
+  _globals['_BRANCH']._serialized_end=1349
+  _globals['_CANCEL']._serialized_start=1351
+  _globals['_CANCEL']._serialized_end=1359
+  _globals['_OPENED']._serialized_start=1362
+  _globals['_OPENED']._serialized_end=1583
+  _globals['_VERDICT']._serialized_start=1586
+  _globals['_VERDICT']._serialized_end=1852
+  _globals['_TIMING']._serialized_start=1854
+  _globals['_TIMING']._serialized_end=1927
+  _globals['_LOGPROBS']._serialized_start=1929
+  _globals['_LOGPROBS']._serialized_end=1992
+  _globals['_FINISHED']._serialized_start=1994
+  _globals['_FINISHED']._serialized_end=2098
+  _globals['_USAGE']._serialized_start=2101
+  _globals['_USAGE']._serialized_end=2298
+  _globals['_VERIFICATIONSERVICE']._serialized_start=2617
+  _globals['_VERIFICATIONSERVICE']._serialized_end=2725
 # @@protoc_insertion_point(module_scope)

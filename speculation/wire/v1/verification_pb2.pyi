@@ -58,7 +58,7 @@ class VerifyResponse(_message.Message):
     def __init__(self, opened: _Optional[_Union[Opened, _Mapping]] = ..., verdict: _Optional[_Union[Verdict, _Mapping]] = ..., finished: _Optional[_Union[Finished, _Mapping]] = ..., padding: _Optional[bytes] = ...) -> None: ...
 
 class Open(_message.Message):
-    __slots__ = ("session_id", "attempt", "identity", "choice_rule", "prefix", "generation_start", "max_tokens", "parameters", "end_token_ids", "priority", "deadline_ms", "fingerprint", "cover", "timings")
+    __slots__ = ("session_id", "attempt", "identity", "choice_rule", "prefix", "generation_start", "max_tokens", "parameters", "end_token_ids", "priority", "deadline_ms", "fingerprint", "logprobs", "cover", "timings")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     ATTEMPT_FIELD_NUMBER: _ClassVar[int]
     IDENTITY_FIELD_NUMBER: _ClassVar[int]
@@ -71,6 +71,7 @@ class Open(_message.Message):
     PRIORITY_FIELD_NUMBER: _ClassVar[int]
     DEADLINE_MS_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     COVER_FIELD_NUMBER: _ClassVar[int]
     TIMINGS_FIELD_NUMBER: _ClassVar[int]
     session_id: str
@@ -85,9 +86,10 @@ class Open(_message.Message):
     priority: int
     deadline_ms: int
     fingerprint: str
+    logprobs: int
     cover: Cover
     timings: bool
-    def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., timings: _Optional[bool] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., attempt: _Optional[int] = ..., identity: _Optional[_Union[PairIdentity, _Mapping]] = ..., choice_rule: _Optional[str] = ..., prefix: _Optional[_Iterable[int]] = ..., generation_start: _Optional[int] = ..., max_tokens: _Optional[int] = ..., parameters: _Optional[_Union[SamplingParameters, _Mapping]] = ..., end_token_ids: _Optional[_Iterable[int]] = ..., priority: _Optional[int] = ..., deadline_ms: _Optional[int] = ..., fingerprint: _Optional[str] = ..., logprobs: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ..., timings: _Optional[bool] = ...) -> None: ...
 
 class Cover(_message.Message):
     __slots__ = ("pad_bytes", "tick_ms")
@@ -154,7 +156,7 @@ class Cancel(_message.Message):
     def __init__(self) -> None: ...
 
 class Opened(_message.Message):
-    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "newest_pair", "cover")
+    __slots__ = ("session_id", "credit", "fingerprint", "is_exact", "cached", "reads_packed", "newest_pair", "logprobs", "cover")
     SESSION_ID_FIELD_NUMBER: _ClassVar[int]
     CREDIT_FIELD_NUMBER: _ClassVar[int]
     FINGERPRINT_FIELD_NUMBER: _ClassVar[int]
@@ -162,6 +164,7 @@ class Opened(_message.Message):
     CACHED_FIELD_NUMBER: _ClassVar[int]
     READS_PACKED_FIELD_NUMBER: _ClassVar[int]
     NEWEST_PAIR_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     COVER_FIELD_NUMBER: _ClassVar[int]
     session_id: str
     credit: int
@@ -170,11 +173,12 @@ class Opened(_message.Message):
     cached: int
     reads_packed: bool
     newest_pair: int
+    logprobs: int
     cover: Cover
-    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
+    def __init__(self, session_id: _Optional[str] = ..., credit: _Optional[int] = ..., fingerprint: _Optional[str] = ..., is_exact: _Optional[bool] = ..., cached: _Optional[int] = ..., reads_packed: _Optional[bool] = ..., newest_pair: _Optional[int] = ..., logprobs: _Optional[int] = ..., cover: _Optional[_Union[Cover, _Mapping]] = ...) -> None: ...
 
 class Verdict(_message.Message):
-    __slots__ = ("start", "count", "last_node", "choice", "kind", "advice", "withhold", "timing")
+    __slots__ = ("start", "count", "last_node", "choice", "kind", "advice", "withhold", "logprobs", "timing")
     START_FIELD_NUMBER: _ClassVar[int]
     COUNT_FIELD_NUMBER: _ClassVar[int]
     LAST_NODE_FIELD_NUMBER: _ClassVar[int]
@@ -182,6 +186,7 @@ class Verdict(_message.Message):
     KIND_FIELD_NUMBER: _ClassVar[int]
     ADVICE_FIELD_NUMBER: _ClassVar[int]
     WITHHOLD_FIELD_NUMBER: _ClassVar[int]
+    LOGPROBS_FIELD_NUMBER: _ClassVar[int]
     TIMING_FIELD_NUMBER: _ClassVar[int]
     start: int
     count: int
@@ -190,8 +195,9 @@ class Verdict(_message.Message):
     kind: VerdictKind
     advice: int
     withhold: bool
+    logprobs: Logprobs
     timing: Timing
-    def __init__(self, start: _Optional[int] = ..., count: _Optional[int] = ..., last_node: _Optional[int] = ..., choice: _Optional[int] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., advice: _Optional[int] = ..., withhold: _Optional[bool] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
+    def __init__(self, start: _Optional[int] = ..., count: _Optional[int] = ..., last_node: _Optional[int] = ..., choice: _Optional[int] = ..., kind: _Optional[_Union[VerdictKind, str]] = ..., advice: _Optional[int] = ..., withhold: _Optional[bool] = ..., logprobs: _Optional[_Union[Logprobs, _Mapping]] = ..., timing: _Optional[_Union[Timing, _Mapping]] = ...) -> None: ...
 
 class Timing(_message.Message):
     __slots__ = ("pass_us", "rows", "held_us")
@@ -202,6 +208,16 @@ class Timing(_message.Message):
     rows: int
     held_us: int
     def __init__(self, pass_us: _Optional[int] = ..., rows: _Optional[int] = ..., held_us: _Optional[int] = ...) -> None: ...
+
+class Logprobs(_message.Message):
+    __slots__ = ("values", "top_ids", "top_values")
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    TOP_IDS_FIELD_NUMBER: _ClassVar[int]
+    TOP_VALUES_FIELD_NUMBER: _ClassVar[int]
+    values: _containers.RepeatedScalarFieldContainer[float]
+    top_ids: _containers.RepeatedScalarFieldContainer[int]
+    top_values: _containers.RepeatedScalarFieldContainer[float]
+    def __init__(self, values: _Optional[_Iterable[float]] = ..., top_ids: _Optional[_Iterable[int]] = ..., top_values: _Optional[_Iterable[float]] = ...) -> None: ...
 
 class Finished(_message.Message):
     __slots__ = ("reason", "usage")

@@ -11,10 +11,14 @@ from hypothesis import strategies as st
 
 from device_agent.display import Display
 from device_agent.events import CommitOffset, CorrectEvent, DoneEvent, ErrorEvent, SessionEvent, SpeculativeEvent
+from device_agent.logprobs import Spelling
 from device_agent.openai.chunks import Chunks
+from device_agent.openai.logprobs import completion_json
 from device_agent.openai.requests import Asked
 from device_agent.openai.shapes import CHAT, COMPLETION
 from device_agent.request import Reveal, StreamRequest
+from speculation.logprobs import TokenLogprobs
+from speculation.text import TokenBytes
 
 SESSION = SessionEvent(0, "a1", "collaborate", "final", "d", "f", "c" * 64, None, None, 7)
 PIECES = ["a", "b", "x", " ", "\n", "é", "\u2028", '"']
@@ -82,6 +86,74 @@ def test_the_chunks_joined_are_the_text_of_the_answer(passes, stops, shape, has_
     assert reasons == [None] * (len(reasons) - 1) + ["length"]
     assert len({json.dumps([chunk[key] for key in ("id", "object", "created", "model")]) for chunk in told}) == 1
     assert [chunk["choices"] for chunk in told].count([]) == has_usage
+
+
+WORDS = [b"a", b"b", b"\xc3", b"\xa9", b"\xe2\x82", b"\xac", b"\xff", b"", "é€".encode(), b"aXb\xe2"]
+TABLE = TokenBytes(dict(enumerate(WORDS)))
+
+
+@settings(max_examples=settings.default.max_examples // 2)
+@given(
+    st.lists(st.lists(st.integers(0, len(WORDS) - 1), min_size=1, max_size=3), max_size=10),
+    st.lists(st.sampled_from(["X", "ab", "€", "b"]), max_size=2),
+    st.sampled_from([CHAT, COMPLETION]),
+)
+def test_log_probabilities_come_once_in_order_and_with_the_text_that_their_token_is_part_of(passes, stops, shape):
+    display = Display(START, TABLE, itertools.count(1), Reveal.FINAL, stops=stops, spelling=Spelling(TABLE, {}))
+    chunks, told, values = Chunks(shape, Asked(StreamRequest("p"), True), 1), 0, itertools.count(1)
+    lines = chunks.lines([SESSION])
+    for final in passes:
+        logprobs = [TokenLogprobs(-float(next(values))) for _ in final]
+        lines += chunks.lines(display.finalised(final, logprobs))
+    lines += chunks.lines(display.finish(0))
+    choices = [choice for chunk in read(lines + chunks.lines([done(display)]))[0] for choice in chunk["choices"]]
+    text, data = "", b""
+    for choice in choices:
+        text += text_of(shape, [{"choices": [choice]}])
+        for value, token, offset in logprobs_of(shape, choice["logprobs"]):
+            told, data = told + 1, data + token
+            assert value == -told
+            # Not before its text: only what comes last has none.
+            assert offset is None or offset < len(text) or choice["finish_reason"]
+        # And not behind it: what was told makes the text.
+        assert data.decode(errors="replace").startswith(text)
+    assert told == len(display.token_ids)
+
+
+def logprobs_of(shape, logprobs):
+    """Of one choice: value, bytes and, where it has one, offset of each token."""
+    if logprobs is None:
+        return []
+    if shape is CHAT:
+        return [(entry["logprob"], bytes(entry["bytes"]), None) for entry in logprobs["content"]]
+    data = [
+        bytes.fromhex(name[6:].replace("\\x", "")) if name.startswith("bytes:") else name.encode()
+        for name in logprobs["tokens"]
+    ]
+    return list(zip(logprobs["token_logprobs"], data, logprobs["text_offset"], strict=True))
+
+
+def test_a_token_that_ends_in_the_middle_of_a_character_waits_for_its_end():
+    display = Display(START, TABLE, itertools.count(1), Reveal.FINAL, spelling=Spelling(TABLE, {}))
+    chunks = Chunks(CHAT, Asked(StreamRequest("p"), True), 1)
+    lines = chunks.lines([SESSION])
+    for token_id in (0, 2, 3, 7):
+        lines += chunks.lines(display.finalised([token_id], [TokenLogprobs(-float(token_id))]))
+    lines += chunks.lines([*display.finish(0), done(display)])
+    choices = [chunk["choices"][0] for chunk in read(lines)[0]]
+    told = [(choice["delta"].get("content"), logprobs_of(CHAT, choice["logprobs"])) for choice in choices]
+    assert told[1:] == [
+        ("a", [(0, b"a", None)]),
+        ("é", [(-2, b"\xc3", None), (-3, b"\xa9", None)]),
+        (None, [(-7, b"", None)]),
+    ]
+
+
+def test_names_that_tokens_share_stand_for_the_likelier_and_bytes_say_that_they_are_bytes():
+    spelling = Spelling(TABLE, {11: "a"})
+    told = spelling.final(2, TokenLogprobs(-3.0, ((0, -0.5), (11, -1.0))), 0)
+    assert completion_json([told])["top_logprobs"] == [{"a": -0.5, "bytes:\\xc3": -3.0}]
+    assert completion_json([told])["tokens"] == ["bytes:\\xc3"]
 
 
 def test_a_tentative_token_never_shows():

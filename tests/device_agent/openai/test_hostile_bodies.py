@@ -22,6 +22,7 @@ pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 PATHS = ("/v1/completions", "/v1/chat/completions", "/tokenize", "/detokenize")
 OWN_KEYS = ("model", "stream", "stream_options", "max_tokens", "max_completion_tokens", "prompt", "messages", "tokens")
+OWN_KEYS += ("logprobs", "top_logprobs")
 KEYS = st.sampled_from([*OWN_KEYS, *SHARED_KEYS, *WITHOUT_EFFECT, "user", ""])
 GOOD = {"prompt": "the prompt", "messages": [{"role": "user", "content": "hello"}], "tokens": [1, 2], "max_tokens": 3}
 TOKENS = st.lists(st.integers(-1, 2**70) | st.integers(0, VOCABULARY), max_size=4)

@@ -85,10 +85,54 @@ def test_what_would_change_the_answer_is_refused_and_what_asks_for_nothing_is_no
     assert refusal.value.parameter == key
 
 
-@pytest.mark.parametrize("given", [{"logprobs": 0}, {"logprobs": True}, {"top_logprobs": 2}, {"top_logprobs": False}])
-def test_log_probabilities_are_refused_for_there_are_none(given):
-    with pytest.raises(InvalidRequestError, match="no probabilities"):
-        completion({"prompt": "a"} | given)
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, None),
+        ({"logprobs": False}, None),
+        ({"logprobs": 0}, 0),
+        ({"logprobs": 20}, 20),
+        ({"logprobs": 2, "top_logprobs": 0}, 2),
+    ],
+)
+def test_a_completion_says_with_one_key_how_many_likely_tokens_it_wants(given, wanted):
+    assert completion({"prompt": "a"} | given).request.logprobs == wanted
+
+
+@pytest.mark.parametrize(
+    ("given", "wanted"),
+    [
+        ({}, None),
+        ({"logprobs": False, "top_logprobs": 0}, None),
+        ({"top_logprobs": 0}, None),
+        ({"logprobs": True}, 0),
+        ({"logprobs": True, "top_logprobs": 20}, 20),
+    ],
+)
+def test_a_chat_says_with_two(given, wanted):
+    assert chat({"messages": HELLO} | given).request.logprobs == wanted
+
+
+BAD_COUNTS = [-1, 21, 2**64, 1.5, "2", True, [2]]
+
+
+@pytest.mark.parametrize(
+    ("read", "given", "parameter"),
+    [
+        *[(completion, {"logprobs": count}, "logprobs") for count in BAD_COUNTS],
+        (completion, {"logprobs": 2, "top_logprobs": 2}, "top_logprobs"),
+        (completion, {"prompt_logprobs": 2}, "prompt_logprobs"),
+        *[(chat, {"logprobs": True, "top_logprobs": count}, "top_logprobs") for count in BAD_COUNTS],
+        *[(chat, {"logprobs": wrong}, "logprobs") for wrong in (2, 0, "yes")],
+        (chat, {"top_logprobs": 2}, "top_logprobs"),
+        (chat, {"logprobs": False, "top_logprobs": 2}, "top_logprobs"),
+    ],
+)
+def test_what_asks_for_log_probabilities_otherwise_is_refused_by_name(read, given, parameter):
+    with pytest.raises(InvalidRequestError) as refusal:
+        read({"prompt": "a", "messages": HELLO} | given)
+    assert refusal.value.parameter == parameter
+    assert "0 to 20" in str(refusal.value) or "logprobs" in str(refusal.value)
 
 
 @pytest.mark.parametrize(

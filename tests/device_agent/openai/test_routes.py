@@ -18,9 +18,11 @@ from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import Cancel
 from tests.device_agent.doubles import (
     DraftEngine,
+    FullEngine,
     SlowEngine,
     WatchedConnector,
     agent_of,
+    decode,
     encode,
     facts,
     verifier,
@@ -28,6 +30,7 @@ from tests.device_agent.doubles import (
 )
 from tests.device_agent.openai.scene import ANSWER, PROMPT, calling, served, talking, verified
 from tests.support.keys import ALICE, key_file
+from tests.support.likelihoods import likelihoods
 
 COMPLETION = {"prompt": PROMPT, "max_tokens": 30, "seed": 3}
 CHAT = {"messages": [{"role": "user", "content": PROMPT}], "max_completion_tokens": 30, "seed": 3}
@@ -58,6 +61,37 @@ async def test_an_answer_is_the_full_models_text_whole_and_in_chunks():
             assert is_done
 
 
+def joined(choices):
+    """The log probabilities of several chunks, as those of one choice."""
+    told = [choice["logprobs"] for choice in choices if choice["logprobs"] is not None]
+    return {key: [entry for some in told for entry in some[key] or ()] for key in told[0]}
+
+
+async def test_log_probabilities_are_those_of_the_answer_whole_and_in_chunks():
+    truth = likelihoods(FullEngine(), encode(PROMPT + ANSWER), len(PROMPT), 2)
+    async with verified() as client:
+        for path, body, asked in ((*ROUTES[0], {"logprobs": 2}), (*ROUTES[1], {"logprobs": True, "top_logprobs": 2})):
+            (choice,) = (await client.post(path, json=body | asked)).json()["choices"]
+            response = await client.post(path, json=body | asked | {"stream": True})
+            pieces = [chunk["choices"][0] for chunk in chunks_of(response.text)[0]]
+            told = choice["logprobs"]
+            assert joined(pieces) == told | ({"refusal": []} if "refusal" in told else {})
+            if "content" in told:
+                assert [entry["logprob"] for entry in told["content"]] == [one.logprob for one in truth]
+                assert "".join(entry["token"] for entry in told["content"]) == ANSWER
+                assert [bytes(entry["bytes"]).decode() for entry in told["content"]] == list(ANSWER)
+                tops = [[(other["token"], other["logprob"]) for other in entry["top_logprobs"]] for entry in told["content"]]
+            else:
+                assert (told["token_logprobs"], told["tokens"]) == ([one.logprob for one in truth], list(ANSWER))
+                assert told["text_offset"] == list(range(len(ANSWER)))
+                assert all(
+                    named[token] == value
+                    for named, token, value in zip(told["top_logprobs"], ANSWER, told["token_logprobs"], strict=True)
+                )
+                tops = [list(named.items())[:2] for named in told["top_logprobs"]]
+            assert tops == [[(decode([token_id]), value) for token_id, value in one.top] for one in truth]
+
+
 async def test_usage_tells_of_drafts_that_were_accepted_and_rejected():
     async with verified(SlowEngine(0.005)) as client:
         usage = (await client.post("/v1/completions", json=COMPLETION)).json()["usage"]
@@ -84,7 +118,8 @@ async def test_tokens_stops_and_seeds_are_what_they_are_in_our_own_stream():
 REFUSED = [
     ({"max_tokens": 0, "max_completion_tokens": 0}, 400, "max_tokens", "invalid_request"),
     ({"n": 2}, 400, "n", "invalid_request"),
-    ({"logprobs": True}, 400, "logprobs", "invalid_request"),
+    ({"logprobs": "yes"}, 400, "logprobs", "invalid_request"),
+    ({"top_logprobs": 3}, 400, "top_logprobs", "invalid_request"),
     ({"model": "gpt-0"}, 404, None, "model_not_found"),
     ({"model": 3}, 400, "model", "invalid_request"),
 ]

@@ -10,9 +10,11 @@ from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
-from speculation.protocol.device import DeviceSession, Update
+from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import INITIAL_CREDIT, Draft, Finished, Node, Open, Opened, PairIdentity
+from speculation.protocol.update import Update
 from speculation.protocol.verifier import Plan, VerifierSession
 from speculation.wire import codec
 
@@ -30,6 +32,11 @@ class TableModel:
     def choose(self, prefix: Sequence[int]) -> int:
         digest = zlib.crc32(bytes(token_id % 256 for token_id in prefix), self._seed)
         return END_TOKEN if digest % 97 == 0 else 1 + (digest >> 8) % (self._vocabulary_size - 1)
+
+    def likelihood(self, prefix: Sequence[int], count: int) -> TokenLogprobs:
+        """What is told of the token behind a prefix: a hash of the prefix, and so another one at every place."""
+        value = -float(zlib.crc32(bytes(token_id % 256 for token_id in prefix), ~self._seed % 2**32) % 2**20) / 2**10
+        return TokenLogprobs(value, tuple((self.choose(prefix) + n, value / 2**n) for n in range(count)))
 
     def generate(self, prompt: Sequence[int], max_tokens: int) -> list[int]:
         """Plain decoding."""
@@ -88,10 +95,18 @@ class Stream:
 class HostilePair:
     """A device, its current stream, and the older streams that nobody has told the verifiers to drop."""
 
-    def __init__(self, model: TableModel, prompt: Sequence[int], max_tokens: int, credits_: Sequence[int]) -> None:
+    def __init__(
+        self,
+        model: TableModel,
+        prompt: Sequence[int],
+        max_tokens: int,
+        credits_: Sequence[int],
+        logprobs: int | None = None,
+    ) -> None:
         self.model = model
         self.expected = model.generate(prompt, max_tokens)
-        self.device = DeviceSession("s", IDENTITY, prompt, SamplingParameters(), max_tokens, [END_TOKEN])
+        self.device = DeviceSession("s", IDENTITY, prompt, SamplingParameters(), max_tokens, [END_TOKEN], logprobs=logprobs)
+        self.told: list[TokenLogprobs] = []
         self.meant: dict[int, list[int]] = {}
         self.streams: list[Stream] = []
         self.verifiers: list[VerifierSession] = []
@@ -208,7 +223,8 @@ class HostilePair:
         if isinstance(message, Open):
             stream.verifier = VerifierSession(message, stream.credit)
             self.verifiers.append(stream.verifier)
-            opened = Opened("s", stream.credit, "fingerprint", reads_packed=stream.reads_packed)
+            told = {"reads_packed": stream.reads_packed, "logprobs": message.logprobs}
+            opened = Opened("s", stream.credit, "fingerprint", **told)
             stream.down.append(codec.encode_response(opened))
             self._tell_finished(stream, stream.verifier.finished)
             return
@@ -230,8 +246,10 @@ class HostilePair:
 
     def commit(self, stream: Stream, plan: Plan, twice: bool = False) -> None:
         prefix = [*stream.verifier.final, *plan.token_ids]
-        choices = [self.model.choose(prefix[:length]) for length in range(plan.start, len(prefix) + 1)]
-        verdict, finished = stream.verifier.commit(plan, choices)
+        rows = [prefix[:length] for length in range(plan.start, len(prefix) + 1)]
+        count = self.device.logprobs
+        told = [] if count is None else [self.model.likelihood(row, count) for row in rows]
+        verdict, finished = stream.verifier.commit(plan, [self.model.choose(row) for row in rows], logprobs=told)
         assert list(stream.verifier.final) == self.expected[: len(stream.verifier.final)]
         stream.down.extend([codec.encode_response(verdict)] * (2 if twice else 1))
         self._tell_finished(stream, finished)
@@ -254,6 +272,8 @@ class HostilePair:
     def _check_update(self, update: Update, before: list[int], path: tuple[int, ...]) -> None:
         tokens = update.tokens
         assert update.start == len(before)
+        assert len(update.logprobs) == (0 if self.device.logprobs is None else len(tokens))
+        self.told += update.logprobs
         assert list(self.device.final) == [*before, *tokens]
         assert list(self.device.final) == self.expected[: len(self.device.final)]
         assert update.kept == (path[: len(tokens)] == tokens)

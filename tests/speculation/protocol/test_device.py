@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from speculation.errors import MalformedMessageError, ProtocolError, VerdictGapError
+from speculation.errors import HandshakeError, MalformedMessageError, ProtocolError, VerdictGapError
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
-from speculation.protocol.device import DeviceSession, Update
+from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import (
     INITIAL_CREDIT,
     Cancel,
@@ -19,6 +20,7 @@ from speculation.protocol.messages import (
     VerdictKind,
 )
 from speculation.protocol.outbox import UNOPENED_ROOM
+from speculation.protocol.update import Update
 
 ACCEPT, CORRECT, DECODED = VerdictKind.ACCEPT, VerdictKind.REVOKE_AND_CORRECT, VerdictKind.DECODED
 END = 99
@@ -47,6 +49,53 @@ def test_open_holds_all_that_a_verifier_needs():
     assert (message.session_id, message.attempt, message.prefix, message.generation_start) == ("s", 1, (1, 2), 2)
     assert (message.max_tokens, message.end_token_ids, message.priority, message.deadline_ms) == (9, (END,), 5, 700)
     assert (message.parameters.seed, message.fingerprint, message.limit) == (3, "", 11)
+
+
+def asking(*promised: int | None) -> DeviceSession:
+    """A device that wants log probabilities, with two tokens beside each, from a verifier that promises as many as said."""
+    device = DeviceSession("s", PairIdentity("t", "p", "f"), [1, 2], SamplingParameters(), 9, [END], logprobs=2)
+    assert device.open().logprobs == 2
+    for count in promised:
+        device.receive(Opened("s", 40, "x", logprobs=count))
+    return device
+
+
+def told(value: float, count: int = 2) -> TokenLogprobs:
+    return TokenLogprobs(value, tuple((n, value) for n in range(count)))
+
+
+def test_a_verifier_that_knows_no_log_probabilities_is_refused_by_name():
+    for promised in (None, 1):
+        with pytest.raises(HandshakeError, match="leave logprobs out"):
+            asking(promised)
+
+
+def test_log_probabilities_come_with_the_tokens_that_are_new():
+    device = asking(2)
+    draft(device, 5, 6)
+    device.flush()
+    first = device.receive(Verdict(2, 1, 1, 6, ACCEPT, logprobs=(told(-1), told(-2))))
+    assert first.logprobs == (told(-1), told(-2))
+    again = device.receive(Verdict(2, 0, 0, 5, DECODED, logprobs=(told(-1),)))
+    overlap = device.receive(Verdict(3, 0, 0, 6, DECODED))
+    assert (again.logprobs, overlap.logprobs) == ((), ())
+    assert device.receive(Verdict(4, 0, 0, 7, DECODED, logprobs=(told(-3),))).logprobs == (told(-3),)
+    # The run was final before, the choice was not.
+    half = device.receive(Verdict(3, 2, 2, 8, ACCEPT, logprobs=(told(-2), told(-3), told(-4))))
+    assert (half.tokens, half.logprobs) == ((8,), (told(-4),))
+
+
+@pytest.mark.parametrize("logprobs", [(), (told(-1, 3),)])
+def test_a_verdict_that_does_not_keep_the_promise_is_malformed(logprobs):
+    device = asking(2)
+    with pytest.raises(MalformedMessageError, match="log probabilities that Opened promised"):
+        device.receive(Verdict(2, 0, 0, 5, DECODED, logprobs=logprobs))
+    assert list(device.final) == [1, 2]
+
+
+def test_log_probabilities_that_nobody_asked_for_are_passed_over():
+    device = session()
+    assert device.receive(Verdict(2, 0, 0, 5, DECODED, logprobs=(told(-1),))).logprobs == ()
 
 
 def test_drafts_are_sent_once_and_chained():

@@ -14,12 +14,15 @@ STEP = st.tuples(st.sampled_from(OFTEN * 4 + SELDOM), st.integers(0, 63))
 STEPS = st.sampled_from([0, 20, 80]).flatmap(lambda length: st.lists(STEP, min_size=length, max_size=2 * length + 10))
 
 
+NONE = st.none()
+
+
 @st.composite
-def pairs(draw) -> HostilePair:
+def pairs(draw, logprobs=NONE) -> HostilePair:
     model = TableModel(draw(st.integers(0, 2**32 - 1)), draw(st.integers(2, 6)))
     prompt = draw(st.lists(st.integers(0, 5), min_size=1, max_size=4))
     credits_ = draw(st.lists(st.sampled_from([1, 2, 3, 8, 40]), min_size=1, max_size=3))
-    return HostilePair(model, prompt, draw(st.integers(1, 40)), credits_)
+    return HostilePair(model, prompt, draw(st.integers(1, 40)), credits_, draw(logprobs))
 
 
 def play(pair: HostilePair, steps: list[tuple[str, int]]) -> None:
@@ -33,6 +36,16 @@ def play(pair: HostilePair, steps: list[tuple[str, int]]) -> None:
 def test_the_text_is_that_of_plain_decoding_whatever_the_link_does(pair, steps):
     play(pair, steps)
     assert list(pair.device.final) == pair.expected
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(pairs(st.integers(0, 3)), STEPS)
+def test_every_final_token_is_told_with_its_log_probability_exactly_once(pair, steps):
+    """By whichever way it became final, and over whatever streams: run, choice, end token, overlap, resume."""
+    play(pair, steps)
+    count, start = pair.device.logprobs, pair.device.generation_start
+    places = range(start, len(pair.expected))
+    assert pair.told == [pair.model.likelihood(pair.expected[:place], count) for place in places]
 
 
 @settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -3,6 +3,7 @@ from __future__ import annotations
 import pytest
 
 from speculation.errors import CreditExceededError, MalformedMessageError
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import (
     INITIAL_CREDIT,
@@ -42,6 +43,18 @@ def commit(verifier: VerifierSession, *choices: int, max_nodes: int = 16) -> Ver
     plan = verifier.plan(max_nodes)
     rows = [*choices, *[77] * len(plan.nodes)][: len(plan.nodes) + 1]
     return verifier.commit(plan, rows)[0]
+
+
+def test_what_was_asked_for_is_told_of_the_tokens_that_were_cut_to_and_no_others():
+    message = Open("s", 1, PairIdentity("t", "p", "f"), (1, 2), 2, SamplingParameters(), 9, end_token_ids=(END,), logprobs=0)
+    verifier, rows = VerifierSession(message, 40), [TokenLogprobs(-float(n)) for n in range(4)]
+    send(verifier, branch(1, 5, 6, 7))
+    verdict, _ = verifier.commit(verifier.plan(8), [5, 9, 7, 8], logprobs=rows)
+    assert (verdict.count, verdict.choice, verdict.logprobs) == (1, 9, tuple(rows[:2]))
+    with pytest.raises(ValueError, match="want a log probability each"):
+        verifier.commit(verifier.plan(8), [5])
+    verdict, finished = verifier.commit(verifier.plan(8), [END], logprobs=rows)
+    assert (verdict.logprobs, finished is None) == ((rows[0],), False)
 
 
 def test_without_drafts_a_pass_decodes_one_token():

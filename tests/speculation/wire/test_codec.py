@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from speculation.errors import MalformedMessageError
+from speculation.logprobs import LEAST_LOGPROB, TokenLogprobs
 from speculation.parameters import MAX_SEED, SamplingParameters
 from speculation.protocol.messages import (
     MAX_DRAFT_NODES,
@@ -34,6 +35,7 @@ from speculation.wire.v1 import verification_pb2 as pb
 UINT32 = st.integers(0, 2**32 - 1)
 TOKEN_ID = st.integers(0, MAX_TOKEN_ID)
 TEXT = st.text(max_size=20)
+VALUE = st.floats(LEAST_LOGPROB, 0, width=32)
 UNIT = st.floats(0, 1, exclude_min=True, exclude_max=True)
 
 parameters = st.builds(SamplingParameters, st.floats(0, 100), UINT32, UNIT | st.just(1.0), UNIT, st.integers(0, MAX_SEED))
@@ -56,6 +58,7 @@ def opens(draw) -> Open:
         deadline_ms=draw(st.none() | UINT32),
         fingerprint=draw(TEXT),
         timings=draw(st.booleans()),
+        logprobs=draw(st.none() | UINT32),
     )
 
 
@@ -89,14 +92,29 @@ timings = st.builds(Timing, UINT32, UINT32, st.none() | UINT32)
 
 @st.composite
 def verdicts(draw) -> Verdict:
-    count = draw(st.just(0) | st.integers(1, 2**32 - 1))
+    count = draw(st.just(0) | st.integers(1, 4) | st.integers(1, 2**32 - 1))
     choice = draw(TOKEN_ID if count == 0 else st.none() | TOKEN_ID)
     last_node = draw(st.integers(1, 2**32 - 1)) if count else 0
+    num_tokens, told = count + (choice is not None), ()
+    if num_tokens <= 5 and draw(st.booleans()):
+        each = draw(st.integers(0, 3))
+        entry = st.builds(TokenLogprobs, VALUE, st.lists(st.tuples(UINT32, VALUE), min_size=each, max_size=each).map(tuple))
+        told = tuple(draw(st.lists(entry, min_size=num_tokens, max_size=num_tokens)))
     kind, timing = draw(st.sampled_from(VerdictKind)), draw(st.none() | timings)
-    return Verdict(draw(UINT32), count, last_node, choice, kind, draw(UINT32), draw(st.booleans()), timing)
+    return Verdict(draw(UINT32), count, last_node, choice, kind, draw(UINT32), draw(st.booleans()), timing, told)
 
 
-openeds = st.builds(Opened, TEXT, st.integers(1, 2**32 - 1), TEXT, st.booleans(), UINT32, st.booleans(), UINT32)
+openeds = st.builds(
+    Opened,
+    TEXT,
+    st.integers(1, 2**32 - 1),
+    TEXT,
+    st.booleans(),
+    UINT32,
+    st.booleans(),
+    UINT32,
+    logprobs=st.none() | UINT32,
+)
 usages = st.builds(Usage, **dict.fromkeys(Usage.__dataclass_fields__, UINT32))
 finisheds = st.builds(Finished, st.sampled_from(FinishReason), usages)
 device_messages = opens() | drafts() | packed_drafts() | st.just(Cancel())
@@ -174,6 +192,13 @@ wire_verdicts = st.builds(
     advice=UINT32,
     withhold=st.booleans(),
     timing=st.none() | st.builds(pb.Timing, pass_us=UINT32, rows=UINT32, held_us=st.none() | UINT32),
+    logprobs=st.none()
+    | st.builds(
+        pb.Logprobs,
+        values=st.lists(st.floats(width=32) | st.just(-1), max_size=3),
+        top_ids=st.lists(UINT32, max_size=4),
+        top_values=st.lists(st.floats(width=32) | st.just(-2), max_size=4),
+    ),
 )
 wire_finisheds = st.builds(pb.Finished, reason=st.integers(-1, 7))
 wire_openeds = st.builds(pb.Opened, session_id=TEXT, credit=UINT32)
@@ -215,6 +240,17 @@ def test_any_field_values_are_a_message_or_malformed(wire):
         pb.VerifyResponse(verdict=pb.Verdict(kind=pb.VERDICT_KIND_DECODED)),
         pb.VerifyResponse(verdict=pb.Verdict(choice=1, kind=99)),
         pb.VerifyResponse(finished=pb.Finished()),
+        *[
+            pb.VerifyResponse(verdict=pb.Verdict(choice=1, kind=pb.VERDICT_KIND_DECODED, logprobs=pb.Logprobs(**told)))
+            for told in (
+                {"values": [-1, -1]},
+                {"values": [0.5]},
+                {"values": [math.nan]},
+                {"top_ids": [1], "top_values": [-1]},
+                {"values": [-1], "top_ids": [1]},
+                {"values": [-1], "top_ids": [1], "top_values": [math.inf]},
+            )
+        ],
     ],
 )
 def test_what_means_nothing_is_malformed(wire):
@@ -289,6 +325,21 @@ def test_the_bytes_of_version_1_do_not_change():
     assert codec.encode_request(packed).hex() == "120e20012a0a2807d90404da04dd0401"
     verdict = Verdict(40, 2, 8, 302, VerdictKind.REVOKE_AND_CORRECT, 16)
     assert codec.encode_response(verdict).hex() == "120d08281002180820ae0228023010"
+
+
+def test_log_probabilities_cost_four_bytes_a_token_and_six_a_token_beside_it_and_nothing_where_nobody_asks():
+    plain = Verdict(40, 2, 8, 302, VerdictKind.ACCEPT, 16)
+    told = Verdict(40, 2, 8, 302, VerdictKind.ACCEPT, 16, logprobs=tuple([TokenLogprobs(-1.5)] * 3))
+    top = ((302, -0.5), (301, -1.5), (300, -2.5))
+    more = Verdict(40, 2, 8, 302, VerdictKind.ACCEPT, 16, logprobs=tuple([TokenLogprobs(-1.5, top)] * 3))
+    assert codec.encoded_size(told) == codec.encoded_size(plain) + 4 + 3 * 4
+    assert codec.encoded_size(more) == codec.encoded_size(told) + 4 + 3 * 3 * 6
+    assert not codec.encode(plain).verdict.HasField("logprobs")
+
+
+def test_tokens_of_one_verdict_have_equally_many_beside_them():
+    with pytest.raises(ValueError, match="equally many"):
+        codec.encode(Verdict(0, 1, 1, 5, VerdictKind.ACCEPT, logprobs=(TokenLogprobs(-1), TokenLogprobs(-1, ((3, -1.0),)))))
 
 
 def test_the_method_is_that_of_the_contract():
