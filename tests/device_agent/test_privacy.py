@@ -45,6 +45,12 @@ def test_who_wants_final_text_alone_is_told_that_there_is_none():
     assert refused.value.parameter == "reveal"
 
 
+def test_there_are_no_log_probabilities_of_what_no_full_model_reads():
+    with pytest.raises(InvalidRequestError, match="what stays on the device: leave them out") as refused:
+        StreamRequest("x", mode=Mode.AUTO, logprobs=0, privacy=Privacy.DEVICE_ONLY)
+    assert refused.value.parameter == "logprobs"
+
+
 @pytest.mark.parametrize("body", [{"prompt": "x", "privacy": "device-only"}, {"messages": [SAID | {"privacy": "secret"}]}])
 def test_a_label_that_is_none_is_refused_with_those_that_are(body):
     with pytest.raises(UnknownNameError, match="known: device_only, open"):

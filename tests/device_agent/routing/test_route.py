@@ -72,10 +72,12 @@ def test_a_decision_becomes_the_assignments_mode(wanted):
 def test_without_a_verifier_the_device_writes_unless_the_reader_wants_final_text():
     assert route_of(None).first == Decision(Mode.DEVICE, Reason.ALONE)
     assert route_of(None, reveal="final").first == Decision(Mode.COLLABORATE, Reason.FINAL_ONLY)
+    assert route_of(None, logprobs=0).first == Decision(Mode.COLLABORATE, Reason.FINAL_ONLY)
 
 
 @pytest.mark.parametrize(
-    ("changes", "reason"), [({"reveal": "final"}, Reason.FINAL_ONLY), ({"max_tokens": ROOM}, Reason.NO_ROOM)]
+    ("changes", "reason"),
+    [({"reveal": "final"}, Reason.FINAL_ONLY), ({"logprobs": 0}, Reason.FINAL_ONLY), ({"max_tokens": ROOM}, Reason.NO_ROOM)],
 )
 def test_what_the_device_cannot_write_it_does_not_begin(changes, reason):
     assert route_of(Stubborn(Mode.DEVICE), **changes).first == Decision(Mode.COLLABORATE, reason)
