@@ -11,6 +11,7 @@ from typing import Any
 from device_agent.checks import check_prompt, check_stops, check_unicode
 from device_agent.checks import require as _require
 from device_agent.privacy import Privacy, strictest
+from device_agent.retrieval.asking import Retrieve, read_retrieve
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
 
@@ -63,8 +64,8 @@ class StreamRequest:
     for one that has none.
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
     verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded. With ``privacy``
-    ``device_only``, of the request or of one of its messages, nothing of it leaves the device. Raises ``InvalidRequestError``
-    for a value that cannot be served.
+    ``device_only``, of the request or of one of its messages, nothing of it leaves the device. ``retrieve``: how the agent's
+    documents are used. Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -84,6 +85,7 @@ class StreamRequest:
     messages: tuple[Message, ...] = ()
     timeline: bool = False
     privacy: Privacy = Privacy.OPEN
+    retrieve: Retrieve | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
@@ -269,6 +271,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "deadline_ms": _whole,
     "timeline": _flag,
     "privacy": _privacy,
+    "retrieve": read_retrieve,
 }
 KNOWN_KEYS = tuple(_READERS)
 

@@ -56,6 +56,7 @@ class Options(TypedDict, total=False):
     offline_tokens: int
     priority: int
     deadline_ms: int
+    retrieve: bool | Mapping[str, Any]
 
 
 Messages = Sequence[Mapping[str, str]]
