@@ -63,6 +63,7 @@ _SAMPLING: Schema = {
     "n": {"enum": [1]},
     "mode": {"enum": ["collaborate", "cloud", "auto"]},
     "deadline_ms": {"type": "integer", "minimum": 1},
+    "retrieve": {"anyOf": [{"type": "boolean"}, {"type": "object"}]},
 }
 _PROMPT: Schema = {"anyOf": [_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}, "maxItems": 1}]}
 _PART: Schema = {"type": "object", "required": ["type", "text"], "properties": {"type": {"const": "text"}, "text": _TEXT}}

@@ -77,10 +77,11 @@ class Retrieval:
 
     async def retrieve(self, request: StreamRequest, asked: Retrieve, room: Room) -> Retrieved:
         """Raises ``PrivateTextError`` where the policy forbids it, ``StoreError``, ``EngineError``."""
-        found: Retrieved = await self._thread.submit(partial(self._retrieve, request, asked, room))
+        found: Retrieved = await self._thread.submit(partial(self.found_for, request, asked, room))
         return found
 
-    def _retrieve(self, request: StreamRequest, asked: Retrieve, room: Room) -> Retrieved:
+    def found_for(self, request: StreamRequest, asked: Retrieve, room: Room) -> Retrieved:
+        """As ``retrieve``, computed here and now."""
         from device_agent.retrieval import passages, policy
         from device_agent.retrieval.documents import Label
 
