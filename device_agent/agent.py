@@ -156,21 +156,29 @@ class DeviceAgent:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
         stream = Stream(self.config.max_stream_events, both(both(self.metrics.told, self._router.told), watch))
         self._open.add(stream)
+        try:
+            found = await applied(self._documents, request, self.pair, self.prompts, self._default_max_tokens)
+            await self._begin(stream, found, began_s, traceparent)
+        except BaseException:
+            self._open.discard(stream)
+            raise
+        return stream
+
+    async def _begin(self, stream: Stream, found: Retrieved, began_s: float, traceparent: str | None) -> None:
+        request = found.request
         name = f"{tracing.operation_of(request)} {self.pair.full}"
         # A collector is elsewhere: of what may not leave it hears nothing.
         tracer = UNTRACED if request.is_private else self._tracer
         span = tracer.start(name, tracing.asked(request, self.pair), traceparent)
         try:
-            assignment = await self._assign(request)
+            assignment = await self._assign(found)
             span.tell(tracing.assigned(assignment))
             stream.timeline = Timeline(began_s) if request.timeline else None
             self._launch(stream, assignment, Meter(began_s, self.emulation.is_emulated, self.metrics, stream.timeline), span)
         except BaseException as error:
-            self._open.discard(stream)
             span.fail(type(error).__name__)
             span.end()
             raise
-        return stream
 
     def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, span: Span) -> None:
         if self._is_draining:
@@ -208,8 +216,7 @@ class DeviceAgent:
         self.metrics.ended(meter, last)
         stream.put([last])
 
-    async def _assign(self, request: StreamRequest) -> Assignment:
-        found = await applied(self._documents, request, self.pair, self.prompts, self._default_max_tokens)
+    async def _assign(self, found: Retrieved) -> Assignment:
         request = found.request
         if request.mode is Mode.CLOUD and self._connector is None:
             raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")

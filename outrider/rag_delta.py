@@ -21,7 +21,6 @@ def keys(
     """Make a pair of Ed25519 keys: one to sign with, and one for devices."""
     from device_agent.retrieval.signing import make_keys
 
-    folder.mkdir(parents=True, exist_ok=True)
     private, public = folder / "rag-private.pem", folder / "rag-public.pem"
     make_keys(private, public)
     if json:

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from statistics import median_low
 from typing import cast
 
@@ -257,7 +258,7 @@ def _lanes(engine: Engine, step: Step) -> list[_Lane]:
         return []  # its stream is gone
     lanes = []
     try:
-        caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=_turn)}
+        caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=attrgetter("turn"))}
         for feed, ending in zip(step.feeds, step.endings or [[] for _ in step.feeds], strict=True):
             step.proposals.append([])
             position = feed.length + len(feed.token_ids)
@@ -266,10 +267,6 @@ def _lanes(engine: Engine, step: Step) -> list[_Lane]:
         step.error = error
         return []
     return lanes
-
-
-def _turn(feed: Feed) -> int:
-    return feed.turn
 
 
 def _place(engine: Engine, feed: Feed) -> CacheId:

@@ -42,8 +42,9 @@ class Room:
     def num_tokens(self, request: StreamRequest) -> int:
         return len(self.prompts.encode(request.prompt, request.messages))
 
-    def tokens_for(self, mode: Mode) -> int:
-        context = self.pair.draft_context_length if mode is Mode.DEVICE else self.pair.context_length
+    def tokens_for(self, request: StreamRequest) -> int:
+        stays = request.mode is Mode.DEVICE or request.is_private
+        context = self.pair.draft_context_length if stays else self.pair.context_length
         return context - self.max_tokens
 
 
@@ -89,12 +90,12 @@ class Retrieval:
         vector = self._embedder.embed(question)
         best = self._store.search(vector, asked.k)
         finds_private = any(hit.label is Label.PRIVATE for hit in best)
-        verdict = policy.judge(request.mode, request.reveal, asked, finds_private, self._drafts_may_leave)
-        request = replace(request, mode=verdict.mode)
+        verdict = policy.judge(request, asked, finds_private, self._drafts_may_leave)
+        request = replace(request, mode=verdict.mode, privacy=verdict.privacy)
         before = self._store.search(vector, asked.k, verdict.prompt)
         quoted = self._store.search(vector, asked.k, verdict.drafts)
         room_bytes = room.prompts.max_bytes
-        before = passages.that_fit(request, before, room.num_tokens, room.tokens_for(verdict.mode), room_bytes)
+        before = passages.that_fit(request, before, room.num_tokens, room.tokens_for(request), room_bytes)
         num_withheld = sum(hit.label not in verdict.prompt | verdict.drafts for hit in best)
         told = _told(before, quoted) | {"withheld": num_withheld}
         quotes = room.pair.encode(passages.text_of(passages.passages_of(quoted))) if quoted else ()

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from device_agent.request import Message, StreamRequest
+from device_agent.request import StreamRequest
 from device_agent.retrieval.documents import Hit, Span
 
 SEPARATOR = "\n\n"
@@ -52,7 +52,7 @@ def with_passages(request: StreamRequest, passages: Sequence[Passage]) -> Stream
     messages = request.messages
     if messages:
         last = messages[-1]
-        messages = (*messages[:-1], Message(last.role, before + last.content))
+        messages = (*messages[:-1], replace(last, content=before + last.content))
     return replace(request, prompt=before + request.prompt, messages=messages)
 
 

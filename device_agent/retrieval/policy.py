@@ -6,9 +6,10 @@ said that drafts may leave: then it may be seen piece by piece, where it was gue
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from device_agent.request import Mode, Reveal
+from device_agent.privacy import Privacy
+from device_agent.request import Mode, Reveal, StreamRequest
 from device_agent.retrieval.asking import Into, Private, Retrieve
 from device_agent.retrieval.documents import Label
 from speculation.errors import PrivateTextError
@@ -18,18 +19,25 @@ ALL, SHARED, NONE = frozenset(Label), frozenset({Label.SHARED}), frozenset[Label
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """Who writes, and the documents of which labels go before the prompt and into the drafts."""
+    """Who writes, whether anything of the request may leave from here on, and the documents of which labels go before the
+    prompt and into the drafts."""
 
     mode: Mode
+    privacy: Privacy
     prompt: frozenset[Label]
     drafts: frozenset[Label]
 
 
-def judge(mode: Mode, reveal: Reveal, asked: Retrieve, finds_private: bool, drafts_may_leave: bool) -> Verdict:
-    """What is done with what was found. Raises ``PrivateTextError`` where it would take private text off the device."""
-    if mode is Mode.DEVICE:
-        return Verdict(mode, ALL, NONE)
-    shared = Verdict(mode, SHARED if asked.into is Into.PROMPT else NONE, SHARED if mode is Mode.COLLABORATE else NONE)
+def judge(request: StreamRequest, asked: Retrieve, finds_private: bool, drafts_may_leave: bool) -> Verdict:
+    """What is done with what was found. Raises ``PrivateTextError`` where it would take private text off the device.
+
+    A request that gets private text before its prompt is labelled ``device_only``, as its client could have labelled it.
+    """
+    mode, reveal = request.mode, request.reveal
+    if mode is Mode.DEVICE or request.is_private:
+        return Verdict(mode, Privacy.DEVICE_ONLY if finds_private else request.privacy, ALL, NONE)
+    before, quoted = SHARED if asked.into is Into.PROMPT else NONE, NONE if mode is Mode.CLOUD else SHARED
+    shared = Verdict(mode, request.privacy, before, quoted)
     if not finds_private or asked.private is Private.WITHHOLD:
         return shared
     if asked.private is Private.DRAFTS:
@@ -41,7 +49,7 @@ def judge(mode: Mode, reveal: Reveal, asked: Retrieve, finds_private: bool, draf
             ' retrieve.private to "withhold"',
             "retrieve",
         )
-    return Verdict(Mode.DEVICE, ALL, NONE)
+    return Verdict(Mode.DEVICE, Privacy.DEVICE_ONLY, ALL, NONE)
 
 
 def _with_private_drafts(shared: Verdict, drafts_may_leave: bool) -> Verdict:
@@ -53,4 +61,4 @@ def _with_private_drafts(shared: Verdict, drafts_may_leave: bool) -> Verdict:
         )
     if shared.mode is Mode.CLOUD:
         raise PrivateTextError('mode cloud drafts nothing: set retrieve.private to "withhold"', "retrieve")
-    return Verdict(shared.mode, shared.prompt, ALL)
+    return replace(shared, drafts=ALL)

@@ -66,9 +66,12 @@ def _no_key(path: Path, what: str) -> InvalidRequestError:
 
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
             file.write(content)
     except FileExistsError as error:
+        if not path.exists():  # a file stands where the folder should
+            raise InvalidRequestError(f"{path} cannot be made: {path.parent} is no folder", "key") from error
         raise InvalidRequestError(f"{path} is there already; a key is never written over", "key") from error
     except OSError as error:
         raise InvalidRequestError(f"{path} cannot be made: {error.strerror}", "key") from error

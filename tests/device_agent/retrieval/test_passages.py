@@ -31,9 +31,11 @@ def test_the_best_passage_stands_next_to_the_prompt():
 
 
 def test_a_conversation_gets_them_before_its_last_message():
-    messages = (Message("system", "Be brief."), Message("user", "What?"))
-    request = with_passages(StreamRequest("Be brief.\n\nWhat?", messages=messages), passages_of([hit(0, 3, 0.5)]))
-    assert request.messages == (Message("system", "Be brief."), Message("user", "012\n\nWhat?"))
+    messages = (Message("system", "Be brief."), Message("user", "What?", "device_only"))
+    request = with_passages(
+        StreamRequest("Be brief.\n\nWhat?", messages=messages, mode="device"), passages_of([hit(0, 3, 0.5)])
+    )
+    assert request.messages == (Message("system", "Be brief."), Message("user", "012\n\nWhat?", "device_only"))
 
 
 def test_as_many_of_the_best_as_fit_go_before_a_prompt():

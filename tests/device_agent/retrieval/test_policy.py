@@ -6,18 +6,22 @@ import itertools
 
 import pytest
 
-from device_agent.request import Mode, Reveal
+from device_agent.privacy import Privacy
+from device_agent.request import Mode, Reveal, StreamRequest
 from device_agent.retrieval.asking import Into, Private, Retrieve, read_retrieve
 from device_agent.retrieval.documents import Label
 from device_agent.retrieval.policy import judge
 from speculation.errors import InvalidRequestError, PrivateTextError, UnknownNameError
 
 BOTH, SHARED, NONE = {Label.PRIVATE, Label.SHARED}, {Label.SHARED}, set()
-COLLABORATE, CLOUD, DEVICE = Mode.COLLABORATE, Mode.CLOUD, Mode.DEVICE
+COLLABORATE, CLOUD, DEVICE, AUTO = Mode.COLLABORATE, Mode.CLOUD, Mode.DEVICE, Mode.AUTO
 
 
-def judged(mode, asked=None, finds_private=True, drafts_may_leave=False, reveal=Reveal.ALL):
-    verdict = judge(mode, reveal, asked or Retrieve(), finds_private, drafts_may_leave)
+def judged(mode, asked=None, finds_private=True, drafts_may_leave=False, reveal=Reveal.ALL, privacy=Privacy.OPEN):
+    request = StreamRequest("x", mode=mode, reveal=reveal, privacy=privacy)
+    verdict = judge(request, asked or Retrieve(), finds_private, drafts_may_leave)
+    if Label.PRIVATE in verdict.prompt and finds_private:
+        assert verdict.privacy is Privacy.DEVICE_ONLY
     return verdict.mode, verdict.prompt, verdict.drafts
 
 
@@ -29,7 +33,10 @@ def judged(mode, asked=None, finds_private=True, drafts_may_leave=False, reveal=
         (COLLABORATE, Retrieve(), False, (COLLABORATE, SHARED, SHARED)),
         (COLLABORATE, Retrieve(into=Into.DRAFTS), False, (COLLABORATE, NONE, SHARED)),
         (CLOUD, Retrieve(), False, (CLOUD, SHARED, NONE)),
+        (AUTO, Retrieve(), False, (AUTO, SHARED, SHARED)),
         (COLLABORATE, Retrieve(), True, (DEVICE, BOTH, NONE)),
+        (AUTO, Retrieve(), True, (DEVICE, BOTH, NONE)),
+        (AUTO, Retrieve(private=Private.WITHHOLD), True, (AUTO, SHARED, SHARED)),
         (COLLABORATE, Retrieve(private=Private.WITHHOLD), True, (COLLABORATE, SHARED, SHARED)),
         (CLOUD, Retrieve(private=Private.WITHHOLD), True, (CLOUD, SHARED, NONE)),
     ],
@@ -58,11 +65,18 @@ def test_private_drafts_leave_where_the_owner_has_said_so_and_no_prompt_holds_th
     assert judged(COLLABORATE, asked, drafts_may_leave=True) == (COLLABORATE, SHARED, BOTH)
 
 
+def test_what_is_labelled_device_only_gets_all_and_stays():
+    assert judged(AUTO, privacy=Privacy.DEVICE_ONLY) == (AUTO, BOTH, NONE)
+    assert judged(AUTO, finds_private=False, privacy=Privacy.DEVICE_ONLY) == (AUTO, BOTH, NONE)
+
+
 def test_where_a_verifier_is_asked_no_prompt_holds_private_text_whatever_is_asked():
     answered = 0
     for mode, reveal, private, into, finds, may in itertools.product(Mode, Reveal, Private, Into, (False, True), (False, True)):
+        if (mode, reveal) == (Mode.DEVICE, Reveal.FINAL):
+            continue
         try:
-            verdict = judge(mode, reveal, Retrieve(4, private, into), finds, may)
+            verdict = judge(StreamRequest("x", mode=mode, reveal=reveal), Retrieve(4, private, into), finds, may)
         except PrivateTextError:
             continue
         answered += 1
