@@ -3,8 +3,8 @@
     python -m benchmarks.retrieval [--quick] [--json FILE] [--fill PAGE]
 
 The bundled pair on an emulated phone, network and cloud, agent and verifier in production form under the virtual clock, with
-the published embedding model (extra ``rag``; without it nothing is measured, and that is said). Documents are docstrings that
-the pair has not learned from, among others (``retrieval_questions.py``).
+the published embedding model (extra ``rag``; without it nothing is measured, and that is said). Documents are docstrings of
+Python's standard library, some of which the pair has learned from and some not (``retrieval_questions.py``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import mean
+from typing import Self
 
 from rich.progress import Progress, track
 
@@ -33,11 +34,13 @@ from device_agent.retrieval.store import Store
 from speculation.errors import ConfigurationError
 
 BLOCK = "retrieval"
+NEW, LEARNED = "new to the pair", "learned from"
 MAX_TOKENS, GRAM, SEED = 64, 4, 1
 RANKS = (1, 2, 4, 8)
 ANSWER_COLUMNS = (
+    "documents are",
     "temperature",
-    "documents",
+    "they go",
     "acceptance",
     "passes a token",
     "tokens/s",
@@ -57,12 +60,12 @@ class Way:
 
 
 WAYS = (
-    Way("none"),
-    Way("in the drafts", Retrieve(into=Into.DRAFTS), 0.2),
-    Way("in the prompt", Retrieve()),
-    Way("in the prompt and in the drafts", Retrieve(), 0.2),
-    Way("none, device alone", mode=Mode.DEVICE),
-    Way("in the prompt, device alone", Retrieve(), mode=Mode.DEVICE),
+    Way("nowhere"),
+    Way("into the drafts", Retrieve(into=Into.DRAFTS), 0.2),
+    Way("into the prompt", Retrieve()),
+    Way("into the prompt and the drafts", Retrieve(), 0.2),
+    Way("nowhere; device alone", mode=Mode.DEVICE),
+    Way("into the prompt; device alone", Retrieve(), mode=Mode.DEVICE),
 )
 
 
@@ -72,7 +75,7 @@ class Part:
 
     temperatures: tuple[float, ...] = (0.0, 0.8)
     ways: tuple[Way, ...] = WAYS
-    num_questions: int = 40
+    num_questions: int = 24
     num_pages: int = 20
     num_others: int = 60
 
@@ -82,8 +85,9 @@ LITTLE = Part((0.0,), (WAYS[0], WAYS[3]), num_questions=2, num_pages=2, num_othe
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """One way at one temperature, over all questions; figures of drafts are None where nobody verified."""
+    """One way at one temperature, over all questions of a kind; figures of drafts are None where nobody verified."""
 
+    kind: str
     temperature: float
     way: str
     num_questions: int
@@ -96,6 +100,7 @@ class Answered:
     def cells(self) -> list[str]:
         drafts = [_or_none(self.acceptance, ".3f"), _or_none(self.passes_per_token, ".3f")]
         return [
+            self.kind,
             f"{self.temperature:g}",
             self.way,
             *drafts,
@@ -142,18 +147,34 @@ def _place(store: Store, embedder: Embedder, question: Question) -> int | None:
     return None
 
 
-def answered(bench: Bench, way: Way, temperature: float, questions: Sequence[Question], texts: dict[str, str]) -> Answered:
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """Questions of one kind, and the texts of their documents by name."""
+
+    kind: str
+    questions: Sequence[Question]
+    texts: Mapping[str, str]
+
+    @classmethod
+    def of(cls, kind: str, written: Sequence[Page], count: int) -> Self:
+        questions = [question for page in written for question in page.questions][:count]
+        return cls(kind, questions, {page.name: page.text for page in written})
+
+
+def answered(bench: Bench, way: Way, temperature: float, asked: Asked) -> Answered:
     """One row."""
-    asked = [
+    questions, texts = asked.questions, asked.texts
+    requests = [
         StreamRequest(question.prompt, MAX_TOKENS, temperature, seed=SEED, mode=way.mode, retrieve=way.retrieve)
         for question in questions
     ]
-    answers = bench.run(Setting(agent={"rag_draft_share": way.share}), asked)
+    answers = bench.run(Setting(agent={"rag_draft_share": way.share}), requests)
     tokenizer = bench.pair.full.tokenizer
     grown = [overlap(done.token_ids, tokenizer.encode(texts[q.name]).ids) for done, q in zip(answers, questions, strict=True)]
     is_verified = way.mode is not Mode.DEVICE
     passes = sum(done.usage["passes"] for done in answers) / sum(len(done.token_ids) for done in answers)
     return Answered(
+        asked.kind,
         temperature,
         way.name,
         len(questions),
@@ -199,20 +220,20 @@ def track_files(count: int) -> Iterator[Tell]:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """All that was found."""
+    """All that was found; ``recall`` by kind of question."""
 
     rows: Sequence[Answered]
-    recall: Mapping[int, float]
+    recall: Mapping[str, Mapping[int, float]]
     num_chunks: int
-    num_questions: int
 
     def grids(self) -> list[Grid]:
-        title = f"Emulated: {self.num_questions} questions whose answers are in the documents, {MAX_TOKENS} tokens each"
+        count = self.rows[0].num_questions
+        title = f"Emulated: {count} questions a row whose answers are in the documents, {MAX_TOKENS} tokens each"
         answers = Grid(f"{title}, by the bundled pair", ANSWER_COLUMNS, [row.cells() for row in self.rows])
         recall = Grid(
             f"Measured: questions that find a chunk of their own entry among {self.num_chunks}",
-            [f"among the first {rank}" for rank in self.recall],
-            [[f"{share:.2f}" for share in self.recall.values()]],
+            ["documents are", *(f"among the first {rank}" for rank in RANKS)],
+            [[kind, *(f"{share:.2f}" for share in shares.values())] for kind, shares in self.recall.items()],
         )
         return [answers, recall]
 
@@ -222,15 +243,22 @@ def run(part: Part) -> Result:
     embedder = Embedder(model_folder(None))
     held_out, others = pages(part.num_others)
     held_out = held_out[: part.num_pages]
-    questions = [question for page in held_out for question in page.questions][: part.num_questions]
-    texts = {page.name: page.text for page in held_out}
+    kinds = [Asked.of(NEW, held_out, part.num_questions), Asked.of(LEARNED, others, part.num_questions)]
+    asked = [kind for kind in kinds if kind.questions]
     with tempfile.TemporaryDirectory() as folder, store_of(Path(folder), embedder, [*held_out, *others]) as store:
         bench = Bench(Setting())
         bench.documents = Inline(store, embedder)
-        cells = [(temperature, way) for temperature in part.temperatures for way in part.ways]
-        rows = [answered(bench, way, t, questions, texts) for t, way in track(cells, "ways", transient=True)]
+        cells = [
+            (kind, temperature, way)
+            for kind in asked
+            for temperature in part.temperatures
+            for way in part.ways
+            if kind.kind == NEW or way.mode is Mode.COLLABORATE
+        ]
+        rows = [answered(bench, way, t, kind) for kind, t, way in track(cells, "ways", transient=True)]
         num_chunks = sum(entry.num_chunks for entry in store.entries())
-        return Result(rows, recalls(store, embedder, questions), num_chunks, len(questions))
+        recall = {kind.kind: recalls(store, embedder, kind.questions) for kind in asked}
+        return Result(rows, recall, num_chunks)
 
 
 def main() -> None:

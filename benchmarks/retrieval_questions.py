@@ -1,7 +1,7 @@
-"""Documents that the bundled pair has not learned from, and questions whose answers are in them.
+"""Documents, some of which the bundled pair has learned from and some not, and questions whose answers are in them.
 
-The documents are docstrings of the modules of Python's standard library that were held out (``models/recipes/corpus.py``), a
-text a module, among those of other modules. A question is how such an entry begins: its signature and first words, which the
+The documents are docstrings of Python's standard library, a text a module: of those modules that were held out
+(``models/recipes/corpus.py``), and of others. A question is how such an entry begins: its signature and first words, which the
 pair, a completer of documentation, goes on from; the answer is the rest of the docstring.
 """
 

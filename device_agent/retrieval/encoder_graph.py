@@ -41,21 +41,21 @@ class EncoderShape:
             require(
                 got == wanted, f"{source} has {key} {got!r}; text is embedded with a BERT encoder whose {key} is {wanted!r}"
             )
-        sizes = [_size(config, key, source) for key in _SIZES]
-        shape = cls(*sizes, _epsilon(config.get("layer_norm_eps", 1e-12), source))
+        sizes = {field: _size(config, key, source) for field, key in _SIZES.items()}
+        shape = cls(**sizes, epsilon=_epsilon(config.get("layer_norm_eps", 1e-12), source))
         whole = shape.hidden_size % shape.num_heads == 0
         require(whole, f"{source}: hidden_size {shape.hidden_size} is no multiple of {shape.num_heads} heads")
         return shape
 
 
-_SIZES = (
-    "vocab_size",
-    "hidden_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "intermediate_size",
-    "max_position_embeddings",
-)
+_SIZES = {
+    "vocabulary_size": "vocab_size",
+    "hidden_size": "hidden_size",
+    "num_layers": "num_hidden_layers",
+    "num_heads": "num_attention_heads",
+    "intermediate_size": "intermediate_size",
+    "num_positions": "max_position_embeddings",
+}
 
 
 def _size(config: dict[str, Any], key: str, source: str) -> int:

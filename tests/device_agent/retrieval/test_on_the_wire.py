@@ -25,7 +25,8 @@ from tests.device_agent.doubles import feed
 from tests.device_agent.replay import Replay
 from tests.device_agent.retrieval.scene import add, new_store, write_files
 from tests.support import small_bert
-from tests.support.recording import recording
+from tests.support.recorded_messages import messages_in
+from tests.support.recording_relay import recorded
 
 SECRET = (
     "Quorblex timers count 9417 purple ticks before zanfrith() returns the vermilion handle of Mistress Obolensky."
@@ -81,23 +82,29 @@ def agent_with(folder, target, **settings):
     return build_agent(AgentConfig(port=0, verifier=target, **config))
 
 
+def taken(relay):
+    """All bytes that were written so far, and the messages in them."""
+    streams = [bytes(sent) for sent in relay.sent]
+    return b"".join(streams), [message for sent in streams for message in messages_in(sent)]
+
+
 @contextlib.asynccontextmanager
 async def asking(folder, **settings):
     """A function that asks an agent with a store, and the agent."""
     async with contextlib.AsyncExitStack() as stack:
         verifier = await stack.enter_async_context(cloud_verifier.server.serve(VerifierConfig(port=0)))
-        target, relay = await stack.enter_async_context(recording(verifier.port))
+        target, relay = await stack.enter_async_context(recorded(verifier.target))
         agent = await stack.enter_async_context(await asyncio.to_thread(agent_with, folder, target, **settings))
 
         async def ask(**changes):
-            before, known = relay.take()
+            before, known = taken(relay)
             replay, session = Replay(), None
             request = StreamRequest(PROMPT, **{"max_tokens": NUM_TOKENS, "temperature": 0.0, "seed": 1} | changes)
             async for event in agent.stream(request):
                 session = session or event.to_json()
                 feed(replay, event.to_json())
             assert replay.last["event"] == "done", replay.last
-            written, messages = relay.take()
+            written, messages = taken(relay)
             return Seen(session, replay.last, written[len(before) :], messages[len(known) :])
 
         yield ask, agent
