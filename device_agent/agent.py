@@ -24,6 +24,7 @@ from device_agent.metrics import AgentMetrics, both
 from device_agent.pair import PairFacts
 from device_agent.prompts import Prompts
 from device_agent.request import Mode, Reveal, StreamRequest
+from device_agent.retrieval.applying import Retrieval, Retrieved, applied
 from device_agent.routing.policy import RoutingPolicy
 from device_agent.routing.router import Router
 from device_agent.stream import Stream
@@ -50,9 +51,9 @@ class DeviceAgent:
             async for event in agent.stream(StreamRequest("The module provides", max_tokens=64)):
                 ...
 
-    It owns the runner, the connector and the tracer and closes them at the end. ``connector`` None is a device that is always
-    alone. ``emulation`` None: what is played is what the settings name, and stays so. ``routing`` decides who thinks in mode
-    ``auto``, in place of the policy by the settings' thresholds.
+    It owns the runner, the connector, the tracer and the documents and closes them at the end. ``connector`` None is a device
+    that is always alone; ``documents`` None has none. ``emulation`` None: what is played is what the settings name, and stays
+    so. ``routing`` decides who thinks in mode ``auto``, in place of the policy by the settings' thresholds.
     """
 
     def __init__(
@@ -64,6 +65,7 @@ class DeviceAgent:
         tracer: Tracer = UNTRACED,
         emulation: LiveEmulation | None = None,
         routing: RoutingPolicy | None = None,
+        documents: Retrieval | None = None,
     ) -> None:
         self.pair = pair
         self.config = config
@@ -75,6 +77,7 @@ class DeviceAgent:
         policy = None if connector is None else routing or config.routing_policy()
         self._router = Router(policy, self._drafting.phone, self._drafting.battery)
         self._tracer = tracer
+        self._documents = documents
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         self._open: set[Stream] = set()
@@ -90,6 +93,8 @@ class DeviceAgent:
     async def __aenter__(self) -> Self:
         if self._tracer is not UNTRACED:
             self._cleanup.push_async_callback(asyncio.to_thread, self._tracer.close)
+        if self._documents is not None:
+            self._cleanup.callback(self._documents.shutdown)
         self._cleanup.callback(self._runner.shutdown)
         self._cleanup.push_async_callback(self._drafting.aclose)
         if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
@@ -151,21 +156,29 @@ class DeviceAgent:
             raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
         stream = Stream(self.config.max_stream_events, both(both(self.metrics.told, self._router.told), watch))
         self._open.add(stream)
+        try:
+            found = await applied(self._documents, request, self.pair, self.prompts, self._default_max_tokens)
+            await self._begin(stream, found, began_s, traceparent)
+        except BaseException:
+            self._open.discard(stream)
+            raise
+        return stream
+
+    async def _begin(self, stream: Stream, found: Retrieved, began_s: float, traceparent: str | None) -> None:
+        request = found.request
         name = f"{tracing.operation_of(request)} {self.pair.full}"
         # A collector is elsewhere: of what may not leave it hears nothing.
         tracer = UNTRACED if request.is_private else self._tracer
         span = tracer.start(name, tracing.asked(request, self.pair), traceparent)
         try:
-            assignment = await self._assign(request)
+            assignment = await self._assign(found)
             span.tell(tracing.assigned(assignment))
             stream.timeline = Timeline(began_s) if request.timeline else None
             self._launch(stream, assignment, Meter(began_s, self.emulation.is_emulated, self.metrics, stream.timeline), span)
         except BaseException as error:
-            self._open.discard(stream)
             span.fail(type(error).__name__)
             span.end()
             raise
-        return stream
 
     def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, span: Span) -> None:
         if self._is_draining:
@@ -203,7 +216,8 @@ class DeviceAgent:
         self.metrics.ended(meter, last)
         stream.put([last])
 
-    async def _assign(self, request: StreamRequest) -> Assignment:
+    async def _assign(self, found: Retrieved) -> Assignment:
+        request = found.request
         if request.mode is Mode.CLOUD and self._connector is None:
             raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")
         prompt = await self.prompts.token_ids(request)
@@ -214,6 +228,8 @@ class DeviceAgent:
             prompt=prompt,
             parameters=request.parameters(seed, self.pair.defaults),
             max_tokens=self._max_tokens(request, len(prompt)),
+            quotes=found.quotes,
+            retrieval=found.told,
         )
 
     def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
@@ -252,6 +268,7 @@ class DeviceAgent:
             phone=self.emulation.phone,
             network=self.emulation.network,
             seed=assignment.parameters.seed,
+            retrieval=assignment.retrieval,
         )
 
     def health(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class Generation:
         self._mode = assignment.request.mode
         self._display = assignment.display(pair, numbers)
         self._session = assignment.session(pair)
-        self._drafter = drafting.drafter(self._session, pair)
+        self._drafter = drafting.drafter(self._session, pair, assignment.quotes)
         self._gauges = Gauges(drafting.phone, drafting.battery)
         self._sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()

@@ -11,6 +11,7 @@ from typing import Any
 from device_agent.checks import check_prompt, check_stops, check_unicode
 from device_agent.checks import require as _require
 from device_agent.privacy import Privacy, strictest
+from device_agent.retrieval.asking import Retrieve, read_retrieve
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.logprobs import MAX_LOGPROBS
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
@@ -65,8 +66,8 @@ class StreamRequest:
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
     verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded. With ``privacy``
     ``device_only``, of the request or of one of its messages, nothing of it leaves the device. ``logprobs``: final tokens come
-    with their log probabilities, and with those of so many likeliest tokens in their places; None: they do not.
-    Raises ``InvalidRequestError`` for a value that cannot be served.
+    with their log probabilities, and with those of so many likeliest tokens in their places; None: they do not. ``retrieve``:
+    how the agent's documents are used. Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -87,6 +88,7 @@ class StreamRequest:
     timeline: bool = False
     privacy: Privacy = Privacy.OPEN
     logprobs: int | None = None
+    retrieve: Retrieve | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
@@ -277,6 +279,7 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "timeline": _flag,
     "privacy": _privacy,
     "logprobs": _whole,
+    "retrieve": read_retrieve,
 }
 KNOWN_KEYS = tuple(_READERS)
 

@@ -78,6 +78,10 @@ class Settings(TypedDict, total=False):
     draft_pass_floor: float
     draft_lookup: float
     draft_gather: bool
+    rag_store: Path
+    rag_model: Path
+    rag_draft_share: float
+    rag_drafts_may_leave: bool
     pad_bytes: int
     tick_ms: int
     profiles: Path

@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from operator import attrgetter
 from statistics import median_low
 from typing import cast
 
@@ -19,6 +20,7 @@ from numpy.typing import NDArray
 
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Feed, Slot
+from device_agent.drafting.quotes import Quotes
 from speculation.choice import Ranked, choose_ranked
 from speculation.engines.base import CacheId, Chunk, Engine, Forkable
 from speculation.engines.runner import EngineRunner
@@ -40,8 +42,8 @@ class Step:
     """One stream's part of a draft step: paths to extend, and afterwards what the draft proposes behind each.
 
     A proposal has the first ``num_choices`` tokens, fewer where no more are left. A single path may go on behind its first
-    choice for up to ``max_steps``; ``end_token_ids`` stop it. Filled in by the step: ``proposals`` (one list a feed, one
-    proposal or several in a row), or ``error``.
+    choice for up to ``max_steps``; ``end_token_ids`` stop it. With ``quotes``, ``endings`` are the feeds' last
+    tokens. Filled in by the step: ``proposals`` (one list a feed, one proposal or several in a row), or ``error``.
     """
 
     feeds: Sequence[Feed]
@@ -49,6 +51,8 @@ class Step:
     num_choices: int
     max_steps: int = 1
     end_token_ids: frozenset[int] = frozenset()
+    quotes: Quotes | None = None
+    endings: Sequence[list[int]] = ()
     proposals: list[list[Proposal]] = field(default_factory=list)
     error: BaseException | None = None
     is_done: bool = False
@@ -186,6 +190,8 @@ class _Batch:
             lanes, logits = _extend(engine, lanes)
             if not lanes:
                 break
+            for lane, row in zip(lanes, logits, strict=True):
+                lane.quote(row)
             ranked = _ranked(logits, lanes)
             num_turns += 1
             pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
@@ -202,13 +208,18 @@ class _Lane:
     new: Sequence[int]
     position: int
     proposals: list[Proposal]
+    ending: list[int]
+
+    def quote(self, row: NDArray[np.float32]) -> None:
+        if self.step.quotes is not None:
+            self.step.quotes.blend(row, self.ending)
 
     def take(self, ids: Sequence[int], shares: Sequence[float]) -> bool:
         """Note what the draft proposes; whether the lane goes on behind it."""
         step, first = self.step, ids[0]
         count = min(step.num_choices, len(ids) - ids.count(-1))
         self.proposals.append(Proposal(tuple(ids[:count]), tuple(shares[:count])))
-        self.new, self.position = [first], self.position + 1
+        self.new, self.position, self.ending = [first], self.position + 1, [*self.ending, first]
         return len(self.proposals) < step.max_steps and first not in step.end_token_ids and not step.is_given_up
 
 
@@ -247,19 +258,15 @@ def _lanes(engine: Engine, step: Step) -> list[_Lane]:
         return []  # its stream is gone
     lanes = []
     try:
-        caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=_turn)}
-        for feed in step.feeds:
+        caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=attrgetter("turn"))}
+        for feed, ending in zip(step.feeds, step.endings or [[] for _ in step.feeds], strict=True):
             step.proposals.append([])
             position = feed.length + len(feed.token_ids)
-            lanes.append(_Lane(step, caches[feed.turn], feed.token_ids, position, step.proposals[-1]))
+            lanes.append(_Lane(step, caches[feed.turn], feed.token_ids, position, step.proposals[-1], ending))
     except OutriderError as error:
         step.error = error
         return []
     return lanes
-
-
-def _turn(feed: Feed) -> int:
-    return feed.turn
 
 
 def _place(engine: Engine, feed: Feed) -> CacheId:

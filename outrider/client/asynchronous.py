@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
     priority: int
     deadline_ms: int
     logprobs: int
+    retrieve: bool | Mapping[str, Any]
 
 
 Messages = Sequence[Mapping[str, str]]
