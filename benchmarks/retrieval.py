@@ -21,19 +21,22 @@ from typing import Self
 from rich.progress import Progress, track
 
 from benchmarks.report import Grid, add_arguments, publish_blocks
+from benchmarks.retrieval_agreement import COLUMNS, Agreement, agreement, paths
 from benchmarks.retrieval_questions import Page, Question, pages
 from benchmarks.virtual import Bench, Setting
 from device_agent.events import DoneEvent
 from device_agent.request import Mode, StreamRequest
 from device_agent.retrieval.applying import Retrieval, Retrieved, Room
-from device_agent.retrieval.asking import Into, Retrieve
+from device_agent.retrieval.asking import DEFAULT_CHUNKS, Into, Retrieve
 from device_agent.retrieval.documents import Cut, Label
 from device_agent.retrieval.embedder import Embedder, model_folder
 from device_agent.retrieval.indexing import Tell, add
 from device_agent.retrieval.store import Store
+from speculation.engines.package import load_pair
 from speculation.errors import ConfigurationError
 
-BLOCK = "retrieval"
+BLOCK, AGREEMENT_BLOCK = "retrieval", "retrieval-agreement"
+ANSWERS, AGREEMENT = "answers", "agreement"
 NEW, LEARNED = "new to the pair", "learned from"
 MAX_TOKENS, GRAM, SEED = 64, 4, 1
 RANKS = (1, 2, 4, 8)
@@ -76,11 +79,12 @@ class Part:
     temperatures: tuple[float, ...] = (0.0, 0.8)
     ways: tuple[Way, ...] = WAYS
     num_questions: int = 24
+    shares: tuple[float, ...] = (0.0, 0.05, 0.2, 0.4)
     num_pages: int = 20
     num_others: int = 60
 
 
-LITTLE = Part((0.0,), (WAYS[0], WAYS[3]), num_questions=2, num_pages=2, num_others=0)
+LITTLE = Part((0.0,), (WAYS[0], WAYS[3]), num_questions=2, shares=(0.0, 0.2), num_pages=2, num_others=0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,10 +227,21 @@ class Result:
     """All that was found; ``recall`` by kind of question."""
 
     rows: Sequence[Answered]
+    agreements: Sequence[Agreement]
     recall: Mapping[str, Mapping[int, float]]
     num_chunks: int
 
-    def grids(self) -> list[Grid]:
+    def blocks(self) -> dict[str, list[Grid]]:
+        """The tables that were made, by the block of a page that they fill."""
+        made = {BLOCK: self._grids() if self.rows else [], AGREEMENT_BLOCK: self._agreement() if self.agreements else []}
+        return {block: grids for block, grids in made.items() if grids}
+
+    def _agreement(self) -> list[Grid]:
+        title = "Measured: the draft along the answers as the documents have them"
+        counts = " and ".join(sorted({str(row.num_tokens) for row in self.agreements}))
+        return [Grid(f"{title} ({counts} tokens)", COLUMNS, [row.cells() for row in self.agreements])]
+
+    def _grids(self) -> list[Grid]:
         count = self.rows[0].num_questions
         title = f"Emulated: {count} questions a row whose answers are in the documents, {MAX_TOKENS} tokens each"
         answers = Grid(f"{title}, by the bundled pair", ANSWER_COLUMNS, [row.cells() for row in self.rows])
@@ -238,7 +253,7 @@ class Result:
         return [answers, recall]
 
 
-def run(part: Part) -> Result:
+def run(part: Part, tables: Sequence[str]) -> Result:
     """Raises ``ConfigurationError`` where the extra or the embedding model is not here."""
     embedder = Embedder(model_folder(None))
     held_out, others = pages(part.num_others)
@@ -246,31 +261,49 @@ def run(part: Part) -> Result:
     kinds = [Asked.of(NEW, held_out, part.num_questions), Asked.of(LEARNED, others, part.num_questions)]
     asked = [kind for kind in kinds if kind.questions]
     with tempfile.TemporaryDirectory() as folder, store_of(Path(folder), embedder, [*held_out, *others]) as store:
-        bench = Bench(Setting())
-        bench.documents = Inline(store, embedder)
-        cells = [
-            (kind, temperature, way)
-            for kind in asked
-            for temperature in part.temperatures
-            for way in part.ways
-            if kind.kind == NEW or way.mode is Mode.COLLABORATE
-        ]
-        rows = [answered(bench, way, t, kind) for kind, t, way in track(cells, "ways", transient=True)]
+        rows = answers(part, asked, Inline(store, embedder)) if ANSWERS in tables else []
+        agreements = agreements_of(part, asked, store, embedder) if AGREEMENT in tables else []
         num_chunks = sum(entry.num_chunks for entry in store.entries())
         recall = {kind.kind: recalls(store, embedder, kind.questions) for kind in asked}
-        return Result(rows, recall, num_chunks)
+        return Result(rows, agreements, recall, num_chunks)
+
+
+def agreements_of(part: Part, asked: Sequence[Asked], store: Store, embedder: Embedder) -> list[Agreement]:
+    """Every kind at every weight."""
+    pair, rows = load_pair(), list[Agreement]()
+    for kind in asked:
+        texts = [kind.texts[question.name] for question in kind.questions]
+        ways = paths(pair, store, embedder, kind.questions, texts, DEFAULT_CHUNKS, MAX_TOKENS)
+        rows += [agreement(pair, kind.kind, share, ways) for share in track(part.shares, kind.kind, transient=True)]
+    return rows
+
+
+def answers(part: Part, asked: Sequence[Asked], documents: Retrieval) -> list[Answered]:
+    """Every way, at every temperature, of every kind."""
+    bench = Bench(Setting())
+    bench.documents = documents
+    cells = [
+        (kind, temperature, way)
+        for kind in asked
+        for temperature in part.temperatures
+        for way in part.ways
+        if kind.kind == NEW or way.mode is Mode.COLLABORATE
+    ]
+    return [answered(bench, way, t, kind) for kind, t, way in track(cells, "ways", transient=True)]
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
+    parser.add_argument("--table", choices=(ANSWERS, AGREEMENT), help="only this one of the two")
     arguments = parser.parse_args()
+    tables = [arguments.table] if arguments.table else [ANSWERS, AGREEMENT]
     try:
-        result = run(LITTLE if arguments.quick else Part())
+        result = run(LITTLE if arguments.quick else Part(), tables)
     except ConfigurationError as missing:
         print(f"nothing is measured: {missing}")
         return
-    publish_blocks(arguments, {BLOCK: result.grids()}, asdict(result))
+    publish_blocks(arguments, result.blocks(), asdict(result))
 
 
 if __name__ == "__main__":

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnxruntime
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 
@@ -105,7 +104,10 @@ def _frame(tokenizer: Any, folder: Path) -> tuple[int, int]:
 
 
 def _session(folder: Path, shape: EncoderShape, threads: int) -> Any:
+    import onnxruntime  # behind speculation.engines, which keeps it from telling its maker of this machine
+
     options = onnxruntime.SessionOptions()
+    options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.add_session_config_entry("session.force_spinning_stop", "1")
     graph = build_encoder(shape, _weights(folder / WEIGHTS))
