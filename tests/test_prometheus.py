@@ -100,9 +100,10 @@ async def test_prometheus_reads_both_services_and_answers_all_that_the_dashboard
         await scraped(to, 1)
         asked = {"prompt": "The module provides", "max_tokens": 48, "temperature": 0.8, "seed": 1}
         async with httpx.AsyncClient(base_url=agent, headers={"authorization": f"Bearer {KEY}"}) as client:
-            reply = await client.post("/v1/stream", json=asked, timeout=60)
-        assert '"finish_reason"' in reply.text
-        await scraped(to, await scraped(to, 1) + SCRAPES)
+            for _ in range(2):  # a series that begins with its first answer has a rate only by the next
+                reply = await client.post("/v1/stream", json=asked, timeout=60)
+                assert '"finish_reason"' in reply.text
+                await scraped(to, await scraped(to, 1) + SCRAPES)
         targets = (await to.get("/api/v1/targets")).json()["data"]["activeTargets"]
         assert {(target["labels"]["job"], target["health"], target["lastError"]) for target in targets} == {
             ("outrider-verifier", "up", ""),
