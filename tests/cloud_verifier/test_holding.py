@@ -23,6 +23,13 @@ from tests.cloud_verifier.virtual import follow, running, virtually
 
 SESSIONS = 16
 WAIT, COMPARED = SHORTEST // SESSIONS, TRIAL // SESSIONS
+WHOLE = 2 * (SETTLING + COMPARED)
+"""Passes of a trial that is won: of the new way, and of the old one again."""
+
+
+def made(sessions, tokens):
+    """The tokens of each session, which together make so many."""
+    return [tokens // sessions + (number < tokens % sessions) for number in range(sessions)]
 
 
 def passes(holding, count, with_drafts, without, sessions=SESSIONS):
@@ -31,13 +38,13 @@ def passes(holding, count, with_drafts, without, sessions=SESSIONS):
     for _ in range(count):
         tokens, seconds = without if holding.is_on else with_drafts
         num_held += holding.is_on
-        holding.passed(sessions, round(tokens * sessions), seconds)
+        holding.passed(made(sessions, round(tokens * sessions)), seconds)
     return num_held
 
 
 def test_drafts_that_cost_more_than_they_bring_are_withheld():
     holding = Holding()
-    passes(holding, WAIT + SETTLING + COMPARED, with_drafts=(1.25, 0.018), without=(1, 0.012))
+    passes(holding, WAIT + WHOLE, with_drafts=(1.25, 0.018), without=(1, 0.012))
     assert holding.is_on
     # And tried again now and then, ever less often.
     assert passes(holding, 2000, (1.25, 0.018), (1, 0.012)) > 1880
@@ -45,7 +52,7 @@ def test_drafts_that_cost_more_than_they_bring_are_withheld():
 
 def test_a_way_that_was_seen_to_be_worse_is_not_tried_again_soon():
     holding = Holding()
-    passes(holding, WAIT + SETTLING + COMPARED, with_drafts=(1.25, 0.018), without=(1, 0.012))
+    passes(holding, WAIT + WHOLE, with_drafts=(1.25, 0.018), without=(1, 0.012))
     assert passes(holding, KEPT * WAIT, (1.25, 0.018), (1, 0.012)) == KEPT * WAIT
     assert not holding.is_on
 
@@ -80,7 +87,7 @@ def test_where_drafts_bring_many_tokens_nothing_is_tried():
 def test_beside_few_sessions_nothing_is_tried_and_drafts_come_back():
     holding = Holding()
     assert not passes(holding, 2000, (1.25, 1.0), (1, 0.001), sessions=FEWEST_SESSIONS - 1)
-    passes(holding, 200, (1.25, 0.018), (1, 0.012))
+    passes(holding, 2 * WAIT + WHOLE, (1.25, 0.018), (1, 0.012))
     assert holding.is_on
     passes(holding, 1, (1.25, 0.018), (1, 0.012), sessions=FEWEST_SESSIONS - 1)
     assert not holding.is_on
@@ -90,7 +97,7 @@ def test_another_load_is_tried_anew_and_little_more_is_not():
     holding = Holding()
     passes(holding, 5000, (1.5, 0.015), (1, 0.012))
     assert not passes(holding, 200, (1.25, 0.018), (1, 0.012), sessions=SESSIONS + 4)
-    passes(holding, WAIT // 2 + SETTLING + COMPARED // 2, (1.25, 0.018), (1, 0.012), sessions=2 * SESSIONS)
+    passes(holding, WAIT // 2 + 2 * (SETTLING + COMPARED // 2), (1.25, 0.018), (1, 0.012), sessions=2 * SESSIONS)
     assert holding.is_on
 
 
@@ -110,20 +117,33 @@ def test_many_sessions_find_it_out_in_fewer_passes(sessions):
 def test_what_is_on_its_way_after_a_change_is_not_compared():
     holding = Holding()
     for _ in range(WAIT):
-        holding.passed(SESSIONS, 20, 0.018)
+        holding.passed(made(SESSIONS, 20), 0.018)
     assert holding.is_on
-    for _ in range(SETTLING):
-        holding.passed(SESSIONS, 0, 9.0)
-    for _ in range(COMPARED):
-        holding.passed(SESSIONS, 15, 0.012)
+    for tokens, seconds in ((15, 0.012), (20, 0.018)):
+        for _ in range(SETTLING):
+            holding.passed([1] * SESSIONS, 9.0)
+        for _ in range(COMPARED):
+            holding.passed(made(SESSIONS, tokens), seconds)
     assert holding.is_on
+
+
+def test_a_machine_that_is_quicker_from_a_trial_on_is_no_gain():
+    """Both ways make as much, and twice as much from the trial on."""
+    holding = Holding()
+    passes(holding, WAIT, with_drafts=(1.25, 0.03), without=(1, 0.024))
+    assert holding.is_on
+    passes(holding, SETTLING + COMPARED, with_drafts=(1.25, 0.03), without=(1, 0.012))
+    assert not holding.is_on
+    passes(holding, SETTLING + COMPARED, with_drafts=(1.25, 0.015), without=(1, 0.012))
+    assert not holding.is_on
+    assert passes(holding, WAIT, with_drafts=(1.25, 0.015), without=(1, 0.012)) == 0
 
 
 @pytest.mark.parametrize("is_allowed", [True, False])
 def test_passes_behind_a_rest_tell_nothing_and_who_may_not_tries_nothing(is_allowed):
     holding = Holding(is_allowed)
     for _ in range(500):
-        holding.passed(SESSIONS, 20, None if is_allowed else 0.018)
+        holding.passed(made(SESSIONS, 20), None if is_allowed else 0.018)
         assert not holding.is_on
 
 
@@ -131,6 +151,20 @@ def test_only_the_latest_passes_are_compared():
     holding = Holding()
     passes(holding, WAIT - COMPARED, with_drafts=(1.25, 0.1), without=(1, 0.1))
     passes(holding, COMPARED + SETTLING + COMPARED, with_drafts=(1.25, 0.012), without=(1, 0.012))
+    assert not holding.is_on
+
+
+def test_passes_in_which_prompts_are_read_tell_nothing():
+    """They make few tokens, and which way is quicker is not in them."""
+    holding, reading = Holding(), [0] * 2 + [1] * (SESSIONS - 2)
+    for _ in range(2 * WAIT):
+        holding.passed(reading, 0.018)
+    assert not holding.is_on
+    passes(holding, WAIT, with_drafts=(1.5, 0.015), without=(1, 0.012))
+    for tokens, seconds in ((16, 0.012), (24, 0.015)):
+        for _ in range(SETTLING + COMPARED):
+            holding.passed(reading, 0.001 if holding.is_on else 9.0)
+            holding.passed(made(SESSIONS, tokens), seconds)
     assert not holding.is_on
 
 
@@ -147,8 +181,8 @@ def test_a_few_long_passes_decide_nothing():
     holding = Holding()
     for number in itertools.count():
         way = 0.012 if holding.is_on else 0.018
-        holding.passed(SESSIONS, 16 if holding.is_on else 20, 2.0 if holding.is_on and number % 8 == 0 else way)
-        if number == WAIT + SETTLING + COMPARED:
+        holding.passed(made(SESSIONS, 16 if holding.is_on else 20), 2.0 if holding.is_on and number % 8 == 0 else way)
+        if number == WAIT + WHOLE:
             break
     assert holding.is_on
 
