@@ -61,7 +61,7 @@ class Holding:
         self._begin_anew(0)
 
     def passed(self, made: Sequence[int], since_s: float | None) -> None:
-        """A pass made so many tokens final for each of its sessions, so long after the one that it followed at once, if it did."""
+        """A pass made so many tokens final for each session, so long after the pass that it followed at once, if it did."""
         if since_s is None or not self._is_allowed:
             return
         num_sessions = len(made)
