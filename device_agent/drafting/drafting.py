@@ -6,12 +6,13 @@ from device_agent.config import AgentConfig
 from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.drafter import Drafter
 from device_agent.drafting.resting import Resting
+from device_agent.drafting.share import Share
 from device_agent.drafting.step import DraftSteps
+from device_agent.drafting.turns import StepCost
 from device_agent.pair import PairFacts
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.protocol.device import DeviceSession
-from speculation.shaping.engine import ShapedEngine
 
 
 class Drafting:
@@ -22,17 +23,17 @@ class Drafting:
 
     def __init__(self, runner: EngineRunner[Engine], config: AgentConfig) -> None:
         self.calibration = Calibration()
-        self.phone = runner.engine.phone if isinstance(runner.engine, ShapedEngine) else None
-        self.battery = None if self.phone is None else config.battery(self.phone)
         self._resting = {is_greedy: Resting() for is_greedy in (False, True)}
-        self._steps = DraftSteps(runner)
+        self._steps = DraftSteps(runner, config.draft_turns)
+        self.phone = self._steps.phone.state
+        self.battery = None if self.phone is None else config.battery(self.phone)
         self._policy = config.policy()
         self._depth = config.draft_depth
         self._num_choices = config.draft_choices
         self._is_gathering = config.draft_gather
 
-    def drafter(self, session: DeviceSession, pair: PairFacts) -> Drafter:
-        """A drafter for a session that has just begun."""
+    def drafter(self, session: DeviceSession, pair: PairFacts, share: Share) -> Drafter:
+        """A drafter for a session that has just begun, with what it may have of the phone."""
         return Drafter(
             self._steps,
             session,
@@ -44,7 +45,22 @@ class Drafting:
             self._num_choices,
             self._is_gathering,
             self._resting[session.parameters.temperature == 0],
+            share,
         )
+
+    def step_cost(self) -> StepCost | None:
+        """What steps cost now; None as long as that is not known."""
+        return self._steps.cost_s if self._steps.phone.is_known or self._steps.step_s is not None else None
+
+    @property
+    def num_preempted(self) -> int:
+        """Draft steps that were taken back."""
+        return self._steps.num_preempted
+
+    @property
+    def num_branches(self) -> int:
+        """Branches of a stream, each with a cache, that one step may extend beside a verifier."""
+        return self._policy.width if self._steps.can_fork else 1
 
     async def aclose(self) -> None:
         """Give back the caches of streams that were cut off while they did so themselves."""

@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
     priority: int
     deadline_ms: int
     logprobs: int
+    tokens_per_s: float | Literal["reader", "voice"]
 
 
 Messages = Sequence[Mapping[str, str]]
