@@ -18,7 +18,7 @@ def test_a_text_that_keeps_ahead_of_its_reader_is_never_late():
     assert target.achieved_per_s == 3 / (9.7 - 9.0)
 
 
-def test_a_token_is_late_by_what_it_came_behind_its_moment_and_more_than_a_token_is_too_late():
+def test_a_token_is_late_by_what_it_came_behind_its_moment_and_a_quarter_of_a_second_is_what_is_allowed():
     target = Target(4.0)
     target.showed(shown(), 0.0)
     target.showed(shown(), 0.5)
