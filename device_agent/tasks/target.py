@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 from device_agent.events import CorrectEvent, Event, RevokeEvent, SpeculativeEvent
 
-
 LATE_S = 0.25
 """How far a text may be behind its rate: what a voice that begins a quarter of a second later never meets. Beside a verifier a
 token that is withdrawn comes again a round trip and a pass later."""
