@@ -20,6 +20,7 @@ from device_agent.build import draft_engine, facts_of
 from device_agent.config import AgentConfig
 from device_agent.events import DoneEvent
 from device_agent.request import StreamRequest
+from device_agent.retrieval.applying import Retrieval
 from device_agent.routing.policy import RoutingPolicy
 from outrider.planning.scene import last_event as last_of
 from speculation.engines.package import Pair, load_pair
@@ -51,10 +52,12 @@ class Setting:
 
 
 class Bench:
-    """The pair and the full model, loaded and proved once for many settings."""
+    """The pair and the full model, loaded and proved once for many settings. ``documents`` are its agents'; their work is
+    inline."""
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
+        self.documents: Retrieval | None = None
         self.pair: Pair = load_pair()
         self._config = VerifierConfig(cloud=setting.cloud)
         self._full: FullModel = build_engine(self._config)
@@ -86,8 +89,8 @@ class Bench:
         connector: Connector = MemoryConnector(verifier)
         if setting.network != UNSHAPED:
             connector = ShapedConnector(connector, profiles.network(setting.network), config.network_seed)
-        runner = EngineRunner(engine)
-        return DeviceAgent(facts_of(self.pair, engine), runner, connector, config, routing=setting.routing)
+        facts, routing = facts_of(self.pair, engine), setting.routing
+        return DeviceAgent(facts, EngineRunner(engine), connector, config, routing=routing, documents=self.documents)
 
 
 async def last_event(agent: DeviceAgent, request: StreamRequest) -> DoneEvent:

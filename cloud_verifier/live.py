@@ -19,6 +19,9 @@ from speculation.protocol.messages import CloudMessage, DeviceMessage, Draft, Fi
 from speculation.protocol.verifier import Plan, VerifierSession
 from speculation.tenants import Account
 
+MOST_TOLD = 1024
+"""Drafts in a pass of a session that is told log probabilities: with twenty tokens beside each that is a verdict of 190 kB,
+and a device reads no message of more than 256 KiB."""
 ON_A_TICK = 2
 """Messages that may wait for their tick: one, and what a pass says meanwhile."""
 
@@ -131,7 +134,7 @@ class LiveSession:
 
     def plan(self, max_rows: int) -> Plan:
         """What the next pass may check: the device's drafts, else the verifier's own, which have no node numbers."""
-        plan = self.state.plan(max_rows)
+        plan = self.state.plan(max_rows if self._logprobs is None else min(max_rows, MOST_TOLD))
         if plan.token_ids or not self._own_drafts:
             return plan
         return Plan((), self._own_drafts, plan.start)

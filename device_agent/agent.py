@@ -24,6 +24,7 @@ from device_agent.pair import PairFacts
 from device_agent.prompts import Prompts
 from device_agent.request import Mode, StreamRequest
 from device_agent.resolving import Resolver
+from device_agent.retrieval.applying import Retrieval, Retrieved, applied
 from device_agent.routing.policy import RoutingPolicy
 from device_agent.routing.router import Router
 from device_agent.stream import Stream
@@ -47,9 +48,9 @@ class DeviceAgent:
             async for event in agent.stream(StreamRequest("The module provides", max_tokens=64)):
                 ...
 
-    It owns the runner, the connector and the tracer and closes them at the end. ``connector`` None is a device that is always
-    alone. ``emulation`` None: what is played is what the settings name, and stays so. ``routing`` decides who thinks in mode
-    ``auto``, in place of the policy by the settings' thresholds.
+    It owns the runner, the connector, the tracer and the documents and closes them at the end. ``connector`` None is a device
+    that is always alone; ``documents`` None has none. ``emulation`` None: what is played is what the settings name, and stays
+    so. ``routing`` decides who thinks in mode ``auto``, in place of the policy by the settings' thresholds.
     """
 
     def __init__(
@@ -61,6 +62,7 @@ class DeviceAgent:
         tracer: Tracer = UNTRACED,
         emulation: LiveEmulation | None = None,
         routing: RoutingPolicy | None = None,
+        documents: Retrieval | None = None,
     ) -> None:
         self.pair = pair
         self.config = config
@@ -73,6 +75,7 @@ class DeviceAgent:
         policy = None if connector is None else routing or config.routing_policy()
         self._router = Router(policy, self._drafting.phone, self._drafting.battery)
         self._tracer = tracer
+        self._documents = documents
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         promises = Promises(self._drafting.step_cost)
@@ -89,6 +92,8 @@ class DeviceAgent:
     async def __aenter__(self) -> Self:
         if self._tracer is not UNTRACED:
             self._cleanup.push_async_callback(asyncio.to_thread, self._tracer.close)
+        if self._documents is not None:
+            self._cleanup.callback(self._documents.shutdown)
         self._cleanup.callback(self._runner.shutdown)
         self._cleanup.push_async_callback(self._drafting.aclose)
         if isinstance(self._connector, contextlib.AbstractAsyncContextManager):
@@ -148,12 +153,22 @@ class DeviceAgent:
         began_s = asyncio.get_running_loop().time()
         place = self._places.ask(self._share_of(request))
         stream = Stream(self.config.max_stream_events, both(both(self.metrics.told, self._router.told), watch))
+        try:
+            found = await applied(self._documents, request, self.pair, self.prompts, self._resolver.default_max_tokens)
+            await self._begin(stream, found, place, began_s, traceparent)
+        except BaseException:
+            place.leave()
+            raise
+        return stream
+
+    async def _begin(self, stream: Stream, found: Retrieved, place: Place, began_s: float, traceparent: str | None) -> None:
+        request = found.request
         name = f"{tracing.operation_of(request)} {self.pair.full}"
         # A collector is elsewhere: of what may not leave it hears nothing.
         tracer = UNTRACED if request.is_private else self._tracer
         span = tracer.start(name, tracing.asked(request, self.pair), traceparent)
         try:
-            assignment = await self._resolver.assign(request)
+            assignment = await self._resolver.assign(found)
             self._promise(assignment, place)
             span.tell(tracing.assigned(assignment))
             stream.timeline = Timeline(began_s) if request.timeline else None
@@ -161,11 +176,9 @@ class DeviceAgent:
             meter.target = None if request.tokens_per_s is None else Target(request.tokens_per_s)
             self._launch(stream, assignment, meter, place, span)
         except BaseException as error:
-            place.leave()
             span.fail(type(error).__name__)
             span.end()
             raise
-        return stream
 
     def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, place: Place, span: Span) -> None:
         if self._is_draining:
@@ -226,6 +239,7 @@ class DeviceAgent:
             phone=self.emulation.phone,
             network=self.emulation.network,
             seed=assignment.parameters.seed,
+            retrieval=assignment.retrieval,
         )
 
     def health(self) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from device_agent.display import Display
 from device_agent.pair import PairFacts
@@ -15,13 +16,16 @@ from speculation.protocol.messages import Open
 
 @dataclass(frozen=True, slots=True)
 class Assignment:
-    """What is to be generated."""
+    """What is to be generated. ``quotes`` are tokens of documents that the drafts may quote, ``retrieval`` is what the client
+    is told of the documents."""
 
     session_id: str
     request: StreamRequest
     prompt: tuple[int, ...]
     parameters: SamplingParameters
     max_tokens: int
+    quotes: Sequence[int] = ()
+    retrieval: Mapping[str, Any] | None = None
 
     @property
     def limit(self) -> int:

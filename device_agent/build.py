@@ -10,6 +10,7 @@ from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig, GenerationSource
 from device_agent.emulation.live import LiveEmulation, VerifierControls
 from device_agent.pair import PairFacts
+from device_agent.retrieval.applying import Retrieval
 from device_agent.routing.policy import RoutingPolicy
 from speculation.engines.base import Engine
 from speculation.engines.blended import blended
@@ -54,6 +55,9 @@ def build_agent(
     does not fit the phone), ``EngineError``, ``ConfigurationError`` (the provider is not there, or cannot run such a graph; or
     traces are wanted without their extra).
     """
+    documents = (
+        None if config.rag_store is None else Retrieval.of(config.rag_store, config.rag_model, config.rag_drafts_may_leave)
+    )
     pair = models_of(config.pair, config.draft, config.full)
     drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
     cost = PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate))
@@ -73,7 +77,8 @@ def build_agent(
     radio = radio_of(config)
     connector = None if radio is None else CoveredConnector(radio, config.cover)
     tracer = tracer_to(config.otlp_endpoint, "outrider-agent")
-    return DeviceAgent(facts, runner, connector, config, tracer, LiveEmulation(config, engine, radio, verifier), routing)
+    emulation = LiveEmulation(config, engine, radio, verifier)
+    return DeviceAgent(facts, runner, connector, config, tracer, emulation, routing, documents)
 
 
 def defaults_of(full: Model, config: AgentConfig) -> GenerationDefaults:

@@ -78,6 +78,9 @@ class AgentConfig(Settings):
     ``generation_config.json``, or from ``none`` (greedy). ``default_max_tokens`` None takes the model's, else 128.
     ``keys`` is a file that says who may call, and how much of the agent each may use (``speculation/keys.py``).
     ``metrics_compat`` ``vllm`` tells the figures of ``/metrics`` under vLLM's names, too.
+    ``rag_store`` is a store of documents that requests may use (``docs/retrieval.md``, extra ``rag``), ``rag_model`` the folder
+    of its embedding model (None: the installed wheel's). ``rag_draft_share`` is the weight of documents beside the draft model,
+    ``rag_drafts_may_leave`` whether drafts may quote private ones where a verifier sees them.
     An answer whose reader is gone goes on for ``resume_grace_s``; one that ended is kept for ``resume_window_s``.
     Raises ``ConfigurationError`` for a value that cannot work, ``UnknownNameError`` for a profile that does not exist.
     """
@@ -118,6 +121,10 @@ class AgentConfig(Settings):
     draft_lookup: float = Field(0.0, ge=0, lt=1)
     draft_gather: bool = True
     draft_turns: Order = Order.FAIR
+    rag_store: Path | None = None
+    rag_model: Path | None = None
+    rag_draft_share: float = Field(0.2, ge=0, lt=1)
+    rag_drafts_may_leave: bool = False
     pad_bytes: int = 0
     tick_ms: int = 0
     profiles: Path | None = None

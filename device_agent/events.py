@@ -47,7 +47,8 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class SessionEvent(Event):
-    """First: who answers and how. ``phone`` and ``network`` name emulated profiles, None where nothing is emulated."""
+    """First: who answers and how. ``phone`` and ``network`` name emulated profiles, None where nothing is emulated.
+    ``retrieval`` tells the documents that the answer was given, None where none were asked for."""
 
     name: ClassVar[str] = "session"
     session_id: str
@@ -59,6 +60,7 @@ class SessionEvent(Event):
     phone: str | None
     network: str | None
     seed: int
+    retrieval: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -60,7 +60,7 @@ class Generation:
         self._mode = assignment.request.mode
         self._display = assignment.display(pair, numbers)
         self._session = assignment.session(pair)
-        self._drafter = drafting.drafter(self._session, pair, place.share)
+        self._drafter = drafting.drafter(self._session, pair, place.share, assignment.quotes)
         self._place = place
         self.pausing = Pausing(place.share, max_pause_s, self._tell_pause, lambda: self._end(PAUSED))
         self._gauges = Gauges(drafting.phone, drafting.battery)

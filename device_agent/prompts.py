@@ -19,22 +19,27 @@ class Prompts:
 
     def __init__(self, pair: PairFacts, max_bytes: int) -> None:
         self._pair = pair
-        self._max_bytes = max_bytes
+        self.max_bytes = max_bytes
 
     async def token_ids(self, request: StreamRequest) -> tuple[int, ...]:
         """The prompt in tokens, at least one. Raises ``InvalidRequestError`` for one that is too long or holds none."""
         if isinstance(request, TokenRequest):
             return self.judged(request.prompt_token_ids)
-        num_bytes = len(request.prompt.encode())
-        if num_bytes > self._max_bytes:
-            raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {self._max_bytes}", "prompt")
+        num_bytes = self.check_size(request)
         if num_bytes <= SHORT_PROMPT_BYTES:
-            token_ids = self._encode(request.prompt, request.messages)
+            token_ids = self.encode(request.prompt, request.messages)
         else:
-            token_ids = await asyncio.to_thread(self._encode, request.prompt, request.messages)
+            token_ids = await asyncio.to_thread(self.encode, request.prompt, request.messages)
         if not token_ids:
             raise InvalidRequestError("the prompt holds no token", "prompt")
         return tuple(token_ids)
+
+    def check_size(self, request: StreamRequest) -> int:
+        """The bytes of the prompt. Raises ``InvalidRequestError`` for too many."""
+        num_bytes = len(request.prompt.encode())
+        if num_bytes > self.max_bytes:
+            raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {self.max_bytes}", "prompt")
+        return num_bytes
 
     async def text(self, token_ids: Sequence[int]) -> str:
         """What tokens spell. Raises ``InvalidRequestError`` for one that the model has not."""
@@ -53,7 +58,8 @@ class Prompts:
             raise InvalidRequestError(f"{parameter} must hold tokens from 0 to {size - 1}, not {wrong}", parameter)
         return tuple(token_ids)
 
-    def _encode(self, prompt: str, messages: Sequence[Message]) -> Sequence[int]:
+    def encode(self, prompt: str, messages: Sequence[Message]) -> Sequence[int]:
+        """The tokens of a prompt, or of a conversation where the model has a template; computed here and now."""
         if messages and self._pair.chat is not None:
             return self._pair.chat([{"role": message.role, "content": message.content} for message in messages])
         return self._pair.encode(prompt)

@@ -10,6 +10,7 @@ from typing import Any
 from device_agent.checks import check_prompt, check_stops, check_unicode
 from device_agent.checks import require as _require
 from device_agent.privacy import Privacy, strictest
+from device_agent.retrieval.asking import Retrieve, read_retrieve
 from device_agent.values import flag, number, one_of, stops, text, whole
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.logprobs import MAX_LOGPROBS
@@ -71,8 +72,8 @@ class StreamRequest:
     verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded. With ``privacy``
     ``device_only``, of the request or of one of its messages, nothing of it leaves the device. ``logprobs``: final tokens come
     with their log probabilities, and with those of so many likeliest tokens in their places; None: they do not.
-    ``tokens_per_s`` is a rate that the device is to promise, None: as it comes.
-    Raises ``InvalidRequestError`` for a value that cannot be served.
+    ``tokens_per_s`` is a rate that the device is to promise, None: as it comes. ``retrieve``: how the agent's documents are
+    used. Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -94,6 +95,7 @@ class StreamRequest:
     timeline: bool = False
     privacy: Privacy = Privacy.OPEN
     logprobs: int | None = None
+    retrieve: Retrieve | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "mode", _mode("mode", self.mode))
@@ -246,5 +248,6 @@ _READERS: dict[str, Callable[[str, object], Any]] = {
     "timeline": flag,
     "privacy": _privacy,
     "logprobs": whole,
+    "retrieve": read_retrieve,
 }
 KNOWN_KEYS = tuple(_READERS)

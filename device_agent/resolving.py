@@ -11,6 +11,7 @@ from device_agent.config import AgentConfig
 from device_agent.pair import PairFacts
 from device_agent.prompts import Prompts
 from device_agent.request import Mode, Reveal, StreamRequest
+from device_agent.retrieval.applying import Retrieved
 from speculation.errors import InvalidRequestError
 
 SEED_BITS = 53
@@ -29,8 +30,10 @@ class Resolver:
         self._prompts = prompts
         self._has_verifier = has_verifier
 
-    async def assign(self, request: StreamRequest) -> Assignment:
-        """The request as an assignment of its own. Raises ``InvalidRequestError`` for what cannot be served here."""
+    async def assign(self, found: Retrieved) -> Assignment:
+        """The request, with what was found for it, as an assignment of its own. Raises ``InvalidRequestError`` for what cannot
+        be served here."""
+        request = found.request
         if request.mode is Mode.CLOUD and not self._has_verifier:
             raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")
         prompt = await self._prompts.token_ids(request)
@@ -41,6 +44,8 @@ class Resolver:
             prompt=prompt,
             parameters=request.parameters(seed, self._pair.defaults),
             max_tokens=self._max_tokens(request, len(prompt)),
+            quotes=found.quotes,
+            retrieval=found.told,
         )
 
     def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
@@ -53,7 +58,7 @@ class Resolver:
                 f"the prompt has {prompt_tokens} tokens; a context of {context} leaves no room behind it", "prompt"
             )
         if request.max_tokens is None:
-            return min(room, self._default_max_tokens)
+            return min(room, self.default_max_tokens)
         if request.max_tokens > room:
             why = f"a prompt of {prompt_tokens} tokens leaves {room} in a context of {context}"
             raise InvalidRequestError(f"max_tokens must be at most {room} ({why}), not {request.max_tokens}", "max_tokens")
@@ -65,10 +70,11 @@ class Resolver:
         return request.mode is Mode.DEVICE or request.is_private or (request.mode is Mode.AUTO and is_alone)
 
     @property
-    def _default_max_tokens(self) -> int:
+    def default_max_tokens(self) -> int:
+        """What a request gets that names no limit, as far as it fits."""
         return self._config.default_max_tokens or self._pair.defaults.max_tokens or DEFAULT_MAX_TOKENS
 
     def defaults(self) -> dict[str, Any]:
         """What a request gets that does not say, and which of the model's own entries it does not get."""
         defaults = asdict(self._pair.defaults)
-        return defaults | {"max_tokens": self._default_max_tokens, "unused": list(self._pair.defaults.unused)}
+        return defaults | {"max_tokens": self.default_max_tokens, "unused": list(self._pair.defaults.unused)}

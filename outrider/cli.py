@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from device_agent.request import Mode
-from outrider import conformance_command, key_folder, models, options, profile_list, services
+from outrider import conformance_command, key_folder, models, options, profile_list, rag, services
 from outrider.config import caller_key
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
@@ -158,6 +158,7 @@ app.command()(services.verifier)
 app.command("keys")(key_folder.keys_command)
 app.command("proxy")(proxying.proxy)
 app.add_typer(models.app, name="models")
+app.add_typer(rag.app, name="rag")
 app.command("profiles")(profile_list.profiles_command)
 app.command()(planning.plan)
 app.command()(planning.tokenspeed)

@@ -79,6 +79,10 @@ class Settings(TypedDict, total=False):
     draft_lookup: float
     draft_gather: bool
     draft_turns: Literal["fair", "first-come"]
+    rag_store: Path
+    rag_model: Path
+    rag_draft_share: float
+    rag_drafts_may_leave: bool
     pad_bytes: int
     tick_ms: int
     profiles: Path

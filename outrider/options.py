@@ -57,4 +57,7 @@ OtlpEndpoint = Annotated[
 ]
 PadBytes = Annotated[int | None, typer.Option(metavar="N", help="Pad messages on the wire to a multiple of N bytes; 0 is off.")]
 TickMs = Annotated[int | None, typer.Option(metavar="MS", help="Send messages only on a tick of MS milliseconds; 0 is off.")]
+RagModel = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The embedding model; that of the installed wheel by default.")
+]
 LogFormat = Annotated[choices.LogFormat | None, typer.Option(help="Lines for people, or one JSON object a line.")]

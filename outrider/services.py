@@ -175,6 +175,10 @@ def agent(
     draft_lookup: Annotated[
         float | None, typer.Option(metavar="SHARE", help="Weight of looking up where the text repeats itself; 0 is off.")
     ] = None,
+    rag_store: Annotated[
+        Path | None, typer.Option(metavar="STORE", help="Documents that requests may use (outrider rag; extra rag).")
+    ] = None,
+    rag_model: options.RagModel = None,
     generation_defaults: Annotated[
         str | None, typer.Option(metavar="SOURCE", help="Defaults of a request: the full model's, or none (greedy).")
     ] = None,
@@ -201,6 +205,7 @@ def agent(
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}
+    flags |= {"rag_store": rag_store, "rag_model": rag_model}
     flags |= {"pad_bytes": pad_bytes, "tick_ms": tick_ms}
     flags |= {"keys": keys, "allowed_hosts": allowed_host or None}
     flags |= {"metrics_compat": metrics_compat, "log_format": log_format, "otlp_endpoint": otlp_endpoint}

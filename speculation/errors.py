@@ -4,9 +4,16 @@
 
     OutriderError
     ├── InvalidRequestError          what was asked for cannot be done as asked (the caller's fault)
-    │   └── UnknownNameError         a name that does not exist; lists those that do
+    │   ├── UnknownNameError         a name that does not exist; lists those that do
+    │   └── PrivateTextError         it would take text of a private document off the device
     ├── ConfigurationError           a service was started with settings that cannot work
     ├── PackageError                 a model package is damaged, incomplete or does not fit its pair
+    ├── StoreError                   a store of documents is damaged, in use, or another model's
+    ├── DeltaError                   a signed update of a store cannot be applied
+    │   ├── DeltaFormatError         it is no such update, or not all of one
+    │   ├── DeltaSignatureError      nobody trusted signed it, or it was changed since
+    │   ├── DeltaBaseError           it was made for another state of the store
+    │   └── DeltaReplayError         it is older than what the store has
     ├── EngineError                  a model could not be run
     │   └── CacheClosedError         a cache was used after it was closed
     ├── CapacityError                no room now; says when to try again
@@ -70,12 +77,40 @@ class UnknownNameError(InvalidRequestError):
         self.name = name
 
 
+class PrivateTextError(InvalidRequestError):
+    """What was asked for would take text of a private document off the device."""
+
+
 class ConfigurationError(OutriderError):
     """Settings that cannot work."""
 
 
 class PackageError(OutriderError):
     """A model package that cannot be used."""
+
+
+class StoreError(OutriderError):
+    """A store of documents that cannot be used."""
+
+
+class DeltaError(OutriderError):
+    """A signed update of a store that cannot be applied; the store is as it was."""
+
+
+class DeltaFormatError(DeltaError):
+    """It is no update, or not all of one."""
+
+
+class DeltaSignatureError(DeltaError):
+    """The signature is not that of the key that is trusted."""
+
+
+class DeltaBaseError(DeltaError):
+    """It begins at another state of the store."""
+
+
+class DeltaReplayError(DeltaError):
+    """It is older than what the store has."""
 
 
 class EngineError(OutriderError):
@@ -165,8 +200,15 @@ class Status:
 STATUS: dict[type[OutriderError], Status] = {
     InvalidRequestError: Status("INVALID_ARGUMENT", 400),
     UnknownNameError: Status("INVALID_ARGUMENT", 400),
+    PrivateTextError: Status("INVALID_ARGUMENT", 400),
     ConfigurationError: Status("FAILED_PRECONDITION", 500),
     PackageError: Status("FAILED_PRECONDITION", 500),
+    StoreError: Status("FAILED_PRECONDITION", 500),
+    DeltaError: Status("FAILED_PRECONDITION", 500),
+    DeltaFormatError: Status("FAILED_PRECONDITION", 500),
+    DeltaSignatureError: Status("FAILED_PRECONDITION", 500),
+    DeltaBaseError: Status("FAILED_PRECONDITION", 500),
+    DeltaReplayError: Status("FAILED_PRECONDITION", 500),
     EngineError: Status("INTERNAL", 500),
     CacheClosedError: Status("INTERNAL", 500),
     CapacityError: Status("RESOURCE_EXHAUSTED", 429),

@@ -23,6 +23,7 @@ from cloud_verifier.server import RunningVerifier, serve
 from speculation.engines.base import Chunk
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.runner import share_interpreter
+from speculation.shaping.engine import ShapedEngine
 
 
 class TimedSession:
@@ -43,11 +44,17 @@ class TimedSession:
         self.wall_s += time.perf_counter() - began_wall_s
 
 
+def onnx_of(engine: object) -> OnnxEngine:
+    """An engine of the bundled pair, without the machine around it that it may play."""
+    inner = engine._engine if isinstance(engine, ShapedEngine) else engine
+    assert isinstance(inner, OnnxEngine)
+    return inner
+
+
 def timed(engine: object) -> TimedSession:
     """Put a clock around the forwards of an engine of the bundled pair."""
-    assert isinstance(engine, OnnxEngine)
-    session = TimedSession(engine._session)
-    engine._session = session
+    inner = onnx_of(engine)
+    inner._session = session = TimedSession(inner._session)
     return session
 
 
@@ -93,20 +100,19 @@ def touch_all(engine: OnnxEngine, max_rows: int) -> None:
 
 def build(config: VerifierConfig, one_row: bool, touch: bool) -> FullModel:
     full = build_engine(config)
-    assert isinstance(full.engine, OnnxEngine)
+    engine = onnx_of(full.engine)
     if touch:
-        touch_all(full.engine, config.max_rows)
+        touch_all(engine, config.max_rows)
     if one_row:
-        full.engine._rows_multiple = 1  # type: ignore[misc]  # a law of the class, broken here to know its price
+        engine._rows_multiple = 1  # type: ignore[misc]  # a law of the class, broken here to know its price
     return full
 
 
 async def run(config: VerifierConfig, one_row: bool, touch: bool) -> None:
     """Until standard input ends."""
     full = build(config, one_row, touch)
-    engine = full.engine
-    assert isinstance(engine, OnnxEngine)
-    clock, draft_clock = timed(full.engine), timed(full.draft) if full.draft is not None else None
+    engine = onnx_of(full.engine)
+    clock, draft_clock = timed(engine), timed(full.draft) if full.draft is not None else None
     async with serve(config, full_model=full) as running:
         print(f"verifier on {running.target}", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):

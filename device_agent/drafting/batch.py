@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Feed, Slot
+from device_agent.drafting.quotes import Quotes
 from device_agent.drafting.share import Share
 from device_agent.drafting.turns import Claim
 from speculation.choice import Ranked, choose_ranked
@@ -32,9 +33,9 @@ class Step:
     """One stream's part of a draft step: paths to extend, and afterwards what the draft proposes behind each.
 
     A proposal has the first ``num_choices`` tokens, fewer where no more are left. A single path may go on behind its first
-    choice for up to ``max_steps``; ``end_token_ids`` stop it. Filled in by the step: ``proposals`` (one list a feed, one
-    proposal or several in a row), or ``error``. ``share`` is the stream's; ``since_s`` is when it began to wait. ``is_left``:
-    nobody waits for it any more.
+    choice for up to ``max_steps``; ``end_token_ids`` stop it. With ``quotes``, ``endings`` are the feeds' last
+    tokens. Filled in by the step: ``proposals`` (one list a feed, one proposal or several in a row), or ``error``. ``share``
+    is the stream's; ``since_s`` is when it began to wait. ``is_left``: nobody waits for it any more.
     """
 
     feeds: Sequence[Feed]
@@ -43,6 +44,8 @@ class Step:
     max_steps: int = 1
     end_token_ids: frozenset[int] = frozenset()
     share: Share = field(default_factory=Share)
+    quotes: Quotes | None = None
+    endings: Sequence[list[int]] = ()
     proposals: list[list[Proposal]] = field(default_factory=list)
     error: BaseException | None = None
     is_done: bool = False
@@ -80,7 +83,9 @@ class Step:
             except OutriderError as error:
                 self.error = error
                 return []
-            self.lanes = [Lane(self, caches[feed.turn], feed.length, feed.token_ids) for feed in self.feeds]
+            endings = self.endings or [[] for _ in self.feeds]
+            lanes = zip(self.feeds, endings, strict=True)
+            self.lanes = [Lane(self, caches[feed.turn], feed.length, feed.token_ids, ending) for feed, ending in lanes]
         self.proposals = [lane.begin(engine) for lane in self.lanes]
         return self.lanes
 
@@ -153,6 +158,8 @@ class Batch:
         """Note what is proposed; the lanes that go on behind it."""
         if not lanes:
             return []
+        for lane, row in zip(lanes, logits, strict=True):
+            lane.quote(row)
         ranked = _ranked(logits, lanes)
         pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
         going_on = [lane for lane, (ids, shares) in zip(lanes, pairs, strict=True) if lane.take(ids, shares)]
@@ -161,12 +168,14 @@ class Batch:
 
 @dataclass(slots=True)
 class Lane:
-    """One cache of a step: what is fed into it behind ``start`` tokens, how far that is, and where the proposals go."""
+    """One cache of a step: what is fed into it behind ``start`` tokens, how far that is, and where the proposals go. ``ending``
+    is how the text ends once all is fed."""
 
     step: Step
     cache: CacheId
     start: int
     token_ids: Sequence[int]
+    ending: Sequence[int] = ()
     num_fed: int = 0
     new: Sequence[int] = ()
     proposals: list[Proposal] = field(default_factory=list)
@@ -204,6 +213,11 @@ class Lane:
         """What was to be fed is in the cache."""
         if self.is_reading:
             self.num_fed += len(self.new)
+
+    def quote(self, row: NDArray[np.float32]) -> None:
+        """Lift what followed in the documents, where the step may quote any, before anything is chosen."""
+        if self.step.quotes is not None:
+            self.step.quotes.blend(row, [*self.ending, *[proposal.token_id for proposal in self.proposals]])
 
     def take_back(self) -> None:
         """The last job does not count."""

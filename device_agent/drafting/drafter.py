@@ -12,9 +12,10 @@ from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead
 from device_agent.drafting.policy import Pace, Policy, View
+from device_agent.drafting.quoting import Steps
 from device_agent.drafting.resting import Resting
 from device_agent.drafting.share import Share
-from device_agent.drafting.step import DraftSteps, Step
+from device_agent.drafting.step import Step
 from speculation.errors import CapacityError
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
@@ -42,7 +43,7 @@ class Drafter:
 
     def __init__(
         self,
-        steps: DraftSteps,
+        steps: Steps,
         session: DeviceSession,
         policy: Policy,
         calibration: Calibration,

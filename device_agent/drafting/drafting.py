@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from device_agent.config import AgentConfig
 from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.drafter import Drafter
+from device_agent.drafting.quotes import Quotes
+from device_agent.drafting.quoting import QuotingSteps
 from device_agent.drafting.resting import Resting
 from device_agent.drafting.share import Share
 from device_agent.drafting.step import DraftSteps
@@ -31,11 +35,14 @@ class Drafting:
         self._depth = config.draft_depth
         self._num_choices = config.draft_choices
         self._is_gathering = config.draft_gather
+        self._quote_share = config.rag_draft_share
 
-    def drafter(self, session: DeviceSession, pair: PairFacts, share: Share) -> Drafter:
-        """A drafter for a session that has just begun, with what it may have of the phone."""
+    def drafter(self, session: DeviceSession, pair: PairFacts, share: Share, quotes: Sequence[int] = ()) -> Drafter:
+        """A drafter for a session that has just begun, with what it may have of the phone. ``quotes``: tokens of documents that
+        its drafts may quote."""
+        is_quoting = bool(quotes) and self._quote_share > 0
         return Drafter(
-            self._steps,
+            QuotingSteps(self._steps, session, Quotes(quotes, self._quote_share)) if is_quoting else self._steps,
             session,
             self._policy,
             self.calibration,

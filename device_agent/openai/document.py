@@ -39,6 +39,7 @@ _SAMPLING: Schema = {
     "n": {"enum": [1]},
     "mode": {"enum": ["collaborate", "cloud", "auto"]},
     "deadline_ms": {"type": "integer", "minimum": 1},
+    "retrieve": {"anyOf": [{"type": "boolean"}, {"type": "object"}]},
 }
 _COUNT: Schema = {"type": "integer", "minimum": 0, "maximum": MAX_LOGPROBS}
 _PROMPT: Schema = {"anyOf": [_TEXT, _TOKENS, {"type": "array", "items": {"anyOf": [_TEXT, _TOKENS]}, "maxItems": 1}]}

@@ -15,7 +15,7 @@ from device_agent.openai.messages import as_messages
 from device_agent.request import NEUTRAL, Reveal, StreamRequest, TokenRequest, read_values
 from speculation.errors import InvalidRequestError
 
-SHARED_KEYS = ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "mode", "deadline_ms", "privacy", *NEUTRAL)
+SHARED_KEYS = ("temperature", "top_p", "top_k", "min_p", "seed", "stop", "mode", "deadline_ms", "privacy", "retrieve", *NEUTRAL)
 """Keys that mean here what they mean in ``/v1/stream``."""
 
 OF_THE_ANSWER = "log probabilities are told of the answer's tokens alone"

@@ -49,6 +49,18 @@ const STATES = new Map([
   ["exactness", "This verifier cannot promise the same bits: near ties may fall otherwise."],
   ["pair", "The verifier serves another pair of models: this device wants a newer one."],
   ["emulation", "What is emulated was changed while this was written."],
+  ["private", "Labelled device_only: it is answered here and never leaves."],
+  ["alone", "This agent has no verifier: the phone writes alone."],
+  ["swift", "The phone begins alone, and asks the cloud once it is unsure."],
+  ["deadline", "The deadline is nearer than a verifier's answer: the phone writes alone."],
+  ["unsure", "The phone was not sure any more: the cloud reads along."],
+  ["final_only", "Only a verifier makes what was asked for: the cloud reads along."],
+  ["no_room", "It does not fit the phone's model: the cloud reads along."],
+  ["long_prompt", "A long prompt: the cloud reads it sooner."],
+  ["long_answer", "A long answer: the cloud reads along."],
+  ["hot", "The phone is hot: the cloud writes alone."],
+  ["battery", "The battery is low: the cloud writes alone."],
+  ["rested", "The phone drafts again."],
   ["throttling", "The phone's temperature changed its speed."],
 ]);
 

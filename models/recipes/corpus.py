@@ -122,11 +122,11 @@ def build(documentation_root: Path, library_root: Path, out: Path, tokenizer_fil
     tokenizer = train_tokenizer(documents) if tokenizer_file is None else Tokenizer.from_file(str(tokenizer_file))
     tokenizer.save(str(out / "tokenizer.json"))
     end = tokenizer.token_to_id(END_OF_TEXT)
-    digest, facts = hashlib.sha256(), {}
+    digest, facts = hashlib.sha256(), dict[str, object]()
     for split in ("train", "validation"):
         for kind in ("docs", "code"):
             chosen = [d for d in documents if d.kind == kind and d.is_held_out == (split == "validation")]
-            token_ids: list[int] = []
+            token_ids: list[int | None] = []
             for document in chosen:
                 digest.update(document.text.encode("utf-8"))
                 token_ids += [end, *tokenizer.encode(document.text).ids]

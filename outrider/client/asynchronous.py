@@ -58,6 +58,7 @@ class Options(TypedDict, total=False):
     deadline_ms: int
     logprobs: int
     tokens_per_s: float | Literal["reader", "voice"]
+    retrieve: bool | Mapping[str, Any]
 
 
 Messages = Sequence[Mapping[str, str]]

@@ -28,7 +28,7 @@ class BlendedEngine:
 
     def __init__(self, engine: ForkableEngine, share: float) -> None:
         self._engine = engine
-        self._odds = math.log(share) - math.log1p(-share)
+        self._odds = log_odds(share)
         self._texts: dict[CacheId, NDArray[np.int64]] = {}
         self._description = replace(engine.description, name=f"{engine.description.name}+lookup")
 
@@ -85,6 +85,11 @@ def blended(engine: Engine, share: float) -> Engine:
         name = engine.description.name
         raise EngineError(f"{name} cannot fork, so nothing is looked up beside it: set the share to 0")
     return BlendedEngine(engine, share)
+
+
+def log_odds(share: float) -> float:
+    """Of a share between 0 and 1, as ``blend`` takes it."""
+    return math.log(share) - math.log1p(-share)
 
 
 def blend(row: NDArray[np.float32], found: Guess, odds: float) -> None:

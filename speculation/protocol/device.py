@@ -209,7 +209,8 @@ class DeviceSession:
         if opened.session_id != self.session_id:
             raise MalformedMessageError(f"session {opened.session_id!r} was opened, not {self.session_id!r}")
         if self.logprobs is not None and opened.logprobs != self.logprobs:
-            raise HandshakeError("this verifier tells no log probabilities, for it is older: leave logprobs out, or renew it")
+            asked = "the log probabilities that were asked for; an older one tells none"
+            raise HandshakeError(f"this verifier does not tell {asked}: leave logprobs out, or renew it")
         changed = self.fingerprint not in ("", opened.fingerprint)
         self.fingerprint = opened.fingerprint
         self._credit = max(opened.credit, self._credit) if self._is_open else opened.credit

@@ -76,7 +76,11 @@ async def agent_whose_line_is_heard():
     async with cloud_verifier.server.serve(settings(), full_model=full) as verifier, asyncio.timeout(60):
 
         async def relay(reader, writer):
-            back, forth = await asyncio.open_connection(*verifier.target.split(":"))
+            try:
+                back, forth = await asyncio.open_connection(*verifier.target.split(":"))
+            except BaseException:
+                writer.close()
+                raise
             with contextlib.suppress(ConnectionError):
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(copy(reader, forth, heard.append))
@@ -90,10 +94,12 @@ async def agent_whose_line_is_heard():
 
 async def copy(reader, writer, tell):
     tell(b"")
-    while data := await reader.read(65536):
-        tell(data)
-        writer.write(data)
-    writer.close()
+    try:
+        while data := await reader.read(65536):
+            tell(data)
+            writer.write(data)
+    finally:
+        writer.close()
 
 
 async def last_of(url, **request):

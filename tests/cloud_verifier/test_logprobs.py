@@ -8,14 +8,18 @@ import pytest
 
 from cloud_verifier import passes
 from cloud_verifier.admission import check_request
+from cloud_verifier.live import MOST_TOLD, LiveSession
 from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.remote_routes import ROUTES
 from speculation.errors import InvalidRequestError
+from speculation.links.grpc import MAX_MESSAGE_BYTES
 from speculation.log_softmax import token_logprobs
-from speculation.logprobs import MAX_LOGPROBS
+from speculation.logprobs import MAX_LOGPROBS, TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
-from speculation.protocol.messages import Opened, Verdict
+from speculation.protocol.messages import MAX_TOKEN_ID, Draft, Node, Opened, Verdict, VerdictKind
+from speculation.tenants import NOBODY
+from speculation.wire import codec
 from tests.cloud_verifier.doubles import IDENTITY, SAMPLED, ScriptedDevice, collect, open_message
 from tests.cloud_verifier.sessions import opened, refusal, table, truth_of
 from tests.cloud_verifier.test_companion import SometimesWrong
@@ -82,6 +86,25 @@ async def test_nothing_is_computed_for_rows_that_nobody_asked_about():
         async with running() as (_, _, connector):
             await asyncio.gather(*(device.run(connector) for device, _ in (asked, plain)))
     assert len(calls) == NUM_TOKENS
+
+
+@virtually
+async def test_the_longest_verdict_is_one_that_a_device_reads():
+    """However many rows a pass may have, and however many right drafts came."""
+    top = tuple((MAX_TOKEN_ID - n, -1.5) for n in range(MAX_LOGPROBS))
+    whole = Verdict(
+        2**31, MOST_TOLD, 2**31, 2**31 - 1, VerdictKind.ACCEPT, logprobs=(TokenLogprobs(-1.5, top),) * (MOST_TOLD + 1)
+    )
+    assert codec.encoded_size(whole) < MAX_MESSAGE_BYTES
+    async with running(max_rows=5000, credit=5000) as (_, verifier, _):
+        for logprobs, longest in ((None, 3000), (0, MOST_TOLD)):
+            prefix = tuple([5] * 10)
+            message = open_message(
+                session_id=f"s{logprobs}", prefix=prefix, generation_start=10, max_tokens=4000, logprobs=logprobs
+            )
+            live = LiveSession(message, 5000, 64, 10, lambda _: None, lambda: None, verifier.account_of(NOBODY))
+            live.receive(Draft(tuple(Node(n, n - 1, 1, 10 if n == 1 else 0) for n in range(1, 3001)), 10))
+            assert len(live.plan(5000).token_ids) == longest
 
 
 @virtually

@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from device_agent.events import Reason
+from device_agent.routing.policy import Reason as RoutingReason
+
 NODE = shutil.which("node")
 DRIVER = Path(__file__).with_name("driver.mjs")
 
@@ -50,6 +53,12 @@ def test_a_figure_is_said_with_its_unit_and_its_basis_and_one_without_meaning_is
         ["–", ""],
         ["–", ""],
     ]
+
+
+def test_every_reason_of_a_state_has_a_sentence():
+    reasons = [reason.value for reason in (*Reason, *RoutingReason) if reason is not Reason.LINK]
+    told = run(*(call("words.mjs", "stateWords", {"mode": "device", "reason": reason}, None) for reason in reasons))
+    assert all(words.endswith(".") and "way of working" not in words for words in told)
 
 
 def test_a_fault_is_a_sentence_and_says_what_would_help():

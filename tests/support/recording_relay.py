@@ -43,7 +43,11 @@ async def recorded(target: str) -> AsyncIterator[tuple[str, Recorder]]:
 
 async def _relay(recorder: Recorder, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
     recorder.sent.append(buffer := bytearray())
-    far_reader, far_writer = await asyncio.open_connection(host, port)
+    try:
+        far_reader, far_writer = await asyncio.open_connection(host, port)
+    except BaseException:  # whoever is cut off here, too, leaves nothing open
+        writer.close()
+        raise
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(_pump(reader, far_writer, buffer))
         tasks.create_task(_pump(far_reader, writer, bytearray()))
