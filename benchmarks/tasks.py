@@ -20,6 +20,7 @@ from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.tasks_scene import NUM_STREAMS, Setting, Task, Written, run
 from device_agent.request import Mode
+from device_agent.tasks import target
 from device_agent.tasks.target import LATE_S
 
 BLOCK = "tasks"
@@ -100,8 +101,10 @@ class Asked:
 
 
 def is_kept(written: Written) -> bool:
-    """As the agent's own figures judge it."""
-    return written.target_late_s is not None and written.target_late_s <= LATE_S
+    """By the agent's own rule: as fast as promised over the whole text, and never far behind."""
+    if written.target_tokens_per_s is None or written.target_late_s is None:
+        return False
+    return target.is_kept(written.target_tokens_per_s, written.achieved_tokens_per_s, written.target_late_s)
 
 
 def measure(asked: Asked) -> Found:
@@ -164,8 +167,9 @@ def _together_cells(row: Together) -> list[str]:
 
 def _kept_grid(rows: Sequence[Kept]) -> Grid:
     title = (
-        f"Emulated, three rates that were promised, while a fourth answer reads a text of {READ_TOKENS} tokens: how far behind"
-        f" its rate each ever was; kept is at most {1000 * LATE_S:g} ms"
+        f"Emulated, three rates that were promised, while a fourth answer reads a text of {READ_TOKENS} tokens: what came a"
+        " second behind the first token, and how far behind its rate each text was at worst; kept is at least the rate and at"
+        f" most {1000 * LATE_S:g} ms"
     )
     columns = (
         "mode",
@@ -173,9 +177,9 @@ def _kept_grid(rows: Sequence[Kept]) -> Grid:
         "who",
         "tokens a second promised",
         "achieved",
-        "late, ms",
+        "late at worst, ms",
         "as they come: achieved",
-        "late, ms",
+        "late at worst, ms",
         "",
     )
     return Grid(title, columns, [_kept_cells(row) for row in rows])
@@ -184,7 +188,7 @@ def _kept_grid(rows: Sequence[Kept]) -> Grid:
 def _kept_cells(row: Kept) -> list[str]:
     cells = [f"{row.fair.target_tokens_per_s:g}"]
     for written in (row.fair, row.first_come):
-        cells += [f"{written.achieved_tokens_per_s or 0:.1f}", f"{1000 * (written.target_late_s or 0):.0f}"]
+        cells += [f"{written.achieved_tokens_per_s or 0:.2f}", f"{1000 * (written.target_late_s or 0):.0f}"]
     return [*_where(row.setting), row.name, *cells, _verdict(row.is_kept)]
 
 

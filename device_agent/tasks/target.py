@@ -1,4 +1,4 @@
-"""Whether a reader gets the rate of tokens that was asked for: how far behind it the text ever was. Pure; times are given."""
+"""Whether a promised rate was kept: over the whole text, and how far behind it the text ever was. Pure; times are given."""
 
 from __future__ import annotations
 
@@ -7,8 +7,21 @@ from collections.abc import Sequence
 from device_agent.events import CorrectEvent, Event, RevokeEvent, SpeculativeEvent
 
 LATE_S = 0.25
-"""How far a text may be behind its rate: what a voice that begins a quarter of a second later never meets. Beside a verifier a
-token that is withdrawn comes again a round trip and a pass later."""
+"""How far a text may be behind its rate for a while: what a voice that begins a quarter of a second later never meets. Beside a
+verifier a token that is withdrawn comes again a round trip and a pass later."""
+
+ROUNDING = 1e-9
+"""A token that comes when it is due is in time, whatever is left of the moments' difference."""
+
+
+def is_kept(tokens_per_s: float, achieved_per_s: float | None, late_s: float) -> bool:
+    """Whether a rate was kept: the text came at that rate at least, and never was so far behind that a reader waits for it.
+
+    Both are needed. A text that is ahead for long may stand still for seconds at the right rate; one that is late by little at
+    its end had less than its rate. ``achieved_per_s`` None: there were no two tokens at different times.
+    """
+    is_fast_enough = achieved_per_s is None or achieved_per_s >= tokens_per_s * (1 - ROUNDING)
+    return is_fast_enough and late_s <= LATE_S + ROUNDING
 
 
 class Target:
@@ -52,5 +65,5 @@ class Target:
 
     @property
     def is_met(self) -> bool:
-        """Whether the text never was so far behind that a reader has to wait for it."""
-        return self.late_s <= LATE_S
+        """Whether the rate was kept."""
+        return is_kept(self.tokens_per_s, self.achieved_per_s, self.late_s)

@@ -46,9 +46,17 @@ def test_the_tables_tell_a_miss():
     found = tasks.Found(Together(DEVICE, 100.0, 260.0, 240.0), [Kept(DEVICE, "a reader", late, good)], [first])
     together, kept, words = tasks.grids([found])
     assert together.rows[0][-2:] == ["2.40", "MISS"]
-    assert kept.rows[0][2:] == ["a reader", "5", "9.0", "0", "4.0", "300", ""]
+    assert kept.rows[0][2:] == ["a reader", "5", "9.00", "0", "4.00", "300", ""]
     assert words.rows[0][2:] == ["32 tokens", "10.0", "11.1", "1.21", "20.0", "2.00", "MISS"]
     assert tasks.to_json(found)["together"]["setting"]["order"] is Order.FAIR
+
+
+@pytest.mark.parametrize(("achieved", "late_s"), [(4.9, 0.1), (9.0, 0.3), (4.9, 0.3)])
+def test_a_rate_that_was_not_reached_or_was_far_behind_is_a_miss(achieved, late_s):
+    missed = written(target_tokens_per_s=5.0, achieved_tokens_per_s=achieved, target_late_s=late_s)
+    first = FirstWord(DEVICE, "32 tokens", [0.01], [0.02], [0.01])
+    found = tasks.Found(Together(DEVICE, 100.0, 260.0, 260.0), [Kept(DEVICE, "a reader", missed, missed)], [first])
+    assert tasks.grids([found])[1].rows[0][-1] == "MISS"
 
 
 @pytest.mark.parametrize(("is_quick", "count"), [(True, 1), (False, 4)])
