@@ -2,7 +2,8 @@
 
     python -m benchmarks.tasks [--quick] [--processes N] [--json FILE] [--fill docs/benchmarks.md]
 
-Emulated (``tasks_scene.py``), in modes device and collaborate, with nothing else on the phone and while its screen scrolls.
+Emulated (``tasks_scene.py``), in modes device and collaborate, with nothing else on the phone, while its screen scrolls, and
+beside a game.
 Beside each figure stands a baseline: the four in turn; alone on the phone; all at once as they come, without the policy. The
 aims: together at least 2.5 times the tokens a second of the four in turn; each promised rate kept; a first word of high
 priority within 1.2 times its time alone, whenever it is asked for.
@@ -18,7 +19,7 @@ from typing import Any
 
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.tasks_scene import NUM_STREAMS, Setting, Task, Written, run
+from benchmarks.tasks_scene import HIGHEST, MEASURED_TOKENS, NUM_STREAMS, Setting, Task, Written, run
 from device_agent.request import Mode
 from device_agent.tasks import target
 from device_agent.tasks.target import LATE_S
@@ -26,15 +27,15 @@ from device_agent.tasks.target import LATE_S
 BLOCK = "tasks"
 LEAST_SPEED_UP, MOST_WAIT = 2.5, 1.2
 NUM_TOKENS = 160
-LOADS = ("none", "busy")
+LOADS = ("none", "busy", "game")
 WORKERS = [Task(130), Task(130), Task(130)]
 ASKED_S, PHASE_S, NUM_PHASES = 0.8, 1.1e-3, 24
 """A first word is asked for at this moment and at so many later ones, which together fall on every part of a step."""
 
 TEXTS = {"32 tokens": 32, "256 tokens": 256}
 READ_S, READ_TOKENS = 0.2, 3000
-AGENTS_RATE = {Mode.DEVICE: 60.0, Mode.COLLABORATE: 30.0}
-"""Beside a verifier no answer is written faster than its passes and its round trip allow, whatever the phone does."""
+RATES = {"a reader": 5.0, "a voice": 4.0, "an agent": HIGHEST}
+"""An agent takes what it can get."""
 
 READER_OF_A_LONG_TEXT = Task(40, READ_TOKENS, READ_S)
 
@@ -128,11 +129,10 @@ def _tokens_per_s(written: Sequence[Written]) -> float:
 
 
 def kept(setting: Setting) -> list[Kept]:
-    """Three rates, and beside them somebody without one who reads a long text."""
-    rates = {"a reader": 5.0, "a voice": 4.0, "an agent": AGENTS_RATE[setting.mode]}
-    tasks = [*(Task(100, tokens_per_s=rate) for rate in rates.values()), READER_OF_A_LONG_TEXT]
-    without, with_it = run(setting.first_come(), tasks), run(setting, tasks)
-    return [Kept(setting, *each) for each in zip(rates, without, with_it, strict=False)]
+    """Three rates, the highest that is promised among them, and beside them somebody without one who reads a long text."""
+    tasks = [*(Task(100, tokens_per_s=rate) for rate in RATES.values()), READER_OF_A_LONG_TEXT]
+    without, with_it = (run(each, tasks, num_before=MEASURED_TOKENS) for each in (setting.first_come(), setting))
+    return [Kept(setting, *each) for each in zip(RATES, without, with_it, strict=False)]
 
 
 def first_word(setting: Setting, text: str, length: int, num_phases: int) -> FirstWord:
@@ -167,9 +167,9 @@ def _together_cells(row: Together) -> list[str]:
 
 def _kept_grid(rows: Sequence[Kept]) -> Grid:
     title = (
-        f"Emulated, three rates that were promised, while a fourth answer reads a text of {READ_TOKENS} tokens: what came a"
-        " second behind the first token, and how far behind its rate each text was at worst; kept is at least the rate and at"
-        f" most {1000 * LATE_S:g} ms"
+        "Emulated, three rates that were promised, the last as high as any would be, while a fourth answer reads a text of"
+        f" {READ_TOKENS} tokens: what came a second behind the first token, and how far behind its rate each text was at worst;"
+        f" kept is at least the rate and at most {1000 * LATE_S:g} ms"
     )
     columns = (
         "mode",

@@ -7,6 +7,7 @@ machine, and of whatever else the phone does (``speculation/shaping/os_load.py``
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
@@ -17,11 +18,12 @@ from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
 from device_agent.drafting.turns import Order
 from device_agent.events import DoneEvent
-from device_agent.request import Mode, StreamRequest, TokenRequest
+from device_agent.request import MAX_RATE, Mode, StreamRequest, TokenRequest
 from outrider.planning.scene import PROVED, last_event
 from outrider.planning.sources import Synthetic
 from outrider.planning.synthetic import VOCABULARY, Acceptance, encode
 from speculation.engines.runner import EngineRunner
+from speculation.errors import CapacityError, InvalidRequestError
 from speculation.links.memory import MemoryConnector
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.engine import CloudCost, PhoneCost, ShapedEngine
@@ -40,6 +42,13 @@ ACCEPTANCE = 0.8
 CONTEXT_TOKENS = 4096
 NUM_STREAMS = 4
 SHORT_TEXT = 32
+HIGHEST = float(MAX_RATE)
+"""Of a task's rate: the highest that is promised, as refusals tell it."""
+
+MEASURED_TOKENS = 160
+"""An answer so long tells the pace beside the verifier."""
+
+_TOLD = re.compile(r"(?:at most|ask for) (\d+(?:\.\d+)?)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +88,15 @@ class Written:
     target_late_s: float | None
 
 
-def run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool = False) -> list[Written]:
-    """All tasks on one phone, each when it is asked for; or one after the other. The connection is warm."""
-    return virtual_time.run(_run(setting, tasks, is_in_turn))
+def run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool = False, num_before: int = 1) -> list[Written]:
+    """All tasks on one phone, each when it is asked for; or one after the other. Behind an answer of ``num_before`` tokens, so
+    the connection is warm."""
+    return virtual_time.run(_run(setting, tasks, is_in_turn, num_before))
 
 
-async def _run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool) -> list[Written]:
+async def _run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool, num_before: int) -> list[Written]:
     async with _phone(setting) as agent:
-        await last_event(agent.stream(_request(setting.mode, Task(1), len(tasks))))
+        await last_event(agent.stream(_request(setting.mode, Task(num_before), len(tasks))))
         began_s = asyncio.get_running_loop().time()
         works = [_written(agent, setting.mode, task, number, began_s) for number, task in enumerate(tasks)]
         return [await work for work in works] if is_in_turn else list(await asyncio.gather(*works))
@@ -117,16 +127,28 @@ async def _written(agent: DeviceAgent, mode: Mode, task: Task, number: int, bega
     loop = asyncio.get_running_loop()
     await asyncio.sleep(began_s + task.at_s - loop.time())
     asked_s = loop.time()
-    done = await last_event(agent.stream(_request(mode, task, number)))
+    done = await _promised(agent, mode, task, number)
     return Written(
         asked_s,
         loop.time(),
         len(done.token_ids),
         _figure(done, "first_visible_ms", 1e-3) or 0.0,
-        task.tokens_per_s,
+        _figure(done, "target_tokens_per_s"),
         _figure(done, "achieved_tokens_per_s"),
         _figure(done, "target_late_ms", 1e-3),
     )
+
+
+async def _promised(agent: DeviceAgent, mode: Mode, task: Task, number: int) -> DoneEvent:
+    """The end of its answer; where a rate is refused that was to be the highest, one for which it is told to ask."""
+    while True:
+        try:
+            return await last_event(agent.stream(_request(mode, task, number)))
+        except (InvalidRequestError, CapacityError) as error:
+            told = _TOLD.search(str(error))
+            if task.tokens_per_s is None or told is None or float(told[1]) >= task.tokens_per_s:
+                raise
+            task = replace(task, tokens_per_s=float(told[1]))
 
 
 def _request(mode: Mode, task: Task, number: int) -> StreamRequest:

@@ -224,8 +224,9 @@ class DeviceAgent:
         """The rate that was asked for, where the phone may have to draft for it. Raises as ``Promises.make``."""
         place.share.max_tokens = assignment.max_tokens
         if assignment.request.mode is not Mode.CLOUD:
-            num_caches = 1 if self._resolver.stays_here(assignment.request) else self._drafting.num_branches
-            self._places.promise(place, num_caches * assignment.limit)
+            is_alone = self._resolver.stays_here(assignment.request)
+            num_caches = 1 if is_alone else self._drafting.num_branches
+            self._places.promise(place, num_caches * assignment.limit, is_alone)
 
     def _session_event(self, assignment: Assignment, seq: int) -> SessionEvent:
         return SessionEvent(

@@ -129,6 +129,12 @@ class Meter:
         if paused_s:
             self._shared["paused_ms"] = (paused_s * 1000, "ms")
 
+    @property
+    def behind_first(self) -> tuple[int, float]:
+        """Tokens behind the first, and the seconds in which they came."""
+        began_s = self._last_token_s if self._first_visible_s is None else self._first_visible_s
+        return max(0, self._num_final - 1), self._last_token_s - began_s
+
     def drafted(self, began_s: float, now_s: float, count: int) -> None:
         """A draft step gave the main branch so many tokens."""
         self.draft_steps += count

@@ -279,6 +279,8 @@ class Generation:
         reason = STOP if self._display.is_stopped else reason
         self._meter.joules, self._meter.battery_percent = self._gauges.joules, self._gauges.battery_percent(_now_s())
         self._meter.shared(self._place.queued_s, self._place.share.waited_s, self.pausing.paused_s)
+        if self._mode is Mode.COLLABORATE and not self.pausing.paused_s:
+            self._place.wrote(*self._meter.behind_first)
         self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:

@@ -48,6 +48,10 @@ class Place:
         finally:
             self.leave()
 
+    def wrote(self, num_tokens: int, seconds: float) -> None:
+        """Its answer is over, which came beside a verifier: so many tokens behind the first, in that time."""
+        self.places.promises.pace.came(num_tokens, seconds)
+
     def leave(self) -> None:
         """Give it up, whether it was had or waited for. Safe to call twice."""
         self.places.left(self)
@@ -92,9 +96,9 @@ class Places:
     def num_paused(self) -> int:
         return sum(place.share.is_held for place in (*self._taken, *self._waiting))
 
-    def promise(self, place: Place, num_tokens: int) -> None:
+    def promise(self, place: Place, num_tokens: int, is_alone: bool) -> None:
         """The rate that its answer wants, behind so many tokens of cache at most. Raises as ``Promises.make``."""
-        place.promise = self.promises.make(place.share.tokens_per_s, num_tokens)
+        place.promise = self.promises.make(place.share.tokens_per_s, num_tokens, is_alone)
 
     def left(self, place: Place) -> None:
         """This place is free, or nobody waits for it any more."""

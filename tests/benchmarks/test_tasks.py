@@ -30,6 +30,13 @@ def test_a_promised_rate_is_kept_beside_a_text_that_is_read_and_without_the_poli
     assert not tasks.is_kept(kept["an agent"].first_come)
 
 
+@pytest.mark.parametrize("setting", [DEVICE, Setting(Mode.COLLABORATE, "none")], ids=["device", "collaborate"])
+def test_all_rates_are_kept_the_highest_that_is_promised_too(setting):
+    rows = tasks.kept(setting)
+    assert [row.is_kept for row in rows] == [True] * 3
+    assert 30 < rows[-1].fair.target_tokens_per_s < tasks.HIGHEST
+
+
 def test_what_else_the_phone_does_makes_it_slower():
     quiet, busy = (run(Setting(Mode.DEVICE, load), [Task(30)])[0] for load in ("none", "busy"))
     assert busy.ended_s - busy.began_s > 1.05 * (quiet.ended_s - quiet.began_s)
@@ -59,6 +66,6 @@ def test_a_rate_that_was_not_reached_or_was_far_behind_is_a_miss(achieved, late_
     assert tasks.grids([found])[1].rows[0][-1] == "MISS"
 
 
-@pytest.mark.parametrize(("is_quick", "count"), [(True, 1), (False, 4)])
+@pytest.mark.parametrize(("is_quick", "count"), [(True, 1), (False, 6)])
 def test_a_short_form_measures_less(is_quick, count):
     assert len(tasks.settings(is_quick)) == count

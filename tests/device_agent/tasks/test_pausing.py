@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -228,14 +229,44 @@ def on_phone():
 def test_a_rate_that_the_phone_cannot_keep_is_refused_before_the_first_event_and_one_of_the_cloud_is_not_asked():
     async def work():
         async with verifier() as made, agent_of(MemoryConnector(made), on_phone()) as running:
-            with pytest.raises(InvalidRequestError, match=r"at most 100\.\d, not 500"):
+            with pytest.raises(InvalidRequestError, match=r"at most 9\d\.\d, not 500"):
                 await running.start(request(tokens_per_s=500, mode="device"))
             assert running.num_streams == 0
             await (await running.start(request(tokens_per_s=500, mode="cloud"))).aclose()
-            first = await running.start(request(tokens_per_s=80, mode="device", max_tokens=200))
-            await (await running.start(request(tokens_per_s=80, mode="device", max_tokens=200))).aclose()
+            first = await running.start(request(tokens_per_s=75, mode="device", max_tokens=200))
+            await (await running.start(request(tokens_per_s=75, mode="device", max_tokens=200))).aclose()
             await first.aclose()
             assert running._places.promises._made == []
+
+    virtual_time.run(work())
+
+
+def test_beside_a_verifier_a_rate_is_refused_at_which_the_last_answers_did_not_come():
+    """Each pass takes half a second; an answer that was paused, or that the device wrote alone, tells nothing of that."""
+
+    async def work():
+        async with verifier(SlowEngine(0.5)) as made, agent_of(MemoryConnector(made), on_phone()) as running:
+            pace = running._places.promises.pace
+            stream = await running.start(request(max_tokens=80))
+            stream.pause()
+            stream.resume()
+            await asyncio.sleep(0.1)
+            stream.pause()
+            await asyncio.sleep(0.1)
+            stream.resume()
+            await follow(stream, Replay(), [])
+            await follow(await running.start(request(max_tokens=80, mode="device")), Replay(), [])
+            assert pace.tokens_per_s is None
+            replay = Replay()
+            await follow(await running.start(request(max_tokens=80)), replay, [])
+            rate = replay.last["figures"]["tokens_per_s"]["value"]
+            assert pace.tokens_per_s == pytest.approx(rate, rel=0.02)  # counted from the first token on
+            asked = request(tokens_per_s=pace.tokens_per_s)
+            with pytest.raises(CapacityError, match=r"beside this verifier texts came at .* ask for"):
+                await running.start(asked)
+            assert running.num_streams == 0
+            await (await running.start(replace(asked, tokens_per_s=0.8 * pace.tokens_per_s))).aclose()
+            await (await running.start(replace(asked, mode="device"))).aclose()
 
     virtual_time.run(work())
 
