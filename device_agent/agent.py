@@ -6,9 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-import secrets
 from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 
@@ -16,6 +14,7 @@ from device_agent import tracing
 from device_agent.assignment import Assignment
 from device_agent.config import AgentConfig
 from device_agent.drafting.drafting import Drafting
+from device_agent.drafting.share import Share
 from device_agent.emulation.live import LiveEmulation
 from device_agent.events import ErrorEvent, Event, SessionEvent
 from device_agent.figures import Meter
@@ -23,23 +22,21 @@ from device_agent.generation import Generation
 from device_agent.metrics import AgentMetrics, both
 from device_agent.pair import PairFacts
 from device_agent.prompts import Prompts
-from device_agent.request import Mode, Reveal, StreamRequest
+from device_agent.request import Mode, StreamRequest
+from device_agent.resolving import Resolver
 from device_agent.retrieval.applying import Retrieval, Retrieved, applied
 from device_agent.routing.policy import RoutingPolicy
 from device_agent.routing.router import Router
 from device_agent.stream import Stream
+from device_agent.tasks.places import Place, Places
+from device_agent.tasks.promises import Promises
+from device_agent.tasks.target import Target
 from device_agent.timeline import Timeline
 from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
-from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError, LinkError
+from speculation.errors import ConfigurationError, LinkError
 from speculation.links.base import TRACEPARENT, Connector
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
-
-SEED_BITS = 53
-"""Seeds that are drawn fit a JSON number of any client."""
-
-DEFAULT_MAX_TOKENS = 128
-"""Where neither the request nor the settings nor the model say."""
 
 
 class DeviceAgent:
@@ -71,6 +68,7 @@ class DeviceAgent:
         self.config = config
         self.emulation = emulation or LiveEmulation(config)
         self.prompts = Prompts(pair, config.max_prompt_bytes)
+        self._resolver = Resolver(pair, config, self.prompts, connector is not None)
         self._runner = runner
         self._drafting = Drafting(runner, config)
         self._connector = connector
@@ -80,15 +78,16 @@ class DeviceAgent:
         self._documents = documents
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
-        self._open: set[Stream] = set()
+        promises = Promises(self._drafting.step_cost)
+        self._places = Places(config.max_streams, config.max_queued_streams, config.retry_after_s, promises)
         self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
-        self.metrics = AgentMetrics(pair, config, self._drafting.phone, self.emulation, self._drafting.battery)
+        self.metrics = AgentMetrics(pair, config, self._drafting, self.emulation, self._places)
 
     @property
     def num_streams(self) -> int:
-        """Answers that are being written now."""
-        return len(self._open)
+        """Answers that are being written now, paused ones included; not those that wait for their place."""
+        return self._places.num_taken
 
     async def __aenter__(self) -> Self:
         if self._tracer is not UNTRACED:
@@ -148,57 +147,58 @@ class DeviceAgent:
         """Begin an answer; its first event is there when this returns. ``watch`` sees its events before a reader does.
         ``traceparent`` names the span that asks for it.
 
-        Raises ``InvalidRequestError`` for a prompt or a limit that does not fit, ``CapacityError`` when ``max_streams`` run
-        already, ``LinkError`` while the agent stops.
+        Raises ``InvalidRequestError`` for a prompt, a limit or a rate that does not fit, ``CapacityError`` when ``max_streams``
+        run already and nobody else may wait, or the phone promised its speed to others, ``LinkError`` while the agent stops.
         """
         began_s = asyncio.get_running_loop().time()
-        if self.num_streams >= self.config.max_streams:
-            raise CapacityError(f"{self.num_streams} answers are being written already", self.config.retry_after_s)
+        place = self._places.ask(self._share_of(request))
         stream = Stream(self.config.max_stream_events, both(both(self.metrics.told, self._router.told), watch))
-        self._open.add(stream)
         try:
-            found = await applied(self._documents, request, self.pair, self.prompts, self._default_max_tokens)
-            await self._begin(stream, found, began_s, traceparent)
+            found = await applied(self._documents, request, self.pair, self.prompts, self._resolver.default_max_tokens)
+            await self._begin(stream, found, place, began_s, traceparent)
         except BaseException:
-            self._open.discard(stream)
+            place.leave()
             raise
         return stream
 
-    async def _begin(self, stream: Stream, found: Retrieved, began_s: float, traceparent: str | None) -> None:
+    async def _begin(self, stream: Stream, found: Retrieved, place: Place, began_s: float, traceparent: str | None) -> None:
         request = found.request
         name = f"{tracing.operation_of(request)} {self.pair.full}"
         # A collector is elsewhere: of what may not leave it hears nothing.
         tracer = UNTRACED if request.is_private else self._tracer
         span = tracer.start(name, tracing.asked(request, self.pair), traceparent)
         try:
-            assignment = await self._assign(found)
+            assignment = await self._resolver.assign(found)
+            self._promise(assignment, place)
             span.tell(tracing.assigned(assignment))
             stream.timeline = Timeline(began_s) if request.timeline else None
-            self._launch(stream, assignment, Meter(began_s, self.emulation.is_emulated, self.metrics, stream.timeline), span)
+            meter = Meter(began_s, self.emulation.is_emulated, self.metrics, stream.timeline)
+            meter.target = None if request.tokens_per_s is None else Target(request.tokens_per_s)
+            self._launch(stream, assignment, meter, place, span)
         except BaseException as error:
             span.fail(type(error).__name__)
             span.end()
             raise
 
-    def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, span: Span) -> None:
+    def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, place: Place, span: Span) -> None:
         if self._is_draining:
             raise LinkError("the agent is shutting down")
         if self._tasks is None:
             raise ConfigurationError("the agent is not running: use it inside its 'async with'")
-        numbers = itertools.count()
+        numbers, put, pause_s = itertools.count(), stream.put, self.config.max_pause_s
         stream.begin(self._session_event(assignment, next(numbers)))
         route = self._router.route(assignment, self.pair.draft_context_length, meter.began_s)
         # Whatever is decided: of what may not leave, the way to the verifier is not there.
         connector = None if assignment.request.is_private else self._connector
-        generation = Generation(route, self.pair, self._drafting, connector, meter, numbers, stream.put)
+        generation = Generation(route, self.pair, self._drafting, connector, meter, numbers, put, place, pause_s)
         self.metrics.began(meter, len(assignment.prompt))
         context = contextvars.copy_context()
         context.run(TRACEPARENT.set, span.traceparent)
         task = self._tasks.create_task(self._write(generation, stream, meter, span), context=context)
-        stream.run_by(task)
+        stream.run_by(task, place, generation.pausing)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
-        task.add_done_callback(lambda _: self._open.discard(stream))
+        task.add_done_callback(lambda _: place.leave())
         task.add_done_callback(lambda _: stream.ended())
         if stream.timeline is not None:
             task.add_done_callback(stream.timeline.close)
@@ -212,49 +212,21 @@ class DeviceAgent:
         if isinstance(last, ErrorEvent):
             span.fail(last.error["code"])
         # Before the last event: who has read it may start the next answer, and finds this one in the figures.
-        self._open.discard(stream)
         self.metrics.ended(meter, last)
         stream.put([last])
 
-    async def _assign(self, found: Retrieved) -> Assignment:
-        request = found.request
-        if request.mode is Mode.CLOUD and self._connector is None:
-            raise InvalidRequestError("mode cloud needs a verifier, and this agent has none; use mode device", "mode")
-        prompt = await self.prompts.token_ids(request)
-        seed = secrets.randbits(SEED_BITS) if request.seed is None else request.seed
-        return Assignment(
-            session_id=secrets.token_hex(16),
-            request=request,
-            prompt=prompt,
-            parameters=request.parameters(seed, self.pair.defaults),
-            max_tokens=self._max_tokens(request, len(prompt)),
-            quotes=found.quotes,
-            retrieval=found.told,
-        )
+    def _share_of(self, request: StreamRequest) -> Share:
+        now_s = asyncio.get_running_loop().time()
+        ends_s = None if request.deadline_ms is None else now_s + request.deadline_ms / 1000
+        return Share(request.priority, request.tokens_per_s, ends_s)
 
-    def _max_tokens(self, request: StreamRequest, prompt_tokens: int) -> int:
-        """The limit asked for, or the default as far as it fits. Raises ``InvalidRequestError`` where there is no room."""
-        pair = self.pair
-        context = pair.draft_context_length if self._stays_here(request) else pair.context_length
-        room = context - prompt_tokens
-        if room < 1:
-            raise InvalidRequestError(
-                f"the prompt has {prompt_tokens} tokens; a context of {context} leaves no room behind it", "prompt"
-            )
-        if request.max_tokens is None:
-            return min(room, self._default_max_tokens)
-        if request.max_tokens > room:
-            why = f"a prompt of {prompt_tokens} tokens leaves {room} in a context of {context}"
-            raise InvalidRequestError(f"max_tokens must be at most {room} ({why}), not {request.max_tokens}", "max_tokens")
-        return request.max_tokens
-
-    def _stays_here(self, request: StreamRequest) -> bool:
-        is_alone = self._connector is None and request.reveal is not Reveal.FINAL
-        return request.mode is Mode.DEVICE or request.is_private or (request.mode is Mode.AUTO and is_alone)
-
-    @property
-    def _default_max_tokens(self) -> int:
-        return self.config.default_max_tokens or self.pair.defaults.max_tokens or DEFAULT_MAX_TOKENS
+    def _promise(self, assignment: Assignment, place: Place) -> None:
+        """The rate that was asked for, where the phone may have to draft for it. Raises as ``Promises.make``."""
+        place.share.max_tokens = assignment.max_tokens
+        if assignment.request.mode is not Mode.CLOUD:
+            is_alone = self._resolver.stays_here(assignment.request)
+            num_caches = 1 if is_alone else self._drafting.num_branches
+            self._places.promise(place, num_caches * assignment.limit, is_alone)
 
     def _session_event(self, assignment: Assignment, seq: int) -> SessionEvent:
         return SessionEvent(
@@ -284,10 +256,7 @@ class DeviceAgent:
             "verifier": self.config.verifier,
             "streams": self.num_streams,
             "max_streams": self.config.max_streams,
-            "defaults": self._defaults(),
+            "queued": self._places.num_waiting,
+            "max_queued_streams": self.config.max_queued_streams,
+            "defaults": self._resolver.defaults(),
         }
-
-    def _defaults(self) -> dict[str, Any]:
-        """What a request gets that does not say, and which of the model's own entries it does not get."""
-        defaults = asdict(self.pair.defaults)
-        return defaults | {"max_tokens": self._default_max_tokens, "unused": list(self.pair.defaults.unused)}

@@ -93,7 +93,7 @@ def operations(document: Document, url: str, has_keys: bool) -> Iterator[Shown]:
 
 
 def _curl(method: str, url: str, told: Document, has_keys: bool) -> str:
-    words = ["curl", "-N"] + (["-X", method] if method not in ("GET", "POST") else [])
+    words = ["curl", "-N"] + (["-X", method] if method not in ("GET", "POST" if "requestBody" in told else "") else [])
     words += ["-H", '"Authorization: Bearer $KEY"'] if has_keys else []
     query = ""
     for parameter in told.get("parameters", ()):

@@ -31,6 +31,7 @@ from speculation.settings import is_loopback
 from speculation.shaping.engine import PhoneCost, ShapedEngine
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model
+from speculation.shaping.os_load import loaded, os_load
 from speculation.telemetry.otel import tracer_to
 from speculation.text import token_bytes
 
@@ -70,7 +71,8 @@ def build_agent(
             config.emulate,
             whole,
         )
-    runner: EngineRunner[Engine] = EngineRunner.on_own_thread(engine, "draft-model")
+    on_phone = loaded(engine, os_load(config.os_load), config.os_load_seed)
+    runner: EngineRunner[Engine] = EngineRunner.on_own_thread(on_phone, "draft-model")
     facts = replace(facts_of(pair, engine), defaults=defaults_of(pair.full, config))
     radio = radio_of(config)
     connector = None if radio is None else CoveredConnector(radio, config.cover)

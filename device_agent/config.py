@@ -12,6 +12,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
+from device_agent.drafting.turns import Order
 from device_agent.routing.default import ByRules, Thresholds
 from speculation.certificates import ClientTls, require_authorities, require_pair
 from speculation.engines.providers import Provider
@@ -25,6 +26,7 @@ from speculation.shaping.battery import Battery
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import PhoneCost, WhenFull
 from speculation.shaping.models import parse_model
+from speculation.shaping.os_load import QUIET, os_load
 from speculation.shaping.phone_state import Heat, PhoneState
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, UNSHAPED
 from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
@@ -66,6 +68,9 @@ class AgentConfig(Settings):
     ``draft_price`` is what a second of drafting is worth in seconds of waiting, for ``adaptive``. ``draft_pass_floor`` is the
     chance of the path below which a verifier is told to wait no longer (``adaptive``, ``second-branch``; 0: never).
     ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
+    ``draft_turns``: how streams share the draft model, ``fair`` by priority and pace, or ``first-come`` (``docs/tasks.md``).
+    ``os_load`` names what else the emulated phone does (``speculation/shaping/os_load.py``), ``os_load_seed`` its moments.
+    Beyond ``max_streams`` up to ``max_queued_streams`` answers wait for their place. A paused one ends after ``max_pause_s``.
     ``pad_bytes`` and ``tick_ms`` hide sizes and times of messages, both ways (``speculation/protocol/cover.py``).
     ``served_names`` are names besides the full model's that clients of OpenAI may ask for (``*``: any).
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
@@ -115,6 +120,7 @@ class AgentConfig(Settings):
     draft_pass_floor: float = Field(0.0, ge=0, le=1)
     draft_lookup: float = Field(0.0, ge=0, lt=1)
     draft_gather: bool = True
+    draft_turns: Order = Order.FAIR
     rag_store: Path | None = None
     rag_model: Path | None = None
     rag_draft_share: float = Field(0.2, ge=0, lt=1)
@@ -128,6 +134,8 @@ class AgentConfig(Settings):
     cloud: str = UNSHAPED
     emulate: str = DEFAULT_DRAFT_MODEL
     heat: Heat = Heat.OFF
+    os_load: str = QUIET
+    os_load_seed: int = Field(0, ge=0)
     live_emulation: bool = True
     battery_percent: float | None = Field(None, ge=0, le=100)
     battery_wh: float = Field(15.4, gt=0)
@@ -137,6 +145,8 @@ class AgentConfig(Settings):
     auto_battery_percent: float = Field(20.0, ge=0, le=100)
     when_full: WhenFull = WhenFull.REFUSE
     max_streams: int = Field(4, ge=1)
+    max_queued_streams: int = Field(0, ge=0)
+    max_pause_s: float = Field(300.0, gt=0)
     resume_grace_s: float = Field(5.0, ge=0)
     resume_window_s: float = Field(60.0, ge=0)
     max_kept_streams: int = Field(16, ge=0)
@@ -215,6 +225,8 @@ class AgentConfig(Settings):
         catalogue.cloud(self.cloud)
         self.battery(PhoneCost(phone, parse_model(self.emulate)).state(self.heat))
         self.policy()
+        if os_load(self.os_load).name != QUIET and self.phone == UNSHAPED:
+            raise ConfigurationError("os_load: it interrupts an emulated phone, and none is; name a phone, too")
         if self.verifier is not None:
             parse_verifiers(self.verifier)
         self._check_own_key()

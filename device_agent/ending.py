@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Coroutine
+from typing import Any
+
 from device_agent.assignment import Assignment
 from device_agent.display import Display
 from device_agent.drafting.drafter import Drafter
@@ -12,7 +16,7 @@ from speculation.errors import OutriderError
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import FinishReason
 
-STOP, OFFLINE = FinishReason.STOP.value, Reason.OFFLINE.value
+STOP, OFFLINE, PAUSED = FinishReason.STOP.value, Reason.OFFLINE.value, Reason.PAUSED.value
 
 
 def end_of_tail(assignment: Assignment, display: Display, drafter: Drafter, pair: PairFacts) -> str | None:
@@ -56,3 +60,11 @@ def cause(error: BaseException) -> BaseException:
     while isinstance(error, BaseExceptionGroup):
         error = next((e for e in error.exceptions if isinstance(e, OutriderError)), error.exceptions[0])
     return error
+
+
+async def until_one_ends(tasks: asyncio.TaskGroup, *works: Coroutine[Any, Any, None]) -> None:
+    """Do all at once until one of them is done; the others are cancelled."""
+    running = [tasks.create_task(work) for work in works]
+    await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+    for task in running:
+        task.cancel()

@@ -121,6 +121,10 @@ class Reason(StrEnum):
     PAIR = "pair"
     THROTTLING = "throttling"
     EMULATION = "emulation"
+    QUEUED = "queued"
+    STARTED = "started"
+    PAUSED = "paused"
+    RESUMED = "resumed"
 
 
 @dataclass(frozen=True, slots=True)

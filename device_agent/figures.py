@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 from device_agent.events import CorrectEvent, Event, Json, RevokeEvent, SpeculativeEvent
 from device_agent.reading import Reader
+from device_agent.tasks.target import Target
 from device_agent.timeline import Timeline
 from speculation.links.base import LinkStatistics
 from speculation.protocol.messages import Usage, Verdict, VerdictKind
@@ -52,6 +53,10 @@ class Waits(Protocol):
     def offered(self, newest_pair: int) -> None:
         """The counter of the newest pair that a verifier serves, 0 where it does not tell."""
 
+    def shared(self, queued_s: float, steps_waited_s: float, is_promise_kept: bool | None) -> None:
+        """Of an answer that ended: what it waited for its place and for others' draft steps, and whether the rate that it was
+        promised was kept; None where none was."""
+
 
 class _Untold:
     def first_visible(self, wait_s: float) -> None: ...
@@ -62,6 +67,8 @@ class _Untold:
 
     def offered(self, newest_pair: int) -> None: ...
 
+    def shared(self, queued_s: float, steps_waited_s: float, is_promise_kept: bool | None) -> None: ...
+
 
 UNTOLD: Waits = _Untold()
 
@@ -69,7 +76,7 @@ UNTOLD: Waits = _Untold()
 class Meter:
     """Counts what happens in one stream. Times are seconds of the loop's clock. ``timeline`` is told of it, where there is one.
 
-    Figures are emulated as soon as anything was at any time of the answer.
+    Figures are emulated as soon as anything was at any time of the answer. ``target`` is there where a rate was asked for.
     """
 
     def __init__(self, began_s: float, is_emulated: bool, waits: Waits = UNTOLD, timeline: Timeline | None = None) -> None:
@@ -93,11 +100,40 @@ class Meter:
         self.links: list[LinkStatistics] = []
         self.joules: float | None = None
         self.battery_percent: float | None = None
+        self.target: Target | None = None
+        self._shared: dict[str, tuple[float | None, str]] = {}
+        self._paused_s = 0.0
 
     def emulation_changed(self, is_emulated: bool) -> None:
         """What is played became something else, in the middle of this answer."""
         self._num_changes += 1
         self._is_emulated = self._is_emulated or is_emulated
+
+    def broke_off(self, now_s: float, paused_s: float) -> None:
+        """A pause begins, or ends after ``paused_s``: it is no wait between tokens."""
+        self._last_final_s = now_s
+        if self.target is not None:
+            self.target.held(paused_s)
+
+    def shared(self, queued_s: float, steps_waited_s: float, paused_s: float) -> None:
+        """How the answer shared its phone with others, all in all: told once, when it ends."""
+        self._paused_s, target = paused_s, self.target
+        self._waits.shared(queued_s, steps_waited_s, None if target is None else target.is_met)
+        self._shared = {"queued_ms": (queued_s * 1000, "ms"), "steps_waited_ms": (steps_waited_s * 1000, "ms")}
+        if target is not None:
+            self._shared |= {
+                "target_tokens_per_s": (target.tokens_per_s, "tokens/s"),
+                "achieved_tokens_per_s": (target.achieved_per_s, "tokens/s"),
+                "target_late_ms": (target.late_s * 1000, "ms"),
+            }
+        if paused_s:
+            self._shared["paused_ms"] = (paused_s * 1000, "ms")
+
+    @property
+    def behind_first(self) -> tuple[int, float]:
+        """Tokens behind the first, and the seconds in which they came."""
+        began_s = self._last_token_s if self._first_visible_s is None else self._first_visible_s
+        return max(0, self._num_final - 1), self._last_token_s - began_s
 
     def drafted(self, began_s: float, now_s: float, count: int) -> None:
         """A draft step gave the main branch so many tokens."""
@@ -114,6 +150,8 @@ class Meter:
     def showed(self, events: Sequence[Event], now_s: float) -> None:
         """Events that go to the client now."""
         self._reader.follow(events, now_s)
+        if self.target is not None:
+            self.target.showed(events, now_s)
         for event in events:
             if isinstance(event, SpeculativeEvent | CorrectEvent) and self._first_visible_s is None:
                 self._first_visible_s = now_s
@@ -183,7 +221,7 @@ class Meter:
         values: dict[str, tuple[float | None, str]] = {
             "first_visible_ms": (self._since_began_ms(self._first_visible_s), "ms"),
             "first_final_ms": (self._since_began_ms(self._first_final_s), "ms"),
-            "tokens_per_s": (_ratio(num_tokens, self._last_token_s - self._began_s), "tokens/s"),
+            "tokens_per_s": (_ratio(num_tokens, self._last_token_s - self._began_s - self._paused_s), "tokens/s"),
             "passes_per_token": (_ratio(usage.passes, self._num_final), "passes/token"),
             "acceptance": (_ratio(self._num_agreed, self._num_agreed + self._num_contradicted), "share"),
             "revoked_share": (_ratio(self._num_revoked, self._num_speculative), "share"),
@@ -203,6 +241,7 @@ class Meter:
             }
         if self.battery_percent is not None:
             values |= {"battery_percent": (self.battery_percent, "%")}
+        values |= self._shared
         if self._num_changes:  # else the answer is that of the phone, network and cloud that it began with
             values["emulation_changes"] = (self._num_changes, "changes")
         return {name: self._figure(value, unit) for name, (value, unit) in values.items()}

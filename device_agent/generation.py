@@ -12,10 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from functools import partial
 
+from device_agent.conversation import Conversation
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
-from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, Retries, connected, newest_of, with_one_after_another
-from device_agent.ending import STOP, cause, done_event, end_of_tail, tail_room
+from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, Retries, newest_of, with_one_after_another
+from device_agent.ending import PAUSED, STOP, cause, done_event, end_of_tail, tail_room, until_one_ends
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
 from device_agent.gauges import Gauges
@@ -23,9 +24,11 @@ from device_agent.head_start import HeadStart
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, Reveal
 from device_agent.routing.route import Route
-from device_agent.sending import Sender, hang_up
-from speculation.errors import CapacityError, HandshakeError, LinkError, OutriderError
-from speculation.links.base import Connector, Link
+from device_agent.sending import Sender
+from device_agent.tasks.pausing import Pausing
+from device_agent.tasks.places import Place
+from speculation.errors import CapacityError, LinkError, OutriderError
+from speculation.links.base import Connector
 from speculation.protocol.messages import CloudMessage, Finished, FinishReason, Opened, Verdict, VerdictKind
 from speculation.protocol.update import Update
 
@@ -33,7 +36,8 @@ _log = logging.getLogger(__name__)
 
 
 class Generation:
-    """Goes a route. ``emit`` gets every event but the first, which tells the session; ``numbers`` gives out ``seq``."""
+    """Goes a route, once it has its ``place``. ``emit`` gets every event but the first, which tells the session; ``numbers``
+    gives out ``seq``. It may be paused for ``max_pause_s`` at a time."""
 
     def __init__(
         self,
@@ -44,23 +48,26 @@ class Generation:
         meter: Meter,
         numbers: Iterator[int],
         emit: Callable[[Sequence[Event]], None],
+        place: Place,
+        max_pause_s: float,
     ) -> None:
         self._route = route
         self._assignment = assignment = route.assignment
         self._pair = pair
-        self._connector = connector
         self._meter = meter
         self._numbers = numbers
         self._emit = emit
         self._mode = assignment.request.mode
         self._display = assignment.display(pair, numbers)
         self._session = assignment.session(pair)
-        self._drafter = drafting.drafter(self._session, pair, assignment.quotes)
+        self._drafter = drafting.drafter(self._session, pair, place.share, assignment.quotes)
+        self._place = place
+        self.pausing = Pausing(place.share, max_pause_s, self._tell_pause, lambda: self._end(PAUSED))
         self._gauges = Gauges(drafting.phone, drafting.battery)
-        self._sender = Sender(self._session, self._drafter, meter)
+        self._sender = sender = Sender(self._session, self._drafter, meter)
         self._may_draft = asyncio.Event()
-        self._head_start = HeadStart()
-        self._opened_s = 0.0
+        self._head_start = start = HeadStart()
+        self._talk = Conversation(connector, self._session, sender, meter, start, self._receive, self._refused)
         self._retries = Retries()
         self._is_alone = self._mode is Mode.DEVICE
         self._misfits = Misfits()
@@ -75,9 +82,8 @@ class Generation:
 
         Returns the last event, once everything that the answer held is given back: who has read it may start the next.
         """
-        deadline_ms = self._assignment.request.deadline_ms
         try:
-            async with asyncio.timeout(None if deadline_ms is None else deadline_ms / 1000) as deadline:
+            async with asyncio.timeout_at(self._place.share.ends_s) as deadline, self._place.had(self._tell_state):
                 await self._generate()
         except Exception as error:
             if deadline.expired():
@@ -96,13 +102,14 @@ class Generation:
             async with asyncio.TaskGroup() as tasks:
                 await self._generate_in(tasks)
         finally:
+            self.pausing.end()
             await self._drafter.close()
 
     async def _generate_in(self, tasks: asyncio.TaskGroup) -> None:
         if self._route.first is not None:
             self._tell_state(self._route.first.reason)
         if self._mode is Mode.CLOUD and self._route.first is None:
-            await with_one_after_another(partial(self._converse, tasks))
+            await self._converse(tasks)
         elif self._is_alone:
             self._display.go_alone()
             await self._draft()
@@ -111,16 +118,13 @@ class Generation:
 
     async def _collaborate(self, tasks: asyncio.TaskGroup) -> None:
         """Draft and converse at once, until one of them has ended the answer."""
-        both = tasks.create_task(self._converse_again_and_again(tasks)), tasks.create_task(self._draft())
-        await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
-        for task in both:
-            task.cancel()
+        await until_one_ends(tasks, self._converse_again_and_again(tasks), self._draft())
 
     async def _converse_again_and_again(self, tasks: asyncio.TaskGroup) -> None:
         """Where the verifier is lost, the device drafts on alone, and its drafts are audited once a verifier is there again."""
         while True:
             try:
-                return await with_one_after_another(partial(self._converse, tasks))
+                return await self._converse(tasks)
             except (*LOST, *REFUSED) as error:
                 is_refused = isinstance(error, REFUSED) and not self._is_alone
                 if is_refused or self._assignment.request.reveal is Reveal.FINAL:
@@ -131,35 +135,12 @@ class Generation:
             await self._retries.wait()
 
     async def _converse(self, tasks: asyncio.TaskGroup) -> None:
-        """One stream with the verifier, until the answer is over. Raises what ends the stream before."""
-        link = await connected(self._connector)
-        self._head_start.connected()
-        self._meter.links.append(link.statistics)
-        sending: asyncio.Task[None] | None = None
-        try:
-            self._opened_s = _now_s()
-            await link.send(self._assignment.opening(self._session))
-            self._head_start.left()
-            sending = tasks.create_task(self._sender.run(link))
-            await self._listen(link)
-        except MISFITS as error:
-            self._refused(error)
-            raise
-        finally:
-            if sending is not None:
-                sending.cancel()
-            await hang_up(link, self._session)
+        """Until the answer is over, through pauses and from one verifier to the next."""
+        stream = partial(self._talk.run, tasks, lambda: self._assignment.opening(self._session))
+        await self.pausing.through(partial(with_one_after_another, stream))
 
-    async def _listen(self, link: Link) -> None:
-        while not self._is_over:
-            message = await link.receive()
-            if message is None:
-                raise LinkError("the verifier closed the stream before the answer was over")
-            self._receive(message)
-            self._may_draft.set()
-            self._sender.wake()
-
-    def _receive(self, message: CloudMessage) -> None:
+    def _receive(self, message: CloudMessage) -> bool:
+        """Returns whether the answer goes on."""
         update = self._session.receive(message)
         match message:
             case Opened():
@@ -168,9 +149,11 @@ class Generation:
                 self._settled(message, update)
             case Finished():
                 self._finished(message.reason)
+        self._may_draft.set()
+        return not self._is_over
 
     def _opened(self, opened: Opened, update: Update) -> None:
-        rtt_s = _now_s() - self._opened_s
+        rtt_s = _now_s() - self._talk.opened_s
         self._drafter.schedule.opened(rtt_s)
         rtt_ms = round(rtt_s * 1000, 3)
         self._meter.opened(rtt_s, opened.newest_pair, _now_s())
@@ -222,8 +205,10 @@ class Generation:
             raise LinkError(f"the verifier ended the session: {reason.value}")
         self._end(reason.value)
 
-    def _refused(self, error: HandshakeError) -> None:
+    def _refused(self, error: OutriderError) -> None:
         """Another pair, or other arithmetic: what is final here cannot go on there."""
+        if not isinstance(error, MISFITS):
+            return
         self._meter.offered(newest_of(error))
         if (reason := self._misfits.news(error)) is not None:
             self._tell_state(reason)
@@ -274,8 +259,14 @@ class Generation:
             thermal = self._gauges.thermal_at(_now_s())
             self._emit([StateEvent(next(self._numbers), self._mode.value, reason.value, rtt_ms, thermal)])
 
+    def _tell_pause(self, reason: Reason, paused_s: float) -> None:
+        self._drafter.broke_off()
+        self._meter.broke_off(_now_s(), paused_s)
+        self._tell_state(reason)
+
     def _show(self, events: Sequence[Event]) -> None:
         if events:
+            self._place.share.wrote(self._drafter.length - len(self._assignment.prompt), _now_s())
             self._meter.showed(events, _now_s())
             self._emit(events)
 
@@ -287,6 +278,9 @@ class Generation:
         self._show(self._display.finish(tail))
         reason = STOP if self._display.is_stopped else reason
         self._meter.joules, self._meter.battery_percent = self._gauges.joules, self._gauges.battery_percent(_now_s())
+        self._meter.shared(self._place.queued_s, self._place.share.waited_s, self.pausing.paused_s)
+        if self._mode is Mode.COLLABORATE and not self.pausing.paused_s:
+            self._place.wrote(*self._meter.behind_first)
         self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:

@@ -10,20 +10,26 @@ from importlib import metadata
 from prometheus_client.registry import Collector
 
 from device_agent.config import AgentConfig
+from device_agent.drafting.drafting import Drafting
 from device_agent.emulation.live import LiveEmulation
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent
 from device_agent.figures import Counts, Meter
 from device_agent.offer import PairOffer
 from device_agent.pair import PairFacts
+from device_agent.tasks.places import Places
 from speculation.protocol.messages import FinishReason
-from speculation.shaping.battery import Battery
-from speculation.shaping.phone_state import PhoneState
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.instruments import ANSWER_S, FIRST_TOKEN_S, TOKEN_S, Instruments, Renamed
 
 PREFIX = "outrider_agent_"
 CANCELLED, ERROR = FinishReason.CANCELLED.value, "error"
-REASONS = (*(reason.value for reason in FinishReason if reason is not FinishReason.SHUTDOWN), Reason.OFFLINE.value, ERROR)
+REASONS = (
+    *(reason.value for reason in FinishReason if reason is not FinishReason.SHUTDOWN),
+    Reason.OFFLINE.value,
+    Reason.PAUSED.value,
+    ERROR,
+)
+MET, MISSED = "met", "missed"
 VLLM_REASONS = {"stop": "stop", "length": "length", CANCELLED: "abort", "deadline": "abort"}
 
 Watch = Callable[[Sequence[Event]], None]
@@ -32,19 +38,13 @@ Watch = Callable[[Sequence[Event]], None]
 class AgentMetrics:
     """Told of each stream when it begins and ends; between the two it reads the stream's own meter. Lives on the event loop.
 
-    Also what meters tell of waits. ``phone`` has the gauges of an emulated phone, ``battery`` is its battery.
+    Also what meters tell of waits. ``drafting`` has the gauges of an emulated phone, ``places`` who waits for one.
     """
 
-    def __init__(
-        self,
-        pair: PairFacts,
-        config: AgentConfig,
-        phone: PhoneState | None,
-        played: LiveEmulation,
-        battery: Battery | None = None,
-    ) -> None:
-        self._phone = phone
-        self._battery = battery
+    def __init__(self, pair: PairFacts, config: AgentConfig, drafting: Drafting, played: LiveEmulation, places: Places) -> None:
+        self._phone, self._battery = drafting.phone, drafting.battery
+        self._drafting, self._places = drafting, places
+        self._targets = Counter({MET: 0, MISSED: 0})
         self._running: set[Meter] = set()
         self._before = Counts()
         self._num_streams = self._num_prompt = 0
@@ -60,6 +60,7 @@ class AgentMetrics:
         self._measure_streams()
         self._count_tokens()
         self._measure_link()
+        self._measure_sharing()
         if config.metrics_compat is not None:
             make.also(self._vllm(), {"model_name": pair.full})
 
@@ -106,11 +107,17 @@ class AgentMetrics:
     def offered(self, newest_pair: int) -> None:
         self.offer.told(newest_pair)
 
+    def shared(self, queued_s: float, steps_waited_s: float, is_promise_kept: bool | None) -> None:
+        self._queued_s.observe(queued_s)
+        self._steps_waited_s.observe(steps_waited_s)
+        if is_promise_kept is not None:
+            self._targets[MET if is_promise_kept else MISSED] += 1
+
     # What is told of it.
 
     def _measure_streams(self) -> None:
         make = self._instruments
-        self._streams = make.gauge("streams_running", "Answers that are being written.", lambda: len(self._running))
+        self._streams = make.gauge("streams_running", "Answers that are being written.", self._num_written)
         make.counter("streams_started", "Answers that began.", lambda: self._num_streams)
         self._streams_ended = make.counter("streams_ended", "Answers that ended.", lambda: self._ended, "reason")
         make.counter("refusals", "Requests that were answered with an error.", lambda: self._refused, "status")
@@ -147,6 +154,20 @@ class AgentMetrics:
             make.gauge("thermal_status", "1 at the emulated phone's thermal status.", self._thermal, "status")
         if self._battery is not None:
             make.gauge("battery_percent", "How full the emulated phone's battery is.", self._battery_percent)
+
+    def _measure_sharing(self) -> None:
+        make, places = self._instruments, self._places
+        make.gauge("streams_queued", "Answers that wait for a place.", lambda: places.num_waiting)
+        make.gauge("streams_paused", "Answers that are paused.", lambda: places.num_paused)
+        make.counter("preemptions", "Draft steps that were taken back for a first word.", lambda: self._drafting.num_preempted)
+        make.counter("targets", "Answers that ended which were to have a rate of tokens.", lambda: self._targets, "outcome")
+        self._queued_s = make.histogram("queued_seconds", "What an answer waited for its place.", ANSWER_S)
+        self._steps_waited_s = make.histogram(
+            "steps_waited_seconds", "What an answer's draft steps waited for those of others.", ANSWER_S
+        )
+
+    def _num_written(self) -> int:
+        return max(0, len(self._running) - self._places.num_waiting)
 
     def _count(self, name: str, what: str, pick: Callable[[Counts], int]) -> Collector:
         return self._instruments.counter(name, what, lambda: pick(self._counts))

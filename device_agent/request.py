@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -12,9 +11,15 @@ from device_agent.checks import check_prompt, check_stops, check_unicode
 from device_agent.checks import require as _require
 from device_agent.privacy import Privacy, strictest
 from device_agent.retrieval.asking import Retrieve, read_retrieve
+from device_agent.values import flag, number, one_of, stops, text, whole
 from speculation.errors import InvalidRequestError, UnknownNameError
 from speculation.logprobs import MAX_LOGPROBS
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults, SamplingParameters
+
+RATES = {"reader": 5.0, "voice": 4.0}
+"""Tokens a second of who takes them in: 238 words a minute are read (``reading.py``), some 180 spoken, at 1.3 tokens a word."""
+
+MAX_RATE = 10_000
 
 NEUTRAL: dict[str, tuple[Any, ...]] = {
     "n": (1,),
@@ -66,8 +71,9 @@ class StreamRequest:
     ``min_stability`` counts with reveal ``stable`` only. ``offline_tokens`` limits what the device drafts on alone once the
     verifier is lost (None: up to ``max_tokens``; 0 ends there). ``timeline``: what happens when is recorded. With ``privacy``
     ``device_only``, of the request or of one of its messages, nothing of it leaves the device. ``logprobs``: final tokens come
-    with their log probabilities, and with those of so many likeliest tokens in their places; None: they do not. ``retrieve``:
-    how the agent's documents are used. Raises ``InvalidRequestError`` for a value that cannot be served.
+    with their log probabilities, and with those of so many likeliest tokens in their places; None: they do not.
+    ``tokens_per_s`` is a rate that the device is to promise, None: as it comes. ``retrieve``: how the agent's documents are
+    used. Raises ``InvalidRequestError`` for a value that cannot be served.
     """
 
     prompt: str
@@ -84,6 +90,7 @@ class StreamRequest:
     offline_tokens: int | None = None
     priority: int = 0
     deadline_ms: int | None = None
+    tokens_per_s: float | None = None
     messages: tuple[Message, ...] = ()
     timeline: bool = False
     privacy: Privacy = Privacy.OPEN
@@ -102,6 +109,8 @@ class StreamRequest:
         _require(self.offline_tokens is None or self.offline_tokens >= 0, "offline_tokens", "at least 0", self.offline_tokens)
         _require(abs(self.priority) < 2**31, "priority", "a 32-bit number", self.priority)
         _require(self.deadline_ms is None or 1 <= self.deadline_ms < 2**31, "deadline_ms", "at least 1", self.deadline_ms)
+        given = self.tokens_per_s
+        _require(given is None or 0 < given <= MAX_RATE, "tokens_per_s", f"above 0 and at most {MAX_RATE}", given)
         check_stops(self.stop)
         _require((self.top_k or 0) < 2**31, "top_k", "a 31-bit number", self.top_k)
         _require(0 <= (self.logprobs or 0) <= MAX_LOGPROBS, "logprobs", f"from 0 to {MAX_LOGPROBS}", self.logprobs)
@@ -187,62 +196,21 @@ def _refuse_unknown(given: Mapping[str, Any]) -> None:
         raise UnknownNameError("key", unknown, _READERS, parameter=unknown)
 
 
-def _text(key: str, value: object) -> str:
-    if not isinstance(value, str):
-        raise InvalidRequestError(f"{key} must be a string, not {_kind(value)}", key)
-    return value
-
-
-def _whole(key: str, value: object) -> int:
-    if isinstance(value, float) and value.is_integer():
-        return int(value)
-    if isinstance(value, bool) or not isinstance(value, int):
-        got = value if isinstance(value, float) else _kind(value)
-        raise InvalidRequestError(f"{key} must be a whole number, not {got}", key)
-    return value
-
-
-def _flag(key: str, value: object) -> bool:
-    if not isinstance(value, bool):
-        raise InvalidRequestError(f"{key} must be true or false, not {_kind(value)}", key)
-    return value
-
-
-def _number(key: str, value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise InvalidRequestError(f"{key} must be a number, not {_kind(value)}", key)
-    try:
-        number = float(value)
-    except OverflowError:
-        number = math.inf
-    _require(math.isfinite(number), key, "a finite number", value)
-    return number
-
-
-def _stops(key: str, value: object) -> tuple[str, ...]:
-    texts = [value] if isinstance(value, str) else value
-    if not isinstance(texts, Sequence):
-        raise InvalidRequestError(f"{key} must be a string or a list of strings, not {_kind(value)}", key)
-    return tuple(_text(key, text) for text in texts)
+def _rate(key: str, value: object) -> float:
+    """Tokens a second, as a number or by who takes them in."""
+    return RATES[one_of(key, value, RATES)] if isinstance(value, str) else number(key, value)
 
 
 def _mode(key: str, value: object) -> Mode:
-    return Mode(_one_of(key, value, Mode))
+    return Mode(one_of(key, value, Mode))
 
 
 def _reveal(key: str, value: object) -> Reveal:
-    return Reveal(_one_of(key, value, Reveal))
+    return Reveal(one_of(key, value, Reveal))
 
 
 def _privacy(key: str, value: object) -> Privacy:
-    return Privacy(_one_of(key, value, Privacy))
-
-
-def _one_of(key: str, value: object, known: type[StrEnum]) -> str:
-    name = _text(key, value)
-    if name not in list(known):
-        raise UnknownNameError(key, name, known, parameter=key)
-    return name
+    return Privacy(one_of(key, value, Privacy))
 
 
 def _messages(key: str, value: object) -> tuple[Message, ...]:
@@ -257,33 +225,29 @@ def _message(key: str, message: object) -> Message:
             f"each of {key} must be an object with role and content, and privacy where it has a label", key
         )
     label = Privacy.OPEN if message.get("privacy") is None else message["privacy"]
-    return Message(_text(f"{key}.role", message["role"]), _text(f"{key}.content", message["content"]), label)
+    return Message(text(f"{key}.role", message["role"]), text(f"{key}.content", message["content"]), label)
 
 
 _READERS: dict[str, Callable[[str, object], Any]] = {
-    "prompt": _text,
+    "prompt": text,
     "messages": _messages,
-    "max_tokens": _whole,
-    "temperature": _number,
-    "top_p": _number,
-    "top_k": _whole,
-    "min_p": _number,
-    "seed": _whole,
-    "stop": _stops,
+    "max_tokens": whole,
+    "temperature": number,
+    "top_p": number,
+    "top_k": whole,
+    "min_p": number,
+    "seed": whole,
+    "stop": stops,
     "mode": _mode,
     "reveal": _reveal,
-    "min_stability": _number,
-    "offline_tokens": _whole,
-    "priority": _whole,
-    "deadline_ms": _whole,
-    "timeline": _flag,
+    "min_stability": number,
+    "offline_tokens": whole,
+    "priority": whole,
+    "deadline_ms": whole,
+    "tokens_per_s": _rate,
+    "timeline": flag,
     "privacy": _privacy,
-    "logprobs": _whole,
+    "logprobs": whole,
     "retrieve": read_retrieve,
 }
 KNOWN_KEYS = tuple(_READERS)
-
-
-def _kind(value: object) -> str:
-    names = {type(None): "null", bool: "a boolean", int: "a number", float: "a number", str: "a string", dict: "an object"}
-    return names.get(type(value), "a list")

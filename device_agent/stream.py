@@ -4,13 +4,25 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from enum import StrEnum
 from typing import Any
 
 from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, error_object
+from device_agent.tasks.pausing import Pausing
+from device_agent.tasks.places import Place
 from device_agent.timeline import Timeline
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError
 
 STARTING_AFTER = "starting_after"
+
+
+class StreamState(StrEnum):
+    """What an answer does: it waits for its place, is written, is paused, or is over."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    PAUSED = "paused"
+    ENDED = "ended"
 
 
 class Stream:
@@ -29,6 +41,8 @@ class Stream:
         self._events: list[Event] = []
         self._num_dropped = 0
         self._task: asyncio.Task[None] | None = None
+        self._place: Place | None = None
+        self._pausing: Pausing | None = None
         self._deadline: asyncio.TimerHandle | None = None
         self._has_last = False
         self._reader = Reader(self, 0)
@@ -74,8 +88,27 @@ class Stream:
         if not self._has_last:
             self._fail(LinkError("the agent stopped the stream"))
 
-    def run_by(self, task: asyncio.Task[None]) -> None:
-        self._task = task
+    def run_by(self, task: asyncio.Task[None], place: Place, pausing: Pausing) -> None:
+        self._task, self._place, self._pausing = task, place, pausing
+
+    @property
+    def state(self) -> StreamState:
+        """What its answer does now."""
+        if self._has_last or self._pausing is None or self._place is None:
+            return StreamState.ENDED
+        if self._pausing.is_paused:
+            return StreamState.PAUSED
+        return StreamState.QUEUED if self._place.is_queued else StreamState.RUNNING
+
+    def pause(self) -> None:
+        """Let it stop for a while, at once (``tasks/pausing.py``). Nothing for one that is paused or over."""
+        if self._pausing is not None and not self._has_last:
+            self._pausing.pause()
+
+    def resume(self) -> None:
+        """Let it go on. Nothing for one that is not paused."""
+        if self._pausing is not None and not self._has_last:
+            self._pausing.resume()
 
     def when_over(self, callback: Callable[[], None]) -> None:
         """Calls back on the loop once the answer's task is over."""

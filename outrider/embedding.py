@@ -78,6 +78,7 @@ class Settings(TypedDict, total=False):
     draft_pass_floor: float
     draft_lookup: float
     draft_gather: bool
+    draft_turns: Literal["fair", "first-come"]
     rag_store: Path
     rag_model: Path
     rag_draft_share: float
@@ -97,8 +98,12 @@ class Settings(TypedDict, total=False):
     auto_prompt_tokens: int
     auto_answer_tokens: int
     auto_battery_percent: float
+    os_load: str
+    os_load_seed: int
     when_full: Literal["refuse", "shorten"]
     max_streams: int
+    max_queued_streams: int
+    max_pause_s: float
     max_stream_events: int
     max_prompt_bytes: int
     default_max_tokens: int

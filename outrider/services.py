@@ -145,6 +145,12 @@ def agent(
     ] = None,
     phone: options.Phone = None,
     heat: options.Heat = None,
+    os_load: Annotated[
+        str | None, typer.Option(metavar="NAME", help="What interrupts the emulated phone's draft: light, busy or game.")
+    ] = None,
+    max_queued_streams: Annotated[
+        int | None, typer.Option(metavar="N", help="Answers that wait for a place where all are taken; 0 by default.")
+    ] = None,
     network: options.Network = None,
     cloud: Annotated[
         str | None,
@@ -195,7 +201,7 @@ def agent(
     from outrider.phone_page import way_in
 
     flags: dict[str, Any] = {"host": host, "port": port, "verifier": verifier, "phone": phone, "network": network}
-    flags |= {"profiles": profiles, "heat": heat}
+    flags |= {"profiles": profiles, "heat": heat, "os_load": os_load, "max_queued_streams": max_queued_streams}
     flags |= {"cloud": cloud, "emulate": emulate, "pair": pair, "variant": variant, "insecure": insecure, "provider": provider}
     flags |= {"draft": draft, "full": full, "drafting": drafting, "draft_length": draft_length, "draft_width": draft_width}
     flags |= {"draft_lookup": draft_lookup, "generation_defaults": generation_defaults}

@@ -10,6 +10,7 @@ That is nearly always the draft's own first.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -209,3 +210,9 @@ def _ranking(chances: Sequence[float]) -> list[int]:
         ranked.remove(0)
         ranked.insert(0, 0)
     return ranked
+
+
+def num_agreed(final: Sequence[int], leaf: Branch, chain: Sequence[Proposal]) -> int:
+    """How many of a chain behind a final leaf equal what the log took there, up to the first that does not."""
+    pairs = zip(final[leaf.position + 1 :], chain, strict=False)
+    return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1].token_id, pairs))

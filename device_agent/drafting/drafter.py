@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 import logging
 import math
 from collections.abc import Sequence
 
-from device_agent.drafting.branches import Branch, Branches, Proposal, Settled
+from device_agent.drafting.branches import Branch, Branches, Proposal, Settled, num_agreed
 from device_agent.drafting.caches import Caches, Feed
 from device_agent.drafting.calibration import Calibration
 from device_agent.drafting.gathering import Schedule
@@ -15,6 +14,7 @@ from device_agent.drafting.linear import Ahead
 from device_agent.drafting.policy import Pace, Policy, View
 from device_agent.drafting.quoting import Steps
 from device_agent.drafting.resting import Resting
+from device_agent.drafting.share import Share
 from device_agent.drafting.step import Step
 from speculation.errors import CapacityError
 from speculation.parameters import SamplingParameters
@@ -37,7 +37,8 @@ class Drafter:
 
     ``depth`` bounds the drafts ahead of the final log while a verifier is there, ``context_length`` all of it. The draft is
     asked for ``num_choices`` of each position; for its first alone where the policy follows one branch.
-    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by streams of one kind.
+    ``is_gathering``: drafts are held back until the next pass can use them. ``resting`` is shared by streams of one kind;
+    ``share`` is what this one may have of the phone.
     """
 
     def __init__(
@@ -52,7 +53,9 @@ class Drafter:
         num_choices: int,
         is_gathering: bool = True,
         resting: Resting | None = None,
+        share: Share | None = None,
     ) -> None:
+        self.share = share or Share()
         self.pace = Pace()
         self.schedule = Schedule()
         self._is_gathering = is_gathering
@@ -114,6 +117,10 @@ class Drafter:
         if self._verdict_s is not None and not self._tells_verifier:
             self._resting.verdict(num_tokens, now_s - self._verdict_s, self.schedule.pass_s)
         self._verdict_s = now_s
+
+    def broke_off(self) -> None:
+        """The conversation did, and will go on: how long that is tells nothing of verdicts."""
+        self._verdict_s = None
 
     @property
     def says_pass(self) -> bool:
@@ -229,7 +236,7 @@ class Drafter:
         return proposals
 
     def _step_of(self, feeds: Sequence[Feed], leaves: Sequence[Branch], view: View) -> Step:
-        return Step(feeds, self.parameters, self._num_choices, self._max_steps(leaves, view), self._end_token_ids)
+        return Step(feeds, self.parameters, self._num_choices, self._max_steps(leaves, view), self._end_token_ids, self.share)
 
     def _max_steps(self, leaves: Sequence[Branch], view: View) -> int:
         """Steps in a row that every leaf may take: what the policy wants, as far as depth, room and the text's end allow."""
@@ -256,8 +263,7 @@ class Drafter:
         if leaf.parent is not None:  # the log never took it
             return leaf, ()
         num_taken = self.branches.root.position - leaf.position
-        num_agreed = self._num_agreed(leaf, chain)
-        is_contradicted = num_agreed < min(num_taken, len(chain))
+        is_contradicted = num_agreed(self._session.final, leaf, chain) < min(num_taken, len(chain))
         return self.branches.root, () if is_contradicted else chain[num_taken:]
 
     def _may_be_of_use(self, step: Step) -> bool:
@@ -265,16 +271,10 @@ class Drafter:
         last = self.branches.root.position
         chains = step.proposals or [[] for _ in self._leaves]  # none before the job begins
         for leaf, chain in zip(self._leaves, chains, strict=False):
-            reaches = leaf.parent is None and leaf.position + step.max_steps > last
-            if leaf.is_alive or (reaches and self._num_agreed(leaf, chain) == min(last - leaf.position, len(chain))):
+            reaches, compared = leaf.parent is None and leaf.position + step.max_steps > last, last - leaf.position
+            if leaf.is_alive or (reaches and num_agreed(self._session.final, leaf, chain) == min(compared, len(chain))):
                 return True
         return False
-
-    def _num_agreed(self, leaf: Branch, chain: Sequence[Proposal]) -> int:
-        """How many of a chain behind a final leaf equal what the log took there, up to the first that does not."""
-        taken = self._session.final[leaf.position + 1 :]
-        pairs = zip(taken, chain, strict=False)
-        return sum(1 for _ in itertools.takewhile(lambda pair: pair[0] == pair[1].token_id, pairs))
 
     def _tell(self, branch: Branch) -> int:
         """The session's name of a branch's node; the way to it is told first where it was not."""

@@ -1,80 +1,49 @@
-"""Draft steps: all streams that want to grow share one batched forward of the draft model.
+"""Draft steps: streams that want to grow share one batched forward of the draft model, as ``turns.py`` says.
 
-Who comes while a step runs joins the next. Where a step is shorter than its hand-over between threads, a stream that follows a
-single branch takes several steps at once.
+Who comes while a step runs joins the next; or, where its first word is awaited and its priority is higher than anybody's in the
+step that runs, that step is taken back and begun again behind it. Where a step is shorter than its hand-over between threads, a
+stream that follows a single branch takes several steps at once.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
 from functools import partial
-from operator import attrgetter
 from statistics import median_low
-from typing import cast
 
-import numpy as np
-from numpy.typing import NDArray
-
+from device_agent.drafting.batch import LONGEST_BURST, Batch, close_caches
+from device_agent.drafting.batch import Step as Step
 from device_agent.drafting.branches import Proposal
-from device_agent.drafting.caches import Feed, Slot
-from device_agent.drafting.quotes import Quotes
-from speculation.choice import Ranked, choose_ranked
-from speculation.engines.base import CacheId, Chunk, Engine, Forkable
+from device_agent.drafting.caches import Slot
+from device_agent.drafting.phone import Phone
+from device_agent.drafting.turns import SLOWDOWN, Grant, Order, fair, first_come
+from speculation.engines.base import Engine, Forkable
 from speculation.engines.runner import EngineRunner
-from speculation.errors import CapacityError, EngineError, OutriderError
-from speculation.parameters import SamplingParameters
+from speculation.shaping.costs import Work
 
 BURST_S = 3e-3
 """A job of several steps lasts about so long: what it drafts is shown and sent when it ends. A verdict that contradicts it ends
 it at the next step."""
 
-LONGEST_BURST = 8
-
 WINDOW = 8
 """Jobs whose times count."""
-
-
-@dataclass(slots=True, eq=False)
-class Step:
-    """One stream's part of a draft step: paths to extend, and afterwards what the draft proposes behind each.
-
-    A proposal has the first ``num_choices`` tokens, fewer where no more are left. A single path may go on behind its first
-    choice for up to ``max_steps``; ``end_token_ids`` stop it. With ``quotes``, ``endings`` are the feeds' last
-    tokens. Filled in by the step: ``proposals`` (one list a feed, one proposal or several in a row), or ``error``.
-    """
-
-    feeds: Sequence[Feed]
-    parameters: SamplingParameters
-    num_choices: int
-    max_steps: int = 1
-    end_token_ids: frozenset[int] = frozenset()
-    quotes: Quotes | None = None
-    endings: Sequence[list[int]] = ()
-    proposals: list[list[Proposal]] = field(default_factory=list)
-    error: BaseException | None = None
-    is_done: bool = False
-    is_given_up: bool = False
-    batch: _Batch | None = None
-
-    def give_up(self) -> None:
-        """Its outcome is useless now: it takes no further step, and where nobody else shares it its emulated time ends here."""
-        self.is_given_up = True
-        if self.batch is not None:
-            self.batch.steps_given_up()
 
 
 class DraftSteps:
     """The draft model's one queue. ``runner`` owns the engine; nothing else may use it."""
 
-    def __init__(self, runner: EngineRunner[Engine]) -> None:
+    def __init__(self, runner: EngineRunner[Engine], order: Order = Order.FAIR) -> None:
         engine = runner.engine
         self.can_fork = isinstance(engine, Forkable)
+        self.phone = Phone(engine)
+        self.num_preempted = 0
         self._runner = runner
+        self._order = order
         self._turn = asyncio.Lock()
         self._waiting: list[Step] = []
+        self._running: Batch | None = None
         self._closing: deque[Slot] = deque()
         self._steps_s: deque[float] = deque(maxlen=WINDOW)
 
@@ -99,21 +68,37 @@ class DraftSteps:
         """
         return median_low(self._steps_s) if self._steps_s else None
 
+    def cost_s(self, works: Sequence[Work]) -> float:
+        """Seconds of a step over these caches, by all that is known."""
+        return self.phone.step_s(works, self.step_s)
+
     async def run(self, step: Step) -> list[list[Proposal]]:
         """The step's proposals. Raises what the engine raises; ``CapacityError`` when it has no cache left."""
+        loop = asyncio.get_running_loop()
+        step.since_s = loop.time()
         self._waiting.append(step)
+        self._make_way_for(step)
         try:
-            async with self._turn:
-                if step.batch is not None and not step.is_done:
-                    await self._outlive_leader(step)
-                if not step.is_done:
-                    await self._run_waiting()
+            while not step.is_done:
+                if step.share.is_held:
+                    await step.share.released()
+                    step.since_s = loop.time()
+                async with self._turn:
+                    await self._take_turn(step)
         finally:
-            if step in self._waiting:  # nobody waits for it any more
+            step.is_left = True  # also where a job of it still runs
+            if step in self._waiting:
                 self._waiting.remove(step)
         if step.error is not None:
             raise step.error
         return step.proposals
+
+    async def _take_turn(self, step: Step) -> None:
+        """Let the next step run, whoever shares it, unless this one is done meanwhile."""
+        if step.batch is not None and not step.is_done:
+            await self._outlive_leader(step)
+        if not step.is_done:
+            await self._run_waiting()
 
     async def _outlive_leader(self, step: Step) -> None:
         """Who led the batch was cancelled. Its job, if it was handed over, runs to its end, and jobs run in order."""
@@ -135,163 +120,74 @@ class DraftSteps:
 
     def _give_back(self, engine: Engine) -> None:
         while self._closing:
-            _close(engine, [self._closing.popleft()])
+            close_caches(engine, [self._closing.popleft()])
 
-    def _job(self, batch: _Batch, engine: Engine) -> int:
+    def _job(self, batch: Batch, engine: Engine) -> int:
         self._give_back(engine)
         return batch.run(engine)
 
     async def _run_waiting(self) -> None:
         loop = asyncio.get_running_loop()
-        batch, self._waiting = _Batch(self._waiting, loop.time), []
-        began_s = loop.time()
-        num_turns = await self._runner.run(partial(self._job, batch), batch.is_useless)
-        if num_turns and not batch.is_prefill:
+        batch = self._next_batch(loop.time())
+        if batch is None:
+            return
+        self._running = batch
+        try:
+            num_turns = await self._runner.run(partial(self._job, batch), batch.is_useless)
+        finally:
+            self._running = None
+        self._end(batch, loop.time())
+        if num_turns and not batch.is_prefill and not batch.is_preempted:
             # Emulated time passes once a job is computed; measured time is the job's own.
-            took_s = loop.time() - began_s if self._is_emulated else batch.took_s
+            took_s = loop.time() - batch.began_s if self._is_emulated else batch.took_s
             self._steps_s.append(took_s / num_turns)
 
+    def _next_batch(self, now_s: float) -> Batch | None:
+        """Who shares the next step; None where all that wait are held."""
+        ready = [step for step in self._waiting if not step.share.is_held]
+        if not ready:
+            return None
+        parts = [(ready[grant.index], grant.rows) for grant in self._grants(ready, now_s)]
+        for step, _ in parts:
+            self._waiting.remove(step)
+            step.share.waited_s += now_s - step.since_s
+        return Batch(parts, asyncio.get_running_loop().time)
 
-class _Batch:
-    """Steps that run as one job. ``run`` is for the engine's thread; ``clock`` is read there too."""
+    def _grants(self, steps: Sequence[Step], now_s: float) -> list[Grant]:
+        claims = [step.claim(now_s) for step in steps]
+        if self._order is Order.FIRST_COME or (len(claims) == 1 and not self.phone.is_known):
+            return first_come(claims)
+        return fair(claims, now_s, self.cost_s)
 
-    def __init__(self, steps: Sequence[Step], clock: Callable[[], float]) -> None:
-        self.steps = steps
-        self.took_s = 0.0
-        self._clock = clock
-        self.is_useless = asyncio.Event()
-        self.is_prefill = any(len(feed.token_ids) > LONGEST_BURST for step in steps for feed in step.feeds)
-        for step in steps:
-            step.batch = self
-        self.steps_given_up()
+    def _end(self, batch: Batch, now_s: float) -> None:
+        """Who has more to read waits again, and so do all of a step that was taken back."""
+        if batch.is_preempted:
+            self.num_preempted += 1
+            batch.take_back()
+        left = [step for step in batch.steps if not (step.is_done or step.is_left)]
+        for step in left:
+            step.batch, step.since_s = None, now_s
+        self._waiting[:0] = left
 
-    def steps_given_up(self) -> None:
-        if all(step.is_given_up for step in self.steps):
-            self.is_useless.set()
+    def _make_way_for(self, step: Step) -> None:
+        """For a first word that matters more than all in a running step: it takes no further step in a row, and an emulated one
+        is taken back where the wait would be long for that first word."""
+        running = self._running
+        if running is None or self._order is Order.FIRST_COME or not step.share.is_new:
+            return
+        if step.share.priority <= max(each.share.priority for each in running.steps):
+            return
+        running.gives_way = True
+        if self._is_emulated and running.may_be_preempted and self._left_s(running) > SLOWDOWN * self._alone_s(step):
+            running.preempt()
 
-    def run(self, engine: Engine) -> int:
-        """Returns how many forwards it took. Never raises: a failure stands in the steps."""
-        began_s = self._clock()
-        try:
-            return self._run(engine)
-        except Exception as error:  # whatever a runtime throws, every stream of the step is told
-            for step in self.steps:
-                step.error = step.error or error
-            return 0
-        finally:
-            self.took_s = self._clock() - began_s
-            for step in self.steps:
-                step.is_done = True
+    def _left_s(self, batch: Batch) -> float:
+        """What is left of a step that runs, as far as can be told."""
+        now_s = asyncio.get_running_loop().time()
+        return batch.began_s + max(self.cost_s(batch.works), self.step_s or 0.0) - now_s
 
-    def _run(self, engine: Engine) -> int:
-        lanes = [lane for step in self.steps for lane in _lanes(engine, step)]
-        num_turns = 0
-        while lanes:
-            lanes, logits = _extend(engine, lanes)
-            if not lanes:
-                break
-            for lane, row in zip(lanes, logits, strict=True):
-                lane.quote(row)
-            ranked = _ranked(logits, lanes)
-            num_turns += 1
-            pairs = zip(ranked.token_ids.tolist(), ranked.confidences.tolist(), strict=True)
-            lanes = [lane for lane, (ids, shares) in zip(lanes, pairs, strict=True) if lane.take(ids, shares)]
-        return num_turns
-
-
-@dataclass(slots=True)
-class _Lane:
-    """One cache in a job: what is fed next, and where the proposals go."""
-
-    step: Step
-    cache: CacheId
-    new: Sequence[int]
-    position: int
-    proposals: list[Proposal]
-    ending: list[int]
-
-    def quote(self, row: NDArray[np.float32]) -> None:
-        if self.step.quotes is not None:
-            self.step.quotes.blend(row, self.ending)
-
-    def take(self, ids: Sequence[int], shares: Sequence[float]) -> bool:
-        """Note what the draft proposes; whether the lane goes on behind it."""
-        step, first = self.step, ids[0]
-        count = min(step.num_choices, len(ids) - ids.count(-1))
-        self.proposals.append(Proposal(tuple(ids[:count]), tuple(shares[:count])))
-        self.new, self.position, self.ending = [first], self.position + 1, [*self.ending, first]
-        return len(self.proposals) < step.max_steps and first not in step.end_token_ids and not step.is_given_up
-
-
-def _extend(engine: Engine, lanes: Sequence[_Lane]) -> tuple[list[_Lane], NDArray[np.float32]]:
-    """The lanes that ran, and their logits.
-
-    Where there is no room for all of them, the step that holds most tokens fails alone, and the others go on without it: an
-    ``extend`` that was refused has changed nothing.
-    """
-    left = list(lanes)
-    while True:
-        try:
-            return left, engine.extend([Chunk(lane.cache, lane.new, 1) for lane in left])
-        except CapacityError as error:
-            fullest = max((lane.step for lane in left), key=lambda step: _num_tokens(engine, step, left))
-            fullest.error = error
-            left = [lane for lane in left if lane.step is not fullest]
-            if not left:
-                return [], np.empty((0, 0), np.float32)
-
-
-def _num_tokens(engine: Engine, step: Step, lanes: Sequence[_Lane]) -> int:
-    """What a step's caches would hold."""
-    return sum(engine.length(lane.cache) + len(lane.new) for lane in lanes if lane.step is step)
-
-
-def _ranked(logits: NDArray[np.float32], lanes: Sequence[_Lane]) -> Ranked:
-    """Each lane's first choices, as many as the lane that wants most."""
-    positions, parameters = [lane.position for lane in lanes], [lane.step.parameters for lane in lanes]
-    return choose_ranked(logits, positions, parameters, max(lane.step.num_choices for lane in lanes))
-
-
-def _lanes(engine: Engine, step: Step) -> list[_Lane]:
-    """The step's caches, brought to where their feeds begin. A step that gets none fails alone."""
-    if any(feed.slot.is_given_back for feed in step.feeds):
-        return []  # its stream is gone
-    lanes = []
-    try:
-        caches = {feed.turn: _place(engine, feed) for feed in sorted(step.feeds, key=attrgetter("turn"))}
-        for feed, ending in zip(step.feeds, step.endings or [[] for _ in step.feeds], strict=True):
-            step.proposals.append([])
-            position = feed.length + len(feed.token_ids)
-            lanes.append(_Lane(step, caches[feed.turn], feed.token_ids, position, step.proposals[-1], ending))
-    except OutriderError as error:
-        step.error = error
-        return []
-    return lanes
-
-
-def _place(engine: Engine, feed: Feed) -> CacheId:
-    slot = feed.slot
-    if feed.source is not None:
-        _close(engine, [slot])
-        slot.cache = _copy(engine, feed.source, feed.length)
-    elif slot.cache is None:
-        slot.cache = engine.open()
-    elif engine.length(slot.cache) > feed.length:
-        engine.truncate(slot.cache, feed.length)
-    return slot.cache
-
-
-def _copy(engine: Engine, source: Slot, length: int) -> CacheId:
-    if source.cache is None:
-        raise EngineError("a branch was to grow from a cache that was never opened")
-    return cast(Forkable, engine).fork(source.cache, length)  # asked once, when the engine came: the question costs 10 us
-
-
-def _close(engine: Engine, slots: Sequence[Slot]) -> None:
-    for slot in slots:
-        cache, slot.cache = slot.cache, None
-        if cache is not None:
-            engine.close(cache)
+    def _alone_s(self, step: Step) -> float:
+        return self.cost_s([Work(feed.length, len(feed.token_ids)) for feed in step.feeds])
 
 
 def _nothing(_: Engine) -> None:

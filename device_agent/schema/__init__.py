@@ -88,6 +88,19 @@ def timeline_operation() -> Operation:
     }
 
 
+def control_operation(what: str, state: str) -> Operation:
+    """The OpenAPI description of what pauses, resumes or cancels an answer."""
+    states = {"type": "string", "enum": ["queued", "running", "paused", "ended"]}
+    fields = {"session_id": {"type": "string"}, "state": states}
+    schema = {"type": "object", "properties": fields, "required": list(fields), "additionalProperties": False}
+    told = examples.answered(schema, {"session_id": examples.SESSION_ID, "state": state}, about="What the answer does now")
+    return {
+        "summary": what,
+        "parameters": _reading_on("")[:1],
+        "responses": told | refused("401", "403", "404", missing=NO_SESSION),
+    }
+
+
 def emulation_operation() -> Operation:
     """The OpenAPI description of ``GET /v1/emulation``, beyond what its function tells."""
     told = examples.answered(_definition("state"), examples.EMULATION, about="What is played")

@@ -52,6 +52,8 @@ _FIGURES: tuple[tuple[str, float, str], ...] = (
     ("bytes_up", 312, "bytes"),
     ("bytes_down", 96, "bytes"),
     ("draft_steps", 2, "steps"),
+    ("queued_ms", 0.0, "ms"),
+    ("steps_waited_ms", 0.0, "ms"),
 )
 EVENTS: tuple[Event, ...] = (
     SessionEvent(0, SESSION_ID, "collaborate", "all", "pydoc-draft:q4", "pydoc-full", PAIR_DIGEST, None, None, 7),
@@ -83,6 +85,8 @@ HEALTH: Schema = {
     "verifier": "127.0.0.1:50051",
     "streams": 0,
     "max_streams": 4,
+    "queued": 0,
+    "max_queued_streams": 0,
     "defaults": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 128, "unused": []},
 }
 METRICS = """\

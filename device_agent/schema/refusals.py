@@ -56,7 +56,7 @@ _REFUSALS: dict[str, tuple[str, Schema]] = {
     "413": ("The body is too long", error_fields("the body is over the limit of 409600 bytes", 413, "body_too_large")),
     "429": (
         "Too many answers are being written, or the tenant is over a limit; see Retry-After",
-        error_object(CapacityError("4 answers are being written already", 1.0)),
+        error_object(CapacityError("4 answers are being written already; one of them has to end or be cancelled first", 1.0)),
     ),
     "500": ("A model could not be run", error_object(EngineError("pydoc-full could not be run: out of memory"))),
     "502": (

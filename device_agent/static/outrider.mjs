@@ -100,6 +100,83 @@ export function resume(url, sessionId, startingAfter = null, options = {}) {
 }
 
 /**
+ * What an answer does. `ended` is also one that was cancelled.
+ * @typedef {"queued" | "running" | "paused" | "ended"} AnswerState
+ */
+
+/**
+ * Let an answer stop for a while; it goes on with the same text. Asking twice does no harm.
+ *
+ * @param {string} url
+ * @param {string} sessionId
+ * @param {Options} [options]
+ * @returns {Promise<AnswerState>} What it does now.
+ */
+export function pause(url, sessionId, options = {}) {
+  return control(url, "POST", sessionId, "/pause", options);
+}
+
+/**
+ * Let a paused answer go on; `resume` is for who reads it.
+ *
+ * @param {string} url
+ * @param {string} sessionId
+ * @param {Options} [options]
+ * @returns {Promise<AnswerState>} What it does now.
+ */
+export function unpause(url, sessionId, options = {}) {
+  return control(url, "POST", sessionId, "/resume", options);
+}
+
+/**
+ * End an answer: it has ended when this is fulfilled, and its events can still be read.
+ *
+ * @param {string} url
+ * @param {string} sessionId
+ * @param {Options} [options]
+ * @returns {Promise<AnswerState>} What it does now.
+ */
+export function cancel(url, sessionId, options = {}) {
+  return control(url, "DELETE", sessionId, "", options);
+}
+
+/**
+ * @param {string} url
+ * @param {string} method
+ * @param {string} sessionId
+ * @param {string} verb
+ * @param {Options} options
+ * @returns {Promise<AnswerState>}
+ */
+async function control(url, method, sessionId, verb, { key, signal, fetch = globalThis.fetch }) {
+  let response;
+  try {
+    response = await fetch(streamPath(url, sessionId) + verb, { method, headers: authorized(key), signal });
+  } catch (error) {
+    throw signal?.aborted ? error : unreachable(url, error);
+  }
+  if (!response.ok) throw await refusal(response);
+  return parsed(await response.text()).state;
+}
+
+/**
+ * @param {string} url
+ * @param {string | null} [sessionId]
+ */
+function streamPath(url, sessionId = null) {
+  const path = url.replace(/\/+$/, "") + "/v1/stream";
+  return sessionId === null ? path : `${path}/${encodeURIComponent(sessionId)}`;
+}
+
+/**
+ * @param {string | undefined} key
+ * @returns {Record<string, string>}
+ */
+function authorized(key) {
+  return key === undefined ? {} : { authorization: `Bearer ${key}` };
+}
+
+/**
  * How far an answer was read: up to and with event `seq`.
  * @typedef {{sessionId: string | null, seq: number | null, numFailures: number}} Place
  */
@@ -179,16 +256,14 @@ function parsed(data) {
  * @returns {Promise<Response>}
  */
 function send(url, place, request, { key, fetch = globalThis.fetch }, signal) {
-  const path = url.replace(/\/+$/, "") + "/v1/stream";
   /** @type {Record<string, string>} */
-  const headers = { accept: "text/event-stream" };
-  if (key !== undefined) headers.authorization = `Bearer ${key}`;
+  const headers = { accept: "text/event-stream", ...authorized(key) };
   if (request !== null) {
     headers["content-type"] = "application/json";
-    return fetch(path, { method: "POST", body: JSON.stringify(request), headers, signal });
+    return fetch(streamPath(url), { method: "POST", body: JSON.stringify(request), headers, signal });
   }
   if (place.seq !== null) headers["last-event-id"] = String(place.seq);
-  return fetch(`${path}/${encodeURIComponent(place.sessionId ?? "")}`, { headers, signal, cache: "no-store" });
+  return fetch(streamPath(url, place.sessionId ?? ""), { headers, signal, cache: "no-store" });
 }
 
 /**

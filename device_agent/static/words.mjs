@@ -61,6 +61,10 @@ const STATES = new Map([
   ["hot", "The phone is hot: the cloud writes alone."],
   ["battery", "The battery is low: the cloud writes alone."],
   ["rested", "The phone drafts again."],
+  ["queued", "As many answers as may are being written: this one waits for its place."],
+  ["started", "It has its place: the answer begins."],
+  ["paused", "Paused: nothing is written until it is resumed."],
+  ["resumed", "The answer goes on."],
   ["throttling", "The phone's temperature changed its speed."],
 ]);
 
@@ -81,6 +85,7 @@ const ENDS = new Map([
   ["length", "as long as asked for"],
   ["deadline", "out of time"],
   ["offline", "ended without the verifier"],
+  ["paused", "paused for too long"],
 ]);
 
 /** @param {string} reason */

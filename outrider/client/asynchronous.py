@@ -57,6 +57,7 @@ class Options(TypedDict, total=False):
     priority: int
     deadline_ms: int
     logprobs: int
+    tokens_per_s: float | Literal["reader", "voice"]
     retrieve: bool | Mapping[str, Any]
 
 
@@ -100,12 +101,7 @@ class Client:
 
     async def health(self) -> Mapping[str, Any]:
         """What the agent says of itself. Raises ``LinkError`` when nobody answers."""
-        try:
-            response = await self._http.get("/health")
-        except httpx.HTTPError as error:
-            raise self._unreachable(error) from error
-        await _require_success(response)
-        return object_of(response.text)
+        return await self._ask("GET", "/health")
 
     async def stream(self, prompt: str | Messages, **options: Unpack[Options]) -> AsyncGenerator[Event, None]:
         """The events of one answer; the last is ``DoneEvent``. Leaving early (close the generator) cancels the answer, once
@@ -133,6 +129,39 @@ class Client:
             async for event in events:
                 yield event
 
+    async def pause(self, session_id: str) -> str:
+        """Let an answer stop for a while; it goes on with the same text. Tells what it does now: ``queued``, ``running``,
+        ``paused`` or ``ended``. Asking twice does no harm.
+
+        Raises ``SessionNotFoundError`` for an answer that the agent does not keep (any more), ``LinkError`` when nobody
+        answers.
+        """
+        return await self._control("POST", session_id, "/pause")
+
+    async def unpause(self, session_id: str) -> str:
+        """Let a paused answer go on; ``resume`` is for who reads it. Tells and raises what ``pause`` does."""
+        return await self._control("POST", session_id, "/resume")
+
+    async def cancel(self, session_id: str) -> str:
+        """End an answer: it has ended when this returns, and its events can still be read. Tells and raises what ``pause``
+        does."""
+        return await self._control("DELETE", session_id)
+
+    async def _control(self, method: str, session_id: str, verb: str = "") -> str:
+        state = (await self._ask(method, _path_of(session_id) + verb)).get("state")
+        if not isinstance(state, str):
+            raise MalformedMessageError("the agent did not tell what the answer does now")
+        return state
+
+    async def _ask(self, method: str, path: str) -> Mapping[str, Any]:
+        """What one route answers."""
+        try:
+            response = await self._http.request(method, path)
+        except (httpx.HTTPError, httpx.InvalidURL) as error:
+            raise self._unreachable(error) from error
+        await _require_success(response)
+        return object_of(response.text)
+
     async def _follow(self, place: _Place, body: Mapping[str, Any] | None) -> AsyncGenerator[Event, None]:
         """Events until the last, over as many connections as it takes. ``body`` begins the answer; None reads it on."""
         while True:
@@ -151,7 +180,7 @@ class Client:
         if body is not None:
             return aconnect_sse(self._http, "POST", "/v1/stream", json=body)
         query = {} if place.seq is None else {"starting_after": place.seq}
-        return aconnect_sse(self._http, "GET", f"/v1/stream/{quote(place.session_id or '', safe='')}", params=query)
+        return aconnect_sse(self._http, "GET", _path_of(place.session_id or ""), params=query)
 
     async def _events(self, connection: AbstractAsyncContextManager[EventSource], place: _Place) -> AsyncGenerator[Event, None]:
         """The events of one connection. Raises ``LinkError`` where it is closed in order before the last of them."""
@@ -198,6 +227,10 @@ class _Place:
             self.seq = event.seq
         elif message.id.isdecimal():
             self.seq = int(message.id)
+
+
+def _path_of(session_id: str) -> str:
+    return f"/v1/stream/{quote(session_id, safe='')}"
 
 
 def _require_url(url: str) -> None:

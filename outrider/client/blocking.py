@@ -63,6 +63,18 @@ class SyncClient:
         """The events of an answer behind the one with this ``seq`` (None: all of them), as ``Client.resume`` gives them."""
         yield from self._each(self._client.resume(session_id, starting_after))
 
+    def pause(self, session_id: str) -> str:
+        """Let an answer stop for a while, as ``Client.pause`` does."""
+        return self._run(self._client.pause(session_id))
+
+    def unpause(self, session_id: str) -> str:
+        """Let a paused answer go on, as ``Client.unpause`` does."""
+        return self._run(self._client.unpause(session_id))
+
+    def cancel(self, session_id: str) -> str:
+        """End an answer, as ``Client.cancel`` does."""
+        return self._run(self._client.cancel(session_id))
+
     def _each(self, events: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
         try:
             while (event := self._run(_next(events))) is not None:

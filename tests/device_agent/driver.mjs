@@ -1,5 +1,5 @@
 // Runs the JavaScript client as its tests ask: a job as JSON on standard input, what came of it as JSON on standard output.
-import { OutriderError, Transcript, messages, resume, stream } from "../../device_agent/static/outrider.mjs";
+import { OutriderError, Transcript, cancel, messages, pause, resume, stream, unpause } from "../../device_agent/static/outrider.mjs";
 
 const told = (error) =>
   error instanceof OutriderError ? { name: error.name, message: error.message, code: error.code, param: error.param, status: error.status, retryAfterMs: error.retryAfterMs } : { name: error.name, message: String(error) };
@@ -21,6 +21,12 @@ async function follow({ url, request, session, after, options = {}, leaveBehind,
   } catch (error) {
     return { events, error: told(error) };
   }
+}
+
+async function control({ url, session, verbs, options }) {
+  const found = [];
+  for (const verb of verbs) found.push(await { pause, unpause, cancel }[verb](url, session, options).catch(told));
+  return found;
 }
 
 async function split({ bytes }) {
@@ -55,7 +61,7 @@ function apply({ events }) {
   });
 }
 
-const does = { follow, split, apply };
+const does = { follow, control, split, apply };
 let said = "";
 for await (const piece of process.stdin.setEncoding("utf8")) said += piece;
 const results = [];

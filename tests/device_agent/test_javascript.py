@@ -7,15 +7,18 @@ import contextlib
 import json
 import random
 import shutil
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 
+from device_agent.events import StateEvent
 from device_agent.server import serve
+from outrider.client import Client
 from outrider.client.reading import KINDS, value_of
 from outrider.transcript import Transcript
-from speculation.errors import MalformedMessageError
+from speculation.errors import LinkError, MalformedMessageError
 from speculation.links.memory import MemoryConnector
 from tests.device_agent.doubles import (
     DraftEngine,
@@ -30,7 +33,7 @@ from tests.device_agent.doubles import (
 )
 from tests.outrider.answers import EVENTS
 from tests.support.cutting import cutting
-from tests.support.keys import ALICE, WRONG, key_file
+from tests.support.keys import ALICE, BOB, WRONG, key_file
 from tests.support.transports import Sse, checked
 
 NODE = shutil.which("node")
@@ -120,6 +123,34 @@ async def test_who_leaves_or_aborts_closes_the_connection_and_the_agent_cancels(
             assert "error" not in {event["event"] for event in rest["events"]}
         assert "error" not in left
         assert aborted["error"]["name"] == "AbortError"
+
+
+async def gathered(events, reasons):
+    """Until the events end, why the answer stopped and went on."""
+    async for event in events:
+        if isinstance(event, StateEvent) and event.reason in ("paused", "resumed"):
+            reasons.append(event.reason)
+
+
+VERBS = ["pause", "pause", "unpause", "cancel", "cancel"]
+
+
+async def test_an_answer_is_paused_goes_on_and_is_cancelled(tmp_path):
+    """By its owner, to whom the last event tells it; to others there is no such answer."""
+    async with serving(DraftEngine(step_s=0.02), keys=key_file(tmp_path)) as (running, agent):
+        reader = Client(running.url, key=ALICE)
+        async with reader, aclosing(reader.stream("the prompt", mode="device", max_tokens=200)) as events:
+            job = {"do": "control", "url": running.url, "session": (await anext(events)).session_id, "verbs": VERBS}
+            theirs, mine = await run(*(job | {"options": {"key": key}} for key in (BOB, ALICE)))
+            assert [each["code"] for each in theirs] == ["session_not_found"] * len(VERBS)
+            assert mine == ["paused", "paused", "running", "ended", "ended"]
+            assert agent.num_streams == 0
+            reasons = []
+            with pytest.raises(LinkError, match="stopped the stream"):
+                await gathered(events, reasons)
+            assert reasons == ["paused", "resumed"]
+    (gone,) = await run(job | {"options": {}})
+    assert [each["code"] for each in gone] == ["link"] * len(VERBS)
 
 
 async def test_refusals_and_error_events_are_thrown_as_what_they_are(tmp_path):

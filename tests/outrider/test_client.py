@@ -39,6 +39,18 @@ async def test_a_whole_answer_is_its_last_event():
             await client.generate("The")
 
 
+async def test_what_an_answer_does_is_asked_of_its_own_path_and_told_as_the_agent_tells_it():
+    told = b'HTTP/1.1 200 OK\r\ncontent-length: 18\r\nconnection: close\r\n\r\n{"state":"paused"}'
+    async with agent_that_answers(told) as (url, _), Client(url) as client:
+        assert [await verb("a/b") for verb in (client.pause, client.unpause, client.cancel)] == ["paused"] * 3
+    async with agent_that_answers(told.replace(b"state", b"start")) as (url, _), Client(url) as client:
+        with pytest.raises(MalformedMessageError, match="what the answer does"):
+            await client.pause("s")
+    async with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(LinkError, match="start one with"):
+            await client.cancel("s")
+
+
 async def test_log_probabilities_arrive_as_values():
     likeliest = (Likelihood(8, " cat", -0.25), Likelihood(7, " ox", -1.5))
     told = FinalLikelihood(7, " ox", -1.5, top=likeliest), FinalLikelihood(8, " cat", -0.25, top=())

@@ -69,6 +69,24 @@ async def test_an_answer_is_read_on_from_any_event():
             assert await all_of(client.resume(events[0].session_id, event.seq)) == events[event.seq + 1 :]
 
 
+async def test_an_answer_is_paused_goes_on_with_the_same_text_and_once_over_nothing_changes():
+    async with breaking() as (client, _):
+        states, events = [], []
+        async for event in client.stream(PROMPT, max_tokens=40, seed=3):
+            events.append(event)
+            if len(events) == 3:
+                session_id = events[0].session_id
+                states = [await client.pause(session_id), await client.pause(session_id), await client.unpause(session_id)]
+        assert states == ["paused", "paused", "running"]
+        reasons = [event.reason for event in events if event.name == "state"]
+        assert [reason for reason in reasons if reason != "link"] == ["paused", "resumed"]
+        assert events[-1].text == decode(plain_decoding(FullEngine(), 40))
+        assert [await verb(session_id) for verb in (client.pause, client.unpause, client.cancel)] == ["ended"] * 3
+        for verb in (client.pause, client.unpause, client.cancel):
+            with pytest.raises(SessionNotFoundError):
+                await verb("nobody")
+
+
 async def test_a_client_gives_up_when_no_connection_brings_anything():
     async with breaking() as (client, proxy):
         proxy.limits = [1000, *[1] * 100]

@@ -55,6 +55,22 @@ async def test_a_whole_answer_is_the_last_event_of_its_stream():
         assert await asyncio.to_thread(work, running.url) == 9
 
 
+async def test_an_answer_is_paused_goes_on_and_is_cancelled():
+    def work(url):
+        with SyncClient(url) as client, contextlib.closing(client.stream(PROMPT, mode="device", max_tokens=200)) as events:
+            session_id = next(events).session_id
+            found = [client.pause(session_id), client.unpause(session_id), client.cancel(session_id)]
+            with pytest.raises(LinkError, match="stopped the stream"):
+                list(events)
+            with pytest.raises(SessionNotFoundError):
+                client.pause("nobody")
+            return found
+
+    async with serving(DraftEngine(step_s=0.02)) as (running, agent):
+        assert await asyncio.to_thread(work, running.url) == ["paused", "running", "ended"]
+        assert agent.num_streams == 0
+
+
 async def test_leaving_early_closes_the_connection_though_nothing_else_is_asked():
     is_gone = threading.Event()
 

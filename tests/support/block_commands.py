@@ -109,7 +109,9 @@ def run_curl(line):
     done = subprocess.run(["bash", "-c", quick], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (line, done.stdout, done.stderr)
     assert '"event":"error"' not in done.stdout
-    if "/v1/stream" in line and "/timeline" not in line:
+    if "/v1/stream/" in line and (line.endswith(("/pause", "/resume")) or " -X DELETE " in line):
+        assert '"state":"ended"' in done.stdout  # of an answer that was written to its end
+    elif "/v1/stream" in line and "/timeline" not in line:
         assert '"event":"done"' in done.stdout
 
 
