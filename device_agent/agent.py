@@ -211,8 +211,21 @@ class DeviceAgent:
         """The rate that was asked for, where the phone may have to draft for it. Raises as ``Promises.make``."""
         place.share.max_tokens = assignment.max_tokens
         if assignment.request.mode is not Mode.CLOUD:
-            num_caches = 1 if self._resolver.stays_here(assignment.request) else self._drafting.num_branches
-            self._places.promise(place, num_caches * assignment.limit)
+            self._places.promise(place, self._cache_tokens(assignment))
+
+    def _cache_tokens(self, assignment: Assignment) -> int:
+        num_caches = 1 if self._resolver.stays_here(assignment.request) else self._drafting.num_branches
+        return num_caches * assignment.limit
+
+    async def judge(self, request: StreamRequest) -> int:
+        """Whether an answer could be written here if nothing else were, and of how many tokens at most.
+
+        Raises ``InvalidRequestError`` for what ``start`` would refuse at any time.
+        """
+        assignment = await self._resolver.assign(request)
+        if request.mode is not Mode.CLOUD:
+            self._places.promises.judge(request.tokens_per_s, self._cache_tokens(assignment))
+        return assignment.max_tokens
 
     def _session_event(self, assignment: Assignment, seq: int) -> SessionEvent:
         return SessionEvent(
