@@ -11,13 +11,15 @@ import graphlib
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeVar
 
 from device_agent.checks import require
 from device_agent.request import KNOWN_KEYS, NEUTRAL, StreamRequest
 from device_agent.tasks.template import RESERVED, Template
 from device_agent.values import text
 from speculation.errors import InvalidRequestError, UnknownNameError
+
+Number = TypeVar("Number", int, float)
 
 TASKS, DEFAULTS, AFTER, PROMPT = "tasks", "defaults", "after", "prompt"
 MAX_TASKS = 64
@@ -79,11 +81,11 @@ class TaskGraph:
         """Those that wait for this one, in order."""
         return [task.name for task in self.tasks.values() if name in task.after]
 
-    def remaining(self, max_tokens: Mapping[str, int]) -> dict[str, int]:
-        """Tokens at most of the longest chain that begins with each sub-task, its own among them."""
-        found: dict[str, int] = {}
+    def remaining(self, costs: Mapping[str, Number]) -> dict[str, Number]:
+        """What the longest chain that begins with each sub-task costs, its own cost among it: tokens, or seconds."""
+        found: dict[str, Number] = {}
         for name in reversed(list(self.tasks)):
-            found[name] = max_tokens[name] + max((found[each] for each in self.dependants(name)), default=0)
+            found[name] = costs[name] + max((found[each] for each in self.dependants(name)), default=0)
         return found
 
     def _check_privacy(self) -> None:
