@@ -45,7 +45,7 @@ class GraphRun:
         self._group = Group(agent)
         self._width = width or agent.config.max_streams
         self._start = start
-        self._streams: dict[str, Stream] = {}
+        self._begun: list[tuple[str, Stream]] = []
         self._refused: dict[str, float] = {}
         self._retry_s: float | None = None
         self._refusal: OutriderError = LinkError("no sub-task could begin")
@@ -102,7 +102,7 @@ class GraphRun:
         self._put(lambda seq: BegunEvent(seq, self.graph_id, min(self._width, len(tasks)), tasks))
         try:
             await self._fill()
-            if not self._streams:
+            if not self._begun:
                 raise self._refusal
         except BaseException:
             await self._group.aclose()
@@ -110,13 +110,11 @@ class GraphRun:
 
     async def work(self) -> None:
         """Until all sub-tasks are over."""
-        followed: set[str] = set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 while not self.board.is_over:
-                    for name in self._streams.keys() - followed:
-                        tasks.create_task(self._follow(name, self._streams[name]))
-                        followed.add(name)
+                    while self._begun:
+                        tasks.create_task(self._follow(*self._begun.pop()))
                     await self._wait()
                     await self._fill()
                 await self._group.aclose()  # those of a graph that was cancelled
@@ -133,6 +131,11 @@ class GraphRun:
         events, self._events = self._events, []
         self._taken.set()
         return events
+
+    def drop(self) -> None:
+        """Nobody takes events any more. Where it is over, what was not taken goes."""
+        self._events.clear()
+        self._taken.set()
 
     def pause(self) -> None:
         """All that runs, at once; nothing further begins. After the agent's ``max_pause_s`` the whole is cancelled."""
@@ -179,7 +182,7 @@ class GraphRun:
         if self._error is not None:  # cancelled while the prompt was encoded
             await stream.aclose()
             return
-        self._streams[name] = stream
+        self._begun.append((name, stream))
         self._refused.pop(name, None)
         self.board.begin(name, self.now_ms)
         self._tell(name)
