@@ -15,7 +15,7 @@ from device_agent.schema.refusals import refused
 from device_agent.tasks import graph_svg
 from device_agent.tasks.board import Board
 from device_agent.tasks.graph import MAX_NAME_CHARACTERS, MAX_TASKS, PARAMETERS, TaskGraph
-from device_agent.tasks.graph_events import BegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
+from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
 from speculation.errors import SessionNotFoundError
 
 Operation = dict[str, Any]
@@ -140,7 +140,7 @@ def _part(name: str) -> dict[str, Any]:
 def events() -> tuple[GraphEvent, ...]:
     """Those of the example, as a board of it tells them."""
     board = Board(TaskGraph.from_json(REQUEST), {name: task["max_tokens"] for name, task in REQUEST["tasks"].items()})
-    told: list[GraphEvent] = [BegunEvent(0, GRAPH_ID, 2, [entry.to_json() for entry in board.entries.values()])]
+    told: list[GraphEvent] = [GraphBegunEvent(0, GRAPH_ID, 2, [entry.to_json() for entry in board.entries.values()])]
     for name, text, began_ms, ended_ms in (("name", " provides access", 0.1, 31.0), ("use", " test a class", 31.2, 92.4)):
         board.begin(name, began_ms)
         told.append(TaskEvent(len(told), name, "running", began_ms, None))

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from device_agent.events import SessionEvent
 from device_agent.request import StreamRequest
 from device_agent.tasks.graph import TaskGraph, leaves
 
@@ -26,6 +27,12 @@ class State(StrEnum):
     FAILED = "failed"
     SKIPPED = "skipped"
     CANCELLED = "cancelled"
+
+
+def has_private_text(begun: SessionEvent) -> bool:
+    """Whether passages of private documents took part in an answer that began."""
+    told = begun.to_json().get("retrieval") or {}
+    return any(chunk.get("label") == "private" for chunk in told.get("chunks", ()))
 
 
 OPEN = frozenset({State.WAITING, State.RUNNING})

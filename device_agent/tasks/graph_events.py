@@ -24,7 +24,7 @@ class GraphEvent:
 
 
 @dataclass(frozen=True, slots=True)
-class BegunEvent(GraphEvent):
+class GraphBegunEvent(GraphEvent):
     """First: the sub-tasks, each behind all that it waits for, and how many may run at once."""
 
     name: ClassVar[str] = "graph"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from functools import partial
 
@@ -76,18 +75,11 @@ class GraphResponse(StreamingResponse):
         self._run = run
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        failure: Exception | None = None
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._run.work())
-            try:
+        try:
+            async with self._run.working():
                 await super().__call__(scope, receive, send)
-            except Exception as error:  # told on below, outside of the group, which would wrap it
-                failure = error
-            finally:
-                await self._run.aclose()
-                self._run.drop()
-        if failure is not None:
-            raise failure
+        finally:
+            self._run.drop()
 
 
 async def _look_at_graph(request: Request) -> JSONResponse:

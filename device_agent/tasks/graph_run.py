@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import secrets
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 from typing import Any
 
 from device_agent.agent import DeviceAgent
 from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, SpeculativeEvent, error_object
 from device_agent.request import StreamRequest
 from device_agent.stream import Stream
-from device_agent.tasks.board import Board, State
+from device_agent.tasks.board import OPEN, Board, State, has_private_text
 from device_agent.tasks.graph import TaskGraph, in_task
-from device_agent.tasks.graph_events import BegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
+from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
 from device_agent.tasks.group import Group
 from speculation.errors import CapacityError, InvalidRequestError, LinkError, OutriderError
 
@@ -26,11 +26,6 @@ MAX_REFUSED_S = 300.0
 Starter = Callable[[Group, StreamRequest], Awaitable[Stream]]
 
 
-async def plainly(group: Group, request: StreamRequest) -> Stream:
-    """An answer on nobody's account."""
-    return await group.start(request)
-
-
 class GraphRun:
     """Of one graph. ``open`` judges and begins it, ``work`` is to run in a task until it is over, ``take`` gives its events.
 
@@ -38,7 +33,7 @@ class GraphRun:
     account it may be. Where nobody takes events, answers are not read on.
     """
 
-    def __init__(self, agent: DeviceAgent, graph: TaskGraph, width: int | None = None, start: Starter = plainly) -> None:
+    def __init__(self, agent: DeviceAgent, graph: TaskGraph, width: int | None = None, start: Starter = Group.start) -> None:
         self.graph_id = secrets.token_hex(16)
         self.graph = graph
         self._agent = agent
@@ -99,7 +94,7 @@ class GraphRun:
                 raise in_task(name, error) from error
         self._board = Board(self.graph, max_tokens)
         tasks = [entry.to_json() for entry in self.board.entries.values()]
-        self._put(lambda seq: BegunEvent(seq, self.graph_id, min(self._width, len(tasks)), tasks))
+        self._put(lambda seq: GraphBegunEvent(seq, self.graph_id, min(self._width, len(tasks)), tasks))
         try:
             await self._fill()
             if not self._begun:
@@ -122,6 +117,23 @@ class GraphRun:
             self._cancel(LinkError("the agent stopped the graph of sub-tasks"))
             await self._group.aclose()
             self._finish()
+
+    @contextlib.asynccontextmanager
+    async def working(self) -> AsyncIterator[None]:
+        """It works while the block does; leaving it cancels what still runs."""
+        failure: BaseException | None = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.work())
+            try:
+                yield
+            except asyncio.CancelledError:
+                raise
+            except BaseException as error:  # told on below, outside of the group, which would wrap it
+                failure = error
+            finally:
+                await self.aclose()
+        if failure is not None:
+            raise failure
 
     async def take(self) -> list[GraphEvent]:
         """All events that are there, at least one; an empty list behind the last. Nothing is lost where it is cancelled."""
@@ -169,12 +181,12 @@ class GraphRun:
                 return
             try:
                 await self._begin(name)
-            except CapacityError as error:
-                self._refusal = error
-                self._refuse(name, error)
             except OutriderError as error:
                 self._refusal = error
-                self._fail(name, error_object(error))
+                if isinstance(error, CapacityError):
+                    self._refuse(name, error)
+                else:
+                    self._fail(name, error_object(error))
 
     async def _begin(self, name: str) -> None:
         request = self.board.request(name, self._agent.config.max_prompt_bytes)
@@ -196,11 +208,9 @@ class GraphRun:
 
     async def _wait(self) -> None:
         """Until something ended, or it is time to try again."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self._retry_s):
                 await self._news.wait()
-        except TimeoutError:
-            pass
         self._news.clear()
 
     async def _follow(self, name: str, stream: Stream) -> None:
@@ -220,7 +230,7 @@ class GraphRun:
         if entry.state is not State.RUNNING:  # all of it was cancelled
             return
         if isinstance(event, SessionEvent):
-            entry.is_private = self.graph.tasks[name].request.is_private or _has_private_text(event)
+            entry.is_private = self.graph.tasks[name].request.is_private or has_private_text(event)
         elif entry.visible_ms is None and isinstance(event, SpeculativeEvent | DoneEvent):
             entry.visible_ms = self.now_ms
         self._put(lambda seq: OutputEvent(seq, name, event))
@@ -237,6 +247,8 @@ class GraphRun:
             self._fail(name, error_object(LinkError("its answer was paused for too long, or was read by somebody else")))
 
     def _fail(self, name: str, error: Mapping[str, Any]) -> None:
+        if self.board.entries[name].state not in OPEN:  # cancelled while it was to begin
+            return
         for ended in (name, *self.board.fail(name, error, self.now_ms)):
             self._tell(ended)
 
@@ -278,20 +290,10 @@ class GraphRun:
         self._arrived.set()
 
 
-def _has_private_text(event: SessionEvent) -> bool:
-    """Whether passages of private documents took part in an answer."""
-    told = event.to_json().get("retrieval") or {}
-    return any(chunk.get("label") == "private" for chunk in told.get("chunks", ()))
-
-
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def running(agent: DeviceAgent, graph: TaskGraph, width: int | None = None) -> AsyncIterator[GraphRun]:
     """A graph that runs while the block does; leaving it cancels what still runs. Raises as ``GraphRun.open``."""
     run = GraphRun(agent, graph, width)
     await run.open()
-    async with asyncio.TaskGroup() as tasks:
-        tasks.create_task(run.work())
-        try:
-            yield run
-        finally:
-            await run.aclose()
+    async with run.working():
+        yield run

@@ -86,10 +86,10 @@ def _step(end_ms: float) -> float:
 
 
 def _arrows(svg: Element, entry: Json, entries: dict[str, Json], rows: dict[str, int], end_ms: float) -> None:
-    """From the end of what it waited for to its own beginning."""
-    if entry["began_ms"] is None:
+    """From the end of what it waited for to where it was ready."""
+    if entry["ready_ms"] is None:
         return
-    x, y = _x(entry["began_ms"], end_ms), rows[entry["task"]] + ROW / 2
+    x, y = _x(entry["ready_ms"], end_ms), rows[entry["task"]] + ROW / 2
     for name in entry["after"]:
         if entries[name]["began_ms"] is not None:
             from_x, from_y = _x(_end(entries[name], end_ms), end_ms), rows[name] + ROW / 2

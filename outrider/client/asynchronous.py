@@ -26,6 +26,9 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
 from device_agent.events import DoneEvent, Event, SessionEvent
+from device_agent.tasks.graph_events import GraphEvent
+from outrider.client.graphs import PATH as GRAPHS
+from outrider.client.graphs import graph_events
 from outrider.client.reading import done_of, error_of, event_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
@@ -132,6 +135,22 @@ class Client:
         async with aclosing(self._follow(_Place(session_id, starting_after), None)) as events:
             async for event in events:
                 yield event
+
+    async def tasks(self, graph: Mapping[str, Any]) -> AsyncGenerator[GraphEvent, None]:
+        """The events of a graph of sub-tasks, an object as ``POST /v1/tasks`` takes it; the last is ``GraphDoneEvent``, which
+        also tells of sub-tasks that failed. Leaving early (close the generator), or a connection that breaks, cancels it.
+
+        Raises ``InvalidRequestError`` for a graph that the agent refuses, ``CapacityError`` where nothing of it may begin now,
+        ``LinkError`` when the agent cannot be reached or goes away.
+        """
+        try:
+            async with aconnect_sse(self._http, "POST", GRAPHS, json=dict(graph)) as source:
+                await _require_success(source.response)
+                async with aclosing(graph_events(source)) as events:
+                    async for event in events:
+                        yield event
+        except (httpx.HTTPError, httpx.InvalidURL, SSEError) as error:
+            raise self._unreachable(error) from error
 
     async def _follow(self, place: _Place, body: Mapping[str, Any] | None) -> AsyncGenerator[Event, None]:
         """Events until the last, over as many connections as it takes. ``body`` begins the answer; None reads it on."""

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from device_agent.events import DoneEvent, Event
+from device_agent.tasks.graph_events import GraphEvent
 from outrider.client.asynchronous import DEFAULT_URL, Client, Messages, Options
 
 T = TypeVar("T")
@@ -63,7 +64,11 @@ class SyncClient:
         """The events of an answer behind the one with this ``seq`` (None: all of them), as ``Client.resume`` gives them."""
         yield from self._each(self._client.resume(session_id, starting_after))
 
-    def _each(self, events: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
+    def tasks(self, graph: Mapping[str, Any]) -> Generator[GraphEvent, None, None]:
+        """The events of a graph of sub-tasks, as ``Client.tasks`` gives them."""
+        yield from self._each(self._client.tasks(graph))
+
+    def _each(self, events: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         try:
             while (event := self._run(_next(events))) is not None:
                 yield event
@@ -78,9 +83,9 @@ class SyncClient:
             work.close()
 
 
-async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+async def _next(events: AsyncGenerator[T, None]) -> T | None:
     return await anext(events, None)
 
 
-async def _leave(events: AsyncGenerator[Event, None]) -> None:
+async def _leave(events: AsyncGenerator[T, None]) -> None:
     await events.aclose()

@@ -1,10 +1,13 @@
 """Where each sub-task of a graph is: who is next, and what a failure takes along."""
 
+from types import SimpleNamespace
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.tasks.board import OPEN, Board, State
+from device_agent.events import SessionEvent
+from device_agent.tasks.board import OPEN, Board, State, has_private_text
 from device_agent.tasks.graph import TaskGraph
 from speculation.errors import InvalidRequestError
 
@@ -103,3 +106,11 @@ def test_whatever_fails_and_in_whatever_order_they_end_every_graph_comes_to_an_e
     for entry in made.entries.values():
         all_done = all(made.entries[name].state is State.DONE for name in entry.after)
         assert (entry.state is State.SKIPPED) != all_done
+
+
+def test_an_answer_with_passages_of_private_documents_in_it_is_private():
+    begun = SessionEvent(0, "id", "device", "all", "draft", "full", "digest", None, None, 7)
+    assert not has_private_text(begun)
+    for label in ("public", "private"):
+        told = SimpleNamespace(to_json=lambda label=label: {"retrieval": {"chunks": [{"label": label}]}})
+        assert has_private_text(told) == (label == "private")

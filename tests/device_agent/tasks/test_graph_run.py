@@ -253,6 +253,10 @@ def test_leaving_the_block_and_an_agent_that_stops_end_everything():
             async with running(made, graph()):
                 await asyncio.sleep(15 * STEP_S)
             assert not draft.open_caches
+            with pytest.raises(KeyError, match="of the block"):
+                async with running(made, graph()):
+                    raise KeyError("of the block")
+            assert not draft.open_caches
             async with running(made, graph()) as run:
                 await asyncio.sleep(15 * STEP_S)
                 await made.drain(0.0)
