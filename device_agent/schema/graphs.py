@@ -26,11 +26,16 @@ NO_GRAPH = SessionNotFoundError(
 )
 REQUEST: dict[str, Any] = {
     "tasks": {
-        "name": {"prompt": "The module", "max_tokens": 2},
-        "use": {"prompt": "Use the module {{ name | trim }} to", "max_tokens": 3},
+        "start": {"prompt": "The module provides", "max_tokens": 3},
+        "end": {"prompt": "The class provides{{ start }} to", "max_tokens": 2},
     },
     "defaults": {"mode": "device", "temperature": 0, "seed": 7},
 }
+WRITTEN: dict[str, tuple[tuple[int, ...], tuple[int, ...], str]] = {
+    "start": ((748, 552, 1860), (202, 980, 1144), "\nthe following"),
+    "end": ((748, 660, 1860, 202, 980, 1144, 316), (1537, 354), "ols for"),
+}
+"""Of each its prompt, and what the bundled pair's draft writes behind it, in tokens; and the text."""
 
 
 @functools.cache
@@ -88,8 +93,9 @@ def begin_operation() -> Operation:
 def look_operation() -> Operation:
     """The OpenAPI description of ``GET /v1/tasks/{graph_id}``."""
     last = events()[-1].to_json()
-    kept = {key: last[key] for key in ("graph_id", "status", "critical_path", "results", "schedule")}
-    return _of_one("Where a graph of sub-tasks is", _part("status"), kept | {"at_ms": last["makespan_ms"]})
+    now = {key: last[key] for key in ("graph_id", "status")} | {"at_ms": last["makespan_ms"]}
+    now |= {key: last[key] for key in ("critical_path", "results", "schedule")}
+    return _of_one("Where a graph of sub-tasks is", _part("status"), now)
 
 
 def control_operation(what: str, status: str) -> Operation:
@@ -141,26 +147,26 @@ def events() -> tuple[GraphEvent, ...]:
     """Those of the example, as a board of it tells them."""
     board = Board(TaskGraph.from_json(REQUEST), {name: task["max_tokens"] for name, task in REQUEST["tasks"].items()})
     told: list[GraphEvent] = [GraphBegunEvent(0, GRAPH_ID, 2, [entry.to_json() for entry in board.entries.values()])]
-    for name, text, began_ms, ended_ms in (("name", " provides access", 0.1, 31.0), ("use", " test a class", 31.2, 92.4)):
-        board.begin(name, began_ms)
-        told.append(TaskEvent(len(told), name, "running", began_ms, None))
-        for event in _answer(text):
+    for name, (begun, ended_ms) in {"start": (0.1, 31.0), "end": (31.2, 52.4)}.items():
+        board.begin(name, begun)
+        told.append(TaskEvent(len(told), name, "running", begun, None))
+        for event in _answer(name):
             told.append(OutputEvent(len(told), name, event))
-        board.entries[name].visible_ms = began_ms + 15
-        board.done(name, text, "length", len(text.split()), ended_ms)
+        board.entries[name].visible_ms = begun + 15
+        ids, text = WRITTEN[name][1:]
+        board.done(name, text, "length", len(ids), ended_ms)
         told.append(TaskEvent(len(told), name, "done", ended_ms, None))
     entries = board.entries
     results = {name: entry.result() for name, entry in entries.items()}
     schedule = [entry.to_json() for entry in entries.values()]
-    return (*told, GraphDoneEvent(len(told), GRAPH_ID, "done", 92.4, board.critical(), results, schedule))
+    return (*told, GraphDoneEvent(len(told), GRAPH_ID, "done", 52.4, board.critical(), results, schedule))
 
 
-def _answer(text: str) -> tuple[Event, ...]:
-    count = len(text.split())
+def _answer(name: str) -> tuple[Event, ...]:
+    prompt, ids, text = WRITTEN[name]
     begun, last = examples.EVENTS[0], examples.EVENTS[-1]
     assert isinstance(begun, SessionEvent)
     assert isinstance(last, DoneEvent)
-    ids = tuple(range(300, 300 + count))
     session = SessionEvent(0, begun.session_id, "device", "all", begun.draft, begun.full, begun.pair_digest, None, None, 7)
-    shown = SpeculativeEvent(1, 2, ids, text, 0.7)
-    return session, shown, DoneEvent(2, "length", (748, 552), ids, text, 0, last.usage, last.figures)
+    shown = SpeculativeEvent(1, len(prompt), ids, text, 0.7)
+    return session, shown, DoneEvent(2, "length", prompt, ids, text, 0, last.usage, last.figures)
