@@ -141,7 +141,10 @@ def test_the_example_runs_on_the_bundled_pair(outrider):
         ("g.json", None, "cannot be read"),
     ],
 )
-def test_a_file_that_holds_no_graph_is_bad_input_before_anything_is_loaded(outrider, tmp_path, name, content, told):
+def test_a_file_that_holds_no_graph_is_bad_input_before_anything_is_loaded(
+    outrider, tmp_path, name, content, told, monkeypatch
+):
+    monkeypatch.setattr(task_graph, "client_at", lambda *_: pytest.fail("models are loaded"))
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())
