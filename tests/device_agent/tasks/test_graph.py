@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from device_agent.events import error_object
 from device_agent.request import Mode
 from device_agent.tasks.graph import MAX_TASKS, TaskGraph
 from speculation.errors import InvalidRequestError
@@ -131,3 +132,21 @@ def test_any_wiring_is_a_graph_in_order_or_refused_as_a_circle(wires):
 def test_a_prompt_that_says_nothing_is_refused_before_anything_runs():
     with pytest.raises(InvalidRequestError, match="the prompt is empty"):
         graph({"a": {"prompt": "{# nothing #}"}}).tasks["a"].least()
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=8),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+TASK = st.dictionaries(st.sampled_from(["prompt", "after", "max_tokens", "mode", "stop", "privacy", "n", "x\ud800"]), JSON)
+
+
+@given(JSON | st.fixed_dictionaries({"tasks": st.dictionaries(st.sampled_from(["a", "b", "\ud800", "a b"]), JSON | TASK)}))
+def test_whatever_json_is_sent_is_a_graph_or_is_refused(body):
+    refusal = None
+    try:
+        TaskGraph.from_json(body)
+    except InvalidRequestError as error:
+        refusal = error
+    assert refusal is None or error_object(refusal)["message"].encode()
