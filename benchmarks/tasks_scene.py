@@ -21,7 +21,7 @@ from device_agent.events import DoneEvent
 from device_agent.request import MAX_RATE, Mode, StreamRequest, TokenRequest
 from outrider.planning.scene import PROVED, last_event
 from outrider.planning.sources import Synthetic
-from outrider.planning.synthetic import VOCABULARY, Acceptance, encode
+from outrider.planning.synthetic import VOCABULARY, Acceptance, DraftEngine, encode
 from speculation.engines.runner import EngineRunner
 from speculation.errors import CapacityError, InvalidRequestError
 from speculation.links.memory import MemoryConnector
@@ -42,6 +42,7 @@ ACCEPTANCE = 0.8
 CONTEXT_TOKENS = 4096
 NUM_STREAMS = 4
 SHORT_TEXT = 32
+DRAFT_COST = PhoneCost(profiles.phone(DEFAULT_PHONE), parse_model(DEFAULT_DRAFT_MODEL))
 HIGHEST = float(MAX_RATE)
 """Of a task's rate: the highest that is promised, as refusals tell it."""
 
@@ -95,7 +96,7 @@ def run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool = False, num_b
 
 
 async def _run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool, num_before: int) -> list[Written]:
-    async with _phone(setting) as agent:
+    async with phone(setting) as agent:
         await last_event(agent.stream(_request(setting.mode, Task(num_before), len(tasks))))
         began_s = asyncio.get_running_loop().time()
         works = [_written(agent, setting.mode, task, number, began_s) for number, task in enumerate(tasks)]
@@ -103,17 +104,19 @@ async def _run(setting: Setting, tasks: Sequence[Task], is_in_turn: bool, num_be
 
 
 @asynccontextmanager
-async def _phone(setting: Setting) -> AsyncIterator[DeviceAgent]:
+async def phone(setting: Setting, num_streams: int = NUM_STREAMS) -> AsyncIterator[DeviceAgent]:
+    """The phone with places for so many answers, and a verifier behind it."""
     source = Synthetic(Acceptance(ACCEPTANCE), CONTEXT_TOKENS, SHORT_TEXT)
     full = ShapedEngine(
-        source.full_engine(NUM_STREAMS), CloudCost(profiles.cloud(DEFAULT_CLOUD), parse_model(DEFAULT_FULL_MODEL))
+        source.full_engine(num_streams), CloudCost(profiles.cloud(DEFAULT_CLOUD), parse_model(DEFAULT_FULL_MODEL))
     )
     verifier = Verifier(EngineRunner(full), source.identity, PROVED, VerifierConfig())
-    draft = ShapedEngine(source.draft_engine(), PhoneCost(profiles.phone(DEFAULT_PHONE), parse_model(DEFAULT_DRAFT_MODEL)))
     connector = ShapedConnector(MemoryConnector(verifier), profiles.network(DEFAULT_NETWORK), 0)
     config = AgentConfig(
-        phone=DEFAULT_PHONE, network=DEFAULT_NETWORK, os_load=setting.load, draft_turns=setting.order, max_streams=NUM_STREAMS
+        phone=DEFAULT_PHONE, network=DEFAULT_NETWORK, os_load=setting.load, draft_turns=setting.order, max_streams=num_streams
     )
+    slots = num_streams * config.policy().width
+    draft = ShapedEngine(DraftEngine(source.acceptance, source.seed, CONTEXT_TOKENS, 0.0, slots), DRAFT_COST)
     async with asyncio.TaskGroup() as tasks:
         tasks.create_task(verifier.run())
         runner = EngineRunner(loaded(draft, os_load(setting.load)))

@@ -154,12 +154,14 @@ class DeviceAgent:
         place = self._places.ask(self._share_of(request))
         stream = Stream(self.config.max_stream_events, both(both(self.metrics.told, self._router.told), watch))
         try:
-            found = await applied(self._documents, request, self.pair, self.prompts, self._resolver.default_max_tokens)
-            await self._begin(stream, found, place, began_s, traceparent)
+            await self._begin(stream, await self._found(request), place, began_s, traceparent)
         except BaseException:
             place.leave()
             raise
         return stream
+
+    async def _found(self, request: StreamRequest) -> Retrieved:
+        return await applied(self._documents, request, self.pair, self.prompts, self._resolver.default_max_tokens)
 
     async def _begin(self, stream: Stream, found: Retrieved, place: Place, began_s: float, traceparent: str | None) -> None:
         request = found.request
@@ -225,8 +227,21 @@ class DeviceAgent:
         place.share.max_tokens = assignment.max_tokens
         if assignment.request.mode is not Mode.CLOUD:
             is_alone = self._resolver.stays_here(assignment.request)
-            num_caches = 1 if is_alone else self._drafting.num_branches
-            self._places.promise(place, num_caches * assignment.limit, is_alone)
+            self._places.promise(place, self._cache_tokens(assignment), is_alone)
+
+    def _cache_tokens(self, assignment: Assignment) -> int:
+        num_caches = 1 if self._resolver.stays_here(assignment.request) else self._drafting.num_branches
+        return num_caches * assignment.limit
+
+    async def judge(self, request: StreamRequest) -> int:
+        """Whether an answer could be written here if nothing else were, and of how many tokens at most.
+
+        Raises ``InvalidRequestError`` for what ``start`` would refuse at any time.
+        """
+        assignment = await self._resolver.assign(await self._found(request))
+        if assignment.request.mode is not Mode.CLOUD:
+            self._places.promises.judge(request.tokens_per_s, self._cache_tokens(assignment))
+        return assignment.max_tokens
 
     def _session_event(self, assignment: Assignment, seq: int) -> SessionEvent:
         return SessionEvent(

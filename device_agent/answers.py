@@ -14,6 +14,7 @@ from device_agent.door import tenant_of
 from device_agent.kept import KeptStreams
 from device_agent.request import StreamRequest
 from device_agent.stream import Reader, Stream
+from device_agent.tasks.group import Group
 from device_agent.use import Use
 from speculation.errors import InvalidRequestError
 from speculation.foreign_json import NestingError, loads
@@ -47,9 +48,25 @@ async def begin(
     except BaseException:
         use.end()
         raise
+    _watch(connection, stream, use)
+    return stream, judged
+
+
+async def begin_within(connection: HTTPConnection, group: Group, request: StreamRequest) -> Stream:
+    """``begin`` an answer of a group, which is one more of the tenant of the connection. Raises as that does."""
+    use = use_of(connection)
+    try:
+        stream = await group.start(request, use.wrote)
+    except BaseException:
+        use.end()
+        raise
+    _watch(connection, stream, use)
+    return stream
+
+
+def _watch(connection: HTTPConnection, stream: Stream, use: Use) -> None:
     stream.when_over(use.end)
     stream.when_over(_teller(stream, tenant_of(connection)))
-    return stream, judged
 
 
 async def begin_kept(connection: HTTPConnection, ask: Ask) -> Stream:

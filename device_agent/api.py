@@ -31,6 +31,7 @@ from device_agent.page import add_to as add_page
 from device_agent.refusals import RefusalCount
 from device_agent.sockets import talk
 from device_agent.stream import Reader, Stream
+from device_agent.tasks import graph_routes
 from device_agent.tasks import routes as task_routes
 from speculation.errors import CapacityError, OutriderError, status_of
 from speculation.keys import load_keys
@@ -67,6 +68,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     app.add_api_route(path, _resume, methods=["GET"], response_class=Response, openapi_extra=resumes)
     timeline_routes.add_to(app)
     task_routes.add_to(app)
+    graph_routes.add_to(app)
     emulation_routes.add_to(app)
     openai_routes.add_to(app)
     health, figures = schema.health_operation(), schema.metrics_operation()

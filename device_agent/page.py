@@ -28,6 +28,7 @@ FILES = (
     "announcer.mjs",
     "controls.mjs",
     "frames.mjs",
+    "graph.mjs",
     "lane.mjs",
     "meters.mjs",
     "outrider.mjs",

@@ -10,7 +10,7 @@ from typing import Annotated, Any
 import typer
 
 from device_agent.request import Mode
-from outrider import conformance_command, key_folder, models, options, profile_list, rag, services
+from outrider import conformance_command, key_folder, models, options, profile_list, rag, services, tasks_command
 from outrider.config import caller_key
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
@@ -163,6 +163,7 @@ app.command("profiles")(profile_list.profiles_command)
 app.command()(planning.plan)
 app.command()(planning.tokenspeed)
 app.command("conformance")(conformance_command.conformance)
+app.command("tasks")(tasks_command.tasks)
 
 
 @app.command()

@@ -29,6 +29,10 @@ WORDS = {
     Reason.PAIR: "the verifier serves another pair of models: this phone needs a newer one",
     Reason.THROTTLING: "the phone changes its speed",
     Reason.EMULATION: "another phone, network or cloud is played from here on",
+    Reason.QUEUED: "as many answers as may are being written: this one waits for its place",
+    Reason.STARTED: "it has its place, and begins",
+    Reason.PAUSED: "paused: nothing is written until it is resumed",
+    Reason.RESUMED: "the answer goes on",
 }
 """What a ``state`` means to a reader."""
 CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
@@ -87,7 +91,7 @@ class LiveView:
     def __init__(self, console: Console, now_s: Callable[[], float] = time.monotonic, before: str = "") -> None:
         self._console = console
         self._now_s = now_s
-        self._before = _harmless(before)
+        self._before = harmless(before)
         self._text: tuple[str, str] = ("", "")
         self._num_printed = 0
         self._revoked: tuple[int, str, float] = (0, "", 0.0)
@@ -108,10 +112,10 @@ class LiveView:
         self._console.print(self._rest())
 
     def show(self, event: Event, transcript: Transcript) -> None:
-        self._text = (_harmless(transcript.final_text), _harmless(transcript.tentative_text))
+        self._text = (harmless(transcript.final_text), harmless(transcript.tentative_text))
         if isinstance(event, RevokeEvent):
             shown = len(transcript.final_text) + len(transcript.tentative_text)
-            self._revoked = (shown, _harmless(transcript.revoked), self._now_s() + REVOKED_FOR_S)
+            self._revoked = (shown, harmless(transcript.revoked), self._now_s() + REVOKED_FOR_S)
         if isinstance(event, StateEvent) and event.reason != Reason.LINK:  # that all is well is not told in front of a text
             self._console.print(Text(_in_words(event), STATE))
         self._print_final_lines()
@@ -194,7 +198,7 @@ class LineView:
         self._console.print(Text(f"{since_s:8.3f} s  {what:<8} {text!r}"), soft_wrap=True)
 
 
-def _harmless(text: str) -> str:
+def harmless(text: str) -> str:
     """The text with its control characters replaced, one for one: a model must not steer the reader's terminal."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
 

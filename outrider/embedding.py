@@ -6,7 +6,7 @@
         async for event in agent.stream("The module provides", max_tokens=64, temperature=0.8, seed=7):
             ...
 
-``stream``, ``generate`` and ``health`` are those of ``outrider.client.Client``, so a program can take either.
+``stream``, ``generate``, ``tasks`` and ``health`` are those of ``outrider.client.Client``, so a program can take either.
 """
 
 from __future__ import annotations
@@ -22,6 +22,8 @@ from device_agent.config import AgentConfig
 from device_agent.events import DoneEvent, ErrorEvent, Event
 from device_agent.request import StreamRequest
 from device_agent.routing.policy import RoutingPolicy
+from device_agent.tasks.graph import TaskGraph
+from device_agent.tasks.graph_events import GraphEvent
 from outrider.client.asynchronous import Messages, Options, text_keys
 from outrider.client.reading import done_of, error_of
 from speculation.errors import ConfigurationError
@@ -193,6 +195,17 @@ class DeviceAgent:
         """One whole answer: its text, its tokens and its figures. Raises what ``stream`` raises."""
         async with aclosing(self.stream(prompt, **options)) as events:
             return await done_of(events)
+
+    async def tasks(self, graph: Mapping[str, Any]) -> AsyncGenerator[GraphEvent, None]:
+        """The events of a graph of sub-tasks (``docs/tasks.md``); the last is ``GraphDoneEvent``, which also tells of sub-tasks
+        that failed. Leaving early (close the generator) cancels it. Raises as ``stream`` does before the first event.
+        """
+        from device_agent.tasks.graph_run import running
+
+        async with running(self._running, TaskGraph.from_json(graph)) as run:
+            while events := await run.take():
+                for event in events:
+                    yield event
 
     async def health(self) -> Mapping[str, Any]:
         """What the agent says of itself: the pair, the defaults of a request, how many answers are being written."""

@@ -13,6 +13,7 @@ from typing import Self, TextIO
 from rich.console import Console
 
 from device_agent.events import DoneEvent, ErrorEvent, Event, error_object
+from device_agent.formats import Told
 from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Messages, Options, text_keys
 from outrider.display import LiveView, TextView, View
@@ -88,7 +89,7 @@ class JsonLines:
         if isinstance(error, OutriderError):
             self.show(ErrorEvent(self._next_seq, error_object(error)))
 
-    def show(self, event: Event) -> None:
+    def show(self, event: Told) -> None:
         self._next_seq = event.seq + 1
         print(json.dumps(self._extra | event.to_json(), ensure_ascii=False), file=self._file, flush=True)
 

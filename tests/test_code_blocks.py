@@ -26,6 +26,8 @@ import device_agent.server
 from cloud_verifier.config import VerifierConfig
 from device_agent import schema
 from device_agent.config import AgentConfig
+from device_agent.schema import graphs
+from device_agent.tasks.graph import TaskGraph
 from outrider.proxy import serving as proxy
 from outrider.proxy.service import Address
 from speculation.engines.package import bundled_pair_path
@@ -46,7 +48,7 @@ def talks(block):
     """Whether services must be there for it; where they need not be, none are started."""
     if block.language == "python":
         return any(host in block.text for host in HOSTS)
-    is_asking = any(command.startswith(("curl ", "outrider generate ")) for command in block.commands)
+    is_asking = any(command.startswith(("curl ", "outrider generate ", "outrider tasks ")) for command in block.commands)
     return block.language in SHELL and is_asking
 
 
@@ -77,7 +79,8 @@ def folder(tmp_path, monkeypatch):
     """Where a block runs: like a checkout, but empty."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    (tmp_path / "speculation").symlink_to(ROOT / "speculation")
+    for name in ("speculation", "examples"):
+        (tmp_path / name).symlink_to(ROOT / name)
     return tmp_path
 
 
@@ -94,7 +97,8 @@ def test_the_blocks_and_the_examples_of_routes_that_ask_services_are_answered(fo
             return text
 
         asked = {"prompt": "The module provides", "max_tokens": 2, "temperature": 0.8, "seed": 7, "timeline": True}
-        check_all(here("http://127.0.0.1:8080"), session_of(here, asked), subtests)
+        graph_id = session_of(here, graphs.REQUEST, "/v1/tasks")
+        check_all(here("http://127.0.0.1:8080"), session_of(here, asked), graph_id, subtests)
         last = [block for block in BLOCKS if " -X PATCH " in block.text]  # they make all that follows slow
         for block in [*(block for block in BLOCKS if talks(block) and block not in last), *last]:
             with subtests.test(str(block)):
@@ -156,6 +160,9 @@ def test_the_json_of_a_block_is_what_it_looks_like(block):
     for value in lines:
         if "event" in value:
             jsonschema.validate(value, schema.stream_schema())
+        elif "tasks" in value:
+            TaskGraph.from_json(value)
+            jsonschema.validate(value, graphs.request_schema())
         elif {"prompt", "messages"} & value.keys():
             jsonschema.validate(value, schema.request_schema())
         elif "logger" in value:
@@ -170,6 +177,9 @@ def test_the_toml_of_a_block_is_taken_by_what_it_is_for(block, tmp_path):
     file.write_text(block.text, "utf-8")
     file.chmod(0o600)
     settings = tomllib.loads(block.text)
+    if "tasks" in settings:
+        TaskGraph.from_json(settings)
+        return
     if "keys" in settings and isinstance(settings["keys"], list):
         assert load_keys(file) is not None
         return

@@ -77,7 +77,7 @@ def refused(*statuses: str, missing: Exception = NO_MODEL) -> dict[int | str, Sc
 
 
 def _not_found(missing: Exception) -> Schema:
-    what = "No such session is kept" if isinstance(missing, SessionNotFoundError) else "No such model is served here"
+    what = "Nothing of that name is kept" if isinstance(missing, SessionNotFoundError) else "No such model is served here"
     return _response(what, error_object(missing))
 
 

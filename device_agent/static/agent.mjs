@@ -87,6 +87,17 @@ export class Agent {
   }
 
   /**
+   * The events of a graph of sub-tasks, which is cancelled where its reader leaves.
+   * @param {Record<string, unknown>} graph
+   * @param {Options} options
+   * @returns {AsyncGenerator<any, void, void>}
+   */
+  async *tasks(graph, { signal }) {
+    const response = await this.#send("POST", "/v1/tasks", JSON.stringify(graph), signal);
+    for await (const { data } of messages(response.body)) yield JSON.parse(data);
+  }
+
+  /**
    * @param {string} path
    * @returns {Promise<any>} Its JSON. Rejects with `OutriderError` where the agent refuses or is away.
    */

@@ -8,6 +8,7 @@ import { Agent, keyIn } from "./agent.mjs";
 import { Announcer } from "./announcer.mjs";
 import { Controls } from "./controls.mjs";
 import { write } from "./frames.mjs";
+import { GraphPanel } from "./graph.mjs";
 import { Lane } from "./lane.mjs";
 import { Meters } from "./meters.mjs";
 import { CLOUD, COLLABORATE, DEVICE, Race, drawSeed } from "./race.mjs";
@@ -35,6 +36,7 @@ const race = new Race(lanes);
 const controls = new Controls($("conditions"), agent);
 const watch = new Watch(agent, $("timeline"), $("timeline-words"), $("timeline-note"));
 const meters = new Meters($("meters"));
+const graph = new GraphPanel($("graph"), agent);
 
 /** @param {string} mode @param {string} title */
 function makeLane(mode, title) {
@@ -125,6 +127,7 @@ async function load() {
     $("max-tokens").value = health.defaults.max_tokens;
     $("temperature").value = health.defaults.temperature ?? 0;
     await agent.learn();
+    graph.offer();
     offer((await agent.get("/v1/prompts")).prompts);
     await controls.load();
     $("key-form").hidden = true;

@@ -93,6 +93,7 @@ class Promises:
             self._check_pace(tokens_per_s)
         step_s = self._cost()
         if step_s is not None:
+            self.judge(tokens_per_s, num_tokens)
             self._check(tokens_per_s, num_tokens, step_s)
         promise = Promise(tokens_per_s, num_tokens)
         self._made.append(promise)
@@ -103,6 +104,16 @@ class Promises:
         if promise is not None:
             self._made.remove(promise)
 
+    def judge(self, tokens_per_s: float | None, num_tokens: int) -> None:
+        """Whether the rate could be kept if nothing were promised. Raises ``InvalidRequestError`` as ``make`` does."""
+        step_s = self._cost()
+        if tokens_per_s is None or step_s is None:
+            return
+        alone = highest_rate((), num_tokens, step_s)
+        if tokens_per_s > alone:
+            what = f"this phone can promise at most {_told(alone)} tokens a second behind {num_tokens} tokens"
+            raise InvalidRequestError(f"{PARAMETER} must be at most {_told(alone)}, not {tokens_per_s:g}: {what}", PARAMETER)
+
     def _check_pace(self, tokens_per_s: float) -> None:
         pace = self.pace.tokens_per_s
         if pace is not None and tokens_per_s > SPARE * pace:
@@ -111,10 +122,6 @@ class Promises:
             raise CapacityError(f"{PARAMETER} {tokens_per_s:g} cannot be promised: {why}; {advice}")
 
     def _check(self, tokens_per_s: float, num_tokens: int, step_s: StepCost) -> None:
-        alone = highest_rate((), num_tokens, step_s)
-        if tokens_per_s > alone:
-            what = f"this phone can promise at most {_told(alone)} tokens a second behind {num_tokens} tokens"
-            raise InvalidRequestError(f"{PARAMETER} must be at most {_told(alone)}, not {tokens_per_s:g}: {what}", PARAMETER)
         highest = highest_rate(self._made, num_tokens, step_s)
         if tokens_per_s > highest:
             why = f"beside {len(self._made)} that it promised already this phone has {_told(highest)} tokens a second left"

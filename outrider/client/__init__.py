@@ -16,6 +16,7 @@ from device_agent.events import (
     StateEvent,
 )
 from device_agent.logprobs import FinalLikelihood, Likelihood
+from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
 from outrider.client.asynchronous import Client, Messages, Options, text_keys
 from outrider.client.blocking import SyncClient
 from outrider.transcript import Transcript
@@ -48,12 +49,16 @@ __all__ = [
     "EngineError",
     "Event",
     "FinalLikelihood",
+    "GraphBegunEvent",
+    "GraphDoneEvent",
+    "GraphEvent",
     "HandshakeError",
     "InvalidRequestError",
     "Likelihood",
     "LinkError",
     "Messages",
     "Options",
+    "OutputEvent",
     "OutriderError",
     "PackageError",
     "ProtocolError",
@@ -63,6 +68,7 @@ __all__ = [
     "SpeculativeEvent",
     "StateEvent",
     "SyncClient",
+    "TaskEvent",
     "Transcript",
     "UnknownNameError",
     "text_keys",

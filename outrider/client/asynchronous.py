@@ -26,6 +26,9 @@ import httpx
 from httpx_sse import EventSource, ServerSentEvent, SSEError, aconnect_sse
 
 from device_agent.events import DoneEvent, Event, SessionEvent
+from device_agent.tasks.graph_events import GraphEvent
+from outrider.client.graphs import PATH as GRAPHS
+from outrider.client.graphs import graph_events
 from outrider.client.reading import done_of, error_of, event_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
@@ -146,6 +149,22 @@ class Client:
         """End an answer: it has ended when this returns, and its events can still be read. Tells and raises what ``pause``
         does."""
         return await self._control("DELETE", session_id)
+
+    async def tasks(self, graph: Mapping[str, Any]) -> AsyncGenerator[GraphEvent, None]:
+        """The events of a graph of sub-tasks, an object as ``POST /v1/tasks`` takes it; the last is ``GraphDoneEvent``, which
+        also tells of sub-tasks that failed. Leaving early (close the generator), or a connection that breaks, cancels it.
+
+        Raises ``InvalidRequestError`` for a graph that the agent refuses, ``CapacityError`` where nothing of it may begin now,
+        ``LinkError`` when the agent cannot be reached or goes away.
+        """
+        try:
+            async with aconnect_sse(self._http, "POST", GRAPHS, json=dict(graph)) as source:
+                await _require_success(source.response)
+                async with aclosing(graph_events(source)) as events:
+                    async for event in events:
+                        yield event
+        except (httpx.HTTPError, httpx.InvalidURL, SSEError) as error:
+            raise self._unreachable(error) from error
 
     async def _control(self, method: str, session_id: str, verb: str = "") -> str:
         state = (await self._ask(method, _path_of(session_id) + verb)).get("state")

@@ -16,6 +16,7 @@ from types import TracebackType
 from typing import Any, Self, TypeVar, Unpack
 
 from device_agent.events import DoneEvent, Event
+from device_agent.tasks.graph_events import GraphEvent
 from outrider.client.asynchronous import DEFAULT_URL, Client, Messages, Options
 
 T = TypeVar("T")
@@ -75,7 +76,11 @@ class SyncClient:
         """End an answer, as ``Client.cancel`` does."""
         return self._run(self._client.cancel(session_id))
 
-    def _each(self, events: AsyncGenerator[Event, None]) -> Generator[Event, None, None]:
+    def tasks(self, graph: Mapping[str, Any]) -> Generator[GraphEvent, None, None]:
+        """The events of a graph of sub-tasks, as ``Client.tasks`` gives them."""
+        yield from self._each(self._client.tasks(graph))
+
+    def _each(self, events: AsyncGenerator[T, None]) -> Generator[T, None, None]:
         try:
             while (event := self._run(_next(events))) is not None:
                 yield event
@@ -90,9 +95,9 @@ class SyncClient:
             work.close()
 
 
-async def _next(events: AsyncGenerator[Event, None]) -> Event | None:
+async def _next(events: AsyncGenerator[T, None]) -> T | None:
     return await anext(events, None)
 
 
-async def _leave(events: AsyncGenerator[Event, None]) -> None:
+async def _leave(events: AsyncGenerator[T, None]) -> None:
     await events.aclose()

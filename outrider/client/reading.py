@@ -43,14 +43,19 @@ def event_of(message: ServerSentEvent) -> Event | None:
     fields = object_of(message.data)
     if message.event == "error":
         raise error_of(fields.get("error", {}), None)
-    kind = KINDS.get(message.event)
+    return known_event(message.event, fields)
+
+
+def known_event(name: str, fields: Mapping[str, Any]) -> Event | None:
+    """The event of that name; None for one that this client does not know. Raises ``MalformedMessageError``."""
+    kind = KINDS.get(name)
     if kind is None:
         return None
     known = {field.name for field in dataclasses.fields(kind)}
     try:
         return kind(**{key: value_of(key, value) for key, value in fields.items() if key in known})
     except (TypeError, KeyError) as error:
-        raise MalformedMessageError(f"the agent sent a {message.event!r} event that lacks a field: {error}") from error
+        raise MalformedMessageError(f"the agent sent a {name!r} event that lacks a field: {error}") from error
 
 
 async def done_of(events: AsyncIterator[Event]) -> DoneEvent:

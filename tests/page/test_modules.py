@@ -212,3 +212,14 @@ def test_a_seed_that_is_drawn_is_a_whole_number_that_json_keeps():
     assert len(set(seeds)) == 50
     assert all(isinstance(seed, int) and 0 <= seed < 2**53 for seed in seeds)
     assert max(seeds) > 2**48
+
+
+def test_a_schedule_tells_how_far_it_is():
+    begun = {"event": "graph", "tasks": [{"task": "a"}, {"task": "b"}]}
+    runs = {"event": "task", "task": "a", "state": "running", "at_ms": 1, "error": None}
+    over = {"event": "task", "task": "a", "state": "done", "at_ms": 9, "error": None}
+    last = {"event": "done", "status": "cancelled", "makespan_ms": 1234, "critical_path": []}
+    steps = [["heard", begun], ["heard", runs], ["words"], ["heard", over], ["heard", last], ["words"]]
+    told = run(make("graph.mjs", "Schedule", *steps))[0]
+    assert "0 of 2 done, 1 running." in told
+    assert "cancelled in 1.23 s: 1 of 2 done." in told

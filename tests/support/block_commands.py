@@ -16,6 +16,7 @@ import yaml
 
 from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
+from device_agent.schema import graphs
 from outrider import cli
 from tests.support.code_blocks import ROOT, parts, program_of
 
@@ -43,7 +44,7 @@ ONLY_READ = {
     "outrider --install-completion": "writes into the reader's home; tests/outrider/test_completing.py runs it",
     "docs/models.md python": "wants the extra `transformers`; tests/acceptance/test_exported_models.py exports so",
 }
-IN_PROCESS = ("generate", "profiles", "keys", "version", "tokenspeed")
+IN_PROCESS = ("generate", "tasks", "profiles", "keys", "version", "tokenspeed")
 
 
 def unchanged(text):
@@ -90,16 +91,18 @@ def check_variables(variables):
 
 
 def with_session(line, here):
-    """A line with the session of an answer that is there to be read on."""
+    """A line with the session of an answer that is there to be read on, or with a graph of sub-tasks that is."""
+    if "GRAPH_ID" in line:
+        return line.replace("GRAPH_ID", session_of(here, graphs.REQUEST, "/v1/tasks"))
     if "SESSION_ID" not in line:
         return line
     return line.replace("SESSION_ID", session_of(here, {"prompt": "The module provides", "max_tokens": 32, "timeline": True}))
 
 
-def session_of(here, asked):
-    """The session of an answer that was written to its end."""
-    answer = httpx.post(here("http://127.0.0.1:8080/v1/stream"), json=asked, timeout=60)
-    return re.search(r'"session_id":"(\w+)"', answer.text)[1]
+def session_of(here, asked, path="/v1/stream"):
+    """The session of an answer, or the id of a graph, that was written to its end."""
+    answer = httpx.post(here(f"http://127.0.0.1:8080{path}"), json=asked, timeout=60)
+    return re.search(r'"(?:session|graph)_id":"(\w+)"', answer.text)[1]
 
 
 def run_curl(line):
@@ -109,7 +112,9 @@ def run_curl(line):
     done = subprocess.run(["bash", "-c", quick], capture_output=True, text=True, check=False)
     assert done.returncode == 0, (line, done.stdout, done.stderr)
     assert '"event":"error"' not in done.stdout
-    if "/v1/stream/" in line and (line.endswith(("/pause", "/resume")) or " -X DELETE " in line):
+    if "/v1/tasks" in line:
+        assert '"status":"done"' in done.stdout or "<svg " in done.stdout or " -o " in line
+    elif "/v1/stream/" in line and (line.endswith(("/pause", "/resume")) or " -X DELETE " in line):
         assert '"state":"ended"' in done.stdout  # of an answer that was written to its end
     elif "/v1/stream" in line and "/timeline" not in line:
         assert '"event":"done"' in done.stdout
@@ -124,7 +129,7 @@ def run_outrider(arguments, here=unchanged):
     if verb not in IN_PROCESS and "--list-prompts" not in arguments:
         assert f"outrider {verb}" in ONLY_READ, f"run `outrider {verb}`, or say in ONLY_READ why not"
     elif "--draft" not in arguments:  # models of the reader's own
-        at = ["--agent", here("http://127.0.0.1:8080")] if verb == "generate" and "--agent" not in arguments else []
+        at = ["--agent", here("http://127.0.0.1:8080")] if verb in ("generate", "tasks") and "--agent" not in arguments else []
         assert cli.run(lambda: cli.app([*arguments, *at], standalone_mode=False)) == 0
 
 

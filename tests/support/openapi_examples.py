@@ -9,18 +9,20 @@ import httpx
 import jsonschema
 
 from device_agent.api_page import operations
+from device_agent.schema import graphs
 
 WRITTEN = ("text", "token_ids", "tokens", "content", "prompt", "prompt_tokens", "completion_tokens", "finish_reason")
 """What the bundled pair writes to the example of a request, so the example has it word for word."""
 
 
-def check_all(url, session_id, subtests):
+def check_all(url, session_id, graph_id, subtests):
     """Runs the command that the page shows for each route, and compares."""
     document = httpx.get(f"{url}/openapi.json").json()
     for shown in operations(document, url, has_keys=False):
         with subtests.test(f"{shown.method} {shown.path}"):
             (kind, example), *_ = shown.told["responses"]["200"]["content"].items()
-            command = shown.curl.replace("c015de3a43feb957", session_id).replace("curl ", "curl -sS --max-time 60 ", 1)
+            ids = shown.curl.replace("c015de3a43feb957", session_id).replace(graphs.GRAPH_ID, graph_id)
+            command = ids.replace("curl ", "curl -sS --max-time 60 ", 1)
             done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, check=True)
             compare(kind, done.stdout, example["example"], example["schema"])
 
