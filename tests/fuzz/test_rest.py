@@ -21,6 +21,7 @@ from hypothesis import strategies as st
 
 from device_agent import schema
 from device_agent.api import build_app
+from device_agent.schema import graphs
 from device_agent.server import serve
 from speculation.errors import CapacityError, FingerprintError, LinkError, MalformedMessageError, PairError
 from speculation.links.memory import MemoryConnector
@@ -44,7 +45,16 @@ PATHS = {
     ("get", "/metrics"),
     ("post", "/v1/stream"),
     ("get", "/v1/stream/{session_id}"),
+    ("delete", "/v1/stream/{session_id}"),
     ("get", "/v1/stream/{session_id}/timeline"),
+    ("post", "/v1/stream/{session_id}/pause"),
+    ("post", "/v1/stream/{session_id}/resume"),
+    ("post", "/v1/tasks"),
+    ("get", "/v1/tasks/{graph_id}"),
+    ("delete", "/v1/tasks/{graph_id}"),
+    ("post", "/v1/tasks/{graph_id}/pause"),
+    ("post", "/v1/tasks/{graph_id}/resume"),
+    ("get", "/v1/tasks/{graph_id}/timeline.svg"),
     ("get", "/v1/emulation"),
     ("patch", "/v1/emulation"),
     ("get", "/v1/prompts"),
@@ -56,7 +66,9 @@ PATHS = {
     ("get", "/v1/models/{model}"),
     ("get", "/version"),
 }
-SERVED = {"model": "full", "prompt": "the prompt", "max_tokens": 3, "tokens": [1, 2]}
+SHORT = {"prompt": "the prompt", "max_tokens": 3}
+GRAPH = {"tasks": {"first": SHORT, "second": {"prompt": "{{ first }}", "max_tokens": 2}}}
+SERVED = {"model": "full", "tokens": [1, 2], **SHORT, **GRAPH}
 """With these in their places the rest of a body is what a request is served or refused for."""
 TROUBLE = {
     "away": LinkError("nobody answers"),
@@ -130,9 +142,9 @@ def known(name, served, headers):
     """What is there: the model, and an answer that can be read on, new each time, for few are kept."""
     if name == "model":
         return "full"
-    body = {"prompt": "the prompt", "max_tokens": 3, "timeline": True}
-    text = requests.post(f"{served.url}/v1/stream", json=body, headers=headers, timeout=60).text
-    return text.partition('"session_id":"')[2].partition('"')[0] or "gone"
+    path, body = {"session_id": ("/v1/stream", SHORT | {"timeline": True}), "graph_id": ("/v1/tasks", GRAPH)}[name]
+    text = requests.post(served.url + path, json=body, headers=headers, timeout=60).text
+    return text.partition(f'"{name}":"')[2].partition('"')[0] or "gone"
 
 
 def ask_all(served, share, wanted, headers=None):
@@ -167,6 +179,11 @@ def follow(path, text):
     if path.endswith("/timeline"):
         for one in data:
             jsonschema.validate(json.loads(one), schema.timeline_schema())
+        return
+    if path.startswith("/v1/tasks"):
+        for one in data:
+            jsonschema.validate(json.loads(one), graphs.events_schema())
+        assert json.loads(data[-1])["event"] == "done"
         return
     if path.startswith("/v1/stream"):
         events = [json.loads(one) for one in data]
@@ -209,7 +226,8 @@ def test_an_agent_that_is_well_fails_at_nothing_and_says_nothing_that_its_docume
         came = ask_all(served, 1, [schemathesis.checks.not_a_server_error], headers)
     # Each route was served and, where it takes something that can be wrong, refused.
     assert [path for path, counts in came.items() if not any(status < 300 for status in counts)] == []
-    assert [path for path, counts in came.items() if path[0] == "post" and not counts[400]] == []
+    with_body = [path for path in came if path[0] == "post" and "{" not in path[1]]
+    assert [path for path in with_body if not came[path][400]] == []
 
 
 def test_without_a_key_every_answer_is_a_refusal_that_the_document_tells(tmp_path):
