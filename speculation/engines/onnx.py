@@ -70,6 +70,11 @@ class _Binding:
             self._logits = logits
         return logits
 
+    def forget(self) -> None:
+        """Hold on to nothing of the last pass."""
+        self.input_ids = np.zeros(0, np.int64)
+        self._packing = self._logits = None
+
 
 class OnnxEngine:
     """An ``Engine``, ``Forkable`` and ``GivesBack`` over one variant of a package. Not for use by two threads at once.
@@ -94,6 +99,7 @@ class OnnxEngine:
         self._memory = self._pages.array
         self._pools = dict(zip(names, self._memory, strict=True))
         self._bindings: dict[tuple[int, int], _Binding] = {}
+        self._last: _Binding | None = None
         self._description = EngineDescription(
             name=f"{package.name}:{variant}",
             vocabulary_size=shape.vocabulary_size,
@@ -168,6 +174,11 @@ class OnnxEngine:
             if len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.clear()
             binding = self._bindings[low, high] = _Binding(self._session, self._pools, low, high, self._capacity)
+        if self._last is not binding:
+            if self._last is not None:
+                # Else every range of slots would keep the arrays of a pass that never comes again.
+                self._last.forget()
+            self._last = binding
         return binding
 
     def _fill_lengths(self, seqlens_k: NDArray[np.int32], rows: NDArray[np.int32], slots: list[Slot], low: int) -> None:
