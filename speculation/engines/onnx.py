@@ -10,6 +10,7 @@ one repeated where the count is odd; it lands in the cache behind the real token
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from speculation.engines.package import Package
 
 MAX_BINDINGS = 256
+AS_REQUESTED = 1
+"""A name in ONNX Runtime's C interface alone: ``kSameAsRequested``."""
 LOGITS_KEPT_BOUND = 16
 """Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
 
@@ -188,9 +191,25 @@ class OnnxEngine:
             seqlens_k[slot.number - low] = slot.length + rows[slot.number - low] - 1
 
 
+@cache
+def _share_exact_arena() -> None:
+    """What the engines of this process compute with comes from one arena, which grows by what a pass asks for.
+
+    By its own rule it doubles what it has: a region of which a pass then touches another part each time, until after hours
+    all of it is taken. What the widest pass needed is enough this way, and all of it is in use.
+    """
+    arena = onnxruntime.OrtArenaCfg({"arena_extend_strategy": AS_REQUESTED})
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, arena)
+
+
 def _load(package: Package, variant: str, threads: int) -> Any:
     """A session of ONNX Runtime on the CPU; the graph's file is checked before it is opened."""
+    _share_exact_arena()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     # It would keep a plan of memory for every shape of a pass, and hardly two ragged passes have the same.
