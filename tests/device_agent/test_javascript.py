@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from device_agent.events import KINDS
 from device_agent.server import serve
-from outrider.client.reading import KINDS, value_of
+from outrider.client.reading import value_of
 from outrider.transcript import Transcript
 from speculation.errors import MalformedMessageError
 from speculation.links.memory import MemoryConnector
