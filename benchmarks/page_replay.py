@@ -12,13 +12,13 @@ from types import SimpleNamespace
 from typing import Any
 
 import httpx
-import uvicorn
 from fastapi import FastAPI
 from httpx_sse import aconnect_sse
 from starlette.responses import JSONResponse, Response, StreamingResponse
 
 from device_agent import page
 from outrider.local import Emulation, local_agent
+from speculation.http_server import HttpServer
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
 Json = dict[str, Any]
@@ -101,17 +101,11 @@ def at_rate(recording: Recording, tokens_per_s: float) -> Recording:
 async def serving(recording: Recording) -> AsyncIterator[str]:
     """The URL of a server of the page that answers every request with the recording, in its time."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        server = _Server(uvicorn.Config(_app(recording), log_config=None, access_log=False, lifespan="off"))
+        server = HttpServer(_app(recording), flush_s=1)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]))
             yield f"http://127.0.0.1:{listener.getsockname()[1]}"
             server.should_exit = server.force_exit = True
-
-
-class _Server(uvicorn.Server):
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
 
 
 def _app(recording: Recording) -> FastAPI:

@@ -19,6 +19,7 @@ from cloud_verifier.door import Door, DoorInterceptor
 from cloud_verifier.emulation import LiveMachine, changeable
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.health import HealthServicer
+from cloud_verifier.inlet import Readers
 from cloud_verifier.metrics import VerifierMetrics
 from cloud_verifier.pairs import Pairs
 from cloud_verifier.servicer import VerificationServicer
@@ -163,19 +164,21 @@ async def _listen(pairs: Pairs, config: VerifierConfig, keyring: Keyring | None,
     door = Door(keyring)
     server = grpc.aio.server(options=_options(config), interceptors=(DoorInterceptor(door, pairs.observer),))
     checks = HealthServicer()
-    server.add_generic_rpc_handlers((VerificationServicer(pairs, door, config, tracer).handler(), checks.handler()))
-    port = _bind(server, config)
-    await checks.set_serving()
-    await server.start()
-    _log.info("listening on %s", _address(config.host, port))
-    grace_s = 0.0
-    try:
-        yield port
-        grace_s = config.drain_grace_s
-    finally:
-        await checks.enter_graceful_shutdown()
-        await pairs.drain(grace_s)
-        await server.stop(FLUSH_S)
+    async with Readers() as readers:
+        servicer = VerificationServicer(pairs, door, config, readers, tracer)
+        server.add_generic_rpc_handlers((servicer.handler(), checks.handler()))
+        port = _bind(server, config)
+        await checks.set_serving()
+        await server.start()
+        _log.info("listening on %s", _address(config.host, port))
+        grace_s = 0.0
+        try:
+            yield port
+            grace_s = config.drain_grace_s
+        finally:
+            await checks.enter_graceful_shutdown()
+            await pairs.drain(grace_s)
+            await server.stop(FLUSH_S)
 
 
 def _bind(server: Any, config: VerifierConfig) -> int:

@@ -12,10 +12,11 @@ from cloud_verifier.config import VerifierConfig
 from cloud_verifier.counts import VerifierStatistics
 from cloud_verifier.covering import CoveredSession, CoveringVerifier
 from cloud_verifier.door import Door, refuse
+from cloud_verifier.inlet import FAILED, Inlet, Readers
 from cloud_verifier.pairs import Pairs
 from cloud_verifier.telling import closing_span, told, whose
 from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
-from speculation.protocol.messages import DeviceMessage, Open
+from speculation.protocol.messages import Open
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
 from speculation.tenants import Account
 from speculation.wire import codec
@@ -27,9 +28,10 @@ _log = logging.getLogger(__name__)
 
 
 class VerificationServicer:
-    """Serves ``Verify`` for all ``pairs`` to whom the door lets in."""
+    """Serves ``Verify`` for all ``pairs`` to whom the door lets in. ``readers`` outlive the streams."""
 
-    def __init__(self, pairs: Pairs, door: Door, config: VerifierConfig, tracer: Tracer = UNTRACED) -> None:
+    def __init__(self, pairs: Pairs, door: Door, config: VerifierConfig, readers: Readers, tracer: Tracer = UNTRACED) -> None:
+        self._readers = readers
         self._pairs = pairs
         self._covering = CoveringVerifier(pairs, config)
         self._statistics = pairs.statistics
@@ -55,7 +57,7 @@ class VerificationServicer:
         """The error that ends the stream, None where it ended in order."""
         try:
             account = self._pairs.account_of(self._door.tenant_of(context.invocation_metadata()))
-            inlet = _Inlet(context, account, self._statistics)
+            inlet = Inlet(context, account, self._statistics)
             session = await self._attach(inlet, account)
         except OutriderError as error:
             self._pairs.observer.refused(error)
@@ -64,16 +66,23 @@ class VerificationServicer:
         with told(session.live, span):
             return await self._serve(context, inlet, session)
 
-    async def _serve(self, context: Any, inlet: _Inlet, session: CoveredSession) -> OutriderError | None:
+    async def _serve(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:
         try:
-            return await _pump(context, inlet, session, self._statistics)
+            return await self._pump(context, inlet, session)
         except Exception:
             _log.exception("a stream failed", extra=whose(session.live))
-            return EngineError("the verifier failed; its log says why")
+            return EngineError(FAILED)
         finally:
             session.close()
 
-    async def _attach(self, inlet: _Inlet, account: Account) -> CoveredSession:
+    async def _pump(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:
+        reader = self._readers.begin(inlet, session)
+        try:
+            return await _write_all(context, session, self._statistics)
+        finally:
+            self._readers.leave(inlet, reader)
+
+    async def _attach(self, inlet: Inlet, account: Account) -> CoveredSession:
         """A session is judged by what its tenant used before its ``Open``, which is paid for whether it is let in or not."""
         try:
             return self._covering.attach(await _read_open(inlet), account.tenant)
@@ -81,50 +90,7 @@ class VerificationServicer:
             inlet.pay()
 
 
-class _Inlet:
-    """What the device sends, no faster than its tenant may."""
-
-    def __init__(self, context: Any, account: Account, statistics: VerifierStatistics) -> None:
-        self._context = context
-        self._account = account
-        self._statistics = statistics
-        self._unpaid_bytes = 0
-
-    async def read(self) -> DeviceMessage | None:
-        """The next message, None behind the last. A tenant that is over its rate is not read from: its messages wait at the
-        device, where flow control stops it."""
-        loop = asyncio.get_running_loop()
-        if (wait_s := self._account.bytes.ready_s - loop.time()) > 0:
-            await asyncio.sleep(wait_s)
-        try:
-            return await self.read_at_once()
-        finally:
-            self.pay()
-
-    async def read_at_once(self) -> DeviceMessage | None:
-        """The next message whatever the tenant owes; still to be paid for."""
-        data = await self._context.read()
-        if data is grpc.aio.EOF:
-            return None
-        self._unpaid_bytes = len(data)
-        self._statistics.received_bytes += len(data)
-        return codec.decode_request(data)
-
-    def pay(self) -> None:
-        """Charge the tenant with what was read last."""
-        self._account.bytes.take(self._unpaid_bytes, asyncio.get_running_loop().time())
-        self._unpaid_bytes = 0
-
-
-async def _pump(context: Any, inlet: _Inlet, session: CoveredSession, statistics: VerifierStatistics) -> OutriderError | None:
-    async with asyncio.TaskGroup() as group:
-        reader = group.create_task(_read_all(inlet, session))
-        error = await _write_all(context, session, statistics)
-        reader.cancel()
-    return error
-
-
-async def _read_open(inlet: _Inlet) -> Open:
+async def _read_open(inlet: Inlet) -> Open:
     try:
         async with asyncio.timeout(OPEN_TIMEOUT_S):
             message = await inlet.read_at_once()
@@ -135,15 +101,6 @@ async def _read_open(inlet: _Inlet) -> Open:
     if not isinstance(message, Open):
         raise MalformedMessageError(f"a stream begins with Open, not {type(message).__name__}")
     return message
-
-
-async def _read_all(inlet: _Inlet, session: CoveredSession) -> None:
-    """Hand over what the device sends. Half a close is no cancel: the session is then decoded without drafts."""
-    try:
-        while (message := await inlet.read()) is not None:
-            session.receive(message)
-    except OutriderError as error:
-        session.live.end(error)
 
 
 async def _write_all(context: Any, session: CoveredSession, statistics: VerifierStatistics) -> OutriderError | None:

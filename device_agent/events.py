@@ -165,6 +165,12 @@ class ErrorEvent(Event):
     error: Mapping[str, Any]
 
 
+KINDS: dict[str, type[Event]] = {
+    kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
+}
+"""What an answer is told by; an ``ErrorEvent`` is told in place of the last."""
+
+
 _ERROR_TYPES = {
     401: "authentication_error",
     403: "permission_error",

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,6 +18,7 @@ from device_agent.build import build_agent
 from device_agent.config import AgentConfig
 from device_agent.emulation.live import VerifierControls
 from device_agent.upgrades import QuietSocket
+from speculation.http_server import HttpServer, tls_settings
 from speculation.settings import is_loopback, unbound
 
 BACKLOG = 128
@@ -95,33 +95,18 @@ def _bind(config: AgentConfig) -> socket.socket:
     return listener
 
 
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever started it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
 @asynccontextmanager
 async def _serving(agent: DeviceAgent, config: AgentConfig, listener: socket.socket) -> AsyncIterator[None]:
     """Answers HTTP while the block runs. An error of the block leaves as it is, not in a group."""
     if config.keys is not None and config.tls_cert is None and not is_loopback(config.host):
         _log.warning("keys, and all that they guard, cross the network in plain text: set tls_cert and tls_key")
-    server = _Server(
-        uvicorn.Config(
-            build_app(agent),
-            ssl_certfile=config.tls_cert,
-            ssl_keyfile=config.tls_key,
-            log_config=None,
-            access_log=False,
-            lifespan="off",
-            server_header=False,
-            timeout_graceful_shutdown=FLUSH_S,
-            ws=QuietSocket,
-            ws_max_size=config.max_body_bytes,
-            ws_per_message_deflate=False,  # small messages, and nothing of a peer's to blow up
-        )
+    server = HttpServer(
+        build_app(agent),
+        FLUSH_S,
+        ws=QuietSocket,
+        ws_max_size=config.max_body_bytes,
+        ws_per_message_deflate=False,  # small messages, and nothing of a peer's to blow up
+        **tls_settings(config.tls_cert, config.tls_key),
     )
     failure: Exception | None = None
     async with asyncio.TaskGroup() as tasks:

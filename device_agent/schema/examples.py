@@ -5,17 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from device_agent.events import (
-    CommitEvent,
-    CommitOffset,
-    CorrectEvent,
-    DoneEvent,
-    Event,
-    RevokeEvent,
-    SessionEvent,
-    SpeculativeEvent,
-    StateEvent,
-)
+from device_agent import events
+from device_agent.events import CommitOffset, Event
 from device_agent.formats import Format, Told
 from device_agent.timeline import Item
 
@@ -56,14 +47,14 @@ _FIGURES: tuple[tuple[str, float, str], ...] = (
     ("steps_waited_ms", 0.0, "ms"),
 )
 EVENTS: tuple[Event, ...] = (
-    SessionEvent(0, SESSION_ID, "collaborate", "all", "pydoc-draft:q4", "pydoc-full", PAIR_DIGEST, None, None, 7),
-    SpeculativeEvent(1, 3, (266,), " a", 0.81),
-    SpeculativeEvent(2, 4, (3522,), " alias", 0.34),
-    StateEvent(3, "collaborate", "link", 6.2),
-    CommitEvent(4, 3, 1, CommitOffset(1, 2)),
-    RevokeEvent(5, 4, 1, "contradicted"),
-    CorrectEvent(6, 4, (660,), " class", CommitOffset(2, 8)),
-    DoneEvent(
+    events.SessionEvent(0, SESSION_ID, "collaborate", "all", "pydoc-draft:q4", "pydoc-full", PAIR_DIGEST, None, None, 7),
+    events.SpeculativeEvent(1, 3, (266,), " a", 0.81),
+    events.SpeculativeEvent(2, 4, (3522,), " alias", 0.34),
+    events.StateEvent(3, "collaborate", "link", 6.2),
+    events.CommitEvent(4, 3, 1, CommitOffset(1, 2)),
+    events.RevokeEvent(5, 4, 1, "contradicted"),
+    events.CorrectEvent(6, 4, (660,), " class", CommitOffset(2, 8)),
+    events.DoneEvent(
         seq=7,
         finish_reason="length",
         prompt_token_ids=(748, 552, 1860),

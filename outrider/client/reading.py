@@ -9,17 +9,7 @@ from typing import Any
 
 from httpx_sse import ServerSentEvent
 
-from device_agent.events import (
-    CommitEvent,
-    CommitOffset,
-    CorrectEvent,
-    DoneEvent,
-    Event,
-    RevokeEvent,
-    SessionEvent,
-    SpeculativeEvent,
-    StateEvent,
-)
+from device_agent.events import KINDS, CommitOffset, DoneEvent, Event
 from device_agent.logprobs import FinalLikelihood, Likelihood
 from speculation import foreign_json
 from speculation.errors import (
@@ -33,9 +23,6 @@ from speculation.errors import (
 )
 
 REFUSALS = frozenset({"invalid_request_error", "permission_error"})
-KINDS: dict[str, type[Event]] = {
-    kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)
-}
 
 
 def event_of(message: ServerSentEvent) -> Event | None:

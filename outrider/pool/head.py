@@ -3,14 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
-from typing import Any
 
-import uvicorn
 from fastapi import FastAPI
 from starlette.responses import JSONResponse
 
@@ -19,6 +15,7 @@ from device_agent.door import KeyDoor
 from device_agent.guard import LoopbackGuard
 from outrider.pool.members import Members
 from outrider.proxy.service import Address, bind
+from speculation.http_server import HttpServer, tls_settings
 from speculation.keys import load_keys
 from speculation.links.resolvers import LIST_FIELD, LIST_PATH
 from speculation.settings import is_loopback
@@ -58,7 +55,8 @@ async def listening(members: Members, config: VerifierConfig) -> AsyncIterator[s
     failure: Exception | None = None
     with bind(Address(config.host.strip("[]"), config.port)) as listener:
         listener.listen(BACKLOG)  # from here on connections wait, and none is refused
-        server = _Server(uvicorn.Config(build_app(members, config), **_options(config)))
+        tls = tls_settings(config.tls_cert, config.tls_key, config.tls_client_ca)
+        server = HttpServer(build_app(members, config), FLUSH_S, **tls)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]))
             try:
@@ -70,25 +68,3 @@ async def listening(members: Members, config: VerifierConfig) -> AsyncIterator[s
                 server.should_exit = True
     if failure is not None:
         raise failure
-
-
-def _options(config: VerifierConfig) -> dict[str, Any]:
-    return {
-        "ssl_certfile": config.tls_cert,
-        "ssl_keyfile": config.tls_key,
-        "ssl_ca_certs": None if config.tls_client_ca is None else str(config.tls_client_ca),
-        "ssl_cert_reqs": ssl.CERT_NONE if config.tls_client_ca is None else ssl.CERT_REQUIRED,
-        "log_config": None,
-        "access_log": False,
-        "lifespan": "off",
-        "server_header": False,
-        "timeout_graceful_shutdown": FLUSH_S,
-    }
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever started it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import signal
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
-import uvicorn
-
 from outrider.proxy.control import build_app
 from outrider.proxy.service import Address, Proxies, Proxy, Tell, bind, proxies
+from speculation.http_server import HttpServer
 from speculation.settings import require_loopback
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.network import NetworkProfile
@@ -93,16 +91,7 @@ async def _controlled(held: Proxies, address: Address | None, allowed_hosts: tup
         return
     failure: Exception | None = None
     with bind(address) as listener:
-        server = _Server(
-            uvicorn.Config(
-                build_app(held, address.host, allowed_hosts),
-                log_config=None,
-                access_log=False,
-                lifespan="off",
-                server_header=False,
-                timeout_graceful_shutdown=FLUSH_S,
-            )
-        )
+        server = HttpServer(build_app(held, address.host, allowed_hosts), FLUSH_S)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]))
             try:
@@ -113,11 +102,3 @@ async def _controlled(held: Proxies, address: Address | None, allowed_hosts: tup
                 server.should_exit = True
     if failure is not None:
         raise failure
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever started it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -10,6 +10,7 @@ one repeated where the count is odd; it lands in the cache behind the real token
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
     from speculation.engines.package import Package
 
 MAX_BINDINGS = 256
+AS_REQUESTED = 1
+"""A name in ONNX Runtime's C interface alone: ``kSameAsRequested``."""
 LOGITS_KEPT_BOUND = 16
 """Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
 
@@ -70,6 +73,11 @@ class _Binding:
             self._logits = logits
         return logits
 
+    def forget(self) -> None:
+        """Hold on to nothing of the last pass."""
+        self.input_ids = np.zeros(0, np.int64)
+        self._packing = self._logits = None
+
 
 class OnnxEngine:
     """An ``Engine``, ``Forkable`` and ``GivesBack`` over one variant of a package. Not for use by two threads at once.
@@ -94,6 +102,7 @@ class OnnxEngine:
         self._memory = self._pages.array
         self._pools = dict(zip(names, self._memory, strict=True))
         self._bindings: dict[tuple[int, int], _Binding] = {}
+        self._last: _Binding | None = None
         self._description = EngineDescription(
             name=f"{package.name}:{variant}",
             vocabulary_size=shape.vocabulary_size,
@@ -168,6 +177,11 @@ class OnnxEngine:
             if len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.clear()
             binding = self._bindings[low, high] = _Binding(self._session, self._pools, low, high, self._capacity)
+        if self._last is not binding:
+            if self._last is not None:
+                # Else every range of slots would keep the arrays of a pass that never comes again.
+                self._last.forget()
+            self._last = binding
         return binding
 
     def _fill_lengths(self, seqlens_k: NDArray[np.int32], rows: NDArray[np.int32], slots: list[Slot], low: int) -> None:
@@ -177,9 +191,25 @@ class OnnxEngine:
             seqlens_k[slot.number - low] = slot.length + rows[slot.number - low] - 1
 
 
+@cache
+def _share_exact_arena() -> None:
+    """What the engines of this process compute with comes from one arena, which grows by what a pass asks for.
+
+    By its own rule it doubles what it has: a region of which a pass then touches another part each time, until after hours
+    all of it is taken. What the widest pass needed is enough this way, and all of it is in use.
+    """
+    arena = onnxruntime.OrtArenaCfg({"arena_extend_strategy": AS_REQUESTED})
+    memory = onnxruntime.OrtMemoryInfo(
+        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
+    )
+    onnxruntime.create_and_register_allocator(memory, arena)
+
+
 def _load(package: Package, variant: str, threads: int) -> Any:
     """A session of ONNX Runtime on the CPU; the graph's file is checked before it is opened."""
+    _share_exact_arena()
     options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     # It would keep a plan of memory for every shape of a pass, and hardly two ragged passes have the same.

@@ -11,6 +11,9 @@ from numpy.typing import NDArray
 
 from speculation.engines.base import Chunk
 
+KEPT_PACKINGS = 64
+"""Enough for few sessions, whose passes look alike. Those of many sessions never do, and each would be kept for nothing."""
+
 Share = tuple[int, int, int]
 """One session's part in a pass: its row in the batch, its number of new tokens, how many logits it wants."""
 
@@ -34,7 +37,7 @@ def concatenated(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
     return np.concatenate([np.asarray(chunk.token_ids, np.int64) for chunk in chunks])
 
 
-@lru_cache(maxsize=512)
+@lru_cache(maxsize=KEPT_PACKINGS)
 def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int) -> Packing:
     """Index arrays for ``shares`` in a batch of ``batch`` slots; those without a share are idle.
 

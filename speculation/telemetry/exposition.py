@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
-import ssl
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
-import uvicorn
 from prometheus_client import CONTENT_TYPE_LATEST, CollectorRegistry, Metric, generate_latest
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -24,6 +21,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from speculation.errors import ConfigurationError
+from speculation.http_server import HttpServer, tls_settings
 from speculation.settings import is_loopback
 from speculation.tenants import AUTHORIZATION, Keyring
 
@@ -85,7 +83,8 @@ async def serving(registry: CollectorRegistry, listener: Listener, keyring: Keyr
 
     Raises ``ConfigurationError`` when the address cannot be bound.
     """
-    server = _Server(_configuration(build_app(registry, listener.host, keyring), listener))
+    tls = tls_settings(listener.certificate, listener.certificate_key, listener.client_authorities)
+    server = HttpServer(build_app(registry, listener.host, keyring), FLUSH_S, **tls)
     with listener.bind() as bound:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[bound]))
@@ -130,26 +129,3 @@ def _names_this_machine(host: str) -> bool:
     except ValueError:
         return False
     return name is not None and is_loopback(name)
-
-
-def _configuration(app: Starlette, listener: Listener) -> uvicorn.Config:
-    return uvicorn.Config(
-        app,
-        ssl_certfile=listener.certificate,
-        ssl_keyfile=listener.certificate_key,
-        ssl_ca_certs=None if listener.client_authorities is None else str(listener.client_authorities),
-        ssl_cert_reqs=ssl.CERT_NONE if listener.client_authorities is None else ssl.CERT_REQUIRED,
-        log_config=None,
-        access_log=False,
-        lifespan="off",
-        server_header=False,
-        timeout_graceful_shutdown=FLUSH_S,
-    )
-
-
-class _Server(uvicorn.Server):
-    """A server that leaves signals to whoever started it."""
-
-    @contextlib.contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield

@@ -24,7 +24,7 @@ from tests.cloud_verifier.doubles import IDENTITY, SAMPLED, ScriptedDevice, coll
 from tests.cloud_verifier.sessions import opened, refusal, table, truth_of
 from tests.cloud_verifier.test_companion import SometimesWrong
 from tests.cloud_verifier.virtual import running, virtually
-from tests.speculation.engines.test_remote import CONTEXT, VOCABULARY, a_model
+from tests.speculation.engines.remote.scene import CONTEXT, VOCABULARY, a_model
 from tests.support.likelihoods import likelihoods
 from tests.support.served_model import ServedModel, serving
 

@@ -7,7 +7,7 @@ import pytest
 
 from cloud_verifier.companion import Companion
 from cloud_verifier.counts import VerifierStatistics
-from cloud_verifier.servicer import _Inlet
+from cloud_verifier.inlet import Inlet
 from speculation.engines.random import RandomEngine
 from speculation.errors import CapacityError
 from speculation.protocol.messages import FinishReason, Verdict
@@ -146,7 +146,7 @@ class Context:
 async def test_a_device_over_its_byte_rate_is_read_no_faster_than_that():
     data = codec.encode_request(open_message())
     account = Account(Tenant("slow", Limits(bytes_per_s=float(len(data)), burst_s=2)))
-    inlet = _Inlet(Context([data] * 6), account, VerifierStatistics())
+    inlet = Inlet(Context([data] * 6), account, VerifierStatistics())
     times = []
     for _ in range(6):
         await inlet.read()

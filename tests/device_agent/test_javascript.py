@@ -13,10 +13,10 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from device_agent.events import StateEvent
+from device_agent.events import KINDS, StateEvent
 from device_agent.server import serve
 from outrider.client import Client
-from outrider.client.reading import KINDS, value_of
+from outrider.client.reading import value_of
 from outrider.transcript import Transcript
 from speculation.errors import LinkError, MalformedMessageError
 from speculation.links.memory import MemoryConnector

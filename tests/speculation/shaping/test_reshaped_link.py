@@ -8,7 +8,7 @@ import pytest
 from speculation.errors import LinkError
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.link import ShapedConnector
-from tests.speculation.shaping.test_shaped_link import DELAYS, FarEnd, FarEnds, begin, draft, now_s, verdict
+from tests.speculation.shaping.far_end import DELAYS, FarEnd, FarEnds, begin, draft, now_s, verdict
 
 NOTHING = profiles.network("none")
 SLOW = dataclasses.replace(DELAYS, name="slow", uplink_delay_s=0.5, downlink_delay_s=0.25)
@@ -108,7 +108,7 @@ class OneReaderEnd(FarEnd):
 
 
 def test_nobody_else_receives_on_the_inner_stream_while_an_answer_is_awaited(monkeypatch):
-    monkeypatch.setattr("tests.speculation.shaping.test_shaped_link.FarEnd", OneReaderEnd)
+    monkeypatch.setattr("tests.speculation.shaping.far_end.FarEnd", OneReaderEnd)
 
     async def scenario(connector, link, far_end):
         async with asyncio.TaskGroup() as tasks:
