@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Self, TextIO
+from typing import Any, Self, TextIO
 
 from rich.console import Console
 
@@ -146,11 +146,13 @@ async def _events(client: Client, request: Request) -> AsyncIterator[Event]:
 
 
 @asynccontextmanager
-async def client_at(agent: str | None, emulation: Emulation | None, models: Models, key: str | None) -> AsyncIterator[Client]:
-    """A client of the agent, which is started where none is named; a terminal is told of the wait for that."""
+async def client_at(
+    agent: str | None, emulation: Emulation | None, models: Models, key: str | None, **settings: Any
+) -> AsyncIterator[Client]:
+    """A client of the agent, started with ``settings`` where none is named; a terminal is told of the wait for that."""
     async with AsyncExitStack() as stack:
         with waiting("loading the models") if agent is None else nullcontext():
-            url = await stack.enter_async_context(agent_at(agent, emulation, models))
+            url = await stack.enter_async_context(agent_at(agent, emulation, models, **settings))
         yield await stack.enter_async_context(Client(url, key=key))
 
 

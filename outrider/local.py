@@ -127,17 +127,19 @@ async def local_services(emulation: Emulation, models: Models = BUNDLED, **setti
 
 
 @asynccontextmanager
-async def local_agent(emulation: Emulation, models: Models = BUNDLED) -> AsyncIterator[str]:
+async def local_agent(emulation: Emulation, models: Models = BUNDLED, **settings: Any) -> AsyncIterator[str]:
     """The URL of such an agent on loopback and a free port."""
-    async with local_services(emulation, models, port=0) as agent:
+    async with local_services(emulation, models, port=0, **settings) as agent:
         yield agent.url
 
 
 @asynccontextmanager
-async def agent_at(url: str | None, emulation: Emulation | None, models: Models = BUNDLED) -> AsyncIterator[str]:
+async def agent_at(
+    url: str | None, emulation: Emulation | None, models: Models = BUNDLED, **settings: Any
+) -> AsyncIterator[str]:
     """The agent at ``url``, or one inside this process where there is no URL."""
     if url is not None:
         yield url
         return
-    async with local_agent(emulation or Emulation(), models) as inside:
+    async with local_agent(emulation or Emulation(), models, **settings) as inside:
         yield inside

@@ -72,10 +72,11 @@ class KeptRows:
     def _draw(self, addresses: list[_Address], size: int) -> dict[_Address, _Row]:
         seeds = np.array([seed for seed, _ in addresses], dtype=np.uint64)
         positions = np.array([position for _, position in addresses], dtype=np.int64)
-        rows = noise.bits_of_rows(seeds, positions, size)
-        rows.flags.writeable = False
-        drawn = dict(zip(addresses, rows, strict=True))
-        for address, row in drawn.items():
+        drawn = {}
+        for address, part in zip(addresses, noise.bits_of_rows(seeds, positions, size), strict=True):
+            row = part.copy()  # a part would keep all that were drawn with it
+            row.flags.writeable = False
+            drawn[address] = row
             self._keep(address, row)
         return drawn
 

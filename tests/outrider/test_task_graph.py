@@ -129,6 +129,18 @@ def test_the_example_runs_on_the_bundled_pair(outrider):
     assert "outrider: done in " in err
 
 
+def test_an_agent_of_its_own_has_a_place_for_each_sub_task(outrider, tmp_path):
+    file = tmp_path / "wide.json"
+    tasks = {f"part{number}": {"prompt": "The module provides", "max_tokens": 2} for number in range(6)}
+    file.write_text(json.dumps({"tasks": tasks}))
+    code, out, err = outrider("tasks", file, "--json")
+    assert code == 0, err
+    events = [json.loads(line) for line in out.splitlines()]
+    assert events[0]["max_at_once"] == len(tasks)
+    states = [event["state"] for event in events if event["event"] == "task"]
+    assert states[: len(tasks)] == ["running"] * len(tasks)
+
+
 @pytest.mark.parametrize(
     ("name", "content", "told"),
     [
@@ -144,7 +156,7 @@ def test_the_example_runs_on_the_bundled_pair(outrider):
 def test_a_file_that_holds_no_graph_is_bad_input_before_anything_is_loaded(
     outrider, tmp_path, name, content, told, monkeypatch
 ):
-    monkeypatch.setattr(task_graph, "client_at", lambda *_: pytest.fail("models are loaded"))
+    monkeypatch.setattr(task_graph, "client_at", lambda *_, **__: pytest.fail("models are loaded"))
     file = tmp_path / name
     if content is not None:
         file.write_bytes(content if isinstance(content, bytes) else content.encode())

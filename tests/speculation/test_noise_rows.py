@@ -77,6 +77,13 @@ def test_the_least_recently_used_row_is_forgotten_first(drawn):
     assert drawn == [1, 1, 1, 1]
 
 
+def test_a_row_keeps_no_others_that_were_drawn_with_it():
+    kept = KeptRows()
+    rows = kept.bits([(1, position) for position in range(noise.rows_at_once(SIZE))], SIZE)
+    assert len(rows) > 1
+    assert {row.nbytes if row.base is None else row.base.nbytes for row in rows} == {ROW_BYTES}
+
+
 def test_more_rows_than_are_kept_are_answered_all_the_same():
     kept = KeptRows(limit_bytes=3 * ROW_BYTES)
     addresses = [(seed, 1) for seed in range(50)]
