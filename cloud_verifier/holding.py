@@ -23,19 +23,20 @@ MANY_TOKENS = 2.0
 SETTLING = 4
 """Passes after a change that tell nothing: drafts and verdicts on their way are still of the other way."""
 
-TRIAL, FEWEST_COMPARED = 384, 12
+TRIAL, FEWEST_COMPARED = 512, 16
 """A session's part of a pass is a turn. So many turns of each way are compared, in so many passes at least: many sessions'
 passes are long, and each of them tells more."""
 
 SHORTEST, FEWEST_BETWEEN = 1024, 16
 """Turns before the first trial, and passes at least."""
 
-KEPT, LONGEST = 8, 32
+KEPT, LONGEST = 12, 32
 """So many times as long is the time to the next trial where one changed the way: the old way has just been seen to be worse.
 So many times as long is the longest time between two trials."""
 
 GAIN = 1.03
-"""So much more must a way make that was tried, than the old way before it and behind it, to be kept."""
+"""So much more must a way make that was tried, than the old one makes when it is looked at again, to be kept. At the first look
+more is enough: few passes tell small gains badly, and a second look costs little."""
 
 LOSS = 0.9
 """A trial that makes less than this share of what the other way made is over at half its passes."""
@@ -116,7 +117,7 @@ class Holding:
         rate = self._rate()
         if self._tried is None:
             self.is_on = not self.is_on
-            if rate > before * GAIN:
+            if rate > before:
                 self._tried = rate
             else:
                 self._end_trial(2 * self._wait)
