@@ -23,7 +23,7 @@ MANY_TOKENS = 2.0
 SETTLING = 4
 """Passes after a change that tell nothing: drafts and verdicts on their way are still of the other way."""
 
-TRIAL, FEWEST_COMPARED = 512, 16
+TRIAL, FEWEST_COMPARED = 384, 16
 """A session's part of a pass is a turn. So many turns of each way are compared, in so many passes at least: many sessions'
 passes are long, and each of them tells more."""
 

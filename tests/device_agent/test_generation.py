@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 
 import pytest
 
@@ -9,17 +8,12 @@ from device_agent.drafting.resting import Resting
 from device_agent.head_start import LONGEST_S
 from device_agent.request import Message, Mode, Reveal
 from speculation.errors import (
-    CapacityError,
-    EngineError,
-    HandshakeError,
     InvalidRequestError,
-    LinkError,
-    MalformedMessageError,
 )
 from speculation.links.memory import MemoryConnector
 from speculation.parameters import GenerationDefaults, SamplingParameters
-from speculation.protocol.messages import Cancel, Open, PairIdentity
-from speculation.shaping import profiles, virtual_time
+from speculation.protocol.messages import Cancel, Open
+from speculation.shaping import profiles
 from speculation.shaping.link import ShapedConnector
 from tests.device_agent.doubles import (
     PROMPT,
@@ -35,29 +29,8 @@ from tests.device_agent.doubles import (
     plain_decoding,
     request,
     verifier,
-    wait_until,
 )
-
-SAMPLED = {"temperature": 0.8, "top_p": 0.9, "top_k": 40, "seed": 5}
-
-
-def run(work):
-    """On a virtual clock, where a wait that nothing would end is an error."""
-    return virtual_time.run(work)
-
-
-def done_of(replay):
-    assert replay.last["event"] == "done", replay.last
-    return replay.last
-
-
-def error_of(replay):
-    assert replay.last["event"] == "error", replay.last
-    return replay.last["error"]
-
-
-def states_of(events):
-    return [(event.mode, event.reason) for event in events if event.name == "state"]
+from tests.device_agent.generation_scene import SAMPLED, done_of, run
 
 
 @pytest.mark.parametrize("accuracy", [0.0, 0.5, 0.9, 1.0])
@@ -223,181 +196,6 @@ def test_a_stop_string_ends_the_answer_before_it(mode):
     assert done["finish_reason"] == "stop"
     if mode is not Mode.DEVICE:
         assert isinstance(connector.links[0].sent[-1][1], Cancel)
-
-
-def test_without_a_verifier_collaboration_goes_on_alone_and_says_so():
-    async def work():
-        connector = WatchedConnector(delay_s=5.0, failure=LinkError("nobody answers"))
-        async with agent_of(connector, DraftEngine(0.5, step_s=0.01)) as running:
-            return await answer(running)
-
-    replay = run(work())
-    done = done_of(replay)
-    assert list(done["token_ids"]) == plain_decoding(DraftEngine(0.5))
-    assert done["verified_count"] == 0
-    assert "state" in replay.names
-
-
-def test_without_a_verifier_mode_cloud_ends_with_an_error():
-    async def work(**changes):
-        async with agent_of(WatchedConnector(failure=LinkError("nobody answers"))) as running:
-            return await answer(running, **changes)
-
-    for changes in ({"mode": "cloud"}, {"reveal": "final"}):
-        assert error_of(run(work(**changes))) == {
-            "message": "nobody answers",
-            "type": "api_error",
-            "param": None,
-            "code": "link",
-        }
-
-
-def test_a_verifier_without_room_is_told_apart():
-    async def work():
-        events = []
-        async with agent_of(WatchedConnector(failure=CapacityError("full", 1.0))) as running:
-            async for event in running.stream(request()):
-                events.append(event)
-        return events
-
-    assert states_of(run(work())) == [("device", "busy")]
-
-
-@pytest.mark.parametrize("limit", [1, 2, 5, 9])
-def test_a_lost_link_keeps_what_is_final_and_adds_a_marked_tail(limit):
-    async def work():
-        async with verifier(SlowEngine(0.03)) as made:
-            connector = WatchedConnector(MemoryConnector(made), limit)
-            async with agent_of(connector, DraftEngine(0.6, step_s=0.009)) as running:
-                return await answer(running)
-
-    truth = plain_decoding(FullEngine())
-    done = done_of(run(work()))
-    count = done["verified_count"]
-    assert list(done["token_ids"][:count]) == truth[:count]
-    assert len(done["token_ids"]) > count
-    assert count >= limit - 1
-
-
-@pytest.mark.parametrize("bound", [0, 3])
-def test_offline_tokens_bounds_the_tail(bound):
-    async def work():
-        async with verifier(SlowEngine(0.05)) as made:
-            connector = WatchedConnector(MemoryConnector(made), 4)
-            async with agent_of(connector, DraftEngine(1.0, step_s=0.009)) as running:
-                return await answer(running, offline_tokens=bound)
-
-    done = done_of(run(work()))
-    assert len(done["token_ids"]) == done["verified_count"] + bound
-    assert done["finish_reason"] == "offline"
-
-
-def test_a_verifier_that_shuts_down_is_a_lost_one():
-    async def work(mode):
-        async with verifier(SlowEngine(0.05)) as made, agent_of(MemoryConnector(made), DraftEngine(step_s=0.01)) as running:
-            stream = await running.start(request(mode=mode))
-            await asyncio.sleep(0.3)
-            await made.drain(0.0)
-            events = []
-            while batch := await stream.take():
-                events += batch
-        return events
-
-    assert states_of(run(work("collaborate"))) == [("collaborate", "link"), ("device", "offline")]
-    assert run(work("cloud"))[-1].error["code"] == "link"
-
-
-@pytest.mark.parametrize("error", [HandshakeError("another pair"), MalformedMessageError("nonsense")])
-def test_a_refusal_ends_the_stream_with_an_error(error):
-    async def work():
-        async with agent_of(WatchedConnector(failure=error)) as running:
-            return await answer(running)
-
-    assert error_of(run(work()))["message"] == str(error)
-
-
-def test_pairs_that_differ_are_refused_with_both_digests():
-    theirs = PairIdentity("d" * 64, "b" * 64, "c" * 64)
-
-    async def work():
-        async with agent(pair=facts(identity=theirs)) as running:
-            return await answer(running)
-
-    error = error_of(run(work()))
-    assert error["code"] == "handshake"
-    assert "a" * 12 in error["message"]
-    assert "d" * 12 in error["message"]
-
-
-def test_a_draft_engine_that_fails_ends_the_stream_and_gives_its_cache_back():
-    async def work():
-        draft = DraftEngine()
-        draft.failure = EngineError("the draft broke")
-        async with verifier() as made, agent_of(MemoryConnector(made), draft) as running:
-            replay = await answer(running)
-            await wait_until(lambda: running.num_streams == 0)
-            assert made.num_sessions == 0
-        assert not draft.open_caches
-        return replay
-
-    assert error_of(run(work()))["message"] == "the draft broke"
-
-
-def test_a_bug_is_told_as_internal_and_not_in_detail(caplog):
-    async def work():
-        draft = DraftEngine()
-        draft.failure = RuntimeError("secret")
-        async with agent(draft) as running:
-            return await answer(running)
-
-    error = error_of(run(work()))
-    assert (error["code"], error["message"]) == ("internal", "internal error")
-    assert "secret" in caplog.text
-
-
-def test_a_client_that_leaves_cancels_the_session_and_frees_everything():
-    async def work():
-        draft = DraftEngine(step_s=0.01)
-        async with verifier(SlowEngine(0.05)) as made:
-            connector = WatchedConnector(MemoryConnector(made))
-            async with agent_of(connector, draft) as running:
-                async with contextlib.aclosing(running.stream(request())) as events:
-                    async for event in events:
-                        if event.name == "correct":
-                            break
-                assert running.num_streams == 0
-                assert not draft.open_caches
-                assert made.num_sessions == 0
-            assert connector.is_closed
-        return connector.links[0]
-
-    link = run(work())
-    assert isinstance(link.sent[-1][1], Cancel)
-    assert link.is_closed
-
-
-def test_a_deadline_ends_the_answer_with_what_is_final():
-    async def work(**changes):
-        async with agent(DraftEngine(1.0, step_s=0.01), SlowEngine(0.1)) as running:
-            return await answer(running, deadline_ms=250, **changes)
-
-    for mode in (Mode.COLLABORATE, Mode.CLOUD):
-        done = done_of(run(work(mode=mode)))
-        assert done["finish_reason"] == "deadline"
-        assert done["verified_count"] == len(done["token_ids"]) > 0
-    done = done_of(run(work(mode=Mode.DEVICE)))
-    assert (done["finish_reason"], len(done["token_ids"])) == ("deadline", 24)
-
-
-def test_an_inexact_verifier_is_told():
-    async def work():
-        events = []
-        async with verifier(is_exact=False) as made, agent_of(MemoryConnector(made)) as running:
-            async for event in running.stream(request()):
-                events.append(event)
-        return events
-
-    assert states_of(run(work())) == [("collaborate", "link"), ("collaborate", "exactness")]
 
 
 def test_a_draft_with_a_short_context_stops_drafting_and_the_verifier_goes_on():
