@@ -16,6 +16,7 @@ import yaml
 import cloud_verifier.server
 import device_agent.server
 from cloud_verifier.config import VerifierConfig
+from cloud_verifier.patience import NEVER
 from device_agent.config import AgentConfig
 
 PROMETHEUS = shutil.which("prometheus")
@@ -40,7 +41,8 @@ async def services(folder):
     keys = folder / "keys.toml"
     keys.write_text(f'[[keys]]\ntenant = "someone"\nkey = "{KEY}"\n')
     keys.chmod(0o600)
-    full = VerifierConfig(port=0, keys=keys, metrics_port=0)
+    # It waits for drafts: one without patience may overtake them all, and there is no acceptance to tell then.
+    full = VerifierConfig(port=0, keys=keys, metrics_port=0, patience=NEVER)
     async with cloud_verifier.server.serve(full) as verifier:
         config = AgentConfig(port=0, verifier=verifier.target, verifier_key=KEY, keys=keys)
         async with device_agent.server.serve(config) as agent:

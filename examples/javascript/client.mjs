@@ -22,7 +22,7 @@ try {
   // Enough read: the signal leaves the answer, and the agent cancels it.
   const leaving = new AbortController();
   for await (const event of stream(url, { ...request, max_tokens: 200 }, { key, signal: leaving.signal })) {
-    if (event.event === "speculative") leaving.abort();
+    if (event.event === "speculative" || event.event === "correct") leaving.abort();
   }
 } catch (error) {
   if (error.name === "AbortError") {

@@ -5,6 +5,7 @@ import shutil
 
 import pytest
 
+from cloud_verifier.patience import NEVER
 from outrider import cli
 from outrider.local import Models
 from speculation.engines.pairs import load_model, pair_of
@@ -66,7 +67,7 @@ async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, ful
 
 
 async def test_a_draft_that_is_the_full_model_in_another_layout_is_never_corrected(folders):
-    together, _ = await both_ways_of(Models(folders / "genai", folders / "plain"), LIMIT_S)
+    together, _ = await both_ways_of(Models(folders / "genai", folders / "plain"), LIMIT_S, patience=NEVER)
     for done in together:
         assert done.usage["accepted"] > 0
         assert done.usage["corrections"] == 0

@@ -41,11 +41,12 @@ async def verifier():
 
 @pytest_asyncio.fixture(loop_scope="module", scope="module")
 async def agent(verifier, tmp_path_factory):
-    """An agent's URL, and a file with a key that it lets in."""
+    """An agent's URL, and a file with a key that it lets in. Its network is slow: its drafts are there before any verdict."""
     folder = tmp_path_factory.mktemp("keys")
     (folder / "key").write_text(ALICE + "\n")
     (folder / "key").chmod(0o600)
-    async with device_agent.server.serve(AgentConfig(port=0, verifier=verifier, keys=key_file(folder))) as running:
+    config = AgentConfig(port=0, verifier=verifier, keys=key_file(folder), network="lte")
+    async with device_agent.server.serve(config) as running:
         yield running.url, folder / "key"
 
 

@@ -60,7 +60,8 @@ async def test_both_services_answer_and_all_they_play_can_be_changed_and_ctrl_c_
             assert {key: changed[key] for key in change} == change
             first, done, kinds = await written(client)
             assert (first["phone"], first["network"]) == (changed["phone"], changed["network"])
-            assert kinds >= {"draft", "up", "pass", "verdict", "link"}
+            drafted = {"draft", "up"} if changed["network"] else set()  # where nothing is slow, all may be written without
+            assert kinds >= {"pass", "verdict", "link"} | drafted
             assert done["verified_count"] == 12
             texts.append(done["token_ids"])
         assert texts[0] == texts[1]

@@ -2,6 +2,9 @@
 
 import asyncio
 
+import httpx
+
+from cloud_verifier.patience import AUTO
 from device_agent.request import Mode
 from outrider.client import Client, DoneEvent
 from outrider.local import Emulation, local_agent
@@ -21,9 +24,13 @@ async def both_ways(client, **parameters):
     return done[: len(SEEDS)], done[len(SEEDS) :]
 
 
-async def both_ways_of(models, limit_s, **parameters):
-    """As ``both_ways``, of services that are started for it."""
+async def both_ways_of(models, limit_s, patience=AUTO, **parameters):
+    """As ``both_ways``, of services that are started for it. With patience ``NEVER`` the verifier waits for drafts; without any
+    it may overtake them all on a computer that is busy."""
     async with asyncio.timeout(limit_s), local_agent(Emulation(), models) as url, Client(url) as client:
+        if patience != AUTO:
+            async with httpx.AsyncClient(base_url=url) as http:
+                (await http.patch("/v1/emulation", json={"patience": patience})).raise_for_status()
         return await both_ways(client, **parameters)
 
 

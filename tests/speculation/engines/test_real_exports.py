@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 import pytest
 
+from cloud_verifier.patience import NEVER
 from outrider.local import Models
 from speculation.engines import self_test
 from speculation.engines.base import Chunk
@@ -202,7 +203,7 @@ async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, ful
 
 async def test_a_draft_that_is_the_full_model_by_another_exporter_is_never_corrected(folders):
     models = Models(folders / "llama.transformers-fp32", folders / "llama.genai-fp32")
-    together, _ = await both_ways_of(models, LIMIT_S)
+    together, _ = await both_ways_of(models, LIMIT_S, patience=NEVER)
     for done in together:
         assert done.usage["accepted"] > 0
         assert done.usage["corrections"] == 0
