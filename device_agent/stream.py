@@ -167,7 +167,7 @@ class Stream:
         if self._task is None or self._task.done():
             return
         if not self._has_last:
-            self._task.cancel()
+            self._cancel()
         await asyncio.wait([self._task])
 
     def _make_room(self) -> bool:
@@ -195,7 +195,8 @@ class Stream:
         self._cancel()
 
     def _cancel(self) -> None:
-        if self._task is not None:
+        """Once: a second time would cut off its giving back of what it held."""
+        if self._task is not None and not self._task.cancelling():
             self._task.cancel()
 
     def _cancel_deadline(self) -> None:

@@ -65,7 +65,7 @@ class Step:
     def claim(self, now_s: float) -> Claim:
         """What it asks of the next turn."""
         share = self.share
-        return Claim(share.priority, self.since_s, self.works, share.due_s(now_s), share.is_promised)
+        return Claim(share.priority, self.since_s, self.works, share.due_s(now_s), share.is_promised, share.is_new)
 
     @property
     def works(self) -> tuple[Work, ...]:

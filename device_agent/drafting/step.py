@@ -18,7 +18,7 @@ from device_agent.drafting.batch import Step as Step
 from device_agent.drafting.branches import Proposal
 from device_agent.drafting.caches import Slot
 from device_agent.drafting.phone import Phone
-from device_agent.drafting.turns import SLOWDOWN, Grant, Order, fair, first_come
+from device_agent.drafting.turns import SHORT_WAIT, Grant, Order, fair, first_come
 from speculation.engines.base import Engine, Forkable
 from speculation.engines.runner import EngineRunner
 from speculation.shaping.costs import Work
@@ -41,7 +41,8 @@ class DraftSteps:
         self.num_preempted = 0
         self._runner = runner
         self._order = order
-        self._turn = asyncio.Lock()
+        self._over: asyncio.Event | None = None
+        self._num_shared = 0
         self._waiting: list[Step] = []
         self._running: Batch | None = None
         self._closing: deque[Slot] = deque()
@@ -83,8 +84,7 @@ class DraftSteps:
                 if step.share.is_held:
                     await step.share.released()
                     step.since_s = loop.time()
-                async with self._turn:
-                    await self._take_turn(step)
+                await self._take_turn(step)
         finally:
             step.is_left = True  # also where a job of it still runs
             if step in self._waiting:
@@ -94,11 +94,24 @@ class DraftSteps:
         return step.proposals
 
     async def _take_turn(self, step: Step) -> None:
-        """Let the next step run, whoever shares it, unless this one is done meanwhile."""
-        if step.batch is not None and not step.is_done:
-            await self._outlive_leader(step)
-        if not step.is_done:
-            await self._run_waiting()
+        """Let the next step run, whoever shares it; or wait for the one that runs, which may be this one's.
+
+        All are woken when it ends: whose step is done must not wait behind somebody's that is not.
+        """
+        if self._over is not None:
+            await self._over.wait()
+            return
+        over = self._over = asyncio.Event()
+        try:
+            if step.batch is not None:
+                await self._outlive_leader(step)
+            if self._num_shared > 1 or len(self._waiting) > 1:
+                await asyncio.sleep(0)  # who was in the step that ended sees it, and comes back, before the next begins
+            if not step.is_done:
+                await self._run_waiting()
+        finally:
+            self._over = None
+            over.set()
 
     async def _outlive_leader(self, step: Step) -> None:
         """Who led the batch was cancelled. Its job, if it was handed over, runs to its end, and jobs run in order."""
@@ -131,7 +144,7 @@ class DraftSteps:
         batch = self._next_batch(loop.time())
         if batch is None:
             return
-        self._running = batch
+        self._running, self._num_shared = batch, len(batch.steps)
         try:
             num_turns = await self._runner.run(partial(self._job, batch), batch.is_useless)
         finally:
@@ -178,7 +191,7 @@ class DraftSteps:
         if step.share.priority <= max(each.share.priority for each in running.steps):
             return
         running.gives_way = True
-        if self._is_emulated and running.may_be_preempted and self._left_s(running) > SLOWDOWN * self._alone_s(step):
+        if self._is_emulated and running.may_be_preempted and self._left_s(running) > SHORT_WAIT * self._alone_s(step):
             running.preempt()
 
     def _left_s(self, batch: Batch) -> float:

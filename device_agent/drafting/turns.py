@@ -3,11 +3,11 @@
 A step reads the weights once for all that share it, so company is nearly free: nobody waits while there is room beside the
 others. What is bounded is how much longer the step takes for those who need it. Pure: times and costs are arguments.
 
-The rule. *Needed* are the streams whose promised tokens would come late otherwise; where there are none, all of the highest
-priority that waits. And in any case the one that waited longest of those that waited ``STARVED_S``. The others join in order
-(priority, then the nearest due time, then who came first) while the step stays within ``SLOWDOWN`` of what it takes for the
-needed ones alone, or ends before the first promised token is due. A text that is still to be read is cut into pieces that fit
-beside the others.
+The rule. A first word that matters more than all else, and is near, is written as if it were alone. Else *needed* are the
+streams whose promised tokens would come late otherwise; where there are none, all of the highest priority that waits. And in
+any case the one that waited longest of those that waited ``STARVED_S``. The others join in order (priority, then the nearest
+due time, then who came first) while the step stays within ``SLOWDOWN`` of what it takes for the needed ones alone, or ends
+before the first promised token is due. A text that is still to be read is cut into pieces that fit beside the others.
 """
 
 from __future__ import annotations
@@ -28,6 +28,13 @@ STARVED_S = 0.5
 UNPACED_S = 0.1
 """When the next token is due of a stream that has no pace of its own: so long after it asks."""
 
+FIRST_WORD_S = 0.1
+"""A first word that needs no more of the phone than this is near. What others add to its steps, a tenth, would be more where it
+reaches into one more interrupt of the rest of the phone; they wait no longer for it than for a token without a pace."""
+
+SHORT_WAIT = 0.05
+"""Such a first word waits for a step that runs no longer than this share of its own time; else the step is taken back."""
+
 LEAST_CUT = 16
 """A feed of no more tokens than this is taken whole."""
 
@@ -47,7 +54,7 @@ class Claim:
     """One stream that waits for a step.
 
     ``due_s``: when its next token should be there, None where it has no pace. ``is_promised``: that moment was promised.
-    ``works``: one for each branch that is to grow.
+    ``is_first``: its first word is awaited. ``works``: one for each branch that is to grow.
     """
 
     priority: int
@@ -55,6 +62,7 @@ class Claim:
     works: tuple[Work, ...]
     due_s: float | None = None
     is_promised: bool = False
+    is_first: bool = False
 
     @property
     def wanted_s(self) -> float:
@@ -89,6 +97,8 @@ def fair(claims: Sequence[Claim], now_s: float, step_s: StepCost) -> list[Grant]
     order = sorted(range(len(claims)), key=lambda index: _rank(claims[index], index in late))
     highest = max(claim.priority for claim in claims)
     needed = (late or {index for index in order if claims[index].priority == highest}) | _starved(claims, now_s)
+    if len(needed) == 1 and _is_near(claims[order[0]], step_s):
+        return [Grant(order[0], _even_piece(claims[order[0]], step_s))]
     step = _Step(claims, step_s)
     for index in order:
         if index in needed:
@@ -108,6 +118,11 @@ def _nothing_to_weigh(claims: Sequence[Claim]) -> bool:
     """All are alike, and nobody reads a text: the usual case, and the rule would let all of them in."""
     first = claims[0].priority
     return all(claim.priority == first and not claim.is_promised and not claim.can_be_cut for claim in claims)
+
+
+def _is_near(claim: Claim, step_s: StepCost) -> bool:
+    """Whether a first word needs little of the phone, its text included."""
+    return claim.is_first and step_s(claim.works) <= FIRST_WORD_S
 
 
 def _rank(claim: Claim, is_late: bool) -> tuple[bool, int, float, float]:

@@ -77,15 +77,41 @@ def test_a_step_is_taken_back_once_at_most_and_not_for_its_equals_nor_for_what_i
             joining = [tasks.create_task(equal.timed()), tasks.create_task(high.timed())]
             await asyncio.sleep(0.5)
             hasty = tasks.create_task(higher.timed())
-            await asyncio.sleep(1.45)  # at 3.45 the step that began at 2.5 has 0.05 s left
+            await asyncio.sleep(1.47)  # at 3.47 the step that began at 2.5 has 0.03 s left
             last = tasks.create_task(late.timed())
         assert [task.result()[1] for task in joining] == [1.0, 1.0]
         assert hasty.result()[1] == 1.5
-        assert last.result()[1] == pytest.approx(1.05)
+        assert last.result()[1] == pytest.approx(1.03)
         assert writing.result()[0] == told([0, 1], 4)
         assert steps.num_preempted == 1
 
     virtual_time.run(work())
+
+
+def test_a_first_word_that_was_written_alone_is_told_before_the_others_take_their_step():
+    async def work():
+        steps = steps_on(Emulated(step_s=0.05))
+        low, equal, high = Stream(steps, [0, 1]), Stream(steps, [1, 1]), Stream(steps, [2], Share(1))
+        async with asyncio.TaskGroup() as tasks:
+            writing = [tasks.create_task(each.timed(4)) for each in (low, equal)]
+            await asyncio.sleep(0.12)
+            assert (await high.timed())[1] == pytest.approx(0.05)
+        return [task.result()[1] for task in writing]
+
+    # The first of the two begins alone, loses 20 ms that are taken back, and makes way for 50.
+    assert virtual_time.run(work()) == pytest.approx([0.27, 0.32])
+
+
+def test_streams_that_shared_a_step_share_the_next_whoever_led_it():
+    async def work():
+        engine = Emulated(step_s=1.0)
+        steps = steps_on(engine)
+        async with asyncio.TaskGroup() as tasks:
+            for prompt in ([0], [1, 2], [2, 2, 1]):
+                tasks.create_task(Stream(steps, prompt).write(6))
+        return [len(forward) for forward in engine.forwards]
+
+    assert virtual_time.run(work()) == [1, 3, 3, 3, 3, 3, 2]
 
 
 def test_once_it_writes_a_higher_priority_takes_no_step_back():

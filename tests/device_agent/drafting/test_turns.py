@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from device_agent.drafting.turns import LEAST_CUT, SLOWDOWN, STARVED_S, Claim, Grant, fair, first_come
+from device_agent.drafting.turns import FIRST_WORD_S, LEAST_CUT, SLOWDOWN, STARVED_S, Claim, Grant, fair, first_come
 from device_agent.tasks.promises import Promise, highest_rate
 from speculation.shaping.costs import Work
 
@@ -55,6 +55,7 @@ claims_at_1 = st.lists(
         st.lists(works, min_size=1, max_size=4).map(tuple) | texts,
         st.none() | st.floats(0.5, 3.0),
         st.booleans(),
+        st.booleans(),
     ).map(lambda claim: dataclasses.replace(claim, is_promised=claim.is_promised and claim.due_s is not None)),
     min_size=1,
     max_size=7,
@@ -80,6 +81,12 @@ def needed_of(claims):
     return needed, late, [oldest] if 1.0 - oldest.since_s >= STARVED_S else []
 
 
+def is_alone(needed, late, starved):
+    """Whether it is a first word that all others make way for."""
+    first, *more = {id(claim): claim for claim in (*needed, *starved)}.values()
+    return not late and not more and first.is_first and cost(first.works) <= FIRST_WORD_S
+
+
 @given(claims_at_1)
 def test_the_needed_run_and_a_step_is_not_slowed_beyond_what_is_said(claims):
     if len({claim.priority for claim in claims}) == 1 and not any(c.is_promised or c.can_be_cut for c in claims):
@@ -88,6 +95,9 @@ def test_the_needed_run_and_a_step_is_not_slowed_beyond_what_is_said(claims):
     grants = fair(claims, 1.0, cost)
     running = [claims[grant.index] for grant in grants]
     assert all(any(claim is each for each in running) for claim in (*needed, *starved))
+    if is_alone(needed, late, starved):
+        assert granted(claims, grants) == granted(needed, fair(needed, 1.0, cost))
+        return
     everyone = {id(claim): claim for claim in (*needed, *starved)}.values()
     alone_s = cost([work for claim in everyone for work in least(claim)])
     slack_s = min((claim.due_s for claim in late), default=0.0) - 1.0
@@ -105,6 +115,19 @@ def test_alike_streams_all_run_and_so_does_a_lower_one_that_costs_next_to_nothin
 
 def test_a_lower_priority_that_would_slow_a_higher_one_waits_and_the_smaller_one_behind_it_does_not():
     assert fair([token(0, past=5000), token(1), token(-1, past=100)], 0.1, cost) == [Grant(1), Grant(2)]
+
+
+def test_a_first_word_that_is_near_is_written_as_if_it_were_alone_and_one_that_is_not_is_shared_with():
+    near, far = (token(1, past=past, is_first=True) for past in (90_000, 92_000))
+    text_of_256 = Claim(1, 0.0, (Work(0, 256),), is_first=True)
+    below, promised = token(0, past=10), token(0, past=10, due_s=0.11, is_promised=True)
+    assert fair([below, near], 0.1, cost) == [Grant(1)]
+    assert fair([below, text_of_256], 0.1, cost) == [Grant(1, 64)]
+    assert [grant.index for grant in fair([below, far], 0.1, cost)] == [0, 1]
+    assert [grant.index for grant in fair([below, dataclasses.replace(near, is_first=False)], 0.1, cost)] == [0, 1]
+    assert [grant.index for grant in fair([promised, text_of_256], 0.1, cost)] == [0, 1]
+    assert [grant.index for grant in fair([near, dataclasses.replace(near)], 0.1, cost)] == [0, 1]
+    assert fair([below, near], STARVED_S, cost)[0] == Grant(0)
 
 
 def test_within_a_priority_what_is_due_first_goes_first():
