@@ -6,8 +6,9 @@ Emulated (``tasks_scene.py``): the demo's phone, in modes device and collaborate
 path, each of its sub-tasks alone on the phone, as it was in sequence; and what the phone's memory allows for all tokens
 together, where each step reads the weights once for as many answers as have places, and each answer's own keys and values. In
 mode collaborate only tokens that the verifier took from the draft are counted, for others the phone need not read anything.
-The aim is a makespan within 1.2 of the bound. It is held with a place for each sub-task. With the four places that an agent has
-by default there is a second row; there the bound knows how many have places, and not that a chain cannot be cut to fill them.
+The aim is a makespan within 1.2 of the bound. It is held with the places that an agent has by default, as many as caches of
+the bundled draft's size leave room for on this phone. With the four that any draft gets, however large its caches, there is a
+second row: there the bound knows how many have places, and not that a chain cannot be cut to fill them.
 """
 
 from __future__ import annotations
@@ -20,13 +21,17 @@ from typing import Any
 
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish
-from benchmarks.tasks_scene import DRAFT_COST, NUM_STREAMS, Setting, phone
+from benchmarks.tasks_scene import CONTEXT_TOKENS, DRAFT_COST, Setting, phone
+from device_agent.build import DRAFT_VARIANT
+from device_agent.config import DEFAULT_PLACES, AgentConfig
 from device_agent.events import DoneEvent
 from device_agent.request import Mode
+from device_agent.room import places
 from device_agent.tasks.graph import TaskGraph
 from device_agent.tasks.graph_events import GraphDoneEvent, OutputEvent
 from device_agent.tasks.graph_run import running
 from outrider.planning import synthetic
+from speculation.engines.pairs import models_of
 from speculation.errors import SimulationError
 from speculation.shaping import virtual_time
 from speculation.shaping.costs import Work
@@ -234,8 +239,15 @@ def to_json(row: Found) -> dict[str, Any]:
 def settings(is_quick: bool) -> list[Asked]:
     if is_quick:
         return [Asked(shape, Mode.DEVICE, NUM_TASKS, 0.25) for shape in list(SHAPES)[:2]]
-    modes, places = (Mode.DEVICE, Mode.COLLABORATE), (NUM_TASKS, NUM_STREAMS)
-    return [Asked(shape, mode, count) for mode in modes for count in places for shape in SHAPES]
+    counts = default_places(), DEFAULT_PLACES
+    return [Asked(shape, mode, count) for mode in (Mode.DEVICE, Mode.COLLABORATE) for count in counts for shape in SHAPES]
+
+
+def default_places() -> int:
+    """Of an agent with the bundled draft on this phone, with contexts as long as this scene's."""
+    draft = models_of(None, None, None).draft
+    tokens_per_answer = AgentConfig().policy().width * CONTEXT_TOKENS
+    return places(draft.kv_bytes_per_token(DRAFT_VARIANT), tokens_per_answer, DRAFT_COST)
 
 
 def main() -> None:

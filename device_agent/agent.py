@@ -79,7 +79,7 @@ class DeviceAgent:
         self._tasks: asyncio.TaskGroup | None = None
         self._running: set[asyncio.Task[None]] = set()
         promises = Promises(self._drafting.step_cost)
-        self._places = Places(config.max_streams, config.max_queued_streams, config.retry_after_s, promises)
+        self._places = Places(config.num_places, config.max_queued_streams, config.retry_after_s, promises)
         self._is_draining = False
         self._cleanup = contextlib.AsyncExitStack()
         self.metrics = AgentMetrics(pair, config, self._drafting, self.emulation, self._places)
@@ -270,7 +270,7 @@ class DeviceAgent:
             "network": self.emulation.network,
             "verifier": self.config.verifier,
             "streams": self.num_streams,
-            "max_streams": self.config.max_streams,
+            "max_streams": self.config.num_places,
             "queued": self._places.num_waiting,
             "max_queued_streams": self.config.max_queued_streams,
             "defaults": self._resolver.defaults(),

@@ -11,6 +11,7 @@ from device_agent.config import AgentConfig, GenerationSource
 from device_agent.emulation.live import LiveEmulation, VerifierControls
 from device_agent.pair import PairFacts
 from device_agent.retrieval.applying import Retrieval
+from device_agent.room import places
 from device_agent.routing.policy import RoutingPolicy
 from speculation.engines.base import Engine
 from speculation.engines.blended import blended
@@ -59,8 +60,9 @@ def build_agent(
         None if config.rag_store is None else Retrieval.of(config.rag_store, config.rag_model, config.rag_drafts_may_leave)
     )
     pair = models_of(config.pair, config.draft, config.full)
-    drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
     cost = PhoneCost(config.catalogue.phone(config.phone), parse_model(config.emulate))
+    config = with_places(config, pair.draft, cost)
+    drafting = fitted(draft_engine(pair.draft, config), pair.full.vocabulary_size)
     engine = ShapedEngine(drafting, cost, config.heat, config.when_full)
     context, whole = engine.description.context_length, drafting.description.context_length
     if context < whole:
@@ -91,19 +93,36 @@ def defaults_of(full: Model, config: AgentConfig) -> GenerationDefaults:
     return defaults
 
 
+def with_places(config: AgentConfig, draft: Model, cost: PhoneCost) -> AgentConfig:
+    """The same with as many streams as the draft's caches leave room for, where ``max_streams`` is left open.
+
+    Raises ``UnknownNameError`` (variant), ``PackageError`` (its graph).
+    """
+    if config.max_streams is not None:
+        return config
+    variant = _variant(draft, config)
+    kv_bytes_per_token = 0 if variant in (RANDOM, LOOKUP) else draft.kv_bytes_per_token(variant)
+    tokens_per_answer = config.policy().width * draft.context_length
+    return config.model_copy(update={"max_streams": places(kv_bytes_per_token, tokens_per_answer, cost)})
+
+
 def draft_engine(draft: Model, config: AgentConfig) -> Engine:
     """The draft's engine with a cache for each branch of each stream. ``random`` knows the vocabulary and nothing else,
     ``lookup`` the text.
 
     Raises ``UnknownNameError`` for a variant that is neither a graph of the model nor one of these.
     """
-    variant = chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM, LOOKUP)
-    num_slots = config.max_streams * config.policy().width
+    variant = _variant(draft, config)
+    num_slots = config.num_places * config.policy().width
     if variant == RANDOM:
         return RandomEngine(draft.vocabulary_size, draft.context_length, seed=0, num_slots=num_slots)
     if variant == LOOKUP:
         return LookupEngine(draft.vocabulary_size, draft.context_length, num_slots)
     return blended(draft.engine(variant, num_slots, config.threads, config.provider), config.draft_lookup)
+
+
+def _variant(draft: Model, config: AgentConfig) -> str:
+    return chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM, LOOKUP)
 
 
 def connector_of(config: AgentConfig) -> Connector | None:

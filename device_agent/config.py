@@ -33,6 +33,9 @@ from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
 
 ENVIRONMENT_PREFIX = "OUTRIDER_AGENT_"
 
+DEFAULT_PLACES = 4
+"""Answers at once of an agent whose draft's caches are large, or not known."""
+
 
 class GenerationSource(StrEnum):
     """Where the defaults of a request come from."""
@@ -70,7 +73,8 @@ class AgentConfig(Settings):
     ``draft_gather``: drafts are held back until the verifier's next pass can use them, and share one message.
     ``draft_turns``: how streams share the draft model, ``fair`` by priority and pace, or ``first-come`` (``docs/tasks.md``).
     ``os_load`` names what else the emulated phone does (``speculation/shaping/os_load.py``), ``os_load_seed`` its moments.
-    Beyond ``max_streams`` up to ``max_queued_streams`` answers wait for their place. A paused one ends after ``max_pause_s``.
+    ``max_streams`` None is as many as the draft's caches leave room for (``room.py``). Beyond it up to ``max_queued_streams``
+    answers wait for their place. A paused one ends after ``max_pause_s``.
     ``pad_bytes`` and ``tick_ms`` hide sizes and times of messages, both ways (``speculation/protocol/cover.py``).
     ``served_names`` are names besides the full model's that clients of OpenAI may ask for (``*``: any).
     ``allowed_hosts`` are names besides loopback's under which the agent may be addressed.
@@ -144,7 +148,7 @@ class AgentConfig(Settings):
     auto_answer_tokens: int = Field(256, ge=0)
     auto_battery_percent: float = Field(20.0, ge=0, le=100)
     when_full: WhenFull = WhenFull.REFUSE
-    max_streams: int = Field(4, ge=1)
+    max_streams: int | None = Field(None, ge=1)
     max_queued_streams: int = Field(0, ge=0)
     max_pause_s: float = Field(300.0, gt=0)
     resume_grace_s: float = Field(5.0, ge=0)
@@ -166,6 +170,11 @@ class AgentConfig(Settings):
     def is_emulated(self) -> bool:
         """Whether any machine is played whose time shows in the figures."""
         return (self.phone, self.network, self.cloud) != (UNSHAPED, UNSHAPED, UNSHAPED)
+
+    @property
+    def num_places(self) -> int:
+        """Answers at once; where that is left open, as few as there are for any draft."""
+        return DEFAULT_PLACES if self.max_streams is None else self.max_streams
 
     @property
     def max_body_bytes(self) -> int:

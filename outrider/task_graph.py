@@ -21,13 +21,12 @@ from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, Gra
 from outrider.client import Client
 from outrider.display import harmless
 from outrider.generate import JsonLines, client_at
-from outrider.local import BUNDLED, Emulation, Models, agent_at
+from outrider.local import Emulation, Models, agent_at
 from outrider.running import say
 from outrider.transcript import Transcript
 from speculation.errors import InvalidRequestError
 
 MAX_FILE_BYTES = 1_000_000
-LEAST_PLACES, MOST_PLACES = 4, 16
 SHOWN_CHARACTERS = 60
 REFRESHES_PER_SECOND = 10
 SIGNS = {"waiting": "·", "running": "▶", "done": "✓", "failed": "✗", "skipped": "–", "cancelled": "■"}
@@ -72,24 +71,18 @@ async def run(
     asked: Asked, emulation: Emulation | None, agent: str | None, models: Models, key: str | None, is_json: bool
 ) -> int:
     """The exit code: 0 where every sub-task is done."""
-    settings = places_of(asked.graph) if models == BUNDLED else {}
     if is_json:
         with JsonLines(sys.stdout) as lines:
-            async with agent_at(agent, emulation, models, **settings) as url, Client(url, key=key) as client:
+            async with agent_at(agent, emulation, models) as url, Client(url, key=key) as client:
                 last = await _read(client, asked, lines.show)
     else:
-        async with client_at(agent, emulation, models, key, **settings) as client:
+        async with client_at(agent, emulation, models, key) as client:
             with Progress() as progress:
                 last = await _read(client, asked, progress.show)
         _print(last)
     if asked.svg is not None:
         _draw(last, asked.svg)
     return 0 if last.status == "done" else 1
-
-
-def places_of(graph: dict[str, Any]) -> dict[str, int]:
-    """A place for each sub-task, in the agent that this command starts: caches of the bundled draft are small."""
-    return {"max_streams": max(LEAST_PLACES, min(len(graph["tasks"]), MOST_PLACES))}
 
 
 async def _read(client: Client, asked: Asked, show: Any) -> GraphDoneEvent:

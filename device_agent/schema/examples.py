@@ -75,7 +75,7 @@ HEALTH: Schema = {
     "network": None,
     "verifier": "127.0.0.1:50051",
     "streams": 0,
-    "max_streams": 4,
+    "max_streams": 16,
     "queued": 0,
     "max_queued_streams": 0,
     "defaults": {"temperature": 0.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "max_tokens": 128, "unused": []},

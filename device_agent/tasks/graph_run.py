@@ -38,7 +38,7 @@ class GraphRun:
         self.graph = graph
         self._agent = agent
         self._group = Group(agent)
-        self._width = width or agent.config.max_streams
+        self._width = width or agent.config.num_places
         self._start = start
         self._begun: list[tuple[str, Stream]] = []
         self._refused: dict[str, float] = {}

@@ -50,6 +50,10 @@ class CheckpointFolder(PublishedFolder):
         self._check(variant)
         return 4 * self.num_parameters
 
+    def kv_bytes_per_token(self, variant: str) -> None:
+        """Not known before it is loaded: the library lays the caches out."""
+        self._check(variant)
+
     def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
         self._check(variant)
         name = f"{self.name}:{TRANSFORMERS}:{provider}"

@@ -41,9 +41,16 @@ class DescribedFolder(PublishedFolder):
 
     def weight_bytes(self, variant: str) -> int:
         """Not known."""
+        self._check(variant)
+        return 0
+
+    def kv_bytes_per_token(self, variant: str) -> None:
+        """Not known."""
+        self._check(variant)
+
+    def _check(self, variant: str) -> None:
         if variant != ELSEWHERE:
             raise UnknownNameError(f"variant of {self.name}", variant, self.variants, "variant")
-        return 0
 
     def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
         """Raises ``PackageError``: there is nothing to load."""

@@ -74,6 +74,10 @@ class ExportFolder(PublishedFolder):
         """Bytes of the graph and of its weights in other files."""
         return self.graph(variant).weight_bytes
 
+    def kv_bytes_per_token(self, variant: str) -> int:
+        """Bytes of a cache for each token in it, by the graph's inputs."""
+        return self.graph(variant).kv_bytes_per_token
+
     def graph(self, variant: str) -> ExportedGraph:
         """The graph, checked. Raises ``UnknownNameError`` and ``PackageError``."""
         if variant not in self.graphs:

@@ -70,6 +70,10 @@ class Model(Protocol):
     def weight_bytes(self, variant: str) -> int:
         """Bytes of weights that one pass reads. Raises ``UnknownNameError``."""
 
+    def kv_bytes_per_token(self, variant: str) -> int | None:
+        """Bytes of a cache for each token in it; None where that is known only once the variant is loaded. Raises
+        ``UnknownNameError``, and ``PackageError`` for a graph that is damaged."""
+
     def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
         """A variant, loaded: takes seconds. Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``, and
         ``CapacityError`` where it does not fit the memory."""

@@ -142,6 +142,13 @@ class Package:
             return 4 * self.num_parameters
         return self._variant(variant).weight_bytes
 
+    def kv_bytes_per_token(self, variant: str) -> int | None:
+        """Of a packed graph; None for the package's weights, which are run by another library."""
+        if variant in self.checkpoint_variants:
+            return None
+        self._variant(variant)
+        return self.architecture.kv_bytes_per_token
+
     def graph(self, variant: str) -> Path:
         """The graph's file, checked together with any file that it keeps weights in.
 
