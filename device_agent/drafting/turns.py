@@ -54,7 +54,7 @@ class Claim:
     """One stream that waits for a step.
 
     ``due_s``: when its next token should be there, None where it has no pace. ``is_promised``: that moment was promised.
-    ``is_first``: its first word is awaited. ``works``: one for each branch that is to grow.
+    ``is_first``: its first word is awaited; a promise counts from there on. ``works``: one for each branch that is to grow.
     """
 
     priority: int

@@ -45,6 +45,11 @@ def text(length, priority=0, since_s=0.0):
     return Claim(priority, since_s, (Work(0, length),))
 
 
+def as_it_can_be(claim):
+    """A promise has a moment, and counts from the first word on."""
+    return dataclasses.replace(claim, is_promised=claim.is_promised and claim.due_s is not None and not claim.is_first)
+
+
 works = st.builds(Work, st.integers(0, 20_000), st.integers(1, 8))
 texts = st.builds(Work, st.just(0), st.integers(1, 3000)).map(lambda work: (work,))
 claims_at_1 = st.lists(
@@ -56,7 +61,7 @@ claims_at_1 = st.lists(
         st.none() | st.floats(0.5, 3.0),
         st.booleans(),
         st.booleans(),
-    ).map(lambda claim: dataclasses.replace(claim, is_promised=claim.is_promised and claim.due_s is not None)),
+    ).map(as_it_can_be),
     min_size=1,
     max_size=7,
 )
