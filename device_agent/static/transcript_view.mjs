@@ -17,10 +17,10 @@ export const READABLE_MS = 1800;
 export const MAX_STRUCK = 4;
 
 /** Final pieces that are still apart, so that their colour can change gently. */
-const MAX_APART = 48;
+const MAX_APART = 16;
 
 /** Code points of melted text from which on whole lines of it are sealed. */
-const SEALED = 1200;
+const SEALED = 400;
 
 /** Bars for `bar`: from which `stability` on tentative text is shown. */
 export const SHOW_ALL = 0;
