@@ -40,6 +40,9 @@ from speculation.telemetry import exposition
 from speculation.tenants import Accounts
 
 KEEP_ALIVE_S = 15.0
+MAX_ECHO_CHARACTERS = 200
+"""Of a path that is told back: it is the client's own."""
+
 _CODES = {413: "body_too_large"}  # its phrase is another one from Python 3.13 on
 
 _log = logging.getLogger(__name__)
@@ -135,8 +138,20 @@ async def _refuse(request: Request, error: Exception) -> Response:
 async def _refuse_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     code = _CODES.get(error.status_code) or HTTPStatus(error.status_code).phrase.lower().replace(" ", "_")
-    body = {"error": error_fields(error.detail, error.status_code, code)}
+    body = {"error": error_fields(_what_would_be_right(request, error), error.status_code, code)}
     return JSONResponse(body, error.status_code, error.headers)
+
+
+def _what_would_be_right(request: Request, error: HTTPException) -> str:
+    """The framework itself says of a route that it does not know no more than that."""
+    if error.detail != HTTPStatus(error.status_code).phrase:
+        return str(error.detail)
+    path, routes = request.url.path[:MAX_ECHO_CHARACTERS], f"{str(request.base_url).rstrip('/')}/docs"
+    if error.status_code == HTTPStatus.NOT_FOUND:
+        return f"there is no route {path}; {routes} tells all that there are"
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        return f"{path} does not take {request.method}; {routes} tells what each route takes"
+    return str(error.detail)
 
 
 async def _fail(request: Request, error: Exception) -> Response:

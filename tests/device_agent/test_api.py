@@ -149,15 +149,22 @@ async def test_a_client_that_goes_away_before_its_body_is_no_fault_of_the_agent(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "kind"),
-    [("GET", "/nothing", 404, "not_found_error"), ("GET", "/v1/stream", 405, "invalid_request_error")],
+    ("method", "path", "status", "kind", "words"),
+    [
+        ("GET", "/nothing", 404, "not_found_error", "there is no route /nothing; http://"),
+        ("GET", "/v1/stream/a%2Fb", 404, "not_found_error", "there is no route /v1/stream/a/b; http://"),
+        ("GET", "/" + 500 * "x", 404, "not_found_error", f"there is no route /{199 * 'x'}; http://"),
+        ("GET", "/v1/stream", 405, "invalid_request_error", "/v1/stream does not take GET; http://"),
+    ],
 )
-async def test_what_does_not_exist_is_an_error_object_too(client, method, path, status, kind):
+async def test_what_does_not_exist_is_an_error_object_too(client, method, path, status, kind, words):
     response = await client.request(method, path)
     assert response.status_code == status
     error = response.json()["error"]
     assert set(error) == {"message", "type", "param", "code"}
     assert error["type"] == kind
+    assert error["message"].startswith(words)
+    assert "/docs tells " in error["message"]
 
 
 async def test_health_tells_what_works(client):
