@@ -15,6 +15,7 @@ import asyncio
 import dataclasses
 import hashlib
 import math
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -142,7 +143,7 @@ class Replay:
         self._said.update((address, (said, row)) for row, address in enumerate(behind[: len(said)]))
 
 
-class _ReplayEngine(RandomEngine):
+class _ReplayEngine(RandomEngine, ABC):
     """Caches of addresses; a step is charged its emulated cost."""
 
     def __init__(self, replay: Replay, cost: StepCost, num_slots: int) -> None:
@@ -170,9 +171,9 @@ class _ReplayEngine(RandomEngine):
         prefix += addresses(prefix[-1] if prefix else ROOT, chunk.token_ids)
         return [self._row_behind(prefix[0], address) for address in prefix[len(prefix) - chunk.num_logits :]]
 
+    @abstractmethod
     def _row_behind(self, prompt: bytes, address: bytes) -> NDArray[np.float32]:
         """Logits behind a prefix, given its address and that of the prompt."""
-        raise NotImplementedError
 
 
 class ReplayDraft(_ReplayEngine):
