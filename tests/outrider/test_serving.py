@@ -11,6 +11,7 @@ import sys
 
 import httpx
 
+from cloud_verifier.patience import NEVER
 from outrider import cli
 from outrider.local import BUNDLED, Emulation, local_services
 from speculation.tenants import bearer
@@ -55,13 +56,13 @@ async def test_both_services_answer_and_all_they_play_can_be_changed_and_ctrl_c_
         assert played == [["phone", "dimensity-9300"], ["network", "5g-nsa-low"], ["cloud", "mi300x"]]
         assert (await client.get("/v1/emulation")).json()["can_change"] == dict.fromkeys(PARTS, True)
         texts = []
-        for change in ({"cloud": "b200"}, {"phone": None, "network": None, "cloud": None}):
+        # Where nothing is slow, a verifier without patience may overtake every draft.
+        for change in ({"cloud": "b200"}, {"phone": None, "network": None, "cloud": None, "patience": NEVER}):
             changed = (await client.patch("/v1/emulation", json=change)).json()
             assert {key: changed[key] for key in change} == change
             first, done, kinds = await written(client)
             assert (first["phone"], first["network"]) == (changed["phone"], changed["network"])
-            drafted = {"draft", "up"} if changed["network"] else set()  # where nothing is slow, all may be written without
-            assert kinds >= {"pass", "verdict", "link"} | drafted
+            assert kinds >= {"draft", "up", "pass", "verdict", "link"}
             assert done["verified_count"] == 12
             texts.append(done["token_ids"])
         assert texts[0] == texts[1]
