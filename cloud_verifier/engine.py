@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cloud_verifier.config import OWN_SIZE, VerifierConfig
 from cloud_verifier.room import Room
 from speculation.engines import self_test
-from speculation.engines.base import Engine, GivesBack
+from speculation.engines.base import Engine, GivesBack, Reserves
 from speculation.engines.fitted import fitted
 from speculation.engines.model import ModelPair, chosen_variant
 from speculation.engines.package import Pair, load_pair
@@ -102,7 +102,10 @@ def _build(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Full
     """One pair's full model, and its draft where that is wanted here."""
     model = _model(config.emulate)
     engine = _build_full(pair, config)
-    room = None if config.cache_bytes is None else _room(engine, config, config.cache_bytes)
+    room = _room(engine, config, config.cache_bytes) if config.cache_bytes is not None else None
+    if room is None and isinstance(engine, Reserves):
+        # Who limits the memory of caches wants it taken as it is needed.
+        engine.reserve(config.max_rows)
     # The self-test proves arithmetic, which no profile changes: so it runs at this machine's own speed.
     tested = self_test.make_exact(engine)
     draft = _build_draft(pair, cloud, config) if config.draft_length else None

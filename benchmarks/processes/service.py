@@ -5,7 +5,7 @@
 
 Prints ``verifier on HOST:PORT``, then, for every line on its standard input, one line of JSON with what it has done so far.
 ``--one-row`` takes away the row that evens a session's count in the attention node: the same model without its exactness.
-``--touch`` takes the memory of all caches and of the widest pass at the start, so that none of it looks like growth later.
+``--touch`` takes the memory of all caches at the start, so that none of it looks like growth later.
 """
 
 from __future__ import annotations
@@ -20,7 +20,6 @@ from typing import Any
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.server import RunningVerifier, serve
-from speculation.engines.base import Chunk
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.runner import share_interpreter
 from speculation.shaping.engine import ShapedEngine
@@ -88,21 +87,11 @@ def held_now(running: RunningVerifier, engine: OnnxEngine) -> dict[str, float]:
     }
 
 
-def touch_all(engine: OnnxEngine, max_rows: int) -> None:
-    """Take all memory that passes can ask for: every page of the caches, and what ONNX Runtime keeps of the widest pass."""
-    engine._memory.fill(0)
-    caches = [engine.open() for _ in range(engine.description.num_slots)]
-    rows = min(max_rows - len(caches) + 1, engine.description.context_length)
-    engine.extend([Chunk(cache, [0] * count, count) for cache, count in zip(caches, [rows] + [1] * len(caches), strict=False)])
-    for cache in caches:
-        engine.close(cache)
-
-
 def build(config: VerifierConfig, one_row: bool, touch: bool) -> FullModel:
     full = build_engine(config)
     engine = onnx_of(full.engine)
     if touch:
-        touch_all(engine, config.max_rows)
+        engine._memory.fill(0)
     if one_row:
         engine._rows_multiple = 1  # type: ignore[misc]  # a law of the class, broken here to know its price
     return full

@@ -98,6 +98,15 @@ class GivesBack(Protocol):
         """The most memory that a cache takes which was never longer than so many tokens."""
 
 
+@runtime_checkable
+class Reserves(Protocol):
+    """Engines that can take at once what their passes compute with."""
+
+    def reserve(self, num_rows: int) -> None:
+        """Have the memory for passes of up to so many rows from now on, beside weights and caches, so that passes of no shape
+        take more. Raises ``CapacityError`` where it cannot be had."""
+
+
 class ForkableEngine(Engine, Forkable, Protocol):
     """An engine that forks: only a type."""
 

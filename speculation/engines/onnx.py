@@ -10,14 +10,14 @@ one repeated where the count is odd; it lands in the cache behind the real token
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 import onnxruntime
 from numpy.typing import NDArray
 
-from speculation.engines.architecture import slot_capacity
+from speculation.engines import arena
+from speculation.engines.architecture import Architecture, slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.packing import Packing, concatenated, pack
@@ -28,8 +28,6 @@ if TYPE_CHECKING:
     from speculation.engines.package import Package
 
 MAX_BINDINGS = 256
-AS_REQUESTED = 1
-"""A name in ONNX Runtime's C interface alone: ``kSameAsRequested``."""
 LOGITS_KEPT_BOUND = 16
 """Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
 
@@ -80,7 +78,8 @@ class _Binding:
 
 
 class OnnxEngine:
-    """An ``Engine``, ``Forkable`` and ``GivesBack`` over one variant of a package. Not for use by two threads at once.
+    """An ``Engine``, ``Forkable``, ``GivesBack`` and ``Reserves`` over one variant of a package. Not for use by two
+    threads at once.
 
     Raises ``PackageError`` when the graph is damaged or not of the form that ``graph.py`` builds, ``ConfigurationError`` for
     numbers that cannot work. Calls raise ``InvalidRequestError`` for chunks that mean nothing, besides what ``Engine`` says.
@@ -93,7 +92,7 @@ class OnnxEngine:
             raise ConfigurationError(f"an engine needs at least 1 slot and 1 thread, not {num_slots} and {threads}")
         shape = package.architecture
         self.head_size = shape.head_size
-        self._context_length = package.context_length
+        self._architecture = shape
         self._capacity = slot_capacity(package.context_length)
         self._session = _load(package, variant, threads)
         names = [f"{n}.{kind}" for n in range(shape.num_layers) for kind in ("key", "value")]
@@ -166,6 +165,9 @@ class OnnxEngine:
     def cache_bytes(self, num_tokens: int) -> int:
         return self._pages.bytes_of(num_tokens + self._rows_multiple - 1)
 
+    def reserve(self, num_rows: int) -> None:
+        arena.reserve(_scratch_bytes(self._architecture, self._description.num_slots, num_rows))
+
     def fork(self, cache: CacheId, length: int | None = None) -> CacheId:
         child, slot, parent = self._slots.fork(cache, length)
         self._memory[:, slot.number, :, : slot.length] = self._memory[:, parent.number, :, : slot.length]
@@ -191,27 +193,24 @@ class OnnxEngine:
             seqlens_k[slot.number - low] = slot.length + rows[slot.number - low] - 1
 
 
-@cache
-def _share_exact_arena() -> None:
-    """What the engines of this process compute with comes from one arena, which grows by what a pass asks for.
+def _scratch_bytes(shape: Architecture, num_slots: int, num_rows: int) -> int:
+    """What a pass of at most so many rows computes with, however they fall on the slots, and a quarter more for holes.
 
-    By its own rule it doubles what it has: a region of which a pass then touches another part each time, until after hours
-    all of it is taken. What the widest pass needed is enough this way, and all of it is in use.
+    Attention has a padded batch: all slots, each as many rows as the longest share, of queries, keys and values, those turned
+    for the kernel, and what comes out. Beside that the scores of one session, and the feed-forward layer.
     """
-    arena = onnxruntime.OrtArenaCfg({"arena_extend_strategy": AS_REQUESTED})
-    memory = onnxruntime.OrtMemoryInfo(
-        "Cpu", onnxruntime.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, onnxruntime.OrtMemType.DEFAULT
-    )
-    onnxruntime.create_and_register_allocator(memory, arena)
+    longest = min(num_rows, shape.context_length)
+    queries, keys = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
+    padded = num_slots * (longest + longest % 2) * (2 * (queries + 2 * keys) + queries)
+    rows = longest * shape.num_heads * slot_capacity(shape.context_length)
+    rows += num_rows * (2 * shape.intermediate_size + 2 * shape.hidden_size)
+    return (padded + rows) * 4 * 5 // 4
 
 
 def _load(package: Package, variant: str, threads: int) -> Any:
     """A session of ONNX Runtime on the CPU; the graph's file is checked before it is opened."""
-    _share_exact_arena()
-    options = onnxruntime.SessionOptions()
-    options.add_session_config_entry("session.use_env_allocators", "1")
+    options = arena.in_shared_arena()
     options.intra_op_num_threads = threads
-    options.log_severity_level = 4
     # It would keep a plan of memory for every shape of a pass, and hardly two ragged passes have the same.
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")

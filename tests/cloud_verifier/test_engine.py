@@ -12,6 +12,7 @@ from cloud_verifier.config import load_config
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.room import Room
 from cloud_verifier.server import serve
+from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import load_pair
 from speculation.engines.package_writer import write_pair
 from speculation.errors import CapacityError, ConfigurationError
@@ -209,3 +210,13 @@ async def test_a_server_seats_sessions_by_the_room_of_its_model():
     room = Room(CONTEXT, CONTEXT, lambda num_tokens: num_tokens)
     async with serve(settings(), full_model=FullModel(WatchedEngine(), IDENTITY, SELF_TEST, room=room)) as running:
         assert running.verifier.seats.room is room
+
+
+@pytest.mark.parametrize(("cache_bytes", "reserved"), [(None, [40]), (10**8, [])])
+def test_the_widest_pass_has_its_memory_from_the_start_unless_that_of_caches_is_limited(
+    folders, cache_bytes, reserved, monkeypatch
+):
+    asked = []
+    monkeypatch.setattr(OnnxEngine, "reserve", lambda engine, num_rows: asked.append(num_rows))
+    build_engine(settings(pair=folders[0], max_rows=40, cache_bytes=cache_bytes))
+    assert asked == reserved

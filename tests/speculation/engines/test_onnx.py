@@ -4,10 +4,8 @@ import itertools
 import tracemalloc
 
 import numpy as np
-import onnxruntime
 import pytest
 
-from speculation.engines import onnx
 from speculation.engines.base import Chunk
 from speculation.engines.onnx import LOGITS_KEPT_BOUND, OnnxEngine
 from speculation.engines.packing import KEPT_PACKINGS, pack
@@ -23,16 +21,6 @@ def package(tmp_path_factory):
 
 def test_no_plan_of_memory_is_kept_for_every_shape_of_a_pass(package):
     assert not OnnxEngine(package, num_slots=1)._session.get_session_options().enable_mem_pattern
-
-
-def test_engines_share_an_arena_that_grows_by_what_a_pass_asks_for(package, monkeypatch):
-    registered = []
-    monkeypatch.setattr(onnxruntime, "create_and_register_allocator", lambda memory, arena: registered.append(arena))
-    onnx._share_exact_arena.cache_clear()
-    sessions = [OnnxEngine(package, num_slots=1)._session for _ in range(2)]
-    assert [arena.arena_extend_strategy for arena in registered] == [1]  # kSameAsRequested of onnxruntime_c_api.h
-    for session in sessions:
-        assert session.get_session_options().get_session_config_entry("session.use_env_allocators") == "1"
 
 
 @pytest.mark.parametrize("num_logits", [LOGITS_KEPT_BOUND, LOGITS_KEPT_BOUND + 2])
