@@ -17,8 +17,8 @@ class PassShape:
     """What the time of a pass follows from.
 
     ``num_evened`` are the rows of the attention node, where each session's are filled up to an even number;
-    ``num_attended`` sums, over all rows, the cached tokens that each attends to; ``num_sampled`` are the rows whose choice is
-    drawn, and not the likeliest token.
+    ``num_attended`` sums, over all of those, the cached tokens that each attends to; ``num_sampled`` are the rows whose choice
+    is drawn, and not the likeliest token: as many as are to be expected, for behind a draft that is not chosen none is.
     """
 
     num_sessions: int = 0
@@ -26,28 +26,29 @@ class PassShape:
     num_evened: int = 0
     num_cached: int = 0
     num_attended: int = 0
-    num_sampled: int = 0
+    num_sampled: float = 0.0
 
-    def with_session(self, num_rows: int, num_cached: int, num_sampled: int = 0) -> PassShape:
+    def with_session(self, num_rows: int, num_cached: int, num_sampled: float = 0.0) -> PassShape:
         """One session more, with rows of its own behind what it has cached."""
         return PassShape(
             self.num_sessions + 1,
             self.num_rows + num_rows,
             self.num_evened + evened(num_rows),
             self.num_cached + num_cached,
-            self.num_attended + num_rows * num_cached,
+            self.num_attended + evened(num_rows) * num_cached,
             self.num_sampled + num_sampled,
         )
 
-    def with_row(self, num_before: int, num_cached: int, is_sampled: bool = False) -> PassShape:
+    def with_row(self, num_before: int, num_cached: int, num_sampled: float = 0.0) -> PassShape:
         """One row more of a session that has ``num_before``."""
+        num_evened = evened(num_before + 1) - evened(num_before)
         return PassShape(
             self.num_sessions,
             self.num_rows + 1,
-            self.num_evened + evened(num_before + 1) - evened(num_before),
+            self.num_evened + num_evened,
             self.num_cached,
-            self.num_attended + num_cached,
-            self.num_sampled + is_sampled,
+            self.num_attended + num_evened * num_cached,
+            self.num_sampled + num_sampled,
         )
 
 
@@ -60,19 +61,21 @@ class PassCosts(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class LinearCosts:
-    """So long for a pass, for each of its sessions, rows and evened rows, for each cached token that a row attends to, and for
-    drawing the choice of a row."""
+    """So long for a pass, for each of its sessions, rows and evened rows, for each cached token that is read and again for each
+    evened row that attends to it, and for drawing the choice of a row."""
 
     pass_s: float
     session_s: float = 0.0
     row_s: float = 0.0
     evened_s: float = 0.0
+    cached_s: float = 0.0
     attended_s: float = 0.0
     sampled_s: float = 0.0
 
     def seconds(self, shape: PassShape) -> float:
         by_size = self.session_s * shape.num_sessions + self.row_s * shape.num_rows + self.evened_s * shape.num_evened
-        return self.pass_s + by_size + self.attended_s * shape.num_attended + self.sampled_s * shape.num_sampled
+        by_context = self.cached_s * shape.num_cached + self.attended_s * shape.num_attended
+        return self.pass_s + by_size + by_context + self.sampled_s * shape.num_sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +98,7 @@ def fitted(measured: Sequence[tuple[PassShape, float]]) -> LinearCosts:
     """The costs that come closest to measured passes, by the squares of what each is off by, relative to what it took.
 
     No price is below 0: where the closest would have one, that price is left out, the lowest first, and the rest fitted anew
-    (backward elimination). The attended tokens must have been measured at two lengths at least to have a price of their own.
+    (backward elimination). Cached tokens must have been measured at two lengths at least to have prices of their own.
     """
     columns = np.array([_quantities(shape) for shape, _ in measured], np.float64)
     seconds = np.array([taken_s for _, taken_s in measured])
@@ -111,4 +114,4 @@ def fitted(measured: Sequence[tuple[PassShape, float]]) -> LinearCosts:
 
 
 def _quantities(shape: PassShape) -> tuple[int, ...]:
-    return 1, shape.num_sessions, shape.num_rows, shape.num_evened, shape.num_attended
+    return 1, shape.num_sessions, shape.num_rows, shape.num_evened, shape.num_cached, shape.num_attended

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.choice import Choices, choose
+from speculation.choice import Choices, Run, choose_runs
 from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.errors import EngineError, OutriderError
 from speculation.log_softmax import token_logprobs
@@ -28,8 +28,9 @@ class Entry:
     ``num_logits`` rows choose the tokens from ``position`` on. ``drafted`` are the last ``num_logits - 1`` tokens fed.
     ``logprobs``: how many of the likeliest tokens to tell beside each that counts; None where nothing is told.
 
-    Filled in by the pass: ``choices`` (one for each of those rows), ``num_agreed`` (drafted tokens that equal the choices, up
-    to the first that does not), ``near_ties`` among the rows that count and their ``likelihoods``, or ``error``.
+    Filled in by the pass: ``choices`` (one for each of those rows; behind the first that its draft does not equal they mean
+    nothing), ``num_agreed`` (the drafted tokens before that), ``near_ties`` among the rows that count and their
+    ``likelihoods``, or ``error``.
     """
 
     cache: CacheId | None
@@ -93,9 +94,8 @@ def _run(engine: Engine, entries: Sequence[Entry]) -> None:
     logits = engine.extend(chunks)
     choosing = [entry for entry in entries if entry.num_logits]
     if choosing:
-        positions = np.concatenate([np.arange(e.position, e.position + e.num_logits, dtype=np.int64) for e in choosing])
-        parameters = [entry.parameters for entry in choosing for _ in range(entry.num_logits)]
-        _hand_out(choosing, choose(logits, positions, parameters), logits)
+        runs = [Run(entry.position, entry.parameters, entry.drafted) for entry in choosing]
+        _hand_out(choosing, choose_runs(logits, runs), logits)
 
 
 def _hand_out(entries: Sequence[Entry], choices: Choices, logits: NDArray[np.float32]) -> None:

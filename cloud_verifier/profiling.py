@@ -20,6 +20,9 @@ ROWS = (1, 2, 4, 8)
 STEP = 4
 """Each number of sessions that is measured is so many times the one before."""
 
+SEVERAL = STEP**2
+"""So many sessions are measured where their number is not what is looked for."""
+
 REPEATS = 3
 """The fastest of so many runs counts, after one that warms up: what disturbs a run only ever makes it longer."""
 
@@ -56,14 +59,16 @@ def measure(engine: Engine, max_rows: int) -> LinearCosts:
     sessions = [number for number in _multiplying(engine.description.num_slots) if number <= max_rows]
     measured, sampled_s = [], 0.0
     if far > near > 0:
-        with _caches(engine, 1, far) as caches:
-            measured += [_measured(engine, caches, far, rows) for rows in (ROWS[0], ROWS[-1])]
+        measured += _behind(engine, 1, far, max_rows)
+        # Long caches that are not copied have to be read, each as long as all that is measured here.
+        if isinstance(engine, Forkable) and sessions[-1] > 1 and time.perf_counter() < end_s:
+            measured += _behind(engine, min(sessions[-1], SEVERAL), far, max_rows)
     with _caches(engine, sessions[-1], max(0, near)) as caches:
         for rows in ROWS:
             for number in sessions:
                 if rows == 1 or (number * rows <= min(max_rows, MOST_ROWS) and time.perf_counter() < end_s):
                     measured.append(_measured(engine, caches[:number], max(0, near), rows))
-        sampled_s = _sampled_s(engine, caches[: STEP * STEP], max(0, near))
+        sampled_s = _sampled_s(engine, caches[:SEVERAL], max(0, near))
     return replace(fitted(measured), sampled_s=sampled_s)
 
 
@@ -71,8 +76,15 @@ def _sampled_s(engine: Engine, caches: list[CacheId], context: int) -> float:
     """What it takes longer to draw the choice of a row than to take the likeliest token; no seed is used twice, for noise is
     kept."""
     drawn = (replace(SAMPLED, seed=seed) for seed in count())
-    drawn_s, likeliest_s = (_fastest_s(engine, caches, context, ROWS[1], ways) for ways in (drawn, repeat(GREEDY)))
-    return max(0.0, drawn_s - likeliest_s) / (ROWS[1] * len(caches))
+    drawn_s, likeliest_s = (_fastest_s(engine, caches, context, 1, ways) for ways in (drawn, repeat(GREEDY)))
+    return max(0.0, drawn_s - likeliest_s) / len(caches)
+
+
+def _behind(engine: Engine, number: int, context: int, max_rows: int) -> list[tuple[PassShape, float]]:
+    """Passes of so many sessions behind long caches, with the fewest rows and with the most."""
+    with _caches(engine, number, context) as caches:
+        most = min(ROWS[-1], max(1, max_rows // number))
+        return [_measured(engine, caches, context, rows) for rows in sorted({ROWS[0], most})]
 
 
 def _measured(engine: Engine, caches: list[CacheId], context: int, rows: int) -> tuple[PassShape, float]:

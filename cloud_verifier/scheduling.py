@@ -12,7 +12,7 @@ Rows of prompts give no token: they fill up what is left, and stretch a pass tha
 from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from cloud_verifier.batching import allot_among
 from cloud_verifier.costs import PassCosts, PassShape
@@ -129,7 +129,7 @@ def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float, 
     order = _likeliest_first(claims, is_choosing)
     for number, (negative, _, _, index) in enumerate(order, 1):
         claim = claims[index]
-        shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached, claim.is_sampled)
+        shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached, -negative * claim.is_sampled)
         chosen[index] += 1
         tokens -= negative
         if (rate := tokens / (overhead_s + costs.seconds(shape))) >= best:
@@ -172,7 +172,8 @@ def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> Pass
     """What these sessions need, and the drafts that they run."""
     shape = PassShape()
     for claim, count in zip(claims, drafts or [0] * len(claims), strict=True):
-        shape = shape.with_session(claim.num_uncached + count, claim.num_cached, (1 + count) * claim.is_sampled)
+        num_chosen = sum(claim.chance**place for place in range(1 + count))
+        shape = shape.with_session(claim.num_uncached + count, claim.num_cached, num_chosen * claim.is_sampled)
     return shape
 
 
@@ -183,10 +184,12 @@ def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts)
     if len(pairs) in (0, len(claims)):
         return everything.num_rows
     decoding = _shape([claim for claim, _ in pairs], [count for _, count in pairs])
-    waited_s, whole_s = costs.seconds(decoding), costs.seconds(everything)
-    left_s = (PREFILL_STRETCH - 1) * waited_s
-    num_prompt_rows = everything.num_rows - decoding.num_rows
-    if whole_s - waited_s <= left_s:
+    most_s, whole_s = PREFILL_STRETCH * costs.seconds(decoding), costs.seconds(everything)
+    if whole_s <= most_s:
         return everything.num_rows
-    # What prompts cost by the row, all of them together; a row at least, so that they come to an end.
-    return decoding.num_rows + max(1, int(num_prompt_rows * left_s / (whole_s - waited_s)))
+    least = _shape([claim if claim.is_decoding else replace(claim, num_uncached=1) for claim in claims], drafts)
+    least_s, num_more = costs.seconds(least), everything.num_rows - least.num_rows
+    if most_s <= least_s:
+        return decoding.num_rows + 1  # so that prompts come to an end
+    # On a line from one row of each prompt to all rows.
+    return least.num_rows + int(num_more * (most_s - least_s) / (whole_s - least_s))

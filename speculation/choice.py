@@ -34,9 +34,21 @@ NEAR_TIE = 1e-4
 # Lower temperatures count as this one: float32 logits divided by it still lie well within float64.
 MIN_TEMPERATURE = 1e-30
 
+NOT_CHOSEN = -1
+"""In place of the choice of a row that no choice leads to."""
+
 # A choice needs its runner-up too: whether its lead is a near tie.
 _FOR_THE_CHOICE = 2
 _LOWEST = float(np.finfo(np.float32).min)
+
+
+class Run(NamedTuple):
+    """Rows of one text: behind the token before ``position``, which is the one that the first choice takes, and behind each of
+    the tokens ``drafted`` from there on."""
+
+    position: int
+    parameters: SamplingParameters
+    drafted: Sequence[int] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,20 +91,55 @@ def choose(
     A row's position is the one that the chosen token will take. The logits are not changed.
     Raises ``EngineError`` when logits are not finite or not float32 [R, V], ``ValueError`` when the lengths differ.
     """
-    token_ids, highest = _peaks(logits, len(positions), len(parameters))
-    near_ties = np.zeros(len(logits), dtype=np.bool_)
-    greedy = [row for row, asked in enumerate(parameters) if asked.temperature == 0]
+    _require_shape(logits, len(positions), len(parameters))
+    return choose_runs(logits, [Run(int(position), asked) for position, asked in zip(positions, parameters, strict=True)])
+
+
+def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
+    """The choices that verify drafts. ``logits`` is float32 [R, V], the rows of one run after those of the other.
+
+    In each run the choices up to the first that its draft does not equal, as ``choose`` makes them; what stands behind that
+    never counts, is not looked at, and is told as ``NOT_CHOSEN``. Errors as for ``choose``.
+    """
+    num_rows = sum(len(run.drafted) + 1 for run in runs)
+    best, highest = _peaks(logits, num_rows, num_rows)
+    chosen = Choices(np.full(num_rows, NOT_CHOSEN), np.zeros(num_rows, dtype=np.bool_))
+    likeliest, row = best.tolist(), 0
+    greedy: list[int] = []
+    sampled: list[tuple[int, Run]] = []
+    for run in runs:
+        if run.parameters.temperature == 0:
+            greedy += range(row, row + 1 + _num_agreeing(run.drafted, likeliest[row : row + len(run.drafted)]))
+        else:
+            sampled.append((row, run))
+        row += len(run.drafted) + 1
     if greedy:
-        near_ties[greedy] = highest[greedy] - _second_highest(logits, greedy, token_ids) < NEAR_TIE
-    sampled = [
-        _left(row, logits[row], highest.item(row), asked) for row, asked in enumerate(parameters) if asked.temperature != 0
-    ]
-    for left, contest in contests(sampled, positions, parameters, _FOR_THE_CHOICE, wants_others=False):
+        chosen.token_ids[greedy] = best[greedy]
+        chosen.near_ties[greedy] = highest[greedy] - _second_highest(logits, greedy, best) < NEAR_TIE
+    place = 0
+    while sampled:
+        rows = ((first + place, run.position + place, run.parameters) for first, run in sampled)
+        _draw([_left(row, position, logits[row], highest.item(row), asked) for row, position, asked in rows], chosen)
+        sampled = [(first, run) for first, run in sampled if chosen.token_ids[first + place] in run.drafted[place : place + 1]]
+        place += 1
+    return chosen
+
+
+def _draw(rows: Sequence[Left], chosen: Choices) -> None:
+    """Write down the choices of sampled rows."""
+    for left, contest in contests(rows, _FOR_THE_CHOICE, wants_others=False):
         sums = contest.sums
         winner = int(sums.argmax())
-        token_ids[left.row] = contest.token_ids[winner]
-        near_ties[left.row] = np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE) > 1
-    return Choices(token_ids, near_ties)
+        chosen.token_ids[left.row] = contest.token_ids[winner]
+        chosen.near_ties[left.row] = np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE) > 1
+
+
+def _num_agreeing(drafted: Sequence[int], choices: Sequence[int]) -> int:
+    """How many drafts equal the choices before the first that differs."""
+    for number, (token_id, choice) in enumerate(zip(drafted, choices, strict=True)):
+        if token_id != choice:
+            return number
+    return len(drafted)
 
 
 def choose_ranked(
@@ -116,8 +163,8 @@ def choose_ranked(
         if asked.temperature == 0:
             _rank_greedy(logits[row], peak, token_ids[row], confidences[row])
         else:
-            sampled.append(_left(row, logits[row], peak.logit, asked))
-    for left, contest in contests(sampled, positions, parameters, count):
+            sampled.append(_left(row, int(positions[row]), logits[row], peak.logit, asked))
+    for left, contest in contests(sampled, count):
         _rank(left, contest, token_ids[left.row], confidences[left.row])
     return Ranked(token_ids, confidences)
 
@@ -205,7 +252,7 @@ def _require_shape(logits: NDArray[np.float32], num_positions: int, num_paramete
         )
 
 
-def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingParameters) -> Left:
+def _left(row: int, position: int, logits: NDArray[np.float32], peak: float, asked: SamplingParameters) -> Left:
     """Top-k, then top-p, then min-p."""
     temperature = max(asked.temperature, MIN_TEMPERATURE)
     highest = peak / temperature
@@ -221,4 +268,4 @@ def _left(row: int, logits: NDArray[np.float32], peak: float, asked: SamplingPar
     if asked.min_p > 0:
         kept = at_least(scores, highest, asked.min_p)
         token_ids, scores = kept if token_ids is None else token_ids[kept], scores[kept]
-    return Left(row, num_tokens, token_ids, scores, highest, temperature)
+    return Left(row, asked.seed, position, num_tokens, token_ids, scores, highest, temperature)

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from speculation import noise
 from speculation.noise_rows import KEPT
-from speculation.parameters import SamplingParameters
 
 # Of more tokens than this, those that cannot be among the first are sorted out by rough weights before logarithms are taken.
 _SCREENED_FROM = 256
@@ -34,9 +33,12 @@ MOST_BEHIND = 80.0
 
 @dataclass(frozen=True, slots=True)
 class Left:
-    """The tokens of one row that top-k, top-p and min-p leave, with their scores. ``token_ids`` ascend; None is all of them."""
+    """The tokens of one row that top-k, top-p and min-p leave, with their scores; ``seed`` and ``position`` are where their
+    noise stands. ``token_ids`` ascend; None is all of them."""
 
     row: int
+    seed: int
+    position: int
     num_tokens: int
     token_ids: NDArray[np.int64] | None
     scores: NDArray[np.float64]
@@ -61,39 +63,28 @@ def is_long(num_tokens: int) -> bool:
     return num_tokens >= LONG_ROW
 
 
-def contests(
-    rows: Sequence[Left],
-    positions: Sequence[int] | NDArray[np.int64],
-    parameters: Sequence[SamplingParameters],
-    count: int,
-    wants_others: bool = True,
-) -> Iterator[tuple[Left, Contest]]:
+def contests(rows: Sequence[Left], count: int, wants_others: bool = True) -> Iterator[tuple[Left, Contest]]:
     """Give each row its noise: rows with few tokens left share one call, the others are screened one by one.
 
     The first ``count`` tokens of a row are in its contest. What the others weigh is told only where it is wanted.
     """
     short = [left for left in rows if len(left.scores) <= _SCREENED_FROM]
-    for left, drawn in _with_bits([left for left in rows if len(left.scores) > _SCREENED_FROM], positions, parameters):
+    for left, drawn in _with_bits([left for left in rows if len(left.scores) > _SCREENED_FROM]):
         foremost = _foremost(left, drawn, count, wants_others) if is_long(len(left.scores)) else None
         yield left, foremost or _screened(left, drawn, count)
     names = [np.arange(len(left.scores)) if left.token_ids is None else left.token_ids for left in short]
     if len(short) == 1:
         left, token_ids = short[0], names[0]
-        drawn = noise.bits_of_tokens(parameters[left.row].seed, int(positions[left.row]), token_ids)
+        drawn = noise.bits_of_tokens(left.seed, left.position, token_ids)
         yield left, Contest(token_ids, left.scores + noise.gumbel_of(drawn), 0.0)
     elif short:
-        yield from _pooled(short, names, positions, parameters)
+        yield from _pooled(short, names)
 
 
-def _pooled(
-    rows: Sequence[Left],
-    names: Sequence[NDArray[np.int64]],
-    positions: Sequence[int] | NDArray[np.int64],
-    parameters: Sequence[SamplingParameters],
-) -> Iterator[tuple[Left, Contest]]:
+def _pooled(rows: Sequence[Left], names: Sequence[NDArray[np.int64]]) -> Iterator[tuple[Left, Contest]]:
     """Contests of several short rows, whose noise is drawn in one call; ``names`` are their token ids."""
-    seeds = np.array([parameters[left.row].seed for left in rows], dtype=np.uint64)
-    places = np.array([positions[left.row] for left in rows], dtype=np.int64)
+    seeds = np.array([left.seed for left in rows], dtype=np.uint64)
+    places = np.array([left.position for left in rows], dtype=np.int64)
     counts = [len(left.scores) for left in rows]
     drawn = noise.gumbel(np.repeat(seeds, counts), np.repeat(places, counts), np.concatenate(names))
     end = 0
@@ -102,14 +93,12 @@ def _pooled(
         yield left, Contest(token_ids, left.scores + drawn[start:end], 0.0)
 
 
-def _with_bits(
-    rows: Sequence[Left], positions: Sequence[int] | NDArray[np.int64], parameters: Sequence[SamplingParameters]
-) -> Iterator[tuple[Left, NDArray[np.uint32]]]:
+def _with_bits(rows: Sequence[Left]) -> Iterator[tuple[Left, NDArray[np.uint32]]]:
     """Rows with the raw bits of every token left; as many at a time as are drawn at once."""
     at_once = noise.rows_at_once(rows[0].num_tokens) if rows else 1
     for start in range(0, len(rows), at_once):
         group = rows[start : start + at_once]
-        addresses = [(parameters[left.row].seed, int(positions[left.row])) for left in group]
+        addresses = [(left.seed, left.position) for left in group]
         for left, drawn in zip(group, KEPT.bits(addresses, group[0].num_tokens), strict=True):
             yield left, drawn if left.token_ids is None else drawn[left.token_ids]
 

@@ -9,7 +9,7 @@ from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.costs import Work, step_time_s
 from speculation.shaping.models import parse_model
 
-PRICES = LinearCosts(pass_s=1.5e-3, session_s=1e-4, row_s=1.6e-4, evened_s=3e-5, attended_s=5e-7)
+PRICES = LinearCosts(pass_s=1.5e-3, session_s=1e-4, row_s=1.6e-4, evened_s=3e-5, cached_s=8e-7, attended_s=5e-7)
 
 
 def shape_of(*sessions):
@@ -20,21 +20,23 @@ def shape_of(*sessions):
 
 
 def test_a_shape_sums_up_its_sessions():
-    assert shape_of((1, 10), (4, 20), (3, 0)) == PassShape(3, 8, 2 + 4 + 4, 30, 10 + 80)
+    assert shape_of((1, 10), (4, 20), (3, 0)) == PassShape(3, 8, 2 + 4 + 4, 30, 20 + 80)
 
 
 def test_a_row_more_is_the_session_with_a_row_more():
     for num_rows in range(1, 6):
         grown = shape_of((2, 7), (num_rows, 30)).with_row(num_rows, 30)
         assert grown == shape_of((2, 7), (num_rows + 1, 30))
-    assert shape_of((1, 7)).with_row(1, 7, is_sampled=True).num_sampled == 1
+    assert shape_of((1, 7)).with_row(1, 7, 0.3).num_sampled == 0.3
     assert PassShape().with_session(3, 7, num_sampled=3).num_sampled == 3
 
 
 def test_linear_costs_by_hand():
     drawn = PassShape().with_session(3, 0, num_sampled=3)
     assert replace(PRICES, sampled_s=1e-3).seconds(drawn) == pytest.approx(PRICES.seconds(drawn) + 3e-3)
-    assert PRICES.seconds(shape_of((1, 100), (2, 200))) == pytest.approx(1.5e-3 + 2e-4 + 4.8e-4 + 1.2e-4 + 5e-7 * 500)
+    assert PRICES.seconds(shape_of((1, 100), (2, 200))) == pytest.approx(
+        1.5e-3 + 2e-4 + 4.8e-4 + 1.2e-4 + 8e-7 * 300 + 5e-7 * 600
+    )
 
 
 def test_prices_are_found_again_from_passes_that_they_made():
@@ -49,7 +51,7 @@ def test_no_price_is_below_nothing_whatever_was_measured():
     shapes = [shape_of(*[(rows, 32)] * count) for rows in (1, 2, 4, 8) for count in (1, 4, 16)]
     # Passes that take less the more sessions they have, as a disturbed machine may tell.
     found = fitted([(shape, 2e-3 + 1e-4 * shape.num_rows / shape.num_sessions) for shape in shapes])
-    assert min(found.pass_s, found.session_s, found.row_s, found.evened_s, found.attended_s) >= 0
+    assert min(found.pass_s, found.session_s, found.row_s, found.evened_s, found.cached_s, found.attended_s) >= 0
     assert found.seconds(shapes[0]) > 0
 
 

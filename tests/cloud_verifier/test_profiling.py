@@ -11,7 +11,7 @@ from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import CloudCost, ShapedEngine
 from speculation.shaping.models import parse_model
 
-PRICES = LinearCosts(pass_s=2e-3, session_s=1e-4, row_s=2e-4, attended_s=1e-6)
+PRICES = LinearCosts(pass_s=2e-3, session_s=1e-4, row_s=2e-4, cached_s=1e-6, attended_s=1e-7)
 
 
 class PricedEngine(RandomEngine):
@@ -21,9 +21,11 @@ class PricedEngine(RandomEngine):
         super().__init__(64, context_length, 0, num_slots)
         self.now_s = 0.0
         self.num_passes = 0
+        self.seen = set()
 
     def extend(self, chunks):
         shape = PassShape()
+        self.seen.add((len(chunks), len(chunks[0].token_ids), self.length(chunks[0].cache)))
         for chunk in chunks:
             shape = shape.with_session(len(chunk.token_ids), self.length(chunk.cache))
         self.now_s += PRICES.seconds(shape)
@@ -44,6 +46,20 @@ def test_what_passes_cost_is_found(monkeypatch, num_slots):
         for _ in range(num_slots):
             shape = shape.with_session(rows, 100)
         assert found.seconds(shape) == pytest.approx(PRICES.seconds(shape), rel=0.02)
+
+
+class ReadingEngine(PricedEngine):
+    """Copies no cache."""
+
+    fork = None
+
+
+@pytest.mark.parametrize("kind", [PricedEngine, ReadingEngine])
+def test_long_caches_of_several_sessions_are_measured_where_they_can_be_copied(monkeypatch, kind):
+    engine = kind(64)
+    measured(monkeypatch, engine)
+    assert {(1, 1, 256), (1, 8, 256)} <= engine.seen
+    assert ({(16, 1, 256), (16, 8, 256)} <= engine.seen) == (kind is PricedEngine)
 
 
 def test_measuring_ends_with_its_budget_however_slow_passes_are(monkeypatch):
@@ -78,13 +94,13 @@ def test_an_emulated_machine_needs_no_measuring():
 
 
 def test_what_a_drawn_choice_costs_is_found_though_noise_that_was_drawn_before_is_kept(monkeypatch):
-    engine, drawn, plain = PricedEngine(16), set(), passes.choose
+    engine, drawn, plain = PricedEngine(16), set(), passes.choose_runs
 
-    def priced(logits, positions, parameters):
-        asked = {(way.seed, int(position)) for position, way in zip(positions, parameters, strict=True) if way.temperature}
+    def priced(logits, runs):
+        asked = {(run.parameters.seed, run.position) for run in runs if run.parameters.temperature}
         engine.now_s += 1e-4 * len(asked - drawn)
         drawn.update(asked)
-        return plain(logits, positions, parameters)
+        return plain(logits, runs)
 
-    monkeypatch.setattr(passes, "choose", priced)
+    monkeypatch.setattr(passes, "choose_runs", priced)
     assert measured(monkeypatch, engine).sampled_s == pytest.approx(1e-4)

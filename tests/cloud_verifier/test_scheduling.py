@@ -74,12 +74,14 @@ def test_what_is_chosen_never_gives_fewer_tokens_a_second_than_decoding_alone(cl
     assert tokens_a_second(claims, chosen, costs) >= tokens_a_second(claims, [0] * len(claims), costs) * (1 - 1e-9)
 
 
-def test_drafts_whose_choice_is_drawn_cost_more_and_fewer_of_them_pay():
+@pytest.mark.parametrize("sampled_s", [0.0, 5e-4, 0.1])
+def test_what_drawing_costs_does_not_change_which_drafts_pay_since_as_many_are_drawn_as_there_are_tokens(sampled_s):
     greedy = [replace(CLAIM, num_drafts=8, chance=0.7)] * 4
     drawn = [replace(claim, is_sampled=True) for claim in greedy]
-    dear = replace(BETWEEN, sampled_s=5e-4)
-    assert sum(paying_drafts(drawn, dear, 0.0, MAX_ROWS)) < sum(paying_drafts(greedy, dear, 0.0, MAX_ROWS))
-    assert paying_drafts(greedy, dear, 0.0, MAX_ROWS) == paying_drafts(greedy, BETWEEN, 0.0, MAX_ROWS)
+    assert 0 < sum(paying_drafts(greedy, BETWEEN, 0.0, MAX_ROWS)) < 4 * 8
+    assert paying_drafts(drawn, replace(BETWEEN, sampled_s=sampled_s), 0.0, MAX_ROWS) == paying_drafts(
+        greedy, BETWEEN, 0.0, MAX_ROWS
+    )
 
 
 def test_of_two_sessions_the_one_whose_drafts_are_likelier_runs_more():
@@ -123,6 +125,13 @@ def test_a_prompt_stretches_the_pass_of_those_who_decode_only_so_far():
     with_prompt_s = BETWEEN.seconds(shapes[0].with_session(rows[4], 0))
     assert with_prompt_s <= PREFILL_STRETCH * BETWEEN.seconds(shapes[1])
     assert with_prompt_s > 0.5 * PREFILL_STRETCH * BETWEEN.seconds(shapes[1])
+
+
+def test_where_prompts_cost_nothing_by_the_row_but_too_much_each_a_row_of_theirs_is_run():
+    prompts = [replace(CLAIM, num_uncached=1000, num_cached=0)] * 10
+    rows = share_rows([CLAIM, *prompts], LinearCosts(pass_s=1e-6, session_s=1.0), 0.0, MAX_ROWS)
+    assert rows[0] == 1
+    assert sum(rows[1:]) == 1
 
 
 def test_a_prompt_alone_fills_the_pass():

@@ -1,0 +1,174 @@
+"""What a verified chunk costs beside its forward: CPU time of the production code, without a network.
+
+A chunk is what one pass verifies of one session: a message decoded and taken, rows shared out, the choice made and settled, the
+verdict told and encoded. Each draft is the token that the full model chooses there with a given chance, else another one: what
+stands behind that one is not drawn.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from random import Random
+
+from benchmarks.processes.devices import Script
+from benchmarks.processes.service import TimedSession
+from benchmarks.report import Grid
+from cloud_verifier.config import VerifierConfig
+from cloud_verifier.engine import FullModel
+from cloud_verifier.live import LiveSession
+from cloud_verifier.verification import Verifier
+from speculation.engines.runner import EngineRunner
+from speculation.parameters import SamplingParameters
+from speculation.protocol.device import DeviceSession
+from speculation.protocol.messages import Draft
+from speculation.wire import codec
+
+DEPTH = 4
+MAX_ROWS = 1 << 14
+"""All prompts of the sessions in one pass, so that each has its verdict."""
+WAYS = {"greedy": SamplingParameters(), "top-p": SamplingParameters(temperature=0.8, top_p=0.95, seed=1)}
+GOALS_US = {"greedy": 150.0, "top-p": 400.0}
+AGREEMENTS = {"greedy": (1.0,), "top-p": (1.0, 0.65)}
+"""Chances that a draft agrees: the best there is, and about that of the bundled pair where tokens are drawn."""
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """CPU time of one verified chunk, in microseconds; ``choice_us`` is the engine's thread without the forward."""
+
+    way: str
+    agreement: float
+    sessions: int
+    rows: float
+    codec_us: float
+    protocol_us: float
+    choice_us: float
+
+    @property
+    def total_us(self) -> float:
+        return self.codec_us + self.protocol_us + self.choice_us
+
+
+class Bench:
+    """A verifier without a loop of its own, and the devices beside it, whose work is not counted."""
+
+    def __init__(self, full: FullModel, clock: TimedSession, texts: Sequence[Script], sessions: int, way: str) -> None:
+        config = VerifierConfig(max_sessions=sessions, max_rows=MAX_ROWS)
+        self._clock = clock
+        self._verifier = Verifier(EngineRunner(full.engine), full.identity, full.self_test, config)
+        self._texts = [texts[number % len(texts)] for number in range(sessions)]
+        self._way, self._vocabulary_size = way, full.engine.description.vocabulary_size
+        self._devices: list[DeviceSession] = []
+        self._truths: list[list[int]] = []
+        self._drafts: list[list[int]] = []
+        self._lives: list[LiveSession] = []
+        self._codec_s = self._protocol_s = self._choice_s = 0.0
+        self._chunks = self._rows = 0
+
+    async def _begin(self) -> None:
+        self._devices = [self._device(number, script, WAYS[self._way]) for number, script in enumerate(self._texts)]
+        self._lives = [self._verifier.attach(device.open()) for device in self._devices]
+        for device, live in zip(self._devices, self._lives, strict=True):
+            device.receive(codec.decode_response(await self._next(live)))
+
+    async def _end(self) -> None:
+        for live in self._lives:
+            live.close()
+        await self._verifier._run_pass()  # gives the caches back
+
+    async def learn(self, num_tokens: int) -> None:
+        """What the full model chooses behind each prompt, without drafts."""
+        self._drafts = [[] for _ in self._texts]
+        await self._begin()
+        for _ in range(num_tokens):
+            await self._pass()
+        self._truths = [list(device.final[len(text.prompt) :]) for device, text in zip(self._devices, self._texts, strict=True)]
+        await self._end()
+
+    async def measure(self, num_passes: int, agreement: float) -> Chunk:
+        """Behind ``learn``."""
+        random = Random(7)
+        self._drafts = [
+            [token_id if random.random() < agreement else (token_id + 1) % self._vocabulary_size for token_id in truth]
+            for truth in self._truths
+        ]
+        await self._begin()
+        await self._pass()
+        self._codec_s = self._protocol_s = self._choice_s = 0.0
+        self._chunks = self._rows = 0
+        for _ in range(num_passes):
+            await self._pass()
+        await self._end()
+        parts = (1e6 * seconds / self._chunks for seconds in (self._codec_s, self._protocol_s, self._choice_s))
+        return Chunk(self._way, agreement, len(self._lives), self._rows / self._chunks, *parts)
+
+    async def _pass(self) -> None:
+        for device, live, text, drafts in zip(self._devices, self._lives, self._texts, self._drafts, strict=True):
+            if (draft := self._draft(device, len(device.final) - len(text.prompt), drafts)) is not None:
+                self._receive(live, codec.encode_request(draft))
+        rows, forward_s, began_s = self._verifier.statistics.rows, self._clock.cpu_s, time.thread_time()
+        await self._verifier._run_pass()
+        self._choice_s += time.thread_time() - began_s - (self._clock.cpu_s - forward_s)
+        self._rows += self._verifier.statistics.rows - rows
+        self._chunks += len(self._lives)
+        for device, live in zip(self._devices, self._lives, strict=True):
+            device.receive(codec.decode_response(await self._next(live)))
+
+    def _receive(self, live: LiveSession, data: bytes) -> None:
+        began_s = time.thread_time()
+        message = codec.decode_request(data)
+        decoded_s = time.thread_time()
+        live.receive(message)
+        self._codec_s += decoded_s - began_s
+        self._protocol_s += time.thread_time() - decoded_s
+
+    async def _next(self, live: LiveSession) -> bytes:
+        began_s = time.thread_time()
+        message = await live.next()
+        read_s = time.thread_time()
+        assert message is not None
+        data = codec.encode_response(message)
+        self._protocol_s += read_s - began_s
+        self._codec_s += time.thread_time() - read_s
+        return data
+
+    def _device(self, number: int, script: Script, parameters: SamplingParameters) -> DeviceSession:
+        identity = self._verifier.identity
+        return DeviceSession(f"s{number}", identity, script.prompt, parameters, len(script.token_ids) + 1)
+
+    def _draft(self, device: DeviceSession, start: int, drafts: Sequence[int]) -> Draft | None:
+        for token_id in drafts[start : start + DEPTH][len(device.path) :]:
+            device.drafted(token_id)
+        return device.flush()
+
+
+async def chunks_of(bench: Bench, way: str, num_passes: int) -> list[Chunk]:
+    await bench.learn((DEPTH + 1) * (num_passes + 1))
+    return [await bench.measure(num_passes, agreement) for agreement in AGREEMENTS[way]]
+
+
+def chunk_grid(found: Sequence[Chunk]) -> Grid:
+    columns = [
+        "way",
+        "drafts that agree",
+        "sessions",
+        "rows a chunk",
+        "codec, us",
+        "protocol and schedule, us",
+        "choice and pass, us",
+        "together, us",
+        "goal, us",
+    ]
+    rows = [
+        [
+            chunk.way,
+            f"{chunk.agreement:g}",
+            str(chunk.sessions),
+            f"{chunk.rows:.1f}",
+            *(f"{us:.0f}" for us in (chunk.codec_us, chunk.protocol_us, chunk.choice_us, chunk.total_us, GOALS_US[chunk.way])),
+        ]
+        for chunk in found
+    ]
+    return Grid("Measured: CPU time of a verified chunk beside the forward, without transport", columns, rows)
