@@ -184,12 +184,15 @@ def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts)
     if len(pairs) in (0, len(claims)):
         return everything.num_rows
     decoding = _shape([claim for claim, _ in pairs], [count for _, count in pairs])
-    most_s, whole_s = PREFILL_STRETCH * costs.seconds(decoding), costs.seconds(everything)
+    waited_s, whole_s = costs.seconds(decoding), costs.seconds(everything)
+    most_s = PREFILL_STRETCH * waited_s
     if whole_s <= most_s:
         return everything.num_rows
     least = _shape([claim if claim.is_decoding else replace(claim, num_uncached=1) for claim in claims], drafts)
-    least_s, num_more = costs.seconds(least), everything.num_rows - least.num_rows
-    if most_s <= least_s:
-        return decoding.num_rows + 1  # so that prompts come to an end
+    least_s, num_prompts = costs.seconds(least), least.num_sessions - decoding.num_sessions
+    if most_s < least_s:
+        # Not a row for each prompt: for as many as there is time for, and one at least, so that they come to an end.
+        return decoding.num_rows + max(1, int(num_prompts * (most_s - waited_s) / (least_s - waited_s)))
     # On a line from one row of each prompt to all rows.
+    num_more = everything.num_rows - least.num_rows
     return least.num_rows + int(num_more * (most_s - least_s) / (whole_s - least_s))

@@ -127,11 +127,12 @@ def test_a_prompt_stretches_the_pass_of_those_who_decode_only_so_far():
     assert with_prompt_s > 0.5 * PREFILL_STRETCH * BETWEEN.seconds(shapes[1])
 
 
-def test_where_prompts_cost_nothing_by_the_row_but_too_much_each_a_row_of_theirs_is_run():
-    prompts = [replace(CLAIM, num_uncached=1000, num_cached=0)] * 10
-    rows = share_rows([CLAIM, *prompts], LinearCosts(pass_s=1e-6, session_s=1.0), 0.0, MAX_ROWS)
+@pytest.mark.parametrize(("session_s", "row_s", "num_read"), [(1.0, 0.0, 3), (0.5, 0.5, 3), (0.1, 0.9, 3)])
+def test_of_more_prompts_than_there_is_time_for_as_many_are_read_as_there_is(session_s, row_s, num_read):
+    prompts = [replace(CLAIM, num_uncached=1000, num_cached=0)] * 63
+    rows = share_rows([CLAIM, *prompts], LinearCosts(1e-6, session_s=session_s, row_s=row_s), 0.0, MAX_ROWS)
     assert rows[0] == 1
-    assert sum(rows[1:]) == 1
+    assert sum(rows[1:]) == num_read
 
 
 def test_a_prompt_alone_fills_the_pass():
