@@ -71,6 +71,6 @@ async def _costs(engine: Engine, config: VerifierConfig) -> PassCosts | None:
 
 
 def _own_thread(engine: Engine, name: str, stack: ExitStack) -> EngineRunner[Engine]:
-    runner = EngineRunner.on_own_thread(engine, name)
+    runner = EngineRunner.on_own_thread(engine, name, hands_over=True)
     stack.callback(runner.shutdown)
     return runner

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -87,6 +87,37 @@ class RooflineCosts:
 
     def seconds(self, shape: PassShape) -> float:
         return step_time_s(self.machine, self.model, (Work(shape.num_cached, shape.num_rows),))
+
+
+def least_row_s(costs: PassCosts) -> float:
+    """No row costs less, whatever is in the pass."""
+    return costs.row_s if isinstance(costs, LinearCosts) else 0.0
+
+
+def growing(costs: PassCosts, shape: PassShape) -> Callable[[int, int, float], float]:
+    """Seconds of a pass that grows from that shape: each call is ``PassShape.with_row``, and gives what the pass costs then.
+
+    What has a price by the row is summed up: a shape for every draft there is would take a pass over many sessions longer to
+    plan than to tell.
+    """
+    seconds = costs.seconds(shape)
+
+    def of_line(num_before: int, num_cached: int, num_sampled: float = 0.0) -> float:
+        nonlocal seconds
+        seconds += row_s + sampled_s * num_sampled
+        if num_before % 2 == 0:  # an odd count has its even row already
+            seconds += evened_s + attended_s * num_cached
+        return seconds
+
+    def of_any(num_before: int, num_cached: int, num_sampled: float = 0.0) -> float:
+        nonlocal shape
+        shape = shape.with_row(num_before, num_cached, num_sampled)
+        return costs.seconds(shape)
+
+    if not isinstance(costs, LinearCosts):
+        return of_any
+    row_s, sampled_s, evened_s, attended_s = costs.row_s, costs.sampled_s, 2 * costs.evened_s, 2 * costs.attended_s
+    return of_line
 
 
 def evened(num_rows: int) -> int:

@@ -15,7 +15,7 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from cloud_verifier.batching import allot_among
-from cloud_verifier.costs import PassCosts, PassShape
+from cloud_verifier.costs import PassCosts, PassShape, growing, least_row_s
 from speculation.protocol.verifier import run_length
 
 PREFILL_STRETCH = 4.0
@@ -120,32 +120,34 @@ def share_rows(claims: Sequence[Claim], costs: PassCosts | None, overhead_s: flo
 def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float, max_rows: int) -> list[int]:
     """How many of its drafts each session runs, for the most tokens a second; none where the pass does not end its prompt."""
     chosen = [0] * len(claims)
-    is_choosing = _choosing(claims, costs, max_rows)
-    shape = _shape([claim for claim, chooses in zip(claims, is_choosing, strict=True) if chooses])
-    if not shape.num_sessions:
+    choosing = _choosing(claims, costs, max_rows)
+    if not any(claims[index].num_drafts for index in choosing):
         return chosen
+    shape = _shape([claims[index] for index in choosing])
     tokens = float(shape.num_sessions)
     best, num_best = tokens / (overhead_s + costs.seconds(shape)), 0
-    order = _likeliest_first(claims, is_choosing)
+    seconds_with = growing(costs, shape)
+    # What gives less for the price of a row than all before it lowers the rate, and so does all behind it.
+    order = _likeliest_first(claims, choosing, best * least_row_s(costs))
     for number, (negative, _, _, index) in enumerate(order, 1):
         claim = claims[index]
-        shape = shape.with_row(claim.num_uncached + chosen[index], claim.num_cached, -negative * claim.is_sampled)
+        seconds = seconds_with(claim.num_uncached + chosen[index], claim.num_cached, -negative * claim.is_sampled)
         chosen[index] += 1
         tokens -= negative
-        if (rate := tokens / (overhead_s + costs.seconds(shape))) >= best:
+        if (rate := tokens / (overhead_s + seconds)) >= best:
             best, num_best = rate, number
     for *_, index in order[num_best:]:
         chosen[index] -= 1
     return chosen
 
 
-def _choosing(claims: Sequence[Claim], costs: PassCosts, max_rows: int) -> list[bool]:
-    """Which sessions the pass chooses a token for: those who decode, and those whose prompt it ends."""
+def _choosing(claims: Sequence[Claim], costs: PassCosts, max_rows: int) -> Sequence[int]:
+    """The sessions that the pass chooses a token for: those who decode, and those whose prompt it ends."""
     if all(claim.is_decoding for claim in claims):
-        return [True] * len(claims)
+        return range(len(claims))
     none = [0] * len(claims)
     rows = _allotted(claims, none, min(max_rows, _most_rows(claims, none, costs)))
-    return [claim.is_decoding or count == claim.num_uncached for claim, count in zip(claims, rows, strict=True)]
+    return [i for i, claim in enumerate(claims) if claim.is_decoding or rows[i] == claim.num_uncached]
 
 
 def _allotted(claims: Sequence[Claim], drafts: Sequence[int], max_rows: int) -> list[int]:
@@ -155,14 +157,16 @@ def _allotted(claims: Sequence[Claim], drafts: Sequence[int], max_rows: int) -> 
     return allot_among(tenants, tenants_served, wanted, [claim.served for claim in claims], max_rows)
 
 
-def _likeliest_first(claims: Sequence[Claim], is_choosing: Sequence[bool]) -> list[tuple[float, float, int, int]]:
-    """Every draft behind a token that is chosen, as (minus its survival chance, deadline, minus priority, index of its
-    session)."""
+def _likeliest_first(claims: Sequence[Claim], choosing: Sequence[int], least: float) -> list[tuple[float, float, int, int]]:
+    """Drafts that survive with a chance of ``least`` or more, each as (minus that chance, deadline, minus priority, index of
+    its session)."""
     drafts = []
-    for index, claim in enumerate(claims):
-        survival = 1.0
-        for _ in range(claim.num_drafts if is_choosing[index] else 0):
+    for index in choosing:
+        claim, survival = claims[index], 1.0
+        for _ in range(claim.num_drafts):
             survival *= claim.chance
+            if survival < least:
+                break
             drafts.append((-survival, claim.deadline_s, -claim.priority, index))
     drafts.sort()
     return drafts
@@ -170,19 +174,24 @@ def _likeliest_first(claims: Sequence[Claim], is_choosing: Sequence[bool]) -> li
 
 def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> PassShape:
     """What these sessions need, and the drafts that they run."""
-    shape = PassShape()
+    rows = evens = cached = attended = 0
+    sampled = 0.0
     for claim, count in zip(claims, drafts or [0] * len(claims), strict=True):
-        num_chosen = sum(claim.chance**place for place in range(1 + count))
-        shape = shape.with_session(claim.num_uncached + count, claim.num_cached, num_chosen * claim.is_sampled)
-    return shape
+        num_rows = claim.num_uncached + count
+        num_evened = num_rows + num_rows % 2
+        rows, evens, cached = rows + num_rows, evens + num_evened, cached + claim.num_cached
+        attended += num_evened * claim.num_cached
+        if claim.is_sampled:
+            sampled += sum(claim.chance**place for place in range(1 + count))
+    return PassShape(len(claims), rows, evens, cached, attended, sampled)
 
 
 def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts) -> int:
     """Rows up to which prompts may fill a pass: as many as they are where nobody decodes beside them."""
-    everything = _shape(claims, drafts)
     pairs = [(claim, count) for claim, count in zip(claims, drafts, strict=True) if claim.is_decoding]
     if len(pairs) in (0, len(claims)):
-        return everything.num_rows
+        return sum(claim.num_uncached for claim in claims) + sum(drafts)
+    everything = _shape(claims, drafts)
     decoding = _shape([claim for claim, _ in pairs], [count for _, count in pairs])
     waited_s, whole_s = costs.seconds(decoding), costs.seconds(everything)
     most_s = PREFILL_STRETCH * waited_s

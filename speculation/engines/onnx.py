@@ -20,6 +20,7 @@ from speculation.engines import arena
 from speculation.engines.architecture import Architecture, slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
+from speculation.engines.handover import computing
 from speculation.engines.packing import Packing, concatenated, pack
 from speculation.engines.slots import Slot, Slots
 from speculation.errors import ConfigurationError, EngineError, PackageError
@@ -139,6 +140,7 @@ class OnnxEngine:
         binding.input_ids[:] = token_ids
         self._fill_lengths(binding.seqlens_k, packing.query_seqlens, slots, low)
         try:
+            computing()
             self._session.run_with_iobinding(binding.io)
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error

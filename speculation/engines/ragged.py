@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.exported_graph import ExportedGraph
+from speculation.engines.handover import computing
 from speculation.engines.packing import concatenated
 from speculation.engines.slots import Slot, Slots
 from speculation.engines.stock import load_session
@@ -127,6 +128,7 @@ class RaggedEngine:
             for name, values in small.items():
                 binding.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
             binding.bind_output(self._graph.names.logits, "cpu", 0, self._logits_type, shape, logits.ctypes.data)
+            computing()
             self._session.run_with_iobinding(binding)
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error

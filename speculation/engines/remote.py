@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
+from speculation.engines.handover import computing
 from speculation.engines.model import Model
 from speculation.engines.remote_http import JsonServer, shown
 from speculation.engines.remote_routes import ROUTES, UNLIKELY, Asked, Route, Row, Served
@@ -109,6 +110,7 @@ class RemoteEngine:
 
     def _rows(self, asked: Asked) -> list[Row]:
         route = self._route
+        computing()
         answer = self._http.post(route.path, route.request(asked), route.limit_bytes(asked))
         try:
             rows = route.rows(answer, asked)

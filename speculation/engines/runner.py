@@ -13,6 +13,7 @@ from queue import SimpleQueue
 from typing import Any, Generic, TypeVar
 
 from speculation.engines.base import Charging, Engine, Timed
+from speculation.engines.handover import HandOver, computing
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Engine)
@@ -47,16 +48,19 @@ class JobThread:
         self._thread.start()
         self._end = weakref.finalize(self, self._calls.put, None)
 
-    def submit(self, function: Callable[[], Any]) -> asyncio.Future[Any]:
+    def submit(self, function: Callable[[], Any], hands_over: bool = False) -> asyncio.Future[Any]:
         """What the function returns or raises, told to the running loop. Once submitted it runs, whoever waits for it.
 
-        Raises ``RuntimeError`` after ``shutdown``.
+        ``hands_over`` gives it the interpreter at once (``handover.py``). Raises ``RuntimeError`` after ``shutdown``.
         """
         if not self._end.alive:
             raise RuntimeError("this thread was shut down: it takes no more jobs")
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
-        self._calls.put((function, loop, future))
+        hand_over = HandOver() if hands_over else None
+        self._calls.put((function, loop, future, hand_over))
+        if hand_over is not None:
+            hand_over.wait()
         return future
 
     def shutdown(self) -> None:
@@ -65,20 +69,23 @@ class JobThread:
         self._thread.join()
 
 
-_Call = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]"]
+_Call = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]", HandOver | None]
 
 
 def _serve(calls: SimpleQueue[_Call | None]) -> None:
     while (call := calls.get()) is not None:
-        function, loop, future = call
+        function, loop, future, hand_over = call
         result, error = None, None
+        if hand_over is not None:
+            hand_over.take()
         try:
             result = function()
         except BaseException as raised:
             error = raised
+        computing()  # if it has not, nobody waits on for that
         with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody to tell
             loop.call_soon_threadsafe(_tell, future, result, error)
-        del call, function, loop, future, result, error  # nothing is kept alive while the thread waits
+        del call, function, loop, future, hand_over, result, error  # nothing is kept alive while the thread waits
 
 
 def _tell(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -93,13 +100,14 @@ def _tell(future: asyncio.Future[Any], result: Any, error: BaseException | None)
 class EngineRunner(Generic[E]):
     """Runs jobs on an engine. All access to the engine goes through ``run``; nothing else may touch it.
 
-    ``thread`` None computes inline, on the loop itself: only for a virtual clock and for tests. ``is_charged``: the newest job
-    took emulated time, or the first will, by all that is known.
+    ``thread`` None computes inline, on the loop itself: only for a virtual clock and for tests. ``hands_over``: a job has the
+    interpreter before all that the loop has to do. ``is_charged``: the newest job took emulated time, or the first will, by all
+    that is known.
     """
 
-    def __init__(self, engine: E, thread: JobThread | None = None) -> None:
+    def __init__(self, engine: E, thread: JobThread | None = None, hands_over: bool = False) -> None:
         self.engine = engine
-        self._thread = thread
+        self._thread, self._hands_over = thread, hands_over
         # Asked once: the check of a runtime protocol costs as much as a small forward.
         self._charging = engine if isinstance(engine, Charging) else None
         self.is_charged = self._charging is not None
@@ -108,8 +116,8 @@ class EngineRunner(Generic[E]):
         self._free_at_s = -math.inf
 
     @classmethod
-    def on_own_thread(cls, engine: E, name: str) -> EngineRunner[E]:
-        return cls(engine, JobThread(name))
+    def on_own_thread(cls, engine: E, name: str, hands_over: bool = False) -> EngineRunner[E]:
+        return cls(engine, JobThread(name), hands_over)
 
     @property
     def is_inline(self) -> bool:
@@ -127,7 +135,7 @@ class EngineRunner(Generic[E]):
             if self._thread is None:
                 result, charge_s = self._compute(job, began_s)
             else:
-                result, charge_s = await self._thread.submit(lambda: self._compute(job, began_s))
+                result, charge_s = await self._thread.submit(lambda: self._compute(job, began_s), self._hands_over)
             self.is_charged = charge_s is not None
             if charge_s is not None:
                 await _until(began_s + charge_s, abandon)

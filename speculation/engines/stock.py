@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.exported_graph import ExportedGraph
+from speculation.engines.handover import computing
 from speculation.engines.packing import concatenated
 from speculation.engines.providers import Provider, execution_provider
 from speculation.engines.slots import Slot, Slots
@@ -132,7 +133,9 @@ class StockEngine:
             feeds[graph.names.use_cache_branch] = np.array([length > 0])
         arrays = [np.ascontiguousarray(array[:, :, :length]) for array in past.arrays]
         try:
-            logits, *present = self._session.run(self._outputs, feeds | dict(zip(graph.past, arrays, strict=True)))
+            feeds |= dict(zip(graph.past, arrays, strict=True))
+            computing()
+            logits, *present = self._session.run(self._outputs, feeds)
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
         return np.asarray(logits[0], np.float32), present

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.checkpoint import Checkpoint
+from speculation.engines.handover import computing
 from speculation.engines.providers import Provider
 from speculation.errors import CapacityError, ConfigurationError, EngineError, PackageError
 
@@ -70,6 +71,7 @@ class TorchModel:
         rows = {self._past_name: cache, "use_cache": True, **({} if num_wanted else self._keeps)}
         try:
             with torch.inference_mode():
+                computing()
                 logits = self._model(torch.tensor([list(token_ids)], device=self._device), **rows).logits[0]
                 first = len(logits) - num_wanted
                 wanted: NDArray[np.float32] = logits[first:].float().cpu().numpy()

@@ -3,8 +3,10 @@
 from dataclasses import replace
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from cloud_verifier.costs import LinearCosts, PassShape, RooflineCosts, fitted
+from cloud_verifier.costs import LinearCosts, PassShape, RooflineCosts, fitted, growing
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.costs import Work, step_time_s
 from speculation.shaping.models import parse_model
@@ -29,6 +31,26 @@ def test_a_row_more_is_the_session_with_a_row_more():
         assert grown == shape_of((2, 7), (num_rows + 1, 30))
     assert shape_of((1, 7)).with_row(1, 7, 0.3).num_sampled == 0.3
     assert PassShape().with_session(3, 7, num_sampled=3).num_sampled == 3
+
+
+class OtherCosts:
+    """The same prices of something that is no line by its class."""
+
+    seconds = staticmethod(lambda shape: PRICES.seconds(shape))
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 9), st.integers(0, 300)), min_size=1, max_size=5),
+    st.lists(st.integers(0, 4), min_size=1, max_size=9),
+)
+def test_a_pass_that_grows_costs_what_its_shape_does(sessions, added):
+    rows, shape = [count for count, _ in sessions], shape_of(*sessions)
+    with_row = [growing(costs, shape) for costs in (PRICES, OtherCosts())]
+    for number in (number % len(sessions) for number in added):
+        found = [one(rows[number], sessions[number][1], 0.3) for one in with_row]
+        rows[number] += 1
+        shape = shape_of(*[(count, cached) for count, (_, cached) in zip(rows, sessions, strict=True)])
+        assert found == pytest.approx([PRICES.seconds(shape)] * 2)
 
 
 def test_linear_costs_by_hand():

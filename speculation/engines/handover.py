@@ -1,0 +1,42 @@
+"""Python's interpreter, handed over to a thread that was given a job, until that computes without it.
+
+Left to itself a loop that has given a job goes on with what else there is to do, and keeps the interpreter for a switch
+interval and longer, while the thread stands whose forward would need no interpreter at all. So the loop waits the little that
+the thread needs to get there, and does the rest beside the forward.
+"""
+
+from __future__ import annotations
+
+import threading
+
+LONGEST_S = 0.002
+"""Nobody waits longer than this: not every job computes, and some need long before they do."""
+
+_of_thread = threading.local()
+
+
+class HandOver:
+    """Of one job: who gives it waits, the thread that runs it takes it along until it computes, or is over."""
+
+    def __init__(self) -> None:
+        self._held = threading.Lock()
+        self._held.acquire()
+
+    def wait(self) -> None:
+        """Until the job computes or is over, and no longer than ``LONGEST_S``."""
+        self._held.acquire(timeout=LONGEST_S)
+
+    def take(self) -> None:
+        """This thread runs the job from here on."""
+        _of_thread.hand_over = self
+
+    def let_go(self) -> None:
+        self._held.release()
+
+
+def computing() -> None:
+    """For engines: from here on this thread needs no interpreter for a while. Cheap, and without effect where nobody waits."""
+    hand_over: HandOver | None = getattr(_of_thread, "hand_over", None)
+    if hand_over is not None:
+        _of_thread.hand_over = None
+        hand_over.let_go()
