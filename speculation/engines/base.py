@@ -60,8 +60,10 @@ class Engine(Protocol):
         """Append each chunk's tokens to its cache, in one forward pass.
 
         Returns the wanted logits, chunk after chunk: float32 [sum of num_logits, vocabulary]. A cache stands in at most one
-        chunk, no chunk is empty. Raises ``CacheClosedError``; ``CapacityError`` when a chunk does not fit the context length;
-        ``InvalidRequestError`` for chunks that mean nothing (these change no cache); ``EngineError`` when the runtime fails.
+        chunk, no chunk is empty. What computes without the interpreter says so first (``handover.computing``).
+
+        Raises ``CacheClosedError``; ``CapacityError`` when a chunk does not fit the context length; ``InvalidRequestError`` for
+        chunks that mean nothing (these change no cache); ``EngineError`` when the runtime fails.
         """
 
     def truncate(self, cache: CacheId, length: int) -> None:

@@ -30,6 +30,11 @@ class HandOver:
         """This thread runs the job from here on."""
         _of_thread.hand_over = self
 
+    @property
+    def is_over(self) -> bool:
+        """Whether it was let go, and nobody waited for that yet."""
+        return not self._held.locked()
+
     def let_go(self) -> None:
         self._held.release()
 

@@ -88,6 +88,7 @@ class RemoteEngine:
             self._slots.check_token_ids(int(min(chunk.token_ids)), int(max(chunk.token_ids)))
         fed = [[*self._tokens[chunk.cache], *map(int, chunk.token_ids)] for chunk in chunks]
         asked = [Asked(tokens, chunk.num_logits) for tokens, chunk in zip(fed, chunks, strict=True) if chunk.num_logits]
+        computing()
         # A pool takes a thread's turn for each request: one alone needs none.
         answers = map(self._rows, asked) if len(asked) == 1 else self._pool.map(self._rows, asked)
         logits = self._filled([row for rows in answers for row in rows])
@@ -110,7 +111,6 @@ class RemoteEngine:
 
     def _rows(self, asked: Asked) -> list[Row]:
         route = self._route
-        computing()
         answer = self._http.post(route.path, route.request(asked), route.limit_bytes(asked))
         try:
             rows = route.rows(answer, asked)

@@ -8,6 +8,7 @@ from speculation.engines.base import Chunk, Forkable
 from speculation.engines.blended import BlendedEngine
 from speculation.engines.exports import ExportFolder
 from speculation.engines.fitted import fitted
+from speculation.engines.handover import HandOver
 from speculation.engines.lookup import LookupEngine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.random import RandomEngine
@@ -307,3 +308,12 @@ def test_a_cache_cannot_be_cut_to_what_it_has_not(engine, length):
     with pytest.raises(InvalidRequestError, match="5"):
         engine.fork(cache, length)
     assert engine.length(cache) == 5
+
+
+def test_whoever_waits_for_the_interpreter_is_told_when_the_engine_computes(engine, request):
+    if request.node.callspec.params["engine"] in ("random", "lookup", "fitted"):
+        pytest.skip("a few microseconds of Python: there is nothing to compute beside")
+    caches, hand_over = [engine.open() for _ in range(2)], HandOver()
+    hand_over.take()
+    engine.extend([Chunk(cache, TOKENS[:3], 1) for cache in caches])
+    assert hand_over.is_over
