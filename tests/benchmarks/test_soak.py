@@ -9,13 +9,10 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import soak_report
-from benchmarks.processes.service import touch_all
 from benchmarks.soak_behaviour import Behaviour, End, away_s, draw, is_allowed
 from benchmarks.soak_relay import relay_to
 from benchmarks.soak_run import Outcome, Setting
 from benchmarks.soak_samples import FDS_SPARE, Sample, left_open, memory_kib, settled, slope_a_minute
-from speculation.engines.onnx import OnnxEngine
-from tests.speculation.engines.tiny import tiny_package
 
 SETTING = Setting(seconds=60.0, devices=4, slots=2, max_queued=1, max_kept=1, interval_s=5.0, seed=0)
 START = Sample(0.0, 1000, 900, 10, 5, 0, 0, 0, 0, 0, 0, 0, 7, 100, 0)
@@ -120,13 +117,6 @@ def test_the_tables_count_every_session_and_judge_growth_only_where_asked():
     assert ["finished texts; of them plain decoding's", "3; 3"] in [list(row) for row in figures.rows]
     assert growth.rows[0][1].startswith("+12.0 (")
     assert len(soak_report.grids(outcome(), judges_growth=False)) == 2
-
-
-def test_taking_all_memory_leaves_every_cache_to_be_opened(tmp_path):
-    engine = OnnxEngine(tiny_package(tmp_path), num_slots=3)
-    touch_all(engine, max_rows=8)
-    caches = [engine.open() for _ in range(3)]
-    assert [engine.length(cache) for cache in caches] == [0, 0, 0]
 
 
 @asynccontextmanager

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from typing import Any
 from unittest import mock
 
-import numpy as np
 import pytest
 
 from benchmarks.report import Grid, add_arguments, publish
@@ -105,7 +104,7 @@ def _keep_rejected_rows(original: Any) -> Any:
 
 
 def _choose_one_further(original: Any) -> Any:
-    return lambda logits, positions, *rest: original(logits, np.asarray(positions) + 1, *rest)
+    return lambda logits, runs: original(logits, [run._replace(position=run.position + 1) for run in runs])
 
 
 def _number_one_further(original: Any) -> Any:
@@ -152,7 +151,7 @@ def _apply_again(original: Any) -> Any:
 MUTANTS = (
     Mutant("stale", "a stale node is accepted", ((VerifierSession, "_advance", _keep_children_of_the_dead),)),
     Mutant("rollback", "rejected rows stay in the cache", ((passes, "_prepare", _keep_rejected_rows),)),
-    Mutant("noise-position", "the noise is that of the next position", ((passes, "choose", _choose_one_further),)),
+    Mutant("noise-position", "the noise is that of the next position", ((passes, "choose_runs", _choose_one_further),)),
     Mutant("root-position", "drafts stand one position too far", ((Outbox, "_number", _number_one_further),)),
     Mutant(
         "resume",

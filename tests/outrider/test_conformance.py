@@ -18,6 +18,7 @@ from cloud_verifier.verification import Verifier
 from outrider import cli, conformance
 from outrider.conformance_bench import Subject
 from speculation.certificates import ClientTls
+from speculation.choice import choose
 from speculation.errors import HandshakeError, LinkError, MalformedMessageError
 from speculation.logprobs import TokenLogprobs
 from speculation.protocol import verifier as protocol
@@ -115,6 +116,11 @@ def commit_another_choice(self, plan, choices, *rest, commit=VerifierSession.com
     return commit(self, plan, choices, *rest, **more)
 
 
+def choose_every_row(logits, runs):
+    rows = [(run.position + place, run.parameters) for run in runs for place in range(len(run.drafted) + 1)]
+    return choose(logits, *zip(*rows, strict=True))
+
+
 def commit_a_gap(self, *arguments, commit=VerifierSession.commit, **more):
     verdict, finished = commit(self, *arguments, **more)
     return replace(verdict, start=verdict.start + 1), finished
@@ -203,6 +209,7 @@ BROKEN = [
 @pytest.mark.parametrize(("owner", "name", "broken", "told"), BROKEN, ids=lambda value: getattr(value, "__name__", None))
 async def test_a_broken_verifier_is_told_by_the_case_that_is_for_it(owner, name, broken, told, monkeypatch):
     monkeypatch.setattr(owner, name, broken)
+    monkeypatch.setattr(passes, "choose_runs", choose_every_row)  # who goes on behind a wrong draft has choices there
     hasty = replace(SUBJECT, context_length=128)  # what is refused too late, or never, runs to its limit: let that be near
     async with serving() as target:
         assert sorted(await failures(target, *told, timeout_s=1.5, subject=hasty)) == sorted(told)
