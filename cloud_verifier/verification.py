@@ -122,9 +122,9 @@ class Verifier:
         try:
             wake_s: float | None = 0.0
             while True:
-                if wake_s is not None or self._runner.is_inline or len(self.seats.running) == 1:
-                    # One turn of the loop, so that what has arrived is in the next pass. With several sessions it was read
-                    # while the engine's thread ran the last one, whose verdicts are told during the next.
+                if wake_s is not None or self._runner.is_inline:
+                    # One turn of the loop, so that what has arrived is in the next pass. Behind a pass it was read while the
+                    # engine's thread ran that, whose verdicts are told during the next.
                     await asyncio.sleep(0)
                 if self._companion is not None:
                     await self._draft(self._companion)
