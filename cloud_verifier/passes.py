@@ -9,13 +9,12 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.choice import Choices, Run, choose_runs
+from speculation.choice import Choices, Run, choose_runs, run_length
 from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.errors import EngineError, OutriderError
 from speculation.log_softmax import token_logprobs
 from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
-from speculation.protocol.verifier import run_length
 
 _log = logging.getLogger(__name__)
 

@@ -15,8 +15,8 @@ from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 
 from cloud_verifier.batching import allot_among
-from cloud_verifier.costs import PassCosts, PassShape, growing, least_row_s
-from speculation.protocol.verifier import run_length
+from cloud_verifier.costs import PassCosts, PassShape, evened, growing, least_row_s
+from speculation.choice import run_length
 
 PREFILL_STRETCH = 4.0
 DECODING_ROWS = 8
@@ -178,7 +178,7 @@ def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> Pass
     sampled = 0.0
     for claim, count in zip(claims, drafts or [0] * len(claims), strict=True):
         num_rows = claim.num_uncached + count
-        num_evened = num_rows + num_rows % 2
+        num_evened = evened(num_rows)
         rows, evens, cached = rows + num_rows, evens + num_evened, cached + claim.num_cached
         attended += num_evened * claim.num_cached
         if claim.is_sampled:

@@ -109,7 +109,7 @@ def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
     sampled: list[tuple[int, Run]] = []
     for run in runs:
         if run.parameters.temperature == 0:
-            greedy += range(row, row + 1 + _num_agreeing(run.drafted, likeliest[row : row + len(run.drafted)]))
+            greedy += range(row, row + 1 + run_length(run.drafted, likeliest[row : row + len(run.drafted)]))
         else:
             sampled.append((row, run))
         row += len(run.drafted) + 1
@@ -134,12 +134,12 @@ def _draw(rows: Sequence[Left], chosen: Choices) -> None:
         chosen.near_ties[left.row] = np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE) > 1
 
 
-def _num_agreeing(drafted: Sequence[int], choices: Sequence[int]) -> int:
+def run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:
     """How many drafts equal the choices before the first that differs."""
-    for number, (token_id, choice) in enumerate(zip(drafted, choices, strict=True)):
+    for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=False)):
         if token_id != choice:
-            return number
-    return len(drafted)
+            return index
+    return len(token_ids)
 
 
 def choose_ranked(

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
+from speculation.engines.handover import computing
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 
 MAX_LOGIT = 8.0
@@ -50,6 +51,7 @@ class RandomEngine:
         return len(self._prefix(cache))
 
     def extend(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        computing()  # as a model's engine would, beside whose work a loop goes on
         self._check(chunks)
         rows = [row for chunk in chunks for row in self._append(chunk)]
         return np.array(rows, np.float32).reshape(len(rows), self._description.vocabulary_size)

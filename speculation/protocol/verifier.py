@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from speculation.choice import run_length
 from speculation.errors import CreditExceededError, MalformedMessageError
 from speculation.logprobs import TokenLogprobs
 from speculation.protocol.messages import (
@@ -284,11 +285,3 @@ class VerifierSession:
             raise ValueError(f"the plan was made for {plan.start} final tokens, now there are {len(self._final)}")
         if len(choices) != len(plan.token_ids) + 1:
             raise ValueError(f"a plan of {len(plan.token_ids)} nodes wants one choice more, not {len(choices)}")
-
-
-def run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:
-    """How many drafts equal the choices before the first that differs."""
-    for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=False)):
-        if token_id != choice:
-            return index
-    return len(token_ids)

@@ -25,7 +25,7 @@ CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"]
 TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
 EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa", "split", "one")
-COMPUTING = ("fp32", "q4", "i8", "blended", *EXPORTED, *REMOTE)
+COMPUTING = ("fp32", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
