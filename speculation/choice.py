@@ -76,6 +76,14 @@ class Ranked:
     confidences: NDArray[np.float64]
 
 
+@dataclass(slots=True)
+class _Chosen:
+    """Choices while they are made."""
+
+    token_ids: list[int]
+    near_ties: list[bool]
+
+
 class _Peak(NamedTuple):
     """The highest logit of a row."""
 
@@ -102,35 +110,32 @@ def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
     never counts, is not looked at, and is told as ``NOT_CHOSEN``. Errors as for ``choose``.
     """
     num_rows = sum(len(run.drafted) + 1 for run in runs)
-    best, highest = _peaks(logits, num_rows, num_rows)
-    chosen = Choices(np.full(num_rows, NOT_CHOSEN), np.zeros(num_rows, dtype=np.bool_))
-    likeliest, row = best.tolist(), 0
-    greedy: list[int] = []
+    best = _peaks(logits, num_rows, num_rows)
+    chosen = _Chosen([NOT_CHOSEN] * num_rows, [False] * num_rows)
+    row = 0
     sampled: list[tuple[int, Run]] = []
     for run in runs:
         if run.parameters.temperature == 0:
-            greedy += range(row, row + 1 + run_length(run.drafted, likeliest[row : row + len(run.drafted)]))
+            for place in range(row, row + 1 + run_length(run.drafted, best[row : row + len(run.drafted)])):
+                chosen.token_ids[place], chosen.near_ties[place] = best[place], _is_near_tie(logits[place], best[place])
         else:
             sampled.append((row, run))
         row += len(run.drafted) + 1
-    if greedy:
-        chosen.token_ids[greedy] = best[greedy]
-        chosen.near_ties[greedy] = highest[greedy] - _second_highest(logits, greedy, best) < NEAR_TIE
     place = 0
     while sampled:
         rows = ((first + place, run.position + place, run.parameters) for first, run in sampled)
-        _draw([_left(row, position, logits[row], highest.item(row), asked) for row, position, asked in rows], chosen)
+        _draw([_left(row, position, logits[row], logits.item(row, best[row]), asked) for row, position, asked in rows], chosen)
         sampled = [(first, run) for first, run in sampled if chosen.token_ids[first + place] in run.drafted[place : place + 1]]
         place += 1
-    return chosen
+    return Choices(np.array(chosen.token_ids, np.int64), np.array(chosen.near_ties, np.bool_))
 
 
-def _draw(rows: Sequence[Left], chosen: Choices) -> None:
+def _draw(rows: Sequence[Left], chosen: _Chosen) -> None:
     """Write down the choices of sampled rows."""
     for left, contest in contests(rows, _FOR_THE_CHOICE, wants_others=False):
         sums = contest.sums
         winner = int(sums.argmax())
-        chosen.token_ids[left.row] = contest.token_ids[winner]
+        chosen.token_ids[left.row] = int(contest.token_ids[winner])
         chosen.near_ties[left.row] = np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE) > 1
 
 
@@ -154,12 +159,12 @@ def choose_ranked(
     """
     if count < 1:
         raise ValueError(f"the choice is the first of those asked for: count must be at least 1, not {count}")
-    best, highest = _peaks(logits, len(positions), len(parameters))
+    likeliest = _peaks(logits, len(positions), len(parameters))
     token_ids = np.full((len(logits), count), -1, dtype=np.int64)
     confidences = np.zeros((len(logits), count))
     sampled: list[Left] = []
     for row, asked in enumerate(parameters):
-        peak = _Peak(best.item(row), highest.item(row))
+        peak = _Peak(likeliest[row], logits.item(row, likeliest[row]))
         if asked.temperature == 0:
             _rank_greedy(logits[row], peak, token_ids[row], confidences[row])
         else:
@@ -200,35 +205,34 @@ def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidence
         token_ids[place], confidences[place] = contest.token_ids[best], weights[best] / total
 
 
-def _peaks(
-    logits: NDArray[np.float32], num_positions: int, num_parameters: int
-) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
-    """Each row's highest logit: its token, and itself. Raises as ``choose`` says.
-
-    A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong.
-    """
+def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> list[int]:
+    """The token of each row's highest logit. Raises as ``choose`` says."""
     _require_shape(logits, num_positions, num_parameters)
-    rows, best = np.arange(len(logits)), logits.argmax(axis=1)
-    highest, lowest = logits[rows, best], logits[rows, logits.argmin(axis=1)]
-    if not (np.isfinite(highest) & np.isfinite(lowest)).all():
-        number = int((~(np.isfinite(highest) & np.isfinite(lowest))).argmax())
-        raise EngineError(f"row {number} of the logits is not finite (highest {highest[number]}, lowest {lowest[number]})")
-    return best, highest.astype(np.float64)
+    # Of numbers that are all finite the sum may still be too large; but what is not finite never has a finite sum.
+    if not math.isfinite(np.add.reduce(logits, axis=None)):
+        _require_finite(logits)
+    likeliest: list[int] = logits.argmax(axis=1).tolist()
+    return likeliest
 
 
-def _second_highest(logits: NDArray[np.float32], rows: Sequence[int], best: NDArray[np.int64]) -> NDArray[np.float64]:
-    """The highest logit but ``best`` of some rows; minus infinity where a row has no other."""
-    if not logits.flags.writeable:
-        logits = logits.copy()
+def _require_finite(logits: NDArray[np.float32]) -> None:
+    """A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong."""
+    for number, row in enumerate(logits):
+        highest, lowest = row.max(), row.min()
+        if not (math.isfinite(highest) and math.isfinite(lowest)):
+            raise EngineError(f"row {number} of the logits is not finite (highest {highest}, lowest {lowest})")
+
+
+def _is_near_tie(row: NDArray[np.float32], best: int) -> bool:
+    """Whether the highest logit but ``best`` is that near; a row with no other has none."""
+    if not row.flags.writeable:
+        row = row.copy()
     # In place for the moment: a copy of the row costs more than the look.
-    found = np.empty(len(rows))
-    for index, row in enumerate(rows):
-        others, token_id = logits[row], best.item(row)
-        highest = others.item(token_id)
-        others[token_id] = -np.inf
-        found[index] = others.item(int(others.argmax()))
-        others[token_id] = highest
-    return found
+    highest = row.item(best)
+    row[best] = -np.inf
+    second = row.item(int(row.argmax()))
+    row[best] = highest
+    return highest - second < NEAR_TIE
 
 
 def _behind(row: NDArray[np.float32], peak: _Peak, count: int) -> Iterator[_Peak]:
