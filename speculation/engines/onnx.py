@@ -34,9 +34,13 @@ LOGITS_KEPT_BOUND = 16
 
 
 class _Binding:
-    """The pool's slots ``[low, high)`` bound to the graph, and the small arrays of the pass bound last."""
+    """The pool's slots ``[low, high)`` bound to the graph, and the small arrays of the pass bound last; or, where it stays,
+    those of one shape of pass."""
 
-    def __init__(self, engine_session: Any, pools: dict[str, NDArray[np.float32]], low: int, high: int, capacity: int) -> None:
+    def __init__(
+        self, engine_session: Any, pools: dict[str, NDArray[np.float32]], low: int, high: int, capacity: int, stays: bool
+    ) -> None:
+        self._stays = stays
         self.io = engine_session.io_binding()
         self.seqlens_k = np.zeros(high - low, np.int32)
         self.input_ids = np.zeros(0, np.int64)
@@ -73,7 +77,9 @@ class _Binding:
         return logits
 
     def forget(self) -> None:
-        """Hold on to nothing of the last pass."""
+        """Hold on to nothing of the last pass, unless it is one that comes again."""
+        if self._stays:
+            return
         self.input_ids = np.zeros(0, np.int64)
         self._packing = self._logits = None
 
@@ -101,7 +107,7 @@ class OnnxEngine:
         self._pages, self._gives_back = CachePages(size), False
         self._memory = self._pages.array
         self._pools = dict(zip(names, self._memory, strict=True))
-        self._bindings: dict[tuple[int, int], _Binding] = {}
+        self._bindings: dict[tuple[int, int, Packing | None], _Binding] = {}
         self._last: _Binding | None = None
         self._description = EngineDescription(
             name=f"{package.name}:{variant}",
@@ -135,7 +141,7 @@ class OnnxEngine:
         low, high = min(numbers), max(numbers) + 1
         shares = tuple([(n - low, len(c.token_ids), c.num_logits) for n, c in zip(numbers, chunks, strict=True)])
         packing = pack(shares, high - low, self._rows_multiple)
-        binding = self._binding(low, high)
+        binding = self._binding(low, high, packing)
         logits = binding.prepare(packing, self._few_logits)
         binding.input_ids[:] = token_ids
         self._fill_lengths(binding.seqlens_k, packing.query_seqlens, slots, low)
@@ -175,12 +181,16 @@ class OnnxEngine:
         self._memory[:, slot.number, :, : slot.length] = self._memory[:, parent.number, :, : slot.length]
         return child
 
-    def _binding(self, low: int, high: int) -> _Binding:
-        binding = self._bindings.get((low, high))
+    def _binding(self, low: int, high: int, packing: Packing) -> _Binding:
+        # Drafts make the passes of a session that is alone take turns between few shapes, and to bind one anew costs as much as
+        # its choice. Those of many sessions hardly ever come again.
+        is_alone = self._slots.num_open == 1 and packing.num_tokens <= LOGITS_KEPT_BOUND
+        key = (low, high, packing if is_alone else None)
+        binding = self._bindings.get(key)
         if binding is None:
             if len(self._bindings) >= MAX_BINDINGS:
                 self._bindings.clear()
-            binding = self._bindings[low, high] = _Binding(self._session, self._pools, low, high, self._capacity)
+            binding = self._bindings[key] = _Binding(self._session, self._pools, low, high, self._capacity, is_alone)
         if self._last is not binding:
             if self._last is not None:
                 # Else every range of slots would keep the arrays of a pass that never comes again.

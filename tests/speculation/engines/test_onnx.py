@@ -60,3 +60,32 @@ def test_of_passes_that_never_come_again_few_leave_their_index_arrays(package):
     packing = pack(((0, 53, 0), (num_slots - 1, 53, 0)), num_slots, 2)
     largest = sum(array.nbytes for array in (packing.pad_idx, packing.unpad_idx, packing.query_seqlens))
     assert sum(trace.size for trace in arrays.traces) < (KEPT_PACKINGS + SLOTS) * largest
+
+
+def test_a_session_that_is_alone_is_bound_once_for_each_shape_of_pass_and_gets_the_same_logits(package, monkeypatch):
+    alone, other = OnnxEngine(package, num_slots=2), OnnxEngine(package, num_slots=2)
+    other.open()  # so that its passes share one binding
+    caches = [(engine, engine.open()) for engine in (alone, other)]
+    bound = []
+    for engine, _ in caches:
+        monkeypatch.setattr(engine, "_session", Counting(engine._session, engine, bound))
+    for count in (3, 1, 5, 3, 5, 1, 3):
+        found = [engine.extend([Chunk(cache, [7, *range(1, count)], count)]) for engine, cache in caches]
+        np.testing.assert_array_equal(*found)
+        for engine, cache in caches:
+            engine.truncate(cache, engine.length(cache) - count // 2)
+    assert (bound.count(alone), bound.count(other)) == (3, 1)
+
+
+class Counting:
+    """A session of ONNX Runtime that notes whose bindings it makes."""
+
+    def __init__(self, session, engine, bound):
+        self._session, self._engine, self._bound = session, engine, bound
+
+    def io_binding(self):
+        self._bound.append(self._engine)
+        return self._session.io_binding()
+
+    def run_with_iobinding(self, binding):
+        self._session.run_with_iobinding(binding)
