@@ -136,7 +136,7 @@ def _draw(rows: Sequence[Left], chosen: _Chosen) -> None:
         sums = contest.sums
         winner = int(sums.argmax())
         chosen.token_ids[left.row] = int(contest.token_ids[winner])
-        chosen.near_ties[left.row] = np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE) > 1
+        chosen.near_ties[left.row] = int(np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE)) > 1
 
 
 def run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:

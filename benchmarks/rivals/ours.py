@@ -59,7 +59,9 @@ class BareForward:
         self._logits = self._ours.step(tokens)
         self._ours.rewind(len(tokens))
         self.engine_s = time.process_time() - began_s
-        self._pass = self._ours.engine._bindings[0, len(tokens)].io
+        bound = self._ours.engine._last
+        assert bound is not None
+        self._pass = bound.io
 
     def step(self, tokens: Tokens) -> NDArray[np.float32]:
         self._ours.engine._session.run_with_iobinding(self._pass)
