@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from benchmarks.capacity_scene import Load, Scene, lead_tokens, most_tokens, run
@@ -40,11 +42,11 @@ RATES = (20.0, 30.0)
 """Final tokens a second that a device must get."""
 
 AGENT = AgentConfig()
-DEPTHS = {32: 12, 64: 6}
-DEEPEST_OF_MANY = 3
-"""Drafts ahead of the final tokens where passes are paced: with up to so many devices, and with more."""
+DEPTHS = {16: (12, 20), 32: (12,), 64: (6, 12)}
+DEPTHS_OF_MANY = (3, 6)
+"""Drafts ahead of the final tokens that are worth a try where passes are paced: with up to so many devices, and with more."""
 
-MOST_FROM_A_PASS = 4.2
+MOST_FROM_A_PASS = 4.5
 """Tokens: drafts that are many are right one after the other only so long."""
 
 
@@ -85,10 +87,10 @@ class Search:
     lengths: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
     waiting_lengths: tuple[int, ...] = (4,)
     waits: tuple[tuple[PatienceSetting, int, bool], ...] = ((0.0, 1, False), (0.0, 1, True), (NEVER, 2, True))
-    around: tuple[float, ...] = (0.85, 1.0)
-    num_tokens: int = 1024
-    least_tokens: int = 8
-    most_tokens: int = 400
+    around: tuple[float, ...] = (0.8, 0.9, 1.0)
+    num_tokens: int = 4096
+    least_tokens: int = 16
+    most_tokens: int = 1500
 
     def tokens_each(self, num_devices: int) -> int:
         return min(self.most_tokens, max(self.least_tokens, self.num_tokens // num_devices))
@@ -97,7 +99,7 @@ class Search:
 def settings(system: str, num_devices: int, search: Search) -> list[Setting]:
     """Those that a system may choose from."""
     if system in (PACED, PRICED):
-        return [_paced(system, interval_ms, num_devices) for interval_ms in intervals_ms(num_devices, search)]
+        return [_paced(system, *tried) for tried in itertools.product(depths(num_devices), intervals_ms(num_devices, search))]
     return {
         ALONE: [Setting(ALONE, "every session in every pass", mode=Mode.CLOUD)],
         INSIDE: [Setting(INSIDE, f"{length} drafts", draft_length=length, mode=Mode.CLOUD) for length in search.lengths],
@@ -119,10 +121,14 @@ def _waiting(length: int) -> Setting:
     return Setting(WAITING, f"{length} drafts", agent, NEVER)
 
 
-def _paced(system: str, interval_ms: float, num_devices: int) -> Setting:
+def depths(num_devices: int) -> tuple[int, ...]:
     """Nobody needs drafts that are far deeper than a pass can take of them."""
-    agent = AgentConfig(draft_depth=next((deep for most, deep in DEPTHS.items() if num_devices <= most), DEEPEST_OF_MANY))
-    name = f"{interval_ms:g} ms apart, {agent.draft_depth} deep"
+    return next((tried for most, tried in DEPTHS.items() if num_devices <= most), DEPTHS_OF_MANY)
+
+
+def _paced(system: str, depth: int, interval_ms: float) -> Setting:
+    name = f"{interval_ms:g} ms apart, {depth} deep"
+    agent = AgentConfig(draft_depth=depth)
     return Setting(system, name, agent, pass_interval_ms=interval_ms, is_priced=system == PRICED)
 
 
@@ -177,8 +183,13 @@ def measure(case: tuple[str, int], search: Search) -> list[Point]:
     settings are left out.
     """
     system, num_devices = case
+    by_depth = itertools.groupby(settings(system, num_devices, search), key=lambda setting: setting.agent.draft_depth)
+    return [point for _, tried in by_depth for point in _measure_in_turn(tried, num_devices, search)]
+
+
+def _measure_in_turn(tried: Iterable[Setting], num_devices: int, search: Search) -> list[Point]:
     points: list[Point] = []
-    for setting in settings(system, num_devices, search):
+    for setting in tried:
         if points and 0 < setting.pass_interval_ms < points[-1].load.pass_ms:
             continue
         points.append(Point(setting, num_devices, run(scene(setting, num_devices, search.tokens_each(num_devices)))))

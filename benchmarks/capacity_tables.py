@@ -60,13 +60,18 @@ class Held:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """All systems at one rate with so many devices. ``ceiling`` and ``theory`` are ratios of ``roofline.py``."""
+    """All systems at one rate with so many devices. ``ceiling`` and ``theory`` are ratios of ``roofline.py``.
+
+    ``held_tokens_per_s`` is the rate that they are held to: what is asked for, or, where the machine cannot give that by the
+    roofline, what decoding alone gives.
+    """
 
     tokens_per_s: float
     num_devices: int
     systems: dict[str, Held]
     ceiling: float
     theory: float
+    held_tokens_per_s: float
 
     def ratio(self, name: str) -> float:
         """How many times cheaper than decoding alone, which may be slower than the rate."""
@@ -101,11 +106,15 @@ def summaries(points: Sequence[Point], devices: Sequence[int], rates: Sequence[f
 def row_of(points: Sequence[Point], rate: float, search: Search) -> Row:
     """The row of points that are all of as many devices."""
     num_devices = points[0].num_devices
-    systems = {name: held([p for p in points if p.setting.system == name], rate) for name in SYSTEMS}
-    context, length = mean_context(search.tokens_each(num_devices)), systems[INSIDE].point.setting.draft_length
+    by_system = {name: [p for p in points if p.setting.system == name] for name in SYSTEMS}
+    context = mean_context(search.tokens_each(num_devices))
     best, _ = ceiling(full_cost(), ACCEPTANCE, num_devices, context)
+    alone = max(point.load.tokens_per_s for point in by_system[ALONE])
+    held_rate = rate if best * alone >= rate else min(rate, alone)
+    systems = {name: held(found, held_rate) for name, found in by_system.items()}
+    length = systems[INSIDE].point.setting.draft_length
     theory = inside_theory(full_cost(), cloud_draft_cost(), length, num_devices, context)
-    return Row(rate, num_devices, systems, best, theory)
+    return Row(rate, num_devices, systems, best, theory, held_rate)
 
 
 def held(points: Sequence[Point], rate: float) -> Held:
@@ -135,8 +144,9 @@ def _grids_at(rate: float, rows: Sequence[Row]) -> Iterator[Grid]:
 
 def _summary(row: Row) -> list[str]:
     alone = row.systems[ALONE]
-    first = f"{alone.cost:.3f}" + ("" if alone.is_held else f" ({_reached(alone)})")
-    return [str(row.num_devices), first, *(_ratio(row, name) for name in SYSTEMS[1:]), f"{row.ceiling:.2f}"]
+    is_less = row.held_tokens_per_s < row.tokens_per_s
+    told = f" (all held to {row.held_tokens_per_s:.1f}/s)" if is_less else "" if alone.is_held else f" ({_reached(alone)})"
+    return [str(row.num_devices), f"{alone.cost:.3f}{told}", *(_ratio(row, name) for name in SYSTEMS[1:]), f"{row.ceiling:.2f}"]
 
 
 def _bounds(row: Row, name: str) -> list[str]:
@@ -182,6 +192,7 @@ def row_json(row: Row) -> dict[str, Any]:
     return {
         "tokens_per_s": row.tokens_per_s,
         "num_devices": row.num_devices,
+        "held_tokens_per_s": row.held_tokens_per_s,
         "ceiling": row.ceiling,
         "theory": row.theory,
         "misses": {name: row.misses(name) for name in OWN},

@@ -117,10 +117,10 @@ def test_the_verifier_is_told_what_a_pass_is_charged():
 
 
 def test_passes_are_so_far_apart_that_a_rate_should_just_be_held():
-    """184 rows for 64 sessions: 64 x 1.8 + 56 x 0.64 tokens, 2.36 each; of fewer sessions' passes 4.2 each at most."""
+    """184 rows for 64 sessions: 64 x 1.8 + 56 x 0.64 tokens, 2.36 each; of fewer sessions' passes 4.5 each at most."""
     search = replace(Search(), around=(1.0,))
     assert intervals_ms(64, search) == [79.0, 118.0]
-    assert intervals_ms(4, search) == [140.0, 210.0]
+    assert intervals_ms(4, search) == [150.0, 225.0]
 
 
 def test_passes_are_paced_farther_and_farther_apart_until_no_rate_is_held(monkeypatch):
@@ -130,7 +130,9 @@ def test_passes_are_paced_farther_and_farther_apart_until_no_rate_is_held(monkey
         capacity_settings, "run", lambda scene: made(PACED, 1.0, rates[scene.verifier.pass_interval_ms], pass_ms=119.0).load
     )
     monkeypatch.setattr(capacity_settings, "intervals_ms", lambda *_: [78.0, 118.0, 125.0, 130.0])
-    assert [p.setting.pass_interval_ms for p in measure((PACED, 4), Search())] == [78.0, 125.0]
+    monkeypatch.setattr(capacity_settings, "depths", lambda _: (6, 12))
+    found = [(p.setting.agent.draft_depth, p.setting.pass_interval_ms) for p in measure((PACED, 4), Search())]
+    assert found == [(6, 78.0), (6, 125.0), (12, 78.0), (12, 125.0)], "each depth from the start"
 
 
 def made(system, cost, rate, devices=64, length=0, pass_ms=25.0):
@@ -168,6 +170,16 @@ def test_bounds_that_are_missed_are_named_for_what_there_is_and_for_what_pacing_
     assert row(1.0, 128).misses(PACED) == ["0.85 of the ceiling", "0.9 of the theory"]
     assert row(0.4, paced_rate=19.0).misses(PACED) == ["the rate"]
     assert row(0.4, rate=70.0).misses(PACED) == [], "where nobody holds the rate there is nothing to compare"
+
+
+def test_where_the_machine_cannot_give_the_rate_all_are_held_to_what_decoding_alone_gives():
+    """By the roofline 256 sessions cannot be made much cheaper than by decoding alone."""
+    found = row(0.9, 256, rate=70.0, paced_rate=41.0)
+    assert (found.held_tokens_per_s, found.systems[ALONE].is_held, found.systems[PACED].is_held) == (40.0, True, True)
+    assert found.misses(PACED) == ["0.9 of the theory"]
+    assert row(0.9, 256, rate=70.0, paced_rate=39.0).misses(PACED) == ["the rate"]
+    assert row(0.4, 4, rate=70.0).held_tokens_per_s == 70.0, "here drafts could give it"
+    assert capacity_tables.grids([found])[0].rows[0][1] == "1.000 (all held to 40.0/s)"
 
 
 def test_tables_show_what_is_held_and_how_far_the_others_come():

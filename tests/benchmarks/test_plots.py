@@ -47,7 +47,7 @@ def test_capacity_shows_every_system_that_holds_the_rate_and_the_ceiling(tmp_pat
     held = {
         name: capacity_tables.Held(capacity_settings.Point(Setting(name, ""), 4, load), name != SYSTEMS[2]) for name in SYSTEMS
     }
-    rows = [capacity_tables.Row(rate, count, held, 2.0, 1.1) for rate in (20.0, 30.0) for count in (4, 16)]
+    rows = [capacity_tables.Row(rate, count, held, 2.0, 1.1, rate) for rate in (20.0, 30.0) for count in (4, 16)]
     picture = drawn(lambda file: plots.capacity(rows, file), tmp_path / "a.svg")
     assert all(text in picture for text in (*SYSTEMS, "ceiling", "20 tokens a second", "30 tokens a second"))
 
