@@ -5,6 +5,9 @@ some, but for the one row that a division leaves over. So a long prefill fills w
 their drafts. Who was served longest ago comes first where a row is left over, or where there are more sessions than rows:
 then nobody waits for ever. Where sessions are of several tenants, the law holds among the tenants first, then among the
 sessions of each: neither many sessions nor long drafts get a tenant more than its share while others want theirs.
+
+Prompts of one tenant that are read at the same time are the exception (``in_turn``): a part of a prompt is worth nothing before
+the rest of it, so what they get together is read one prompt after the other.
 """
 
 from __future__ import annotations
@@ -54,6 +57,29 @@ def allot_among(
         for i, count in zip(own, allot([wanted[i] for i in own], [served[i] for i in own], share), strict=True):
             rows[i] = count
     return rows
+
+
+def in_turn(rows: Sequence[int], order: Sequence[int], wanted: Sequence[int], served: Sequence[int]) -> list[int]:
+    """What some sessions have of a pass together, given to as few of them as want it, in an order.
+
+    ``rows`` are theirs by ``allot``, ``order`` the places of those who are to be given them, first to last. Who of them was
+    served longest ago keeps what it has, so that everybody's turn comes, however many come before it. The others' rows, and
+    the sum of all, stay as they are.
+    """
+    given = list(rows)
+    if len(order) < 2:
+        return given
+    left = sum(rows[i] for i in order)
+    longest_ago = min(order, key=lambda i: (served[i], i))
+    for i in order:
+        given[i] = 0
+    given[longest_ago] = rows[longest_ago]
+    left -= rows[longest_ago]
+    for i in order:
+        more = min(wanted[i] - given[i], left)
+        given[i] += more
+        left -= more
+    return given
 
 
 def _share_evenly(rows: list[int], indices: Sequence[int], served: Sequence[int], left: int) -> None:

@@ -6,15 +6,16 @@ are taken likeliest first, and just so many of them that tokens a second are the
 reading the weights) all of them, where each row is computed for its own price only those that are likely enough, or none.
 
 Rows of prompts give no token: they fill up what is left, and stretch a pass that others wait for no further than
-``PREFILL_STRETCH`` times. What remains is shared by ``batching.py``: fairly among tenants, then among sessions.
+``PREFILL_STRETCH`` times. What remains is shared by ``batching.py``: fairly among tenants, then among sessions; but a tenant's
+prompts are read one after the other, the shortest first.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass, replace
 
-from cloud_verifier.batching import allot_among
+from cloud_verifier.batching import allot_among, in_turn
 from cloud_verifier.costs import PassCosts, PassShape, evened, growing, least_row_s
 from speculation.choice import run_length
 
@@ -153,8 +154,22 @@ def _choosing(claims: Sequence[Claim], costs: PassCosts, max_rows: int) -> Seque
 def _allotted(claims: Sequence[Claim], drafts: Sequence[int], max_rows: int) -> list[int]:
     wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
     tenants = [claim.tenant for claim in claims]
-    tenants_served = [claim.tenant_served for claim in claims]
-    return allot_among(tenants, tenants_served, wanted, [claim.served for claim in claims], max_rows)
+    tenants_served, served = [claim.tenant_served for claim in claims], [claim.served for claim in claims]
+    rows = allot_among(tenants, tenants_served, wanted, served, max_rows)
+    for reading in _readers(claims):
+        rows = in_turn(rows, reading, wanted, served)
+    return rows
+
+
+def _readers(claims: Sequence[Claim]) -> Iterable[list[int]]:
+    """The sessions of each tenant that read prompts: those of higher priority first, then those with the least to read."""
+    by_tenant: dict[Hashable, list[int]] = {}
+    for index, claim in enumerate(claims):
+        if not claim.is_decoding:
+            by_tenant.setdefault(claim.tenant, []).append(index)
+    for reading in by_tenant.values():
+        reading.sort(key=lambda i: (-claims[i].priority, claims[i].num_uncached, claims[i].deadline_s, claims[i].served))
+    return by_tenant.values()
 
 
 def _likeliest_first(claims: Sequence[Claim], choosing: Sequence[int], least: float) -> list[tuple[float, float, int, int]]:

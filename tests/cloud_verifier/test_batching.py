@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_verifier.batching import allot, allot_among
+from cloud_verifier.batching import allot, allot_among, in_turn
 
 demands = st.lists(st.tuples(st.integers(1, 600), st.integers(0, 50)), min_size=1, max_size=40)
 
@@ -124,5 +124,44 @@ def test_with_tenants_nobody_starves(tenancy, max_rows):
         for i, count in enumerate(rows):
             if count:
                 served[i] = last[tenants[i]] = number
+                seen.add(i)
+    assert seen == set(range(len(wanted)))
+
+
+readings = demands.flatmap(
+    lambda pairs: st.tuples(st.just(pairs), st.permutations(range(len(pairs))), st.integers(0, len(pairs)), st.integers(1, 300))
+)
+
+
+@given(readings)
+def test_prompts_in_turn_have_the_rows_that_they_had_together_and_the_others_keep_theirs(reading):
+    pairs, places, num_reading, max_rows = reading
+    (wanted, served), order = split(pairs), places[:num_reading]
+    rows = allot(wanted, served, max_rows)
+    given_rows = in_turn(rows, order, wanted, served)
+    assert sum(given_rows) == sum(rows)
+    assert all(0 <= got <= want for got, want in zip(given_rows, wanted, strict=True))
+    assert all(given_rows[i] == rows[i] for i in places[num_reading:])
+    if order:
+        longest_ago = min(order, key=lambda i: (served[i], i))
+        assert given_rows[longest_ago] >= rows[longest_ago]
+        begun = [i for i in order if i != longest_ago and given_rows[i]]
+        assert all(given_rows[i] == wanted[i] for i in begun[:-1]), "but the last of them all are read to their end"
+
+
+def test_who_was_served_longest_ago_goes_on_however_many_come_before_it():
+    assert in_turn([20, 20, 20], [1, 2, 0], [500, 35, 90], [3, 9, 9]) == [20, 35, 5]
+    assert in_turn([20, 20, 20], [1, 2, 0], [500, 35, 90], [9, 9, 9]) == [20, 35, 5], "the first of equals"
+    assert in_turn([20, 20, 20], [1, 2, 0], [500, 35, 90], [9, 9, 3]) == [0, 35, 25]
+
+
+@given(demands, st.integers(1, 40))
+def test_in_turn_nobody_starves(pairs, max_rows):
+    wanted, served = split(pairs)
+    order, seen = sorted(range(len(wanted)), key=lambda i: wanted[i]), set()
+    for number in range(51, 51 + 2 * len(wanted)):
+        for i, count in enumerate(in_turn(allot(wanted, served, max_rows), order, wanted, served)):
+            if count:
+                served[i] = number
                 seen.add(i)
     assert seen == set(range(len(wanted)))

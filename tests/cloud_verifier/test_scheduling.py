@@ -197,3 +197,37 @@ def test_only_gaps_between_passes_that_follow_at_once_are_overhead():
     overhead.rests()
     overhead.begins(50.0)
     assert overhead.mean_s == pytest.approx(0.002, rel=1e-3)
+
+
+PROMPT = replace(CLAIM, num_uncached=300, num_cached=0, served=7)
+
+
+def test_prompts_are_read_one_after_the_other_the_shortest_first():
+    claims = [PROMPT, replace(PROMPT, num_uncached=90), CLAIM, replace(PROMPT, num_uncached=130)]
+    assert share_rows(claims, None, 0.0, 241) == [80, 90, 1, 70], (
+        "and who was served longest ago, the first of equals, has its share"
+    )
+
+
+def test_prompts_of_higher_priority_are_read_first():
+    claims = [replace(PROMPT, served=1), PROMPT, replace(PROMPT, num_uncached=90), replace(PROMPT, priority=1)]
+    assert share_rows(claims, None, 0.0, 400) == [104, 0, 0, 296]
+
+
+def test_the_prompts_of_tenants_share_a_pass_evenly():
+    one, other = replace(PROMPT, tenant="one"), replace(PROMPT, tenant="other")
+    rows = share_rows([one, one, other, one], None, 0.0, 300)
+    assert (rows[0] + rows[1] + rows[3], rows[2]) == (150, 150)
+
+
+def test_a_long_prompt_is_read_to_its_end_while_short_ones_keep_coming():
+    left, num_passes = 2000, 0
+    served = 0
+    while left > DECODING_ROWS:
+        num_passes += 1
+        claims = [replace(PROMPT, num_uncached=left, served=served), *[replace(PROMPT, num_uncached=60, served=num_passes)] * 4]
+        rows = share_rows(claims, None, 0.0, 240)
+        assert sum(rows) == 240
+        left -= rows[0]
+        served = num_passes if rows[0] else served
+    assert num_passes <= 2000 / (240 / 5) * 2
