@@ -153,6 +153,8 @@ def _choosing(claims: Sequence[Claim], costs: PassCosts, max_rows: int) -> Seque
 
 def _allotted(claims: Sequence[Claim], drafts: Sequence[int], max_rows: int) -> list[int]:
     wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
+    if sum(wanted) <= max_rows:
+        return wanted
     tenants = [claim.tenant for claim in claims]
     tenants_served, served = [claim.tenant_served for claim in claims], [claim.served for claim in claims]
     rows = allot_among(tenants, tenants_served, wanted, served, max_rows)
@@ -203,9 +205,9 @@ def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> Pass
 
 def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts) -> int:
     """Rows up to which prompts may fill a pass: as many as they are where nobody decodes beside them."""
-    pairs = [(claim, count) for claim, count in zip(claims, drafts, strict=True) if claim.is_decoding]
+    pairs = [(claim, count) for claim, count in zip(claims, drafts, strict=True) if claim.num_uncached <= DECODING_ROWS]
     if len(pairs) in (0, len(claims)):
-        return sum(claim.num_uncached for claim in claims) + sum(drafts)
+        return sum([claim.num_uncached for claim in claims]) + sum(drafts)
     everything = _shape(claims, drafts)
     decoding = _shape([claim for claim, _ in pairs], [count for _, count in pairs])
     waited_s, whole_s = costs.seconds(decoding), costs.seconds(everything)
