@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from rich.progress import Progress
 
-WARM_UP_S, WARM_UP_A_DEVICE_S = 1.0, 0.06
+WARM_UP_S, WARM_UP_A_DEVICE_S = 1.0, 0.12
 DEPTH = 8
 OURS, ALONE, ONE_ROW, IN_CLOUD = "drafts of devices", "decoding alone", "alone, one-row steps", "speculation in the cloud"
 Flags = tuple[str, ...]

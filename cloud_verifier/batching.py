@@ -14,6 +14,10 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Sequence
 
+SHARES_AT_ONCE = 4
+"""The most that a prompt gets of a pass, in even shares of those who read: an engine with a padded batch computes with the
+longest share, for each session. Beside 110 sessions of two rows one of 32 made a pass of the bundled model 5 % longer."""
+
 
 def allot(wanted: Sequence[int], served: Sequence[int], max_rows: int) -> list[int]:
     """Rows for each session: at most what it wants, ``max_rows`` in all.
@@ -60,11 +64,11 @@ def allot_among(
 
 
 def in_turn(rows: Sequence[int], order: Sequence[int], wanted: Sequence[int], served: Sequence[int]) -> list[int]:
-    """What some sessions have of a pass together, given to as few of them as want it, in an order.
+    """What some sessions have of a pass together, given to few of them, in an order.
 
-    ``rows`` are theirs by ``allot``, ``order`` the places of those who are to be given them, first to last. Who of them was
-    served longest ago keeps what it has, so that everybody's turn comes, however many come before it. The others' rows, and
-    the sum of all, stay as they are.
+    ``rows`` are theirs by ``allot``, ``order`` the places of those who are to be given them, first to last: ``SHARES_AT_ONCE``
+    of the largest of these rows to each at most. Who of them was served longest ago keeps what it has, so that everybody's
+    turn comes, however many come before it. The others' rows, and the sum of all, stay as they are.
     """
     given = list(rows)
     if len(order) < 2:
@@ -75,8 +79,9 @@ def in_turn(rows: Sequence[int], order: Sequence[int], wanted: Sequence[int], se
         given[i] = 0
     given[longest_ago] = rows[longest_ago]
     left -= rows[longest_ago]
+    most = SHARES_AT_ONCE * max(rows[i] for i in order)
     for i in order:
-        more = min(wanted[i] - given[i], left)
+        more = min(wanted[i] - given[i], most - given[i], left)
         given[i] += more
         left -= more
     return given

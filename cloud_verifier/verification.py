@@ -174,7 +174,8 @@ class Verifier:
         since_s = self._overhead.ended(now_s)
         if shares:
             self.policy.passed(now_s - began_s)
-            self._holding.passed([share.entry.num_made for share in shares], since_s)
+            waiting = [0] * (len(ready) - len(shares))  # whose prompts come later: they make none, either
+            self._holding.passed([share.entry.num_made for share in shares] + waiting, since_s)
             self.observer.passed([share.live for share in shares], began_s, now_s)
         for share in shares:
             self._settle(share, began_s, now_s)

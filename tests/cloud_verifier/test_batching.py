@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cloud_verifier.batching import allot, allot_among, in_turn
+from cloud_verifier.batching import SHARES_AT_ONCE, allot, allot_among, in_turn
 
 demands = st.lists(st.tuples(st.integers(1, 600), st.integers(0, 50)), min_size=1, max_size=40)
 
@@ -145,14 +145,20 @@ def test_prompts_in_turn_have_the_rows_that_they_had_together_and_the_others_kee
     if order:
         longest_ago = min(order, key=lambda i: (served[i], i))
         assert given_rows[longest_ago] >= rows[longest_ago]
+        most = SHARES_AT_ONCE * max(rows[i] for i in order)
         begun = [i for i in order if i != longest_ago and given_rows[i]]
-        assert all(given_rows[i] == wanted[i] for i in begun[:-1]), "but the last of them all are read to their end"
+        assert all(given_rows[i] == min(wanted[i], most) for i in begun[:-1]), "but the last all get the most there is"
 
 
 def test_who_was_served_longest_ago_goes_on_however_many_come_before_it():
     assert in_turn([20, 20, 20], [1, 2, 0], [500, 35, 90], [3, 9, 9]) == [20, 35, 5]
     assert in_turn([20, 20, 20], [1, 2, 0], [500, 35, 90], [9, 9, 9]) == [20, 35, 5], "the first of equals"
     assert in_turn([20, 20, 20], [1, 2, 0], [500, 35, 90], [9, 9, 3]) == [0, 35, 25]
+
+
+def test_nobody_gets_more_of_a_pass_than_some_even_shares():
+    assert in_turn([10] * 8, list(range(8)), [500] * 8, [9] * 8) == [40, 40, 0, 0, 0, 0, 0, 0]
+    assert in_turn([10] * 8, list(range(8)), [500] * 8, [9] * 7 + [3]) == [40, 30, 0, 0, 0, 0, 0, 10]
 
 
 @given(demands, st.integers(1, 40))

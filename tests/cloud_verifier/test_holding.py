@@ -205,3 +205,17 @@ async def test_devices_withhold_drafts_while_these_are_not_worth_their_messages_
         verdicts = [received.message for received in await follow(link) if isinstance(received.message, Verdict)]
     assert len(verdicts) == 4
     assert {verdict.withholds for verdict in verdicts} == {withholds}
+
+
+@virtually
+async def test_who_waits_for_its_prompt_to_be_read_makes_no_token_either():
+    """Three prompts of 40 tokens and 24 rows a pass: some have no row of it, and all count."""
+    async with running(max_rows=24) as (_, verifier, connector):
+        ready, told, plain, passed = [], [], verifier._ready, verifier._holding.passed
+        verifier._ready = lambda now_s: ready.append(found := plain(now_s)) or found
+        verifier._holding.passed = lambda made, since_s: told.append(made) or passed(made, since_s)
+        links = [await opened(connector, session_id=f"s{n}", prefix=(n,) * 40, generation_start=40) for n in (1, 2, 3)]
+        for link in links:
+            await follow(link)
+    assert [len(made) for made in told] == [len(live) for live, _ in ready if live]
+    assert max(len(made) for made in told) == 3
