@@ -168,15 +168,17 @@ def tell_the_first_alone(self, *arguments, commit=VerifierSession.commit, **more
     return replace(verdict, logprobs=verdict.logprobs[:1] * (verdict.end - verdict.start)), finished
 
 
-def wait_for_drafts(_tenants, _served_tenants, wanted, served, max_rows):
+def wait_for_drafts(claims, drafts, max_rows):
     """No rows for a session with nothing but its prompt, or its last token."""
+    wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
+    served = [claim.served for claim in claims]
     return [rows if rows > len(SUBJECT.prompt) else 0 for rows in allot(wanted, served, max_rows)]
 
 
 BROKEN = [
     (Pairs, "attach", attach_whoever_comes, ["refuses-another-pair", "refuses-another-rule"]),
     (Pairs, "attach", refuse_without_digests, ["refuses-another-pair"]),
-    (scheduling, "allot_among", wait_for_drafts, ["decodes-without-drafts"]),
+    (scheduling, "_allotted", wait_for_drafts, ["decodes-without-drafts"]),
     (VerifierSession, "plan", lambda self, _: Plan((), (), len(self.final)), ["accepts-right-drafts"]),
     (protocol, "run_length", lambda token_ids, _: len(token_ids), ["corrects-wrong-drafts"]),
     (VerifierSession, "commit", commit_another_choice, ["corrects-wrong-drafts"]),
