@@ -208,19 +208,19 @@ def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidence
 def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> list[int]:
     """The token of each row's highest logit. Raises as ``choose`` says."""
     _require_shape(logits, num_positions, num_parameters)
-    # Of numbers that are all finite the sum may still be too large; but what is not finite never has a finite sum.
-    if not math.isfinite(np.add.reduce(logits, axis=None)):
-        _require_finite(logits)
+    # A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong.
+    highest, lowest = np.maximum.reduce(logits, None, initial=0.0), np.minimum.reduce(logits, None, initial=0.0)
+    if not (math.isfinite(highest) and math.isfinite(lowest)):
+        raise _not_finite(logits)
     likeliest: list[int] = logits.argmax(axis=1).tolist()
     return likeliest
 
 
-def _require_finite(logits: NDArray[np.float32]) -> None:
-    """A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong."""
-    for number, row in enumerate(logits):
-        highest, lowest = row.max(), row.min()
-        if not (math.isfinite(highest) and math.isfinite(lowest)):
-            raise EngineError(f"row {number} of the logits is not finite (highest {highest}, lowest {lowest})")
+def _not_finite(logits: NDArray[np.float32]) -> EngineError:
+    """Which row it is that holds what is not finite."""
+    number = int((~np.isfinite(logits).all(axis=1)).argmax())
+    row = logits[number]
+    return EngineError(f"row {number} of the logits is not finite (highest {row.max()}, lowest {row.min()})")
 
 
 def _is_near_tie(row: NDArray[np.float32], best: int) -> bool:

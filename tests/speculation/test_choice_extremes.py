@@ -7,6 +7,7 @@ import pytest
 
 from speculation import contest, noise
 from speculation.choice import NEAR_TIE, choose, choose_ranked
+from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
 from tests.speculation.choices import assert_equals_reference, assert_ranked_equal_reference, one
 from tests.support import choice_reference as reference
@@ -18,6 +19,15 @@ def test_extreme_logits_are_ranked_without_a_warning():
         ranked = choose_ranked(np.array([[-3.4e38, 3.4e38, 0]], np.float32), [0], asked, 3)
         assert ranked.token_ids.tolist() == [[1, 2, 0]]
         assert ranked.confidences.tolist() == [[1, 0, 0]]
+
+
+def test_logits_whose_sum_is_too_large_are_chosen_from_and_infinite_ones_refused_without_a_warning():
+    for sampled in (SamplingParameters(), SamplingParameters(temperature=0.8)):
+        assert one([3e38] * 8 + [3.1e38], 0, sampled)[0] == 8
+        assert one([-3e38, -3.1e38, -3.2e38], 0, sampled)[0] == 0
+        for wrong in ([np.inf, -np.inf, 0], [0, 1, -np.inf], [np.nan, 1, 2], [np.inf, np.nan, -np.inf]):
+            with pytest.raises(EngineError, match="row 1 of the logits is not finite"):
+                choose(np.array([[0, 1, 2], wrong], np.float32), [0, 1], [sampled] * 2)
 
 
 def test_equal_highest_logits_go_to_the_lowest_id():
