@@ -24,7 +24,6 @@ from benchmarks.report import Grid, add_arguments, publish
 
 BLOCK = "prompts"
 SHORT, LONG = 64, 2048
-EQUAL, UNEQUAL = "equal", "64 to 2,048"
 LOAD = 0.8
 COLUMNS = (
     "prompts",
@@ -40,19 +39,15 @@ COLUMNS = (
 
 def crowds(num_prompts: int, num_coming: int) -> list[Crowd]:
     """What comes: at once, or one after the other so that the machine reads for a share of its time."""
-    equal, unequal = Crowd("", 512, 512, num_prompts), Crowd("", SHORT, LONG, num_prompts)
-    kinds = (
-        _named(equal, f"{num_prompts} of 512 tokens at once"),
-        _named(unequal, f"{num_prompts} of {SHORT} to {LONG:,} tokens at once"),
-        _named(unequal, "the same beside 16 answers", num_writing=16),
-        Crowd(f"{num_coming} of {SHORT} to {LONG:,} tokens, one after the other", SHORT, LONG, num_coming, load=LOAD),
-        Crowd("the same beside 16 answers", SHORT, LONG, num_coming, load=LOAD, num_writing=16),
-    )
-    return list(kinds)
-
-
-def _named(crowd: Crowd, name: str, num_writing: int = 0) -> Crowd:
-    return Crowd(name, crowd.shortest, crowd.longest, crowd.num_prompts, num_writing=num_writing)
+    lengths = f"of {SHORT} to {LONG:,} tokens"
+    beside = "the same beside 16 answers"
+    return [
+        Crowd(f"{num_prompts} of 512 tokens at once", 512, 512, num_prompts),
+        Crowd(f"{num_prompts} {lengths} at once", SHORT, LONG, num_prompts),
+        Crowd(beside, SHORT, LONG, num_prompts, num_writing=16),
+        Crowd(f"{num_coming} {lengths}, one after the other", SHORT, LONG, num_coming, load=LOAD),
+        Crowd(beside, SHORT, LONG, num_coming, load=LOAD, num_writing=16),
+    ]
 
 
 def cells(crowd: Crowd, order: Order, felt: Felt, ours: Felt) -> list[str]:

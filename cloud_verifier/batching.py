@@ -7,7 +7,7 @@ then nobody waits for ever. Where sessions are of several tenants, the law holds
 sessions of each: neither many sessions nor long drafts get a tenant more than its share while others want theirs.
 
 Prompts of one tenant that are read at the same time are the exception (``in_turn``): a part of a prompt is worth nothing before
-the rest of it, so what they get together is read one prompt after the other.
+the rest of it, so what they get together goes to few of them at a time.
 """
 
 from __future__ import annotations

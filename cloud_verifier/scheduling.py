@@ -205,7 +205,7 @@ def _shape(claims: Sequence[Claim], drafts: Sequence[int] | None = None) -> Pass
 
 def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts) -> int:
     """Rows up to which prompts may fill a pass: as many as they are where nobody decodes beside them."""
-    pairs = [(claim, count) for claim, count in zip(claims, drafts, strict=True) if claim.num_uncached <= DECODING_ROWS]
+    pairs = [(claim, count) for claim, count in zip(claims, drafts, strict=True) if claim.is_decoding]
     if len(pairs) in (0, len(claims)):
         return sum([claim.num_uncached for claim in claims]) + sum(drafts)
     everything = _shape(claims, drafts)
