@@ -21,6 +21,7 @@ page: $(VENV)/.stamp-run ## make the environment, install, serve both services a
 	@$(BIN)/outrider serve $(ARGS)
 
 test: $(VENV)/.stamp-test ## install what the tests need, run them on all cores (ARGS='-n 0 -k NAME': some, in one process)
+	@$(BIN)/python -c 'from speculation.compiled import use_compiled; use_compiled()'  # compiles once, not in every test process
 	@$(BIN)/python -m pytest --numprocesses auto --maxprocesses 8 --dist worksteal $(ARGS)
 
 check: lint types contracts fresh compose wire ## lint, types, import contracts, generated code, compose file, wire rules

@@ -34,6 +34,7 @@ from device_agent.events import Event
 from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Options
 from outrider.planning.scene import last_event as last_of
+from speculation.compiled import use_compiled
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
 from speculation.engines.runner import EngineRunner, JobThread, share_interpreter
@@ -222,6 +223,7 @@ def main() -> None:
     add_arguments(parser)
     arguments = parser.parse_args()
     share_interpreter()
+    use_compiled()
     full = build_engine(VerifierConfig(cloud=UNSHAPED))
     figures = measure(full, arguments.quick)
     columns = ["CPU us a final token", *next(iter(figures.values()))]

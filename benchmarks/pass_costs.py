@@ -27,6 +27,7 @@ from cloud_verifier.config import VerifierConfig
 from cloud_verifier.costs import PassCosts, PassShape
 from cloud_verifier.engine import build_engine
 from cloud_verifier.passes import Entry, Pass
+from speculation.compiled import use_compiled
 from speculation.engines.base import CacheId, Engine
 from speculation.engines.package import load_pair
 from speculation.engines.runner import share_interpreter
@@ -131,6 +132,7 @@ def main() -> None:
     add_arguments(parser)
     arguments = parser.parse_args()
     share_interpreter()
+    use_compiled()
     plan = QUICK if arguments.quick else WHOLE
     slots = max(plan.sessions)
     full = build_engine(VerifierConfig(num_slots=slots, max_sessions=slots))

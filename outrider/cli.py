@@ -14,7 +14,7 @@ from outrider import conformance_command, key_folder, models, options, profile_l
 from outrider.config import caller_key
 from outrider.planning import cli as planning
 from outrider.proxy import command as proxying
-from outrider.running import run_loop, say
+from outrider.running import choose_fast, run_loop, say
 from speculation.errors import ConfigurationError, InvalidRequestError, OutriderError
 from speculation.shaping.profiles import DEFAULT_CLOUD, DEFAULT_NETWORK, DEFAULT_PHONE
 
@@ -104,6 +104,7 @@ def serve(
     given: dict[str, Any] = {name: value for name, value in settings.items() if value is not None}
     models = Models(draft, full, variant, full_variant, provider)
     show = way_in(AgentConfig(verifier=None, **given), qr, qr_key_file)
+    choose_fast()
     run_loop(serving.run(emulation, models, given, show), is_emulated=True)  # or later: what is emulated changes while it runs
 
 

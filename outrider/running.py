@@ -10,6 +10,7 @@ from typing import Any
 
 import typer
 
+from speculation.compiled import use_compiled
 from speculation.engines.runner import share_interpreter
 from speculation.shaping import exact_time
 
@@ -29,6 +30,15 @@ def waiting(text: str) -> Iterator[None]:
 
     with Console(stderr=True).status(text):
         yield
+
+
+def choose_fast() -> None:
+    """For a process that serves: choices by machine code, where the extra is installed."""
+    try:
+        with waiting("making the choice ready for this processor ..."):
+            use_compiled()
+    except ImportError as error:
+        say(f"the extra outrider[compiled] is installed and cannot be used, so NumPy chooses: {error}")
 
 
 def run_loop(work: Coroutine[Any, Any, int | None], is_emulated: bool = False) -> None:

@@ -13,7 +13,7 @@ import typer
 import cloud_verifier.config
 import device_agent.config
 from outrider import completing, options
-from outrider.running import run_loop, say
+from outrider.running import choose_fast, run_loop, say
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.choices import LogFormat
 from speculation.telemetry.logs import start_log
@@ -134,6 +134,7 @@ def verifier(
         figures = f", figures at {running.metrics_url}" if running.metrics_url else ""
         _tell(settings.log_format, f"verifier on {running.target}{figures}")
 
+    choose_fast()
     run_loop(server.run(settings, on_ready), settings.cloud != UNSHAPED)
 
 
@@ -218,6 +219,7 @@ def agent(
         _tell(settings.log_format, f"agent on {running.url}")
         show(running.port)
 
+    choose_fast()
     run_loop(server.run(settings, on_ready), settings.is_emulated)
 
 

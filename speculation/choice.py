@@ -16,14 +16,15 @@ speculative decoding", arXiv 2408.07978: the choices agree with probability (1 -
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.contest import FAR, MOST_BEHIND, Contest, Left, contests, is_long
+from speculation import greedy
+from speculation.contest import Contest, Left, contests
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
 from speculation.truncation import MAX_VOCABULARY_SIZE, at_least, nucleus, top_by_value
@@ -39,7 +40,6 @@ NOT_CHOSEN = -1
 
 # A choice needs its runner-up too: whether its lead is a near tie.
 _FOR_THE_CHOICE = 2
-_LOWEST = float(np.finfo(np.float32).min)
 
 
 class Run(NamedTuple):
@@ -76,19 +76,45 @@ class Ranked:
     confidences: NDArray[np.float64]
 
 
+class Rule(Protocol):
+    """Another way to the same sampled choices. Fills in what it is given; ``best`` is where each row's highest logit is."""
+
+    def choose_runs(
+        self,
+        logits: NDArray[np.float32],
+        best: Sequence[int],
+        runs: Sequence[tuple[int, Run]],
+        token_ids: NDArray[np.int64],
+        near_ties: NDArray[np.bool_],
+    ) -> None:
+        """What ``choose_runs`` gives; each run with its first row."""
+
+    def choose_ranked(
+        self,
+        logits: NDArray[np.float32],
+        best: Sequence[int],
+        asked: Sequence[tuple[int, int, SamplingParameters]],
+        token_ids: NDArray[np.int64],
+        confidences: NDArray[np.float64],
+    ) -> None:
+        """What ``choose_ranked`` gives, for some rows: their numbers, positions and parameters."""
+
+
+_rule: Rule | None = None
+
+
+def choose_by(rule: Rule | None) -> None:
+    """Let this process choose another way from now on; None is the way of this module."""
+    global _rule
+    _rule = rule
+
+
 @dataclass(slots=True)
 class _Chosen:
     """Choices while they are made."""
 
     token_ids: list[int]
     near_ties: list[bool]
-
-
-class _Peak(NamedTuple):
-    """The highest logit of a row."""
-
-    token_id: int
-    logit: float
 
 
 def choose(
@@ -117,10 +143,15 @@ def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
     for run in runs:
         if run.parameters.temperature == 0:
             for place in range(row, row + 1 + run_length(run.drafted, best[row : row + len(run.drafted)])):
-                chosen.token_ids[place], chosen.near_ties[place] = best[place], _is_near_tie(logits[place], best[place])
+                chosen.token_ids[place] = best[place]
+                chosen.near_ties[place] = greedy.is_near(logits[place], best[place], NEAR_TIE)
         else:
             sampled.append((row, run))
         row += len(run.drafted) + 1
+    if sampled and _rule is not None:
+        made = Choices(np.array(chosen.token_ids, np.int64), np.array(chosen.near_ties, np.bool_))
+        _rule.choose_runs(logits, best, sampled, made.token_ids, made.near_ties)
+        return made
     place = 0
     while sampled:
         rows = ((first + place, run.position + place, run.parameters) for first, run in sampled)
@@ -159,39 +190,23 @@ def choose_ranked(
     """
     if count < 1:
         raise ValueError(f"the choice is the first of those asked for: count must be at least 1, not {count}")
-    likeliest = _peaks(logits, len(positions), len(parameters))
     token_ids = np.full((len(logits), count), -1, dtype=np.int64)
     confidences = np.zeros((len(logits), count))
-    sampled: list[Left] = []
+    likeliest = _peaks(logits, len(positions), len(parameters))
+    sampled: list[tuple[int, int, SamplingParameters]] = []
     for row, asked in enumerate(parameters):
-        peak = _Peak(likeliest[row], logits.item(row, likeliest[row]))
         if asked.temperature == 0:
-            _rank_greedy(logits[row], peak, token_ids[row], confidences[row])
+            peak = greedy.Peak(likeliest[row], logits.item(row, likeliest[row]))
+            greedy.rank(logits[row], peak, token_ids[row], confidences[row])
         else:
-            sampled.append(_left(row, int(positions[row]), logits[row], peak.logit, asked))
-    for left, contest in contests(sampled, count):
+            sampled.append((row, int(positions[row]), asked))
+    if sampled and _rule is not None:
+        _rule.choose_ranked(logits, likeliest, sampled, token_ids, confidences)
+        return Ranked(token_ids, confidences)
+    rows = [_left(row, position, logits[row], logits.item(row, likeliest[row]), asked) for row, position, asked in sampled]
+    for left, contest in contests(rows, count):
         _rank(left, contest, token_ids[left.row], confidences[left.row])
     return Ranked(token_ids, confidences)
-
-
-def _rank_greedy(row: NDArray[np.float32], peak: _Peak, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
-    """Write the tokens of the highest logits with their confidences."""
-    total = _total_weight(row, peak.logit)
-    for place, found in enumerate([peak, *_behind(row, peak, len(token_ids) - 1)]):
-        token_ids[place], confidences[place] = found.token_id, math.exp(found.logit - peak.logit) / total
-
-
-def _total_weight(row: NDArray[np.float32], peak: float) -> float:
-    """The sum of exp(logit - ``peak``), of the far ones in single precision: off by a millionth of them at most."""
-    if not is_long(len(row)):
-        return float(np.exp(row - np.float64(peak)).sum())
-    # Cut off first, for what lies behind may be more than single precision can hold.
-    behind = np.maximum(row, np.float32(max(peak - MOST_BEHIND, _LOWEST)))
-    behind -= np.float32(peak)
-    near = (behind > -FAR[-1]).nonzero()[0]
-    behind[near] = -MOST_BEHIND
-    far = float(np.exp(behind, out=behind).sum())
-    return float(np.exp(row[near] - np.float64(peak)).sum()) + far
 
 
 def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
@@ -221,29 +236,6 @@ def _not_finite(logits: NDArray[np.float32]) -> EngineError:
     number = int((~np.isfinite(logits).all(axis=1)).argmax())
     row = logits[number]
     return EngineError(f"row {number} of the logits is not finite (highest {row.max()}, lowest {row.min()})")
-
-
-def _is_near_tie(row: NDArray[np.float32], best: int) -> bool:
-    """Whether the highest logit but ``best`` is that near; a row with no other has none."""
-    if not row.flags.writeable:
-        row = row.copy()
-    # In place for the moment: a copy of the row costs more than the look.
-    highest = row.item(best)
-    row[best] = -np.inf
-    second = row.item(int(row.argmax()))
-    row[best] = highest
-    return highest - second < NEAR_TIE
-
-
-def _behind(row: NDArray[np.float32], peak: _Peak, count: int) -> Iterator[_Peak]:
-    """The highest logits but the highest, in order; fewer than ``count`` where no more tokens are there."""
-    if count < 1:
-        return
-    others, best = row.copy(), peak.token_id
-    for _ in range(min(count, len(row) - 1)):
-        others[best] = -np.inf
-        best = int(others.argmax())
-        yield _Peak(best, others.item(best))
 
 
 def _require_shape(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> None:

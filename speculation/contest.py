@@ -27,6 +27,8 @@ LONG_ROW = 16_384
 # no more than this share of a row is nearer. Where both are too many the row is screened by rough weights instead.
 FAR = (14.0, 8.0)
 _NEAR_SHARE = 1 / 8
+# Sums of scores larger than this are rounded by more than the bounds here allow for; larger yet, they swallow the noise.
+_LARGE = 1e9
 # Far tokens are weighed in single precision, and count as this far behind where they are farther.
 MOST_BEHIND = 80.0
 
@@ -113,7 +115,7 @@ def _foremost(left: Left, drawn: NDArray[np.uint32], count: int, wants_others: b
         near = (scores >= bar).nonzero()[0]
         if len(near) <= _NEAR_SHARE * len(scores):
             break
-    if not count <= len(near) <= _NEAR_SHARE * len(scores):
+    if not count <= len(near) <= _NEAR_SHARE * len(scores) or abs(left.highest) > _LARGE:
         return None
     sums = scores[near] + noise.gumbel_of(drawn[near])
     least = float(np.partition(sums, len(sums) - count)[len(sums) - count])
@@ -151,7 +153,7 @@ def _screened(left: Left, drawn: NDArray[np.uint32], count: int) -> Contest:
     if least < _SMALLEST_SINGLE:
         weights = np.exp(distances) / odds
         least = _weight_at(weights, count)
-    floor = least * (1 - _ROUGHNESS) if least > _SMALLEST_WEIGHT else 0.0
+    floor = least * (1 - _ROUGHNESS) if least > _SMALLEST_WEIGHT and abs(left.highest) <= _LARGE else 0.0
     near = ((weights >= floor) | (drawn >= noise.SURE_BITS)).nonzero()[0]
     sums = scores[near] + noise.gumbel_of(drawn[near])
     others = float(weights.sum() - weights[near].sum())

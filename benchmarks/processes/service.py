@@ -20,6 +20,7 @@ from typing import Any
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.server import RunningVerifier, serve
+from speculation.compiled import use_compiled
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.runner import share_interpreter
 from speculation.shaping.engine import ShapedEngine
@@ -130,6 +131,7 @@ def main() -> None:
         drain_grace_s=0.0,
     )
     share_interpreter()
+    use_compiled()
     asyncio.run(run(config, given.one_row, given.touch))
 
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 import typer
 
+from outrider import running
 from outrider.running import run_loop
 from speculation.engines.runner import SWITCH_INTERVAL_S
 
@@ -36,3 +37,12 @@ def test_a_code_that_is_not_0_ends_the_command_with_it(interval):
     with pytest.raises(typer.Exit) as caught:
         run_loop(ended(3))
     assert caught.value.exit_code == 3
+
+
+def test_an_extra_that_cannot_be_used_is_told_of_and_stops_nothing(monkeypatch, capsys):
+    def too_new():
+        raise ImportError("Numba needs NumPy 2.4 or less. Got NumPy 9.0.")
+
+    monkeypatch.setattr(running, "use_compiled", too_new)
+    running.choose_fast()
+    assert "NumPy chooses: Numba needs NumPy 2.4 or less" in capsys.readouterr().err

@@ -23,6 +23,8 @@ from tests.speculation.choices import (
 )
 from tests.support import choice_reference as reference
 
+pytestmark = pytest.mark.usefixtures("way_of_choosing")
+
 VECTORS = Path(__file__).parent / "vectors"
 
 

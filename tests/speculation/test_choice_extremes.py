@@ -12,6 +12,8 @@ from speculation.parameters import SamplingParameters
 from tests.speculation.choices import assert_equals_reference, assert_ranked_equal_reference, one
 from tests.support import choice_reference as reference
 
+pytestmark = pytest.mark.usefixtures("way_of_choosing")
+
 
 def test_extreme_logits_are_ranked_without_a_warning():
     for temperature in (0.0, 5e-324, 1.0, 100.0):
