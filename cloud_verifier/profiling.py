@@ -38,7 +38,7 @@ STRIDE, VARIETY = 7, 61
 """Tokens that are fed differ from each other, and mean nothing: so the model is as unsure as it gets, and its choices cost
 most. No vocabulary is smaller than this."""
 
-MOST_ROWS = 64
+MOST_ROWS = 128
 """A pass with more rows is not measured, but for one row of each session: what is found on the way there is a straight line."""
 
 BUDGET_S = 2.0
