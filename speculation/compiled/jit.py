@@ -44,12 +44,12 @@ def _folder() -> str:
     """Where machine code is kept: beside Python's own, or in the user's cache. Empty where neither can be written to."""
     digest = hashlib.sha256(b"".join(source.read_bytes() for source in _SOURCES)).hexdigest()[:16]
     given = numba.config.CACHE_DIR
-    for parent in [Path(given)] if given else [_HERE / "__pycache__", Path.home() / ".cache" / "outrider"]:
-        folder = parent / f"compiled-{digest}"
+    for parent in [Path(given)] if given else [_HERE / "__pycache__", Path("~/.cache/outrider")]:
         try:
+            folder = parent.expanduser() / f"compiled-{digest}"
             folder.mkdir(parents=True, exist_ok=True)
             tempfile.TemporaryFile(dir=folder).close()
-        except OSError:
+        except (OSError, RuntimeError):  # the latter from a user without a home
             continue
         return str(folder)
     return ""

@@ -168,6 +168,16 @@ def test_machine_code_is_kept_by_the_text_of_all_its_sources(tmp_path, monkeypat
     assert len(folders) == 2
 
 
+def test_where_the_package_cannot_be_written_to_it_is_kept_in_the_users_cache_or_nowhere(tmp_path, monkeypatch):
+    a_file = tmp_path / "file"
+    a_file.touch()
+    monkeypatch.setattr(jit, "_HERE", a_file)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    assert jit._folder().startswith(str(tmp_path / "home" / ".cache" / "outrider" / "compiled-"))
+    monkeypatch.setenv("HOME", str(a_file))
+    assert jit._folder() == ""
+
+
 def test_machine_code_that_was_kept_is_found_by_another_process(tmp_path):
     code = """
 import numba
