@@ -13,6 +13,8 @@ from speculation.compiled.weights import make_whole, weigh, whole_weight
 from speculation.truncation import WEIGHT_UNIT
 
 _NUM_STEPS = 128
+# Fewer than one of so many tokens are few.
+_SELDOM = 16
 # So few tokens are looked through for each of those that are taken.
 _FEW = 24
 
@@ -63,7 +65,11 @@ def _at_least(logits: Row, names: TokenIds, peak: np.float32, temperature: float
 
 @compiled
 def _first_by_count(row: Row, count: int) -> TokenIds:
-    """By the least of the first: where it is seen how many of the first are just there, all above it are among them."""
+    """By the least of the first, and how many of them are just there: all above it are among them. A heap finds it where the
+    first are few, else they are counted as top-p weighs them."""
+    if count * _SELDOM > len(row):
+        least, equal = _end_of_beginning(row, np.arange(len(row)), np.ones(len(row)), np.float64(count))
+        return _from(row, least, equal)
     first = _highest_of(row, count)
     least, equal = first[0], 0
     for logit in first:
