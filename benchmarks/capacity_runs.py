@@ -39,6 +39,17 @@ SYSTEMS_QUICK = tuple(replace(system, temperatures=(0.0,)) for system in SYSTEMS
 
 
 @dataclass(frozen=True, slots=True)
+class Models:
+    """More flags of every verifier, and of all devices, that say what is run and on what; none is the bundled pair."""
+
+    verifier: Flags = ()
+    devices: Flags = ()
+
+
+BUNDLED = Models()
+
+
+@dataclass(frozen=True, slots=True)
 class Run:
     """What one system did for some devices within one round. CPU in seconds a second of wall time.
 
@@ -108,7 +119,9 @@ async def service(flags: Flags, slots: int) -> AsyncIterator[Service]:
             await process.wait()
 
 
-async def run(system: System, verifier: Service, count: int, temperature: float, seconds: float) -> Run:
+async def run(
+    system: System, verifier: Service, count: int, temperature: float, seconds: float, models: Models = BUNDLED
+) -> Run:
     """Devices for a while. Raises ``RuntimeError`` where they fail."""
     warm_up_s = WARM_UP_S + count * WARM_UP_A_DEVICE_S
     flags = {
@@ -118,7 +131,8 @@ async def run(system: System, verifier: Service, count: int, temperature: float,
         "--temperature": temperature,
         "--depth": system.depth,
     }
-    command = ["-m", "benchmarks.processes.devices", verifier.target, *(str(part) for flag in flags.items() for part in flag)]
+    given = (*(str(part) for flag in flags.items() for part in flag), *models.devices)
+    command = ["-m", "benchmarks.processes.devices", verifier.target, *given]
     process = await asyncio.create_subprocess_exec(sys.executable, *command, stdout=asyncio.subprocess.PIPE)
     assert process.stdout is not None
     if (await process.stdout.readline()).strip() != b"begin":
@@ -151,7 +165,9 @@ def _run(system: System, count: int, temperature: float, devices: dict[str, floa
     )
 
 
-async def measure(systems: Sequence[System], counts: Sequence[int], num_rounds: int, seconds: float) -> list[list[Run]]:
+async def measure(
+    systems: Sequence[System], counts: Sequence[int], num_rounds: int, seconds: float, models: Models = BUNDLED
+) -> list[list[Run]]:
     """Runs by round."""
     rounds = []
     # Systems that differ in their devices alone share a verifier.
@@ -163,13 +179,20 @@ async def measure(systems: Sequence[System], counts: Sequence[int], num_rounds: 
             runs = []
             # Whoever begins is another one in every round.
             for flags in _turned(verifiers, number):
-                async with service(flags, max(counts)) as verifier:
+                async with service((*flags, *models.verifier), max(counts)) as verifier:
                     for count, system, temperature in _runs_of(_turned(systems, number), flags, counts):
                         progress.update(task, description=f"round {number + 1}, {system.name}, {count} devices")
-                        runs.append(await run(system, verifier, count, temperature, seconds))
+                        runs.append(await run(system, verifier, count, temperature, seconds, models))
                         progress.advance(task)
+                        # Hours later, or cut off, one wants to know what there was.
+                        print(_told(number + 1, runs[-1]), file=sys.stderr, flush=True)
             rounds.append(runs)
     return rounds
+
+
+def _told(number: int, found: Run) -> str:
+    at = f"round {number}: {found.system}, {found.count} devices, temperature {found.temperature:g}"
+    return f"{at}: {found.tokens_per_s:.0f} tokens/s, a forward under way {found.forward_time:.2f} of the time"
 
 
 def _turned(things: Sequence[T], number: int) -> list[T]:

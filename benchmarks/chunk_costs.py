@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from random import Random
 
 from benchmarks.processes.devices import Script
-from benchmarks.processes.service import TimedSession
+from benchmarks.processes.service import Timed
 from benchmarks.report import Grid
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel
@@ -54,7 +54,7 @@ class Chunk:
 class Bench:
     """A verifier without a loop of its own, and the devices beside it, whose work is not counted."""
 
-    def __init__(self, full: FullModel, clock: TimedSession, texts: Sequence[Script], sessions: int, way: str) -> None:
+    def __init__(self, full: FullModel, clock: Timed, texts: Sequence[Script], sessions: int, way: str) -> None:
         config = VerifierConfig(max_sessions=sessions, max_rows=MAX_ROWS)
         self._clock = clock
         self._verifier = Verifier(EngineRunner(full.engine), full.identity, full.self_test, config)

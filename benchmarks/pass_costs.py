@@ -19,7 +19,7 @@ from statistics import median
 
 from benchmarks.chunk_costs import MAX_ROWS, WAYS, Bench, chunk_grid, chunks_of
 from benchmarks.processes.devices import scripts
-from benchmarks.processes.service import TimedSession, timed
+from benchmarks.processes.service import Timed, timed
 from benchmarks.report import Grid, add_arguments, publish_blocks
 from benchmarks.trace_file import load
 from cloud_verifier import profiling
@@ -62,7 +62,7 @@ class Cell:
     priced_ms: float
 
 
-def cells(engine: Engine, clock: TimedSession, costs: PassCosts, plan: Plan) -> Iterator[Cell]:
+def cells(engine: Engine, clock: Timed, costs: PassCosts, plan: Plan) -> Iterator[Cell]:
     """Passes of every shape, greedy."""
     caches = [engine.open() for _ in range(max(plan.sessions))]
     for context in plan.contexts:
@@ -76,7 +76,7 @@ def cells(engine: Engine, clock: TimedSession, costs: PassCosts, plan: Plan) -> 
 
 
 def _cell(
-    engine: Engine, clock: TimedSession, costs: PassCosts, caches: Sequence[CacheId], drafted: int, context: int, repeats: int
+    engine: Engine, clock: Timed, costs: PassCosts, caches: Sequence[CacheId], drafted: int, context: int, repeats: int
 ) -> Cell:
     passes, forwards = [], []
     for _ in range(1 + repeats):

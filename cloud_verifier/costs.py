@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
@@ -62,7 +62,8 @@ class PassCosts(Protocol):
 @dataclass(frozen=True, slots=True)
 class LinearCosts:
     """So long for a pass, for each of its sessions, rows and evened rows, for each cached token that is read and again for each
-    evened row that attends to it, and for drawing the choice of a row."""
+    evened row that attends to it, for each step of ``rows_a_step`` rows where there are steps, and for drawing the choice of a
+    row."""
 
     pass_s: float
     session_s: float = 0.0
@@ -70,12 +71,15 @@ class LinearCosts:
     evened_s: float = 0.0
     cached_s: float = 0.0
     attended_s: float = 0.0
+    step_s: float = 0.0
     sampled_s: float = 0.0
+    rows_a_step: int = field(default=0, kw_only=True)
 
     def seconds(self, shape: PassShape) -> float:
         by_size = self.session_s * shape.num_sessions + self.row_s * shape.num_rows + self.evened_s * shape.num_evened
         by_context = self.cached_s * shape.num_cached + self.attended_s * shape.num_attended
-        return self.pass_s + by_size + by_context + self.sampled_s * shape.num_sampled
+        by_steps = self.step_s * num_steps(shape.num_rows, self.rows_a_step)
+        return self.pass_s + by_size + by_context + by_steps + self.sampled_s * shape.num_sampled
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,11 +104,14 @@ def growing(costs: PassCosts, shape: PassShape) -> Callable[[int, int, float], f
     What has a price by the row is summed up: a shape for every draft there is would take a pass over many sessions longer to
     plan than to tell.
     """
-    seconds = costs.seconds(shape)
+    seconds, rows = costs.seconds(shape), shape.num_rows
 
     def of_line(num_before: int, num_cached: int, num_sampled: float = 0.0) -> float:
-        nonlocal seconds
+        nonlocal seconds, rows
         seconds += row_s + sampled_s * num_sampled
+        if rows_a_step:
+            seconds += step_s * (rows % rows_a_step == 0)
+            rows += 1
         if num_before % 2 == 0:  # an odd count has its even row already
             seconds += evened_s + attended_s * num_cached
         return seconds
@@ -117,6 +124,7 @@ def growing(costs: PassCosts, shape: PassShape) -> Callable[[int, int, float], f
     if not isinstance(costs, LinearCosts):
         return of_any
     row_s, sampled_s, evened_s, attended_s = costs.row_s, costs.sampled_s, 2 * costs.evened_s, 2 * costs.attended_s
+    step_s, rows_a_step = costs.step_s, costs.rows_a_step
     return of_line
 
 
@@ -125,15 +133,22 @@ def evened(num_rows: int) -> int:
     return num_rows + num_rows % 2
 
 
-def fitted(measured: Sequence[tuple[PassShape, float]]) -> LinearCosts:
+def num_steps(num_rows: int, rows_a_step: int) -> int:
+    """How many steps hold so many rows; none where there are no steps."""
+    return -(-num_rows // rows_a_step) if rows_a_step else 0
+
+
+def fitted(measured: Sequence[tuple[PassShape, float]], rows_a_step: int = 0) -> LinearCosts:
     """The costs that come closest to measured passes, by the squares of what each is off by, relative to what it took.
 
     No price is below 0: where the closest would have one, that price is left out, the lowest first, and the rest fitted anew
     (backward elimination). Cached tokens must have been measured at two lengths at least to have prices of their own.
     """
-    columns = np.array([_quantities(shape) for shape, _ in measured], np.float64)
+    columns = np.array([_quantities(shape, rows_a_step) for shape, _ in measured], np.float64)
     seconds = np.array([taken_s for _, taken_s in measured])
-    kept = list(range(columns.shape[1]))
+    # Where every pass was one step, what it takes is the step's: a second one takes it again.
+    is_one_step = rows_a_step > 0 and bool((columns[:, -1] == 1).all())
+    kept = list(range(int(is_one_step), columns.shape[1]))
     prices = np.zeros(columns.shape[1])
     while kept:
         solved, *_ = np.linalg.lstsq(columns[:, kept] / seconds[:, None], np.ones(len(seconds)), rcond=None)
@@ -141,8 +156,10 @@ def fitted(measured: Sequence[tuple[PassShape, float]]) -> LinearCosts:
             prices[kept] = solved
             break
         del kept[int(np.argmin(solved * columns[:, kept].mean(axis=0)))]
-    return LinearCosts(*prices.tolist())
+    return LinearCosts(*prices.tolist(), rows_a_step=rows_a_step)
 
 
-def _quantities(shape: PassShape) -> tuple[int, ...]:
-    return 1, shape.num_sessions, shape.num_rows, shape.num_evened, shape.num_cached, shape.num_attended
+def _quantities(shape: PassShape, rows_a_step: int) -> tuple[int, ...]:
+    """In the order of the prices."""
+    steps = num_steps(shape.num_rows, rows_a_step)
+    return 1, shape.num_sessions, shape.num_rows, shape.num_evened, shape.num_cached, shape.num_attended, steps

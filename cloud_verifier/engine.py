@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from cloud_verifier.config import OWN_SIZE, VerifierConfig
 from cloud_verifier.room import Room
 from speculation.engines import self_test
-from speculation.engines.base import Engine, GivesBack, Reserves
+from speculation.engines.base import Engine, GivesBack, Pooled, Reserves
 from speculation.engines.fitted import fitted
 from speculation.engines.model import ModelPair, chosen_variant
 from speculation.engines.package import Pair, load_pair
@@ -91,7 +91,7 @@ def _earlier(before: Pair, newest: PairIdentity) -> Pair:
 def _beside(cloud: CloudProfile, other: ModelPair, config: VerifierConfig) -> CloudProfile:
     """The machine without what another full model's weights take of its memory. Raises ``CapacityError``."""
     model = _model(config.emulate)
-    own_bytes = other.full.weight_bytes(chosen_variant(other.full, config.variant, FULL_VARIANT))
+    own_bytes = other.full.weight_bytes(chosen_variant(other.full, config.variant, FULL_VARIANT, provider=config.provider))
     left_bytes = cloud.memory_bytes - (own_bytes if model is None else model.weight_bytes) / cloud.num_devices
     if left_bytes <= 0:
         raise CapacityError(f"{cloud.name} has no room for two full models of {config.emulate}: leave out previous_pair")
@@ -102,7 +102,7 @@ def _build(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Full
     """One pair's full model, and its draft where that is wanted here."""
     model = _model(config.emulate)
     engine = _build_full(pair, config)
-    room = _room(engine, config, config.cache_bytes) if config.cache_bytes is not None else None
+    room = _room(engine, config)
     if room is None and isinstance(engine, Reserves):
         # Who limits the memory of caches wants it taken as it is needed.
         engine.reserve(config.max_rows)
@@ -115,7 +115,7 @@ def _build(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Full
 def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
     """The full model's engine: a graph of its folder, or a server that has it."""
     if config.full_url is None:
-        variant = chosen_variant(pair.full, config.variant, FULL_VARIANT)
+        variant = chosen_variant(pair.full, config.variant, FULL_VARIANT, provider=config.provider)
         return pair.full.engine(variant, config.num_slots, config.threads, config.provider)
     key = None if config.full_api_key is None else config.full_api_key.get_secret_value()
     server = RemoteServer(
@@ -124,20 +124,28 @@ def _build_full(pair: ModelPair, config: VerifierConfig) -> Engine:
     return connect(pair.full, server, config.num_slots)
 
 
-def _room(engine: Engine, config: VerifierConfig, limit_bytes: int) -> Room:
-    """Before the self-test, which then proves caches whose memory was given back, too."""
+def _room(engine: Engine, config: VerifierConfig) -> Room | None:
+    """What caches may take, where that is limited, by the settings or by the engine's own pool.
+
+    Before the self-test, which then proves caches whose memory was given back, too."""
+    limit_bytes, context_length = config.cache_bytes, engine.description.context_length
+    if isinstance(engine, Pooled):
+        pool_bytes = engine.pool_bytes if limit_bytes is None else min(limit_bytes, engine.pool_bytes)
+        return Room(pool_bytes, context_length, engine.cache_bytes)
+    if limit_bytes is None:
+        return None
     share = f", the share of {engine.description.name} (slots: {config.num_slots}),"
     if not isinstance(engine, GivesBack):
         raise ConfigurationError(
             f"cache_bytes: {engine.description.name} does not give memory back; leave it out, set num_slots"
         )
     engine.give_back_memory()
-    return Room(limit_bytes, engine.description.context_length, engine.cache_bytes, share if config.previous_pair else "")
+    return Room(limit_bytes, context_length, engine.cache_bytes, share if config.previous_pair else "")
 
 
 def _build_draft(pair: ModelPair, cloud: CloudProfile, config: VerifierConfig) -> Engine:
     """The draft's engine with a cache for each session. It needs no proof: what it says is a hint."""
-    variant = chosen_variant(pair.draft, config.draft_variant, DRAFT_VARIANT)
+    variant = chosen_variant(pair.draft, config.draft_variant, DRAFT_VARIANT, provider=config.provider)
     draft = pair.draft.engine(variant, config.num_slots, config.threads, config.provider)
     engine = fitted(draft, pair.full.vocabulary_size)
     return _shape(engine, cloud, _model(config.draft_emulate))

@@ -40,6 +40,8 @@ most. No vocabulary is smaller than this."""
 
 MOST_ROWS = 128
 """A pass with more rows is not measured, but for one row of each session: what is found on the way there is a straight line."""
+MOST_STEPS = 3
+"""Where a pass is cut into steps of so many rows, those of as many steps are measured."""
 
 BUDGET_S = 2.0
 """Measuring goes on no longer than this, but for the run that is under way; one row of each session is always measured."""
@@ -63,13 +65,15 @@ def measure(engine: Engine, max_rows: int) -> LinearCosts:
         # Long caches that are not copied have to be read, each as long as all that is measured here.
         if isinstance(engine, Forkable) and sessions[-1] > 1 and time.perf_counter() < end_s:
             measured += _behind(engine, min(sessions[-1], SEVERAL), far, max_rows)
+    rows_a_step = engine.description.rows_a_step
+    most_rows = min(max_rows, max(MOST_ROWS, MOST_STEPS * rows_a_step))
     with _caches(engine, sessions[-1], max(0, near)) as caches:
         for rows in ROWS:
             for number in sessions:
-                if rows == 1 or (number * rows <= min(max_rows, MOST_ROWS) and time.perf_counter() < end_s):
+                if rows == 1 or (number * rows <= most_rows and time.perf_counter() < end_s):
                     measured.append(_measured(engine, caches[:number], max(0, near), rows))
         sampled_s = _sampled_s(engine, caches[:SEVERAL], max(0, near))
-    return replace(fitted(measured), sampled_s=sampled_s)
+    return replace(fitted(measured, rows_a_step), sampled_s=sampled_s)
 
 
 def _sampled_s(engine: Engine, caches: list[CacheId], context: int) -> float:

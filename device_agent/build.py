@@ -122,7 +122,7 @@ def draft_engine(draft: Model, config: AgentConfig) -> Engine:
 
 
 def _variant(draft: Model, config: AgentConfig) -> str:
-    return chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM, LOOKUP)
+    return chosen_variant(draft, config.variant, DRAFT_VARIANT, RANDOM, LOOKUP, provider=config.provider)
 
 
 def connector_of(config: AgentConfig) -> Connector | None:

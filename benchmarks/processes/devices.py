@@ -1,11 +1,13 @@
 """Replay devices: many phones in one process, whose drafts were recorded and cost nothing.
 
     python -m benchmarks.processes.devices TARGET --count N --seconds S [--temperature T] [--depth D] [--warm-up S]
+        [--traces FILE] [--identity FILE]
 
 Each device asks for one recorded text after the other, over a channel of its own, and keeps ``--depth`` drafts ahead of the
-final tokens (0: it decodes alone): what the bundled draft said behind every prefix of the text, and behind what it got wrong.
+final tokens (0: it decodes alone): what the draft said behind every prefix of the text, and behind what it got wrong.
 Prints the line ``begin`` once all run, then one line of JSON with what became final within the seconds. Texts are compared with
-the recorded ones, which are the full model's.
+the recorded ones, which are the full model's. Another pair with the bundled tokenizer has its ``PairIdentity`` in a file of
+JSON: a large model's is not made of all its bytes for each run.
 """
 
 from __future__ import annotations
@@ -17,12 +19,17 @@ import json
 import random
 import time
 from dataclasses import asdict, dataclass
+from pathlib import Path
 
-from benchmarks.trace_file import FIRST, Recording, Trace, load
+from benchmarks.trace_file import BUNDLED, FIRST, Recording, Trace, load
 from speculation.engines.package import Pair, load_pair
 from speculation.links.grpc import GrpcConnector
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
+from speculation.protocol.messages import PairIdentity
+
+Ends = tuple[int, ...]
+"""Tokens that end a text."""
 
 
 @dataclass(slots=True)
@@ -81,10 +88,10 @@ def scripts(recording: Recording, pair: Pair, temperature: float) -> list[Script
 class Device:
     """One phone: one session after the other on one channel."""
 
-    def __init__(self, number: int, target: str, pair: Pair, depth: int, counted: Counted) -> None:
+    def __init__(self, number: int, target: str, identity: PairIdentity, ends: Ends, depth: int, counted: Counted) -> None:
         self._number = number
         self._connector = GrpcConnector(target)
-        self._pair = pair
+        self._identity, self._ends = identity, ends
         self._depth = depth
         self._counted = counted
 
@@ -102,7 +109,7 @@ class Device:
     async def _answer(self, script: Script, done: int, name: str) -> None:
         prefix = [*script.prompt, *script.token_ids[:done]]
         left = len(script.token_ids) - done
-        session = DeviceSession(name, self._pair.identity, prefix, script.parameters, left, self._pair.full.end_token_ids)
+        session = DeviceSession(name, self._identity, prefix, script.parameters, left, self._ends)
         link = await self._connector.connect()
         try:
             await link.send(session.open())
@@ -127,10 +134,12 @@ class Device:
 
 async def measure(arguments: argparse.Namespace) -> Counted:
     pair, counted = load_pair(), Counted()
-    texts = scripts(load(), pair, arguments.temperature)
+    told = arguments.identity and json.loads(arguments.identity.read_text("utf-8"))
+    identity = PairIdentity(**told) if told else pair.identity
+    texts, ends = scripts(load(arguments.traces), pair, arguments.temperature), pair.full.end_token_ids
     async with asyncio.TaskGroup() as devices:
         tasks = [
-            devices.create_task(Device(number, arguments.target, pair, arguments.depth, counted).run(texts))
+            devices.create_task(Device(number, arguments.target, identity, ends, arguments.depth, counted).run(texts))
             for number in range(arguments.count)
         ]
         await asyncio.sleep(arguments.warm_up)
@@ -152,6 +161,8 @@ def main() -> None:
     parser.add_argument("--warm-up", type=float, default=2.0)
     parser.add_argument("--temperature", type=float, default=0.0)
     parser.add_argument("--depth", type=int, default=8)
+    parser.add_argument("--traces", type=Path, default=BUNDLED)
+    parser.add_argument("--identity", type=Path)
     print(json.dumps(asdict(asyncio.run(measure(parser.parse_args())))), flush=True)
 
 

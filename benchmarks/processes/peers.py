@@ -1,6 +1,6 @@
 """What other engines decode on the same weights, for the capacity benchmark: so many sessions as one batch, one thread each.
 
-    python -m benchmarks.processes.peers ENGINE CHECKPOINT --counts N... [--steps N]
+    python -m benchmarks.processes.peers ENGINE CHECKPOINT --counts N... [--steps N] [--device cuda]
 
 ``transformers`` is its own ``generate``. ``llama.cpp`` is its C interface, a step for all sessions after the other, without the
 server around it: nothing is asked over a network, so this is more than its server could give. Prints one line of JSON a count.
@@ -29,8 +29,9 @@ def prompts_of(count: int, vocabulary_size: int) -> Tokens:
     return np.random.default_rng(1).integers(1, vocabulary_size, (count, PROMPT_LENGTH))
 
 
-def generating(checkpoint: Path) -> Callable[[Tokens, int], float]:
-    """Seconds that ``generate`` takes for so many tokens a session, prompts included. Imports ``torch``."""
+def generating(checkpoint: Path, device: str = "cpu") -> Callable[[Tokens, int], float]:
+    """Seconds that ``generate`` takes for so many tokens a session, prompts included; in float32 on the CPU, elsewhere in the
+    type that the weights have. Imports ``torch``."""
     import torch
     import transformers
 
@@ -38,11 +39,12 @@ def generating(checkpoint: Path) -> Callable[[Tokens, int], float]:
     transformers.logging.disable_progress_bar()
     transformers.logging.set_verbosity_error()
     library: Any = transformers
-    model: Any = library.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=torch.float32).eval()
+    dtype = torch.float32 if device == "cpu" else "auto"
+    model: Any = library.AutoModelForCausalLM.from_pretrained(checkpoint, dtype=dtype).to(device).eval()
 
     def run(prompts: Tokens, num_steps: int) -> float:
         began_s = time.perf_counter()
-        given = torch.from_numpy(prompts)
+        given = torch.from_numpy(prompts).to(device)
         mask = torch.ones_like(given)
         model.generate(given, attention_mask=mask, max_new_tokens=num_steps, min_new_tokens=num_steps, do_sample=False)
         return time.perf_counter() - began_s
@@ -50,8 +52,9 @@ def generating(checkpoint: Path) -> Callable[[Tokens, int], float]:
     return run
 
 
-def stepping(checkpoint: Path) -> Callable[[Tokens, int], float]:
-    """Seconds of so many steps of llama.cpp over all sessions, behind their prompts, each with a greedy choice."""
+def stepping(checkpoint: Path, device: str = "cpu") -> Callable[[Tokens, int], float]:
+    """Seconds of so many steps of llama.cpp over all sessions, behind their prompts, each with a greedy choice; on the CPU."""
+    assert device == "cpu"
     with tempfile.TemporaryDirectory() as folder:
         config = json.loads((checkpoint / "config.json").read_text("utf-8"))
         rival = LlamaCpp(write_gguf(Path(folder) / "model.gguf", config, weights(checkpoint)))
@@ -86,10 +89,11 @@ def main() -> None:
     parser.add_argument("checkpoint", type=Path)
     parser.add_argument("--counts", type=int, nargs="+", required=True)
     parser.add_argument("--steps", type=int, default=NUM_STEPS)
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     given = parser.parse_args()
     assert PROMPT_LENGTH + given.steps <= CAPACITY
     vocabulary_size = json.loads((given.checkpoint / "config.json").read_text("utf-8"))["vocab_size"]
-    run = ENGINES[given.engine](given.checkpoint)
+    run = ENGINES[given.engine](given.checkpoint, given.device)
     for count in given.counts:
         prompts = prompts_of(count, vocabulary_size)
         run(prompts, 2)

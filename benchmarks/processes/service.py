@@ -1,7 +1,8 @@
 """A verifier for the capacity benchmark: the production server, whose forwards are timed apart.
 
     python -m benchmarks.processes.service [--slots N] [--draft-length N] [--run-drafts all] [--one-row]
-        [--max-queued N] [--max-kept N] [--touch]
+        [--max-queued N] [--max-kept N] [--touch] [--draft FOLDER --full FOLDER] [--provider cuda] [--variant NAME]
+        [--max-rows N]
 
 Prints ``verifier on HOST:PORT``, then, for every line on its standard input, one line of JSON with what it has done so far.
 ``--one-row`` takes away the row that evens a session's count in the attention node: the same model without its exactness.
@@ -15,50 +16,68 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.server import RunningVerifier, serve
 from speculation.compiled import use_compiled
+from speculation.engines.fitted import FittedEngine
 from speculation.engines.onnx import OnnxEngine
+from speculation.engines.providers import Provider
 from speculation.engines.runner import share_interpreter
+from speculation.engines.torch_engine import TorchEngine
 from speculation.shaping.engine import ShapedEngine
 
 
-class TimedSession:
-    """ONNX Runtime's session, which adds up what its runs took of the thread's own time, with nobody else's work in it, and how
-    long they were under way."""
+class Timed:
+    """What runs the forwards, ONNX Runtime's session or a decoder on PyTorch; it adds up what they took of the thread's own
+    time, with nobody else's work in it, and how long they were under way."""
 
-    def __init__(self, session: Any) -> None:
+    def __init__(self, inner: Any) -> None:
         self.cpu_s = self.wall_s = 0.0
-        self._session = session
+        self._inner = inner
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._session, name)
+        return getattr(self._inner, name)
 
     def run_with_iobinding(self, binding: Any) -> None:
+        self._timed(self._inner.run_with_iobinding, binding)
+
+    def run(self, *rows: Any) -> Any:
+        return self._timed(self._inner.run, *rows)
+
+    def _timed(self, run: Callable[..., Any], *arguments: Any) -> Any:
         began_s, began_wall_s = time.thread_time(), time.perf_counter()
-        self._session.run_with_iobinding(binding)
+        found = run(*arguments)
         self.cpu_s += time.thread_time() - began_s
         self.wall_s += time.perf_counter() - began_wall_s
+        return found
 
 
-def onnx_of(engine: object) -> OnnxEngine:
-    """An engine of the bundled pair, without the machine around it that it may play."""
+def inner_of(engine: object) -> OnnxEngine | TorchEngine:
+    """An engine without the machine around it that it may play."""
     inner = engine._engine if isinstance(engine, ShapedEngine) else engine
-    assert isinstance(inner, OnnxEngine)
+    if isinstance(inner, FittedEngine):
+        inner = inner._engine
+    assert isinstance(inner, OnnxEngine | TorchEngine)
     return inner
 
 
-def timed(engine: object) -> TimedSession:
-    """Put a clock around the forwards of an engine of the bundled pair."""
-    inner = onnx_of(engine)
-    inner._session = session = TimedSession(inner._session)
-    return session
+def timed(engine: object) -> Timed:
+    """Put a clock around the forwards of an engine."""
+    inner = inner_of(engine)
+    if isinstance(inner, OnnxEngine):
+        inner._session = clock = Timed(inner._session)
+    else:
+        clock = Timed(inner._decoder)
+        inner._decoder = clock  # type: ignore[assignment]  # it does all that the decoder does
+    return clock
 
 
-def done_so_far(running: RunningVerifier, full: TimedSession, draft: TimedSession | None) -> dict[str, float]:
+def done_so_far(running: RunningVerifier, full: Timed, draft: Timed | None) -> dict[str, float]:
     """Counted since the start. Seconds are this process's CPU time."""
     statistics = running.verifier.statistics
     return {
@@ -72,7 +91,7 @@ def done_so_far(running: RunningVerifier, full: TimedSession, draft: TimedSessio
     }
 
 
-def held_now(running: RunningVerifier, engine: OnnxEngine) -> dict[str, float]:
+def held_now(running: RunningVerifier, engine: OnnxEngine | TorchEngine) -> dict[str, float]:
     """What is open at this moment. ``blocks`` is what Python's allocator has given out: objects, near enough, and cheap."""
     seats = running.verifier.seats
     return {
@@ -81,7 +100,7 @@ def held_now(running: RunningVerifier, engine: OnnxEngine) -> dict[str, float]:
         "waiting": seats.num_waiting,
         "kept": seats.num_kept,
         "caches": len(engine._slots._open),
-        "bindings": len(engine._bindings),
+        "bindings": len(engine._bindings) if isinstance(engine, OnnxEngine) else 0,
         "reused_tokens": seats.reused_tokens,
         "tasks": len(asyncio.all_tasks()),
         "blocks": sys.getallocatedblocks(),
@@ -90,10 +109,10 @@ def held_now(running: RunningVerifier, engine: OnnxEngine) -> dict[str, float]:
 
 def build(config: VerifierConfig, one_row: bool, touch: bool) -> FullModel:
     full = build_engine(config)
-    engine = onnx_of(full.engine)
-    if touch:
+    engine = inner_of(full.engine)
+    if isinstance(engine, OnnxEngine) and touch:
         engine._memory.fill(0)
-    if one_row:
+    if isinstance(engine, OnnxEngine) and one_row:
         engine._rows_multiple = 1  # type: ignore[misc]  # a law of the class, broken here to know its price
     return full
 
@@ -101,7 +120,7 @@ def build(config: VerifierConfig, one_row: bool, touch: bool) -> FullModel:
 async def run(config: VerifierConfig, one_row: bool, touch: bool) -> None:
     """Until standard input ends."""
     full = build(config, one_row, touch)
-    engine = onnx_of(full.engine)
+    engine = inner_of(full.engine)
     clock, draft_clock = timed(engine), timed(full.draft) if full.draft is not None else None
     async with serve(config, full_model=full) as running:
         print(f"verifier on {running.target}", flush=True)
@@ -119,6 +138,11 @@ def main() -> None:
     parser.add_argument("--max-queued", type=int, default=VerifierConfig.model_fields["max_queued"].default)
     parser.add_argument("--max-kept", type=int, default=0)
     parser.add_argument("--touch", action="store_true")
+    parser.add_argument("--draft", type=Path)
+    parser.add_argument("--full", type=Path)
+    parser.add_argument("--provider", type=Provider, choices=tuple(Provider), default=Provider.CPU)
+    parser.add_argument("--variant")
+    parser.add_argument("--max-rows", type=int, default=VerifierConfig.model_fields["max_rows"].default)
     given = parser.parse_args()
     config = VerifierConfig(
         port=0,
@@ -129,6 +153,11 @@ def main() -> None:
         draft_length=given.draft_length,
         run_drafts=given.run_drafts,
         drain_grace_s=0.0,
+        draft=given.draft,
+        full=given.full,
+        provider=given.provider,
+        variant=given.variant,
+        max_rows=given.max_rows,
     )
     share_interpreter()
     use_compiled()

@@ -22,7 +22,8 @@ class EngineDescription:
     """What shaping, admission and figures need to know of an engine.
 
     ``has_whole_rows``: a row of logits has a value for every token; False where most are missing, so that nothing can be said
-    of how likely a token is.
+    of how likely a token is. ``rows_a_step``: a pass is cut into steps of so many rows, each of which costs as much with fewer;
+    0 where it has as many rows as are asked for.
     """
 
     name: str
@@ -33,6 +34,7 @@ class EngineDescription:
     weight_bytes: int
     kv_bytes_per_token: int
     has_whole_rows: bool = True
+    rows_a_step: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,6 +100,17 @@ class GivesBack(Protocol):
 
     def cache_bytes(self, num_tokens: int) -> int:
         """The most memory that a cache takes which was never longer than so many tokens."""
+
+
+@runtime_checkable
+class Pooled(Protocol):
+    """Engines whose caches share memory that was taken at the start, and may be less than all of them could fill."""
+
+    @property
+    def pool_bytes(self) -> int: ...
+
+    def cache_bytes(self, num_tokens: int) -> int:
+        """What a cache takes of it that was never longer than so many tokens."""
 
 
 @runtime_checkable

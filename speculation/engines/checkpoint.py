@@ -6,6 +6,7 @@ Nothing in the folder is trusted: a refusal is a ``PackageError`` that names the
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,16 @@ CONFIG_LIMIT_BYTES, TOKENIZER_LIMIT_BYTES, INDEX_LIMIT_BYTES = 16 << 20, 64 << 2
 PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 COMPANIONS = ("tokenizer_config.json", "chat_template.jinja", "special_tokens_map.json", GENERATION)
 """Small files that other software reads beside a model; they go with it where they are there."""
+
+
+@dataclass(frozen=True, slots=True)
+class CheckpointFacts:
+    """What the folder around a checkpoint says of it."""
+
+    name: str
+    vocabulary_size: int
+    context_length: int
+    num_parameters: int
 
 
 class Checkpoint(Mapping[str, NDArray[np.float32]]):

@@ -15,6 +15,8 @@ from speculation.protocol.messages import PairIdentity
 
 TRANSFORMERS = "transformers"
 """The variant that is no graph: a checkpoint's own weights, run by the library of this name on PyTorch."""
+TORCH = "torch"
+"""The same weights in passes that all sessions share, for the families that ``architecture.py`` knows."""
 
 
 class Model(Protocol):
@@ -32,7 +34,8 @@ class Model(Protocol):
 
     @property
     def checkpoint_variants(self) -> tuple[str, ...]:
-        """``transformers`` where weights lie beside the graphs and can be run, too; it is taken only where it is named."""
+        """Those that run weights which lie beside the graphs. On a GPU, which runs no packed graph, ``torch`` is taken where
+        none is named; else they are taken only where they are."""
 
     @property
     def num_parameters(self) -> int: ...
@@ -96,13 +99,17 @@ class ModelPair(Protocol):
         """Prompts that the pair was not trained on, with ``source``, ``title`` and ``text``; none where nobody chose any."""
 
 
-def chosen_variant(model: Model, asked: str | None, preferred: str, *others: str) -> str:
-    """The variant that is asked for; with None the preferred one, or the model's first where it has no such.
+def chosen_variant(model: Model, asked: str | None, preferred: str, *others: str, provider: Provider = Provider.CPU) -> str:
+    """The variant that is asked for; with None the preferred one, or the model's first where it has no such. On a GPU
+    ``torch`` is preferred.
 
     ``others`` are names that may be asked for besides the model's graphs. Raises ``UnknownNameError``.
     """
+    known = (*model.variants, *model.checkpoint_variants, *others)
     if asked is None:
+        if provider is Provider.CUDA and TORCH in known:
+            return TORCH
         return preferred if preferred in model.variants else model.variants[0]
-    if asked not in (known := (*model.variants, *model.checkpoint_variants, *others)):
+    if asked not in known:
         raise UnknownNameError(f"variant of {model.name}", asked, known, "variant")
     return asked

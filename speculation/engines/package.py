@@ -17,7 +17,7 @@ from speculation.engines import chat
 from speculation.engines.architecture import Architecture
 from speculation.engines.base import Engine
 from speculation.engines.chat import ChatTemplate
-from speculation.engines.checkpoint import Checkpoint
+from speculation.engines.checkpoint import Checkpoint, CheckpointFacts
 from speculation.engines.files import checked, confined, external_files, read_json, require
 from speculation.engines.generation_defaults import generation_defaults
 from speculation.engines.manifest import (
@@ -33,11 +33,12 @@ from speculation.engines.manifest import (
     Variant,
 )
 from speculation.engines.manifest import pair_digest as digest_of_pair
-from speculation.engines.model import TRANSFORMERS
+from speculation.engines.model import TORCH, TRANSFORMERS
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.providers import Provider
 from speculation.engines.tokenizer_files import load_tokenizer
-from speculation.engines.transformers_engine import CheckpointFacts, TransformersEngine
+from speculation.engines.torch_engine import TorchEngine
+from speculation.engines.transformers_engine import TransformersEngine
 from speculation.errors import ConfigurationError, UnknownNameError
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
 from speculation.protocol.messages import PairIdentity
@@ -46,7 +47,7 @@ BUNDLED_PAIR = "pydoc"
 PROMPT_KEYS = {"source", "title", "text"}
 PACKED_ON_CPU = (
     "which are run on the CPU only: their attention node wants lengths that ONNX Runtime's build for CUDA has not had yet; "
-    "the variant transformers of a package that has model.safetensors is right, or an export, or provider cpu"
+    "the variant torch of a package that has model.safetensors is right, or transformers, or an export, or provider cpu"
 )
 
 
@@ -110,8 +111,8 @@ class Package:
 
     @property
     def checkpoint_variants(self) -> tuple[str, ...]:
-        """Weights beside the graphs are a checkpoint that ``transformers`` can run."""
-        return (TRANSFORMERS,) if WEIGHTS in self.manifest.files else ()
+        """Weights beside the graphs are a checkpoint that PyTorch can run."""
+        return (TORCH, TRANSFORMERS) if WEIGHTS in self.manifest.files else ()
 
     def engine(self, variant: str, num_slots: int, threads: int, provider: Provider = Provider.CPU) -> Engine:
         """The variant's packed graph, or the package's weights, loaded.
@@ -119,7 +120,7 @@ class Package:
         Raises ``UnknownNameError``, ``PackageError``, ``ConfigurationError``, ``CapacityError``.
         """
         if variant in self.checkpoint_variants:
-            return self._by_transformers(num_slots, threads, provider)
+            return self._by_pytorch(variant, num_slots, threads, provider)
         if provider is not Provider.CPU:
             raise ConfigurationError(f"provider {provider}: {self.path} has packed graphs, {PACKED_ON_CPU}")
         return OnnxEngine(self, variant, num_slots, threads)
@@ -143,9 +144,11 @@ class Package:
         return self._variant(variant).weight_bytes
 
     def kv_bytes_per_token(self, variant: str) -> int | None:
-        """Of a packed graph; None for the package's weights, which are run by another library."""
-        if variant in self.checkpoint_variants:
+        """Of a packed graph, and of the weights in float32; None where another library runs them."""
+        if variant == TRANSFORMERS and variant in self.checkpoint_variants:
             return None
+        if variant in self.checkpoint_variants:
+            return self.architecture.kv_bytes_per_token
         self._variant(variant)
         return self.architecture.kv_bytes_per_token
 
@@ -161,12 +164,13 @@ class Package:
             self._checked(str(PurePosixPath(name).parent / location))
         return path
 
-    def _by_transformers(self, num_slots: int, threads: int, provider: Provider) -> Engine:
+    def _by_pytorch(self, variant: str, num_slots: int, threads: int, provider: Provider) -> Engine:
         for name in (CONFIG, WEIGHTS):
             self._checked(name)
-        name = f"{self.name}:{TRANSFORMERS}:{provider}"
+        name = f"{self.name}:{variant}:{provider}"
         facts = CheckpointFacts(name, self.vocabulary_size, self.context_length, self.num_parameters)
-        return TransformersEngine(Checkpoint(self.path), facts, num_slots, threads, provider)
+        kind = TorchEngine if variant == TORCH else TransformersEngine
+        return kind(Checkpoint(self.path), facts, num_slots, threads, provider)
 
     def _variant(self, name: str) -> Variant:
         if name not in self.manifest.variants:

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.handover import computing
 from speculation.engines.providers import Provider
-from speculation.errors import CapacityError, ConfigurationError, EngineError, PackageError
+from speculation.engines.torch_device import device_of, dtype_of
+from speculation.errors import CapacityError, EngineError, PackageError
 
 Past = tuple[tuple[Any, Any], ...]
 """Keys and values [1, heads, tokens, head size] of each layer, or None for a layer that shares another's; never written to."""
@@ -25,7 +26,6 @@ Past = tuple[tuple[Any, Any], ...]
 EXTRA = "pip install 'outrider[transformers]'"
 OF_THE_SOFTWARE = ("attn_implementation", "auto_map", "experts_implementation", "fusion_config", "transformers_weights")
 """Entries of a configuration that say how it is to be run, or by whose code, not what the model is."""
-DTYPES = {"F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
 class TorchModel:
@@ -37,9 +37,9 @@ class TorchModel:
 
     def __init__(self, checkpoint: Checkpoint, provider: Provider, threads: int) -> None:
         self._torch, self._transformers = _libraries(checkpoint)
-        self._device, self._threads = _device(self._torch, provider), threads
+        self._device, self._threads = device_of(self._torch, provider), threads
         self._path, self._config = checkpoint.path, checkpoint.config
-        self._model = self._loaded(checkpoint, _dtype(self._torch, checkpoint, provider))
+        self._model = self._loaded(checkpoint, dtype_of(self._torch, checkpoint, provider))
         parameters = inspect.signature(self._model.forward).parameters
         # The newer name of the argument; the older one is still taken, with a warning.
         self._past_name = "cache" if "cache" in parameters else "past_key_values"
@@ -157,19 +157,6 @@ def _libraries(checkpoint: Checkpoint) -> tuple[Any, Any]:
         faster = f"outrider models convert {checkpoint.path} --out FOLDER makes a package, which needs no extra and is faster"
         raise PackageError(f"the variant transformers needs the extra: {EXTRA} ({error}); {faster}") from error
     return torch, transformers
-
-
-def _device(torch: Any, provider: Provider) -> str:
-    if provider is Provider.CUDA and not torch.cuda.is_available():
-        right = "install a build of torch for CUDA, on a machine with a GPU and its driver"
-        raise ConfigurationError(f"provider {provider}: this PyTorch ({torch.__version__}) finds no CUDA device; {right}")
-    return provider.value
-
-
-def _dtype(torch: Any, checkpoint: Checkpoint, provider: Provider) -> Any:
-    """On the CPU float32; elsewhere that of the largest weight."""
-    largest = max(checkpoint, key=lambda name: checkpoint.sizes[name])
-    return torch.float32 if provider is Provider.CPU else getattr(torch, DTYPES[checkpoint.tensor(largest).dtype])
 
 
 def _turning_length(config: Mapping[str, Any]) -> int:

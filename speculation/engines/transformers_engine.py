@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
-from speculation.engines.checkpoint import Checkpoint
+from speculation.engines.checkpoint import Checkpoint, CheckpointFacts
 from speculation.engines.packing import concatenated
 from speculation.engines.providers import Provider
 from speculation.engines.slots import Slot, Slots
@@ -26,16 +26,6 @@ from speculation.errors import ConfigurationError, EngineError, PackageError
 ROWS = {Provider.CPU: 8, Provider.CUDA: 64}
 """Rows of a block: more of them make prompts and drafts cheaper, and each decoded token dearer, which takes a whole block. On
 the CPU a token takes up to twice the time of one row; the number for a GPU is a guess."""
-
-
-@dataclass(frozen=True, slots=True)
-class CheckpointFacts:
-    """What the folder around a checkpoint says of it."""
-
-    name: str
-    vocabulary_size: int
-    context_length: int
-    num_parameters: int
 
 
 @dataclass(slots=True)

@@ -46,8 +46,13 @@ def folders(tmp_path_factory):
         ("draft", "package", (None, "fp32")),
         ("package", "package", ("q4", "transformers")),
         ("package", "full", ("transformers", None)),
+        ("draft", "full", (None, "torch")),
+        ("package", "package", ("torch", "torch")),
     ],
-    ids=["both", "one model", "export drafts", "verified by a graph", "a package's weights", "a package's weights draft"],
+    ids=[
+        *("both", "one model", "export drafts", "verified by a graph", "a package's weights", "a package's weights draft"),
+        *("shared passes", "a package's weights in shared passes"),
+    ],
 )
 async def test_collaborative_text_is_that_of_the_cloud_alone(folders, draft, full, variants, parameters):
     together, alone = await both_ways_of(Models(folders / draft, folders / full, *variants), LIMIT_S, **parameters)
@@ -73,7 +78,8 @@ def test_the_command_runs_checkpoints(folders, capsys):
 
 def test_the_command_says_what_a_provider_needs(capsys):
     """The bundled pair has packed graphs, which CUDA does not run; that is known before any model is loaded."""
-    assert cli.run(lambda: cli.app(["generate", PROMPT, "--provider", "cuda"], standalone_mode=False)) == 2
+    graphs = ["--variant", "fp32", "--full-variant", "fp32"]
+    assert cli.run(lambda: cli.app(["generate", PROMPT, "--provider", "cuda", *graphs], standalone_mode=False)) == 2
     assert "run on the CPU only" in capsys.readouterr().err
     assert cli.run(lambda: cli.app(["generate", PROMPT, "--provider", "tpu"], standalone_mode=False)) == 2
     assert "'cpu', 'cuda'" in capsys.readouterr().err

@@ -14,6 +14,9 @@ from speculation.shaping.models import parse_model
 PRICES = LinearCosts(pass_s=1.5e-3, session_s=1e-4, row_s=1.6e-4, evened_s=3e-5, cached_s=8e-7, attended_s=5e-7)
 
 
+STEPPED = replace(PRICES, row_s=1e-6, step_s=5e-3, rows_a_step=4)
+
+
 def shape_of(*sessions):
     shape = PassShape()
     for num_rows, num_cached in sessions:
@@ -36,21 +39,23 @@ def test_a_row_more_is_the_session_with_a_row_more():
 class OtherCosts:
     """The same prices of something that is no line by its class."""
 
-    seconds = staticmethod(lambda shape: PRICES.seconds(shape))
+    def __init__(self, costs):
+        self.seconds = costs.seconds
 
 
+@pytest.mark.parametrize("costs", [PRICES, STEPPED])
 @given(
     st.lists(st.tuples(st.integers(1, 9), st.integers(0, 300)), min_size=1, max_size=5),
     st.lists(st.integers(0, 4), min_size=1, max_size=9),
 )
-def test_a_pass_that_grows_costs_what_its_shape_does(sessions, added):
+def test_a_pass_that_grows_costs_what_its_shape_does(costs, sessions, added):
     rows, shape = [count for count, _ in sessions], shape_of(*sessions)
-    with_row = [growing(costs, shape) for costs in (PRICES, OtherCosts())]
+    with_row = [growing(one, shape) for one in (costs, OtherCosts(costs))]
     for number in (number % len(sessions) for number in added):
         found = [one(rows[number], sessions[number][1], 0.3) for one in with_row]
         rows[number] += 1
         shape = shape_of(*[(count, cached) for count, (_, cached) in zip(rows, sessions, strict=True)])
-        assert found == pytest.approx([PRICES.seconds(shape)] * 2)
+        assert found == pytest.approx([costs.seconds(shape)] * 2)
 
 
 def test_linear_costs_by_hand():
@@ -59,6 +64,19 @@ def test_linear_costs_by_hand():
     assert PRICES.seconds(shape_of((1, 100), (2, 200))) == pytest.approx(
         1.5e-3 + 2e-4 + 4.8e-4 + 1.2e-4 + 8e-7 * 300 + 5e-7 * 600
     )
+
+
+def test_steps_by_hand():
+    for num_rows, steps in ((1, 1), (4, 1), (5, 2), (8, 2), (9, 3)):
+        one = shape_of((num_rows, 0))
+        assert STEPPED.seconds(one) == pytest.approx(replace(STEPPED, step_s=0.0).seconds(one) + steps * 5e-3)
+
+
+def test_a_second_step_costs_what_the_first_does_also_where_no_pass_had_two():
+    shapes = [shape_of(*[(rows, 32)] * count) for rows in (1, 2, 4, 8) for count in (1, 4)]
+    found = fitted([(shape, 3e-3) for shape in shapes], rows_a_step=32)
+    assert found.seconds(shape_of(*[(4, 32)] * 8)) == pytest.approx(3e-3)
+    assert found.seconds(shape_of(*[(5, 32)] * 8)) == pytest.approx(6e-3)
 
 
 def test_prices_are_found_again_from_passes_that_they_made():

@@ -206,6 +206,22 @@ def test_an_engine_whose_memory_cannot_be_limited_is_refused(pair, monkeypatch):
         build_engine(settings(pair=pair, cache_bytes=1 << 30))
 
 
+class PooledEngine(WatchedEngine):
+    """Its caches share a pool of 1,000 bytes, and take a byte a token."""
+
+    pool_bytes = 1000
+
+    def cache_bytes(self, num_tokens):
+        return num_tokens
+
+
+@pytest.mark.parametrize(("cache_bytes", "limit_bytes"), [(None, 1000), (900, 900), (10**6, 1000)])
+def test_caches_that_share_a_pool_never_want_more_than_it_has(pair, monkeypatch, cache_bytes, limit_bytes):
+    monkeypatch.setattr(module, "_build_full", lambda *_: PooledEngine())
+    room = build_engine(settings(pair=pair, cache_bytes=cache_bytes)).room
+    assert (room.limit_bytes, room.size_of(CONTEXT)) == (limit_bytes, CONTEXT)
+
+
 async def test_a_server_seats_sessions_by_the_room_of_its_model():
     room = Room(CONTEXT, CONTEXT, lambda num_tokens: num_tokens)
     async with serve(settings(), full_model=FullModel(WatchedEngine(), IDENTITY, SELF_TEST, room=room)) as running:

@@ -1,5 +1,7 @@
 """What passes cost here is measured once, within a budget, and leaves the engine as it was."""
 
+from dataclasses import replace
+
 import pytest
 
 from cloud_verifier import passes, profiling
@@ -46,6 +48,34 @@ def test_what_passes_cost_is_found(monkeypatch, num_slots):
         for _ in range(num_slots):
             shape = shape.with_session(rows, 100)
         assert found.seconds(shape) == pytest.approx(PRICES.seconds(shape), rel=0.02)
+
+
+class SteppedEngine(PricedEngine):
+    """Passes are cut into steps of so many rows; what else they cost is the same for all."""
+
+    PASS_S, STEP_S, ROWS = 1e-3, 3e-3, 144
+
+    @property
+    def description(self):
+        return replace(super().description, rows_a_step=self.ROWS)
+
+    def extend(self, chunks):
+        before_s = self.now_s
+        logits = super().extend(chunks)
+        num_steps = -(-sum(len(chunk.token_ids) for chunk in chunks) // self.ROWS)
+        self.now_s = before_s + self.PASS_S + self.STEP_S * num_steps
+        return logits
+
+
+@pytest.mark.parametrize("num_slots", [1, 16, 64])
+def test_steps_of_an_engine_are_found(monkeypatch, num_slots):
+    found = measured(monkeypatch, SteppedEngine(num_slots))
+    for rows in (1, 2, 3, 5):
+        shape = PassShape()
+        for _ in range(num_slots):
+            shape = shape.with_session(rows, 32)
+        steps = -(-num_slots * rows // SteppedEngine.ROWS)
+        assert found.seconds(shape) == pytest.approx(SteppedEngine.PASS_S + steps * SteppedEngine.STEP_S, rel=0.05)
 
 
 class ReadingEngine(PricedEngine):

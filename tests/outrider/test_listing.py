@@ -32,7 +32,7 @@ def test_every_model_of_a_folder_is_told_and_what_does_not_load_with_its_reason(
         ("fp32",),
         Package(folder / "made").digest,
     )
-    assert (small.name, small.layout, small.variants) == ("someone/small", "checkpoint", ("transformers",))
+    assert (small.name, small.layout, small.variants) == ("someone/small", "checkpoint", ("transformers", "torch"))
     assert small.num_parameters == made.num_parameters == sum(w.size for w in weights_of(CONFIG).values())
     assert small.context_length == made.context_length == CONFIG["max_position_embeddings"]
     assert small.bytes == sum(p.stat().st_size for p in (folder / "someone" / "small").iterdir())

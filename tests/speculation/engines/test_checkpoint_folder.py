@@ -15,6 +15,7 @@ from speculation.engines.model import chosen_variant
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
 from speculation.engines.pairs import load_model, pair_of
+from speculation.engines.providers import Provider
 from speculation.errors import PackageError, UnknownNameError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 from tests.speculation.engines.stock_graphs import export_folder
@@ -34,7 +35,8 @@ def path(tmp_path):
 def test_a_checkpoint_without_a_graph_is_a_model(path):
     model = load_model(path)
     assert isinstance(model, CheckpointFolder)
-    assert (model.name, model.variants, model.context_length, model.vocabulary_size) == ("mine", ("transformers",), 96, 272)
+    assert (model.name, model.variants) == ("mine", ("transformers", "torch"))
+    assert (model.context_length, model.vocabulary_size) == (96, 272)
     assert model.end_token_ids == (0, 5)
     assert model.weight_bytes("transformers") == 4 * model.num_parameters
     assert model.num_parameters == sum(values.size for values in weights_of(config_of("llama")).values())
@@ -42,14 +44,31 @@ def test_a_checkpoint_without_a_graph_is_a_model(path):
     assert model.chat_template is None
 
 
-def test_its_one_variant_is_taken_where_none_is_named(path):
+def test_where_no_variant_is_named_the_provider_says_which_is_taken(path):
     model = load_model(path)
     assert [chosen_variant(model, asked, "fp32") for asked in (None, "transformers")] == ["transformers"] * 2
-    with pytest.raises(UnknownNameError, match=r"unknown variant of mine 'q4'; known: transformers$"):
+    assert chosen_variant(model, None, "fp32", provider=Provider.CUDA) == "torch"
+    assert chosen_variant(model, "transformers", "fp32", provider=Provider.CUDA) == "transformers"
+    with pytest.raises(UnknownNameError, match=r"unknown variant of mine 'q4'; known: torch, transformers$"):
         chosen_variant(model, "q4", "fp32")
     for use in (model.weight_bytes, lambda variant: model.engine(variant, 1, 1)):
-        with pytest.raises(UnknownNameError, match="known: transformers"):
+        with pytest.raises(UnknownNameError, match="known: torch, transformers"):
             use("q4")
+
+
+@pytest.mark.parametrize(
+    ("family", "entries"),
+    [("llama-longrope", {}), ("llama", {"model_type": "gpt2"}), ("llama", {"hidden_act": "gelu"})],
+    ids=["positions by the length", "another family", "another activation"],
+)
+def test_what_shared_passes_cannot_run_is_left_to_the_library(tmp_path, family, entries):
+    config = config_of(family)
+    path = write_checkpoint(tmp_path / "mine", config, weights_of(config), np.float32, 1)
+    (path / "config.json").write_text(json.dumps(config | entries))
+    model = load_model(path)
+    assert model.variants == ("transformers",)
+    assert model.kv_bytes_per_token("transformers") is None
+    assert chosen_variant(model, None, "fp32", provider=Provider.CUDA) == "transformers"
 
 
 def test_graphs_beside_weights_make_it_an_export(path):
@@ -122,9 +141,11 @@ def test_without_the_extra_a_refusal_names_it_and_the_faster_way(path, monkeypat
 
 def test_a_package_with_weights_beside_its_graphs_offers_them_only_by_name(tmp_path):
     package = tiny_package(tmp_path / "package", variants=("fp32",))
-    assert package.checkpoint_variants == ("transformers",)
+    assert package.checkpoint_variants == ("torch", "transformers")
     assert package.weight_bytes("transformers") == 4 * package.num_parameters
+    assert [package.kv_bytes_per_token(v) for v in ("torch", "transformers")] == [package.kv_bytes_per_token("fp32"), None]
     assert chosen_variant(package, None, "q4") == "fp32"
+    assert chosen_variant(package, None, "q4", provider=Provider.CUDA) == "torch"
     assert chosen_variant(package, "transformers", "q4") == "transformers"
     manifest = json.loads((package.path / "manifest.json").read_text())
     del manifest["files"]["model.safetensors"]
@@ -149,7 +170,12 @@ def test_a_packages_weights_are_the_model_that_its_graph_is(tmp_path):
     for name in ("torch", "transformers"):
         pytest.importorskip(name, reason=f"{name} is not installed; pip install 'outrider[transformers]'")
     package = tiny_package(tmp_path / "package", variants=("fp32",))
-    engines = OnnxEngine(package, num_slots=1), package.engine("transformers", 1, 1)
-    logits = [engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))]) for engine in engines]
-    assert np.abs(logits[0] - logits[1]).max() < 1e-3
-    assert engines[1].description.name == "tiny:transformers:cpu"
+    wanted = logits_of(OnnxEngine(package, num_slots=1))
+    for variant in ("torch", "transformers"):
+        engine = package.engine(variant, 1, 1)
+        assert np.abs(logits_of(engine) - wanted).max() < 1e-3
+        assert engine.description.name == f"tiny:{variant}:cpu"
+
+
+def logits_of(engine):
+    return engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))])

@@ -1,5 +1,7 @@
 """What runs a model: what is there is used, and what is not is refused with what would be right."""
 
+import sys
+
 import numpy as np
 import onnxruntime
 import pytest
@@ -13,7 +15,7 @@ from speculation.engines.base import Chunk
 from speculation.engines.exports import ExportFolder
 from speculation.engines.providers import Provider, execution_provider
 from speculation.engines.stock import StockEngine
-from speculation.errors import ConfigurationError
+from speculation.errors import ConfigurationError, PackageError
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.tiny import tiny_package, token_ids
 
@@ -70,14 +72,21 @@ def test_a_provider_that_does_not_start_is_not_replaced_silently(tmp_path, monke
 
 def test_a_packed_graph_is_refused_on_cuda_with_what_would_be_right(tmp_path):
     package = tiny_package(tmp_path, variants=("fp32",))
-    with pytest.raises(ConfigurationError, match=r"on the CPU only.*the variant transformers .*or an export, or provider cpu"):
+    with pytest.raises(ConfigurationError, match=r"on the CPU only.*the variant torch .*or an export, or provider cpu"):
         package.engine("fp32", 2, 1, Provider.CUDA)
+
+
+def test_without_the_extra_a_package_on_a_gpu_is_refused_with_what_to_install(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    package = tiny_package(tmp_path, variants=("fp32",))
+    with pytest.raises(PackageError, match=r"the variant torch needs the extra: pip install 'outrider\[torch\]'"):
+        draft_engine(package, AgentConfig(provider="cuda"))
 
 
 def test_the_setting_reaches_the_engine(tmp_path):
     package = tiny_package(tmp_path, variants=("fp32",))
     with pytest.raises(ConfigurationError, match="run on the CPU only"):
-        draft_engine(package, AgentConfig(provider="cuda"))
+        draft_engine(package, AgentConfig(provider="cuda", variant="fp32"))
     assert draft_engine(package, AgentConfig(provider="cuda", variant="random")).description.name == "random"
 
 
