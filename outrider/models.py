@@ -1,4 +1,4 @@
-"""`outrider models`: list, download and distil models, make a package of a checkpoint, quantise, show and check it."""
+"""`outrider models`: list, fetch, describe and distil models, make a package of a checkpoint, quantise, show and check it."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from outrider.describe import describe_command
 from outrider.distill import distill_command
 from outrider.running import waiting
 from speculation.engines.architecture import DEFAULT_CONTEXT
@@ -24,10 +25,11 @@ if TYPE_CHECKING:
     from speculation.engines.variants import Progress
 
 app = typer.Typer(
-    help="List, fetch, distil, make, quantise, show and check models.", no_args_is_help=True, rich_markup_mode=None
+    help="List, fetch, describe, distil, make, quantise, show and check models.", no_args_is_help=True, rich_markup_mode=None
 )
 
 app.command("distill")(distill_command)
+app.command("describe")(describe_command)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
 PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]

@@ -51,11 +51,10 @@ class CheckpointFolder(PublishedFolder):
     def num_parameters(self) -> int:
         return sum(self.checkpoint.sizes.values())
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the SHA-256 of each file that is read: configurations, tokenizer, weights and their index."""
+    def _others(self) -> set[str]:
+        """Weights and their index."""
         index = {INDEX} if (self.path / INDEX).is_file() else set()
-        return self._digest_over(index | {file.relative_to(self.path).as_posix() for file in self.checkpoint.weight_files})
+        return index | {file.relative_to(self.path).as_posix() for file in self.checkpoint.weight_files}
 
     def weight_bytes(self, variant: str) -> int:
         """Bytes of the weights in float32, as they are on the CPU."""

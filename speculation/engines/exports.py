@@ -53,14 +53,13 @@ class ExportFolder(PublishedFolder):
         nearest = next((variant for variant in WHOLE_MODEL if variant in self.graphs), self.variants[0])
         return num_parameters(read_graph(confined(self.path, self.graphs[nearest], "model")))
 
-    @cached_property
-    def digest(self) -> str:
-        """SHA-256 over the SHA-256 of each file that is read: configurations, tokenizer, graphs and their weights."""
+    def _others(self) -> set[str]:
+        """Configurations of the layout, graphs and their weights."""
         names = {GENAI_CONFIG} if (self.path / GENAI_CONFIG).is_file() else set()
         names |= {EXPORT_MANIFEST} if self.layout is Layout.TRANSFORMERS_EXPORT else set()
         for graph in self.graphs.values():
             names |= {graph, *external_ranges(self.path, graph, read_graph(confined(self.path, graph, "model")))}
-        return self._digest_over(names)
+        return names
 
     @cached_property
     def generation_defaults(self) -> GenerationDefaults:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,9 @@ from speculation.engines.generation_defaults import generation_defaults
 from speculation.engines.manifest import CONFIG, GENERATION, TOKENIZER
 from speculation.engines.tokenizer_files import load_tokenizer, meaning_of
 from speculation.parameters import GenerationDefaults
+
+DESCRIBING = (CONFIG, GENERATION, TOKENIZER)
+"""Files that say what a model is, as far as they are there."""
 
 
 class PublishedFolder:
@@ -68,10 +71,20 @@ class PublishedFolder:
         """Of ``generation_config.json``."""
         return generation_defaults(generation_config(self.path), f"{self.path / GENERATION}")
 
-    def _digest_over(self, others: Iterable[str]) -> str:
-        """SHA-256 over the SHA-256 of the configurations, the tokenizer and other files of the folder."""
-        names = {name for name in (CONFIG, GENERATION, TOKENIZER) if (self.path / name).is_file()} | set(others)
-        return digest_of({name: file_digest(confined(self.path, name, "model")) for name in sorted(names)})
+    @cached_property
+    def digests(self) -> Mapping[str, str]:
+        """SHA-256 of each file that is read: configurations, tokenizer, and what else makes this model."""
+        names = {name for name in DESCRIBING if (self.path / name).is_file()} | set(self._others())
+        return {name: file_digest(confined(self.path, name, "model")) for name in sorted(names)}
+
+    @cached_property
+    def digest(self) -> str:
+        """SHA-256 over the SHA-256 of each file that is read."""
+        return digest_of(dict(self.digests))
+
+    def _others(self) -> Iterable[str]:
+        """Files that are read besides those in ``DESCRIBING``."""
+        return ()
 
 
 def described_facts(path: Path) -> ExportFacts:

@@ -1,14 +1,21 @@
 """Checkpoints without a graph, run by transformers, behind real gRPC and HTTP: collaborative text is the cloud's alone."""
 
+import asyncio
 import json
 
 import pytest
 
+import cloud_verifier.server
+import device_agent.server
+from cloud_verifier.config import VerifierConfig
+from device_agent.config import AgentConfig
 from outrider import cli
+from outrider.client import Client
 from outrider.local import Models
+from speculation.engines.describing import describe
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.tiny import TINY, tiny_package, tiny_tokenizer, tiny_weights
-from tests.support.both_ways import PROMPT, both_ways_of, check_same_text
+from tests.support.both_ways import PROMPT, both_ways, both_ways_of, check_same_text
 
 LIMIT_S = 100
 GREEDY, SAMPLED = {}, {"temperature": 0.8, "top_p": 0.95}
@@ -83,3 +90,20 @@ def test_the_command_says_what_a_provider_needs(capsys):
     assert "run on the CPU only" in capsys.readouterr().err
     assert cli.run(lambda: cli.app(["generate", PROMPT, "--provider", "tpu"], standalone_mode=False)) == 2
     assert "'cpu', 'cuda'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["export", "package"])
+async def test_a_device_without_the_weights_is_one_with_its_verifier(tmp_path, layout):
+    """What ``outrider models describe`` leaves of a full model is enough for an agent."""
+    tiny_package(tmp_path / "draft", seed=1, variants=("fp32",), num_hidden_layers=1)
+    if layout == "package":
+        tiny_package(tmp_path / "full", seed=2, variants=("fp32",))
+    else:
+        export_folder(tmp_path / "full", seed=2)
+    describe(tmp_path / "full", tmp_path / "small")
+    verifier = VerifierConfig(port=0, draft=tmp_path / "draft", full=tmp_path / "full")
+    async with asyncio.timeout(LIMIT_S), cloud_verifier.server.serve(verifier) as running:
+        agent = AgentConfig(port=0, verifier=running.target, draft=tmp_path / "draft", full=tmp_path / "small")
+        async with device_agent.server.serve(agent) as served, Client(served.url) as client:
+            together, alone = await both_ways(client)
+    check_same_text(together, alone)

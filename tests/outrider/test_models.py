@@ -7,6 +7,7 @@ import pytest
 from outrider import models
 from speculation.engines.architecture import SUPPORTED
 from speculation.engines.package import Package
+from speculation.engines.pairs import load_model
 from speculation.engines.quantise import BLOCK
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 
@@ -30,7 +31,7 @@ def test_help_tells_every_flag_and_family(outrider):
     flags = ("--out", "--variant", "--context", "--name", "--licence", "--end-token", "--json")
     assert [word for word in (*flags, *SUPPORTED) if word not in shown] == []
     code, shown, _ = outrider("models", "--help")
-    assert [verb for verb in ("convert", "quantize", "show", "verify") if verb not in shown] == []
+    assert [verb for verb in ("convert", "describe", "quantize", "show", "verify") if verb not in shown] == []
 
 
 def test_a_conversion_says_in_one_line_what_it_made(checkpoint, tmp_path, outrider):
@@ -38,6 +39,24 @@ def test_a_conversion_says_in_one_line_what_it_made(checkpoint, tmp_path, outrid
     assert (code, said) == (0, "")
     assert shown.startswith(f"{tmp_path / 'made'}: mine, fp32, context 64, ")
     assert shown.count("\n") == 1
+
+
+def test_a_description_says_in_one_line_what_it_saves(checkpoint, tmp_path, outrider):
+    code, shown, said = outrider("models", "describe", checkpoint, "--out", tmp_path / "small")
+    assert (code, said) == (0, "")
+    digest = load_model(checkpoint).digest
+    assert shown.startswith(f"{tmp_path / 'small'}: what a device needs of {checkpoint}, 0.0 MB in place of ")
+    assert shown.endswith(f"; the digest of both is {digest}\n")
+    code, shown, _ = outrider("models", "describe", checkpoint, "--out", tmp_path / "other", "--json")
+    told = json.loads(shown)
+    assert (code, told["digest"], told["model"], told["description"]) == (0, digest, str(checkpoint), str(tmp_path / "other"))
+    assert told["files"] == sorted(path.name for path in (tmp_path / "other").iterdir())
+    assert told["bytes"] < told["model_bytes"]
+    code, _, said = outrider("models", "describe", checkpoint, "--out", tmp_path / "small")
+    assert code == 2
+    assert "exists already" in said
+    code, shown, _ = outrider("models", "list", tmp_path / "small", "--json")
+    assert [(model["layout"], model["digest"]) for model in json.loads(shown)["models"]] == [("described", digest)]
 
 
 @pytest.mark.parametrize(
