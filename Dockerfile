@@ -13,7 +13,9 @@ COPY cloud_verifier ./cloud_verifier
 COPY device_agent ./device_agent
 COPY outrider ./outrider
 COPY models/pydoc ./models/pydoc
-RUN pip install --no-cache-dir --no-deps . && rm -rf /app/* && useradd --create-home --uid 10001 outrider \
+# docker build --build-arg EXTRAS=compiled: what else is installed, as in pip install 'outrider[compiled]'; several by commas.
+ARG EXTRAS=
+RUN pip install --no-cache-dir ".${EXTRAS:+[$EXTRAS]}" && rm -rf /app/* && useradd --create-home --uid 10001 outrider \
     && install --directory --owner outrider --mode 700 /keys
 
 USER outrider
