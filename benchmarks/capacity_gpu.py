@@ -1,14 +1,15 @@
 """How many devices one verifier serves from a GPU, in wall time and unshaped, and what drafts give it.
 
-    python -m benchmarks.capacity_gpu [--provider cpu] [--grow 2048x32x5632] [--counts N ...] [--rounds N] [--quick]
-        [--json FILE] [--fill PAGE]
+    python -m benchmarks.capacity_gpu [--provider cpu] [--grow 2048x32x5632] [--counts N ...] [--rounds N] [--seconds S]
+        [--briefly] [--quick] [--json FILE] [--fill PAGE]
 
 The full model is run by the variant ``torch``: the bundled one with zeros round its weights (``grown.py``), so that it has the
 bundled pair's acceptance at a larger model's price. First the texts that it writes on this GPU are recorded, and what the
 bundled draft says on the CPU along them and behind what it got wrong. Then the production verifier in a process of its own,
 real gRPC, and replay devices in another (``processes/devices.py``): with their drafts, without any, and with the draft model
 on the GPU in their place. Systems take turns in every round, every text that ends is compared, rates are medians.
-``transformers generate`` decodes prompts of 64 tokens as one batch, without a server.
+``transformers generate`` decodes prompts of 64 tokens as one batch, without a server. ``--briefly`` leaves it out, and drafts
+on the GPU.
 
 Exits with 1 where a text differs. Needs the extra ``transformers``.
 """
@@ -54,9 +55,9 @@ COLUMNS = (
 )
 
 
-def systems_of(quick: bool) -> tuple[System, ...]:
+def systems_of(quick: bool, briefly: bool) -> tuple[System, ...]:
     """Without the one whose steps have one row: rows have no price there."""
-    named = [system for system in SYSTEMS if system.name in (OURS, ALONE, IN_CLOUD)]
+    named = [system for system in SYSTEMS if system.name in (OURS, ALONE) or (system.name == IN_CLOUD and not briefly)]
     return tuple(replace(system, temperatures=(0.0,)) for system in named[:2]) if quick else tuple(named)
 
 
@@ -119,13 +120,14 @@ def measured(arguments: argparse.Namespace, folder: Path) -> tuple[list[list[Run
     models = pair_of(draft, full)
     save(recorded(models, provider, num_prompts, num_tokens), folder / "traces.npz")
     (folder / "identity.json").write_text(json.dumps(asdict(models.identity)), "utf-8")
-    generates = {} if quick else generated(full, counts, provider)
+    generates = {} if quick or arguments.briefly else generated(full, counts, provider)
     pair = ("--draft", str(draft), "--full", str(full))
     # Room for all drafts of all devices: what is run of them is what pays.
     verifier = (*pair, "--provider", provider, "--variant", TORCH, "--max-rows", str(max(256, max(counts) * (1 + DEPTH))))
     devices = ("--traces", str(folder / "traces.npz"), "--identity", str(folder / "identity.json"))
-    seconds, num_rounds = (SECONDS_QUICK, 1) if quick else (SECONDS, arguments.rounds)
-    rounds = asyncio.run(measure(systems_of(quick), sorted(counts), num_rounds, seconds, Models(verifier, devices)))
+    seconds, num_rounds = (SECONDS_QUICK, 1) if quick else (arguments.seconds, arguments.rounds)
+    systems = systems_of(quick, arguments.briefly)
+    rounds = asyncio.run(measure(systems, sorted(counts), num_rounds, seconds, Models(verifier, devices)))
     return rounds, generates, size
 
 
@@ -136,6 +138,8 @@ def main() -> int:
     parser.add_argument("--grow", type=Shape.parse, default=Shape(256, 6, 704), metavar="HxLxF")
     parser.add_argument("--counts", type=int, nargs="+", metavar="N", help=f"numbers of devices {COUNTS}")
     parser.add_argument("--rounds", type=int, default=2, metavar="N", help="how often all of it is measured (2)")
+    parser.add_argument("--seconds", type=float, default=SECONDS, metavar="S", help=f"that each run counts ({SECONDS:g})")
+    parser.add_argument("--briefly", action="store_true", help="only with drafts of devices and alone")
     arguments = parser.parse_args()
     if missing := [name for name in ("torch", "transformers") if importlib.util.find_spec(name) is None]:
         print(f"skipped: {' and '.join(missing)} not installed (pip install 'outrider[transformers]')")
