@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+import grpc
+
 from speculation.errors import OutriderError
 from speculation.links.grpc import GrpcLink
 from speculation.protocol.fillers import is_filler
@@ -42,10 +44,13 @@ class RawLink(GrpcLink):
     """A link that also carries bytes which no device should send, and tells the status as it stood on the wire."""
 
     async def send_bytes(self, data: bytes) -> None:
-        await self._write(data)
+        """Hand bytes over; dropped where the stream is over, as in ``send``."""
+        await self._is_written(data)
 
     async def half_close(self) -> None:
-        await self._call.done_writing()
+        """Nothing more will come; without effect where the stream is over."""
+        with suppress(grpc.aio.InternalError, grpc.aio.AioRpcError):
+            await self._call.done_writing()
 
     async def status(self) -> str:
         """The name of the code that the call ended with."""

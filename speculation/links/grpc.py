@@ -60,15 +60,9 @@ class GrpcLink:
         data = self._padder.encode(message)
         if len(data) > MAX_MESSAGE_BYTES:
             raise InvalidRequestError(f"a message of {len(data)} bytes is over the limit of {MAX_MESSAGE_BYTES}")
-        try:
-            await self._write(data)
-        except (grpc.aio.InternalError, grpc.aio.AioRpcError):
-            return
-        except asyncio.CancelledError:
-            self._explain_cancel()
-            raise
-        self.statistics.sent_messages += 1
-        self.statistics.sent_bytes += len(data)
+        if await self._is_written(data):
+            self.statistics.sent_messages += 1
+            self.statistics.sent_bytes += len(data)
 
     async def receive(self) -> CloudMessage | None:
         """The verifier's next message, None after its orderly end. Raises the error that ended the stream."""
@@ -94,14 +88,22 @@ class GrpcLink:
         if self._is_closed:
             raise LinkError("the link was closed")
 
-    async def _write(self, data: bytes) -> None:
-        """``call.write`` replaces the status of a call that ends meanwhile (grpc/grpc#36066): hence the layer below it."""
+    async def _is_written(self, data: bytes) -> bool:
+        """Whether the call took it: one that is over does not. Cancelled, it ends the call."""
         try:
-            await self._call.wait_for_connection()
-            await self._call._cython_call.send_serialized_message(data)
+            await self._write(data)
+        except (grpc.aio.InternalError, grpc.aio.AioRpcError):
+            return False
         except asyncio.CancelledError:
             self._call.cancel()
+            self._explain_cancel()
             raise
+        return True
+
+    async def _write(self, data: bytes) -> None:
+        """``call.write`` replaces the status of a call that ends meanwhile (grpc/grpc#36066): hence the layer below it."""
+        await self._call.wait_for_connection()
+        await self._call._cython_call.send_serialized_message(data)
 
     def _explain_cancel(self) -> None:
         """A call that this end closed shows as a cancelled task; only a task that was cancelled may stay so."""
