@@ -21,7 +21,7 @@ from speculation.engines.providers import Provider
 from speculation.engines.torch_attention import Attention, PlainAttention, Pool, Tensor
 from speculation.engines.torch_device import device_of, dtype_of
 from speculation.engines.variants import CountedWeights
-from speculation.errors import CapacityError, PackageError
+from speculation.errors import CapacityError, ConfigurationError, PackageError
 
 EXTRA = "pip install 'outrider[torch]'"
 CACHE_SHARE = 0.8
@@ -61,7 +61,7 @@ class TorchDecoder:
 
     Raises ``PackageError`` without PyTorch, and for weights that are missing, left over, or of another shape than
     ``config.json`` says; ``CapacityError`` where they do not fit the memory, or leave too little for the caches of one
-    context; ``ConfigurationError`` for a provider that PyTorch has not.
+    context; ``ConfigurationError`` for a provider that PyTorch has not, or without the compiler of its kernels.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TorchDecoder:
             try:
                 self._load(checkpoint)
                 self._allocate(context_length, num_slots, num_rows)
-                self.attention: Attention = self._attention()
+                self.attention: Attention = attention_of(self.pool, provider)
                 self._step = self._captured() if provider is Provider.CUDA else self._run
             except (MemoryError, self._torch.OutOfMemoryError) as error:
                 raise CapacityError(f"{self._path} does not fit the memory of {self._device}: {error}") from error
@@ -215,13 +215,6 @@ class TorchDecoder:
     def _page_bytes(self, shape: Architecture) -> int:
         return int(2 * shape.num_layers * PAGE * shape.num_kv_heads * shape.head_size * self._dtype.itemsize)
 
-    def _attention(self) -> Attention:
-        if self._device == "cpu":
-            return PlainAttention(self.pool)
-        from speculation.engines.triton_attention import TritonAttention
-
-        return TritonAttention(self.pool)
-
     def _run(self) -> None:
         """One step, as it is written."""
         shape, norm = self.architecture, self._torch.nn.functional.rms_norm
@@ -250,6 +243,18 @@ class TorchDecoder:
             self._run()
         replay: Callable[[], None] = graph.replay
         return replay
+
+
+def attention_of(pool: Pool, provider: Provider) -> Attention:
+    """What computes attention there. Raises ``ConfigurationError`` where the compiler of its kernels is missing."""
+    if provider is Provider.CPU:
+        return PlainAttention(pool)
+    try:
+        from speculation.engines.triton_attention import TritonAttention
+    except ImportError as error:
+        right = "builds of torch for CUDA on Linux bring it along"
+        raise ConfigurationError(f"provider {provider}: the variant torch needs triton ({error}); {right}") from error
+    return TritonAttention(pool)
 
 
 def _library(checkpoint: Checkpoint) -> Any:

@@ -7,6 +7,7 @@ needed for.
 """
 
 import multiprocessing
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 
@@ -19,7 +20,7 @@ from speculation.engines.base import Chunk
 from speculation.engines.checkpoint import CheckpointFacts
 from speculation.engines.checkpoint_folder import CheckpointFolder
 from speculation.engines.providers import Provider
-from speculation.engines.torch_decoder import TorchDecoder
+from speculation.engines.torch_decoder import TorchDecoder, attention_of
 from speculation.engines.torch_engine import TorchEngine
 from speculation.errors import CapacityError, ConfigurationError, PackageError
 from tests.speculation.engines import test_conformance
@@ -160,6 +161,13 @@ def test_numbers_that_cannot_work_are_refused(tmp_path, numbers):
     model = CheckpointFolder(tiny_checkpoint(tmp_path))
     with pytest.raises(ConfigurationError, match="at least 1 slot and 1 thread"):
         model.engine("torch", **{"num_slots": 1, "threads": 1, **numbers})
+
+
+def test_without_the_compiler_of_the_kernels_a_gpu_is_refused(tmp_path, monkeypatch):
+    engine = engine_of(tiny_checkpoint(tmp_path))
+    monkeypatch.setitem(sys.modules, "speculation.engines.triton_attention", None)
+    with pytest.raises(ConfigurationError, match="the variant torch needs triton"):
+        attention_of(engine._decoder.pool, Provider.CUDA)
 
 
 @pytest.mark.skipif(HAS_CUDA, reason="there is a CUDA device")
