@@ -21,7 +21,7 @@ from speculation.engines.packing import concatenated
 from speculation.engines.providers import Provider
 from speculation.engines.slots import Slot, Slots
 from speculation.engines.torch_decoder import TorchDecoder
-from speculation.errors import ConfigurationError, EngineError
+from speculation.errors import CapacityError, ConfigurationError, EngineError
 
 ROWS = {Provider.CPU: 8, Provider.CUDA: 128}
 """Rows of a step. On an H100 one of 128 takes 5 % longer than one of 64 where a model has 8 billion parameters in bfloat16."""
@@ -106,7 +106,7 @@ class TorchEngine:
         child, slot, parent = self._slots.fork(cache, length)
         try:
             self._pages.grow([(slot.number, slot.length)])
-        except Exception:
+        except CapacityError:
             self._slots.close(child)
             raise
         own = self._pages.held(slot.number)
