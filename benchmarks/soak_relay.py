@@ -37,12 +37,28 @@ class _End(asyncio.Protocol):
             self._transport.abort()
 
 
+class _Stranger(asyncio.Protocol):
+    """Who calls an address that was another's: a channel that was not closed yet comes again to a port that was given away."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.abort()
+
+
 class Relay:
     """One connection, bytes both ways in order, until ``cut``."""
 
     def __init__(self) -> None:
         self.near, self.far = _End(), _End()
         self.near.other, self.far.other = self.far, self.near
+        self._is_called = False
+
+    def called(self) -> asyncio.Protocol:
+        """What a connection to the address speaks with: the first with the target, any other with nobody."""
+        if self._is_called:
+            return _Stranger()
+        self._is_called = True
+        return self.near
 
     def cut(self) -> None:
         self.near.cut()
@@ -55,7 +71,7 @@ async def relay_to(target: str) -> AsyncIterator[tuple[str, Relay]]:
     loop, relay = asyncio.get_running_loop(), Relay()
     host, port = target.rsplit(":", 1)
     await loop.create_connection(lambda: relay.far, host, int(port))
-    server = await loop.create_server(lambda: relay.near, "127.0.0.1", 0)
+    server = await loop.create_server(relay.called, "127.0.0.1", 0)
     try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", relay
     finally:

@@ -136,6 +136,21 @@ async def is_over(reader):
     return True
 
 
+async def test_who_calls_a_relay_that_is_in_use_finds_nobody_and_disturbs_nobody():
+    """Ports are given away again, and a channel that lost its connection calls the one that it knew."""
+    async with behind_a_relay() as (address, _, far_reader, far_writer):
+        reader, writer = await asyncio.open_connection(*address)
+        stranger, strange_writer = await asyncio.open_connection(*address)
+        strange_writer.write(b"whom did I reach?")
+        assert await is_over(stranger)
+        writer.write(b"one")
+        assert await far_reader.readexactly(3) == b"one"
+        far_writer.write(b"two")
+        assert await reader.readexactly(3) == b"two"
+        strange_writer.close()
+        writer.close()
+
+
 async def test_a_relay_carries_both_ways_in_order():
     async with behind_a_relay() as (address, _, far_reader, far_writer):
         far_writer.write(b"before")
