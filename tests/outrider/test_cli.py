@@ -193,17 +193,20 @@ def test_the_page_tells_every_exit_code_and_so_does_the_help(outrider):
     assert "Exit codes: 0 done, 1 failed, 2 bad input, 130 interrupted." in outrider("--help")[1]
 
 
-def heed_interrupts():
-    """What a shell starts in the background ignores them, and so does all that it starts."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
+HEEDING = (
+    "import runpy, signal; signal.signal(signal.SIGINT, signal.default_int_handler); "
+    "runpy.run_module('outrider', run_name='__main__', alter_sys=True)"
+)
+"""What a shell starts in the background ignores interrupts, and so does all that it starts. Set in the child itself: a function
+between fork and exec would run gRPC's handlers of a fork, which then complain on the child's standard error now and then."""
 
 
 def test_ctrl_c_ends_an_answer_with_130_and_without_a_trace():
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        command = [sys.executable, "-m", "outrider", "generate", "The module provides", "--agent", url]
+        command = [sys.executable, "-c", HEEDING, "generate", "The module provides", "--agent", url]
         pipe = subprocess.PIPE
-        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, preexec_fn=heed_interrupts)
+        process = subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True)
         with silent.accept()[0] as asking:
             assert asking.recv(4096).startswith(b"POST /v1/stream")
             process.send_signal(signal.SIGINT)
