@@ -77,27 +77,23 @@ class Ranked:
 
 
 class Rule(Protocol):
-    """Another way to the same sampled choices. Fills in what it is given; ``best`` is where each row's highest logit is."""
+    """Another way to the same choices. Each fills in what it is given; False, and what is filled in means nothing, where a
+    logit is not finite."""
 
     def choose_runs(
-        self,
-        logits: NDArray[np.float32],
-        best: Sequence[int],
-        runs: Sequence[tuple[int, Run]],
-        token_ids: NDArray[np.int64],
-        near_ties: NDArray[np.bool_],
-    ) -> None:
-        """What ``choose_runs`` gives; each run with its first row."""
+        self, logits: NDArray[np.float32], runs: Sequence[Run], token_ids: NDArray[np.int64], near_ties: NDArray[np.bool_]
+    ) -> bool:
+        """What ``choose_runs`` gives."""
 
     def choose_ranked(
         self,
         logits: NDArray[np.float32],
-        best: Sequence[int],
-        asked: Sequence[tuple[int, int, SamplingParameters]],
+        positions: Sequence[int] | NDArray[np.int64],
+        parameters: Sequence[SamplingParameters],
         token_ids: NDArray[np.int64],
         confidences: NDArray[np.float64],
-    ) -> None:
-        """What ``choose_ranked`` gives, for some rows: their numbers, positions and parameters."""
+    ) -> bool:
+        """What ``choose_ranked`` gives."""
 
 
 _rule: Rule | None = None
@@ -135,9 +131,19 @@ def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
     In each run the choices up to the first that its draft does not equal, as ``choose`` makes them; what stands behind that
     never counts, is not looked at, and is told as ``NOT_CHOSEN``. Errors as for ``choose``.
     """
-    num_rows = sum(len(run.drafted) + 1 for run in runs)
-    best = _peaks(logits, num_rows, num_rows)
-    chosen = _Chosen([NOT_CHOSEN] * num_rows, [False] * num_rows)
+    num_rows = sum([len(run.drafted) + 1 for run in runs])
+    _require_shape(logits, num_rows, num_rows)
+    if _rule is None or not runs:
+        return _choose_runs(logits, runs)
+    made = Choices(np.empty(num_rows, np.int64), np.empty(num_rows, np.bool_))
+    if not _rule.choose_runs(logits, runs, made.token_ids, made.near_ties):
+        raise _not_finite(logits)
+    return made
+
+
+def _choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
+    best = _peaks(logits)
+    chosen = _Chosen([NOT_CHOSEN] * len(logits), [False] * len(logits))
     row = 0
     sampled: list[tuple[int, Run]] = []
     for run in runs:
@@ -148,10 +154,6 @@ def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
         else:
             sampled.append((row, run))
         row += len(run.drafted) + 1
-    if sampled and _rule is not None:
-        made = Choices(np.array(chosen.token_ids, np.int64), np.array(chosen.near_ties, np.bool_))
-        _rule.choose_runs(logits, best, sampled, made.token_ids, made.near_ties)
-        return made
     place = 0
     while sampled:
         rows = ((first + place, run.position + place, run.parameters) for first, run in sampled)
@@ -190,23 +192,32 @@ def choose_ranked(
     """
     if count < 1:
         raise ValueError(f"the choice is the first of those asked for: count must be at least 1, not {count}")
-    token_ids = np.full((len(logits), count), -1, dtype=np.int64)
-    confidences = np.zeros((len(logits), count))
-    likeliest = _peaks(logits, len(positions), len(parameters))
-    sampled: list[tuple[int, int, SamplingParameters]] = []
+    _require_shape(logits, len(positions), len(parameters))
+    made = Ranked(np.full((len(logits), count), -1, np.int64), np.zeros((len(logits), count)))
+    if _rule is None or not len(logits):
+        _choose_ranked(logits, positions, parameters, made)
+    elif not _rule.choose_ranked(logits, positions, parameters, made.token_ids, made.confidences):
+        raise _not_finite(logits)
+    return made
+
+
+def _choose_ranked(
+    logits: NDArray[np.float32],
+    positions: Sequence[int] | NDArray[np.int64],
+    parameters: Sequence[SamplingParameters],
+    made: Ranked,
+) -> None:
+    """Fill in what is made."""
+    likeliest = _peaks(logits)
+    sampled: list[Left] = []
     for row, asked in enumerate(parameters):
+        peak = greedy.Peak(likeliest[row], logits.item(row, likeliest[row]))
         if asked.temperature == 0:
-            peak = greedy.Peak(likeliest[row], logits.item(row, likeliest[row]))
-            greedy.rank(logits[row], peak, token_ids[row], confidences[row])
+            greedy.rank(logits[row], peak, made.token_ids[row], made.confidences[row])
         else:
-            sampled.append((row, int(positions[row]), asked))
-    if sampled and _rule is not None:
-        _rule.choose_ranked(logits, likeliest, sampled, token_ids, confidences)
-        return Ranked(token_ids, confidences)
-    rows = [_left(row, position, logits[row], logits.item(row, likeliest[row]), asked) for row, position, asked in sampled]
-    for left, contest in contests(rows, count):
-        _rank(left, contest, token_ids[left.row], confidences[left.row])
-    return Ranked(token_ids, confidences)
+            sampled.append(_left(row, int(positions[row]), logits[row], peak.logit, asked))
+    for left, contest in contests(sampled, made.token_ids.shape[1]):
+        _rank(left, contest, made.token_ids[left.row], made.confidences[left.row])
 
 
 def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]) -> None:
@@ -220,9 +231,8 @@ def _rank(left: Left, contest: Contest, token_ids: NDArray[np.int64], confidence
         token_ids[place], confidences[place] = contest.token_ids[best], weights[best] / total
 
 
-def _peaks(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> list[int]:
-    """The token of each row's highest logit. Raises as ``choose`` says."""
-    _require_shape(logits, num_positions, num_parameters)
+def _peaks(logits: NDArray[np.float32]) -> list[int]:
+    """The token of each row's highest logit. Raises ``EngineError`` where one is not finite."""
     # A NaN anywhere shows as the highest and as the lowest, so two looks find all that is wrong.
     highest, lowest = np.maximum.reduce(logits, None, initial=0.0), np.minimum.reduce(logits, None, initial=0.0)
     if not (math.isfinite(highest) and math.isfinite(lowest)):

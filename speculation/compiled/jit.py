@@ -17,7 +17,7 @@ import numba
 F = TypeVar("F", bound=Callable[..., Any])
 
 _HERE = Path(__file__).parent
-_SOURCES = (*sorted(_HERE.glob("*.py")), _HERE.parent / "noise.py", _HERE.parent / "truncation.py")
+_SOURCES = (*sorted(_HERE.glob("*.py")), _HERE.parent / "choice.py", _HERE.parent / "noise.py", _HERE.parent / "truncation.py")
 
 
 def compiled(function: F, **options: object) -> F:

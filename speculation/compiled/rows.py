@@ -1,4 +1,4 @@
-"""The sampled choices of a pass: what ``speculation.choice`` calls, once for all rows."""
+"""The choices of a pass: what ``speculation.choice`` calls, once for all rows."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from speculation.choice import MIN_TEMPERATURE, NEAR_TIE, NOT_CHOSEN
 from speculation.compiled.contest import Sums, contest_of, contest_of_all
 from speculation.compiled.jit import compiled
 from speculation.compiled.noise import bits_of, odds_of
+from speculation.compiled.peaks import lead_of, num_stretches, peak_of, rank, survey
 from speculation.compiled.truncation import Row, TokenIds, left
 
 Logits = NDArray[np.float32]
@@ -20,55 +22,72 @@ Numbers = NDArray[np.float64]
 @compiled
 def choose_runs(
     logits: Logits,
-    peaks: NDArray[np.float32],
     runs: NDArray[np.int64],
     seeds: Seeds,
     numbers: Numbers,
     drafted: NDArray[np.int64],
-    near_tie: float,
-    token_ids: TokenIds,
+    token_ids: NDArray[np.int64],
     near_ties: NDArray[np.bool_],
-) -> None:
-    """Writes the choices of N runs to ``token_ids`` [R] and ``near_ties`` [R]; rows that no choice leads to stay as they are.
+) -> bool:
+    """Writes the choices of N runs to ``token_ids`` [R] and ``near_ties`` [R], ``NOT_CHOSEN`` to rows that no choice leads to.
+    False where a logit is not finite, also one of such rows.
 
-    ``logits`` is [R, V], ``peaks`` [R] holds the highest of each row. A row of ``runs`` [N, 4] is the run's first row, how many
-    it has, the position of the first choice, and top-k; one of ``numbers`` [N, 3] temperature, top-p and min-p. ``drafted``
-    holds the tokens that the runs' choices are compared with, run after run, each with one behind it that no token is.
+    ``logits`` is [R, V]. A row of ``runs`` [N, 3] is how many rows the run has, the position of the first choice, and top-k;
+    one of ``numbers`` [N, 3] temperature, top-p and min-p. ``drafted`` [R] holds the tokens that the runs' choices are compared
+    with, behind those of each run one that no token is.
     """
-    sums, found, draft = np.empty(2), np.empty(2, np.int64), 0
+    heights, sums, found, row = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(2), np.empty(2, np.int64), 0
     for number in range(len(runs)):
-        first, count, position, top_k = runs[number]
+        count, position, top_k = runs[number]
         temperature, top_p, min_p = numbers[number]
+        counts = True
         for place in range(count):
-            row, at = first + place, np.uint64(position + place)
-            _best(logits[row], peaks[row], at, seeds[number], temperature, top_k, top_p, min_p, False, sums, found)
-            token_ids[row], near_ties[row] = found[0], (sums[0] - sums[1]) * temperature < near_tie
-            if found[0] != drafted[draft + place]:
-                break
-        draft += count
+            logit = logits[row]
+            if not survey(logit, heights):
+                return False
+            if not counts:
+                token_ids[row], near_ties[row] = NOT_CHOSEN, False
+            elif temperature == 0:
+                best = peak_of(logit, heights)
+                token_ids[row], near_ties[row] = best, lead_of(logit, heights, best) < NEAR_TIE
+            else:
+                warmth, at = max(temperature, MIN_TEMPERATURE), np.uint64(position + place)
+                _best(logit, heights.max(), at, seeds[number], warmth, top_k, top_p, min_p, False, sums, found)
+                token_ids[row], near_ties[row] = found[0], (sums[0] - sums[1]) * warmth < NEAR_TIE
+            counts = counts and token_ids[row] == drafted[row]
+            row += 1
+    return True
 
 
 @compiled
 def choose_ranked(
     logits: Logits,
-    peaks: NDArray[np.float32],
     places: NDArray[np.int64],
     seeds: Seeds,
     numbers: Numbers,
     token_ids: NDArray[np.int64],
     confidences: NDArray[np.float64],
-) -> None:
-    """Writes the first tokens of N rows to ``token_ids`` [R, count], and ``confidences`` [R, count] in them.
+) -> bool:
+    """Writes the first tokens of R rows to ``token_ids`` [R, count], and ``confidences`` [R, count] in them. False where a
+    logit is not finite.
 
-    A row of ``places`` [N, 3] is the number of the row, the position and top-k. The others as for ``choose_runs``.
+    A row of ``places`` [R, 2] is the position and top-k. The others as for ``choose_runs``, by rows.
     """
-    sums = np.empty(token_ids.shape[1])
-    for number in range(len(places)):
-        row, position, top_k = places[number]
-        temperature, top_p, min_p = numbers[number]
-        logit, at, seed, found = logits[row], np.uint64(position), seeds[number], token_ids[row]
-        total = _best(logit, peaks[row], at, seed, temperature, top_k, top_p, min_p, True, sums, found)
-        _tell(logit, peaks[row], at, seed, temperature, total, sums, found, confidences[row])
+    heights, sums = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(token_ids.shape[1])
+    for row in range(len(logits)):
+        position, top_k = places[row]
+        temperature, top_p, min_p = numbers[row]
+        logit, at, seed, found = logits[row], np.uint64(position), seeds[row], token_ids[row]
+        if not survey(logit, heights):
+            return False
+        peak = heights.max()
+        if temperature == 0:
+            rank(logit, heights, sums, found, confidences[row])
+        else:
+            warmth = max(temperature, MIN_TEMPERATURE)
+            total = _best(logit, peak, at, seed, warmth, top_k, top_p, min_p, True, sums, found)
+            _tell(logit, peak, at, seed, warmth, total, sums, found, confidences[row])
+    return True
 
 
 @compiled

@@ -48,7 +48,7 @@ def whole_weight(logits: NDArray[np.float32], highest: float, temperature: float
         size = len(part)
         _weigh_few(part, highest, temperature, weights[:size], powers[:size], wholes[:size])
         make_whole(weights[:size])
-        total += _sum_of(weights[:size])
+        total += sum_of(weights[:size])
     return total
 
 
@@ -77,8 +77,8 @@ def _weigh_few(
 
 
 @reordered
-def _sum_of(weights: NDArray[np.float64]) -> float:
-    """In any order: exact for whole numbers, up to 2^53 altogether."""
+def sum_of(weights: NDArray[np.float64]) -> float:
+    """In any order: exact for whole numbers, up to 2^53 altogether, and good to the last digits for others."""
     total = 0.0
     for weight in weights:
         total += weight

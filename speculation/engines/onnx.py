@@ -32,6 +32,25 @@ MAX_BINDINGS = 256
 LOGITS_KEPT_BOUND = 16
 """Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
 
+_NO_TOKENS = np.zeros(0, np.int64)
+_NO_ROWS = Packing(0, 0, np.zeros((0, 0), np.int64), _NO_TOKENS, _NO_TOKENS, np.zeros(0, np.int32))
+
+
+class _FewLogits:
+    """Memory for the logits of a pass that wants few, and the runtime's names for its beginnings."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        self.vocabulary_size = vocabulary_size
+        self._memory = np.empty((LOGITS_KEPT_BOUND, vocabulary_size), np.float32)
+        self._values: dict[int, Any] = {}
+
+    def first(self, num_rows: int) -> tuple[NDArray[np.float32], Any]:
+        rows = self._memory[:num_rows]
+        value = self._values.get(num_rows)
+        if value is None:
+            value = self._values[num_rows] = onnxruntime.OrtValue.ortvalue_from_numpy(rows)
+        return rows, value
+
 
 class _Binding:
     """The pool's slots ``[low, high)`` bound to the graph, and the small arrays of the pass bound last; or, where it stays,
@@ -43,45 +62,48 @@ class _Binding:
         self._stays = stays
         self.io = engine_session.io_binding()
         self.seqlens_k = np.zeros(high - low, np.int32)
-        self.input_ids = np.zeros(0, np.int64)
-        self._capacity = np.array(capacity, np.int32)
+        self.input_ids = _NO_TOKENS
         self._packing: Packing | None = None
         self._logits: NDArray[np.float32] | None = None
-        self._bind("seqlens_k", self.seqlens_k)
-        self._bind("total_sequence_length", self._capacity)
+        # Arrays are bound by what they are: the runtime holds them, and that takes a third of binding their addresses.
+        self.io.bind_cpu_input("seqlens_k", self.seqlens_k)
+        self.io.bind_cpu_input("total_sequence_length", np.array(capacity, np.int32))
         for name, pool in pools.items():
             part = pool[low:high]
-            self._bind(f"past_key_values.{name}", part)
+            self.io.bind_cpu_input(f"past_key_values.{name}", part)
             self.io.bind_output(f"present.{name}", "cpu", 0, np.float32, part.shape, part.ctypes.data)
 
-    def _bind(self, name: str, values: NDArray[Any]) -> None:
-        """By address: whoever calls keeps ``values`` alive."""
-        self.io.bind_input(name, "cpu", 0, values.dtype.type, values.shape, values.ctypes.data)
-
-    def prepare(self, packing: Packing, buffer: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bind what differs from the last pass; the array that will hold the logits comes back, a part of ``buffer`` if that
+    def prepare(self, packing: Packing, few: _FewLogits) -> NDArray[np.float32]:
+        """Bind what differs from the last pass; the array that will hold the logits comes back, a part of ``few`` if that
         has the rows. Else it is the caller's alone: one that each binding kept of its last pass would be many."""
         if packing is not self._packing:
             self.input_ids = np.empty(packing.num_tokens, np.int64)
-            self._bind("input_ids", self.input_ids)
-            for name in ("pad_idx", "unpad_idx", "out_idx", "query_seqlens"):
-                self._bind(name, getattr(packing, name))
+            self._bind_rows(packing)
             self._packing, self._logits = packing, None
         if self._logits is not None:
             return self._logits
-        num_logits = packing.num_logits
-        logits = buffer[:num_logits] if num_logits <= len(buffer) else np.empty((num_logits, buffer.shape[1]), np.float32)
+        if packing.num_logits <= LOGITS_KEPT_BOUND:
+            self._logits, value = few.first(packing.num_logits)
+            self.io.bind_ortvalue_output("logits", value)
+            return self._logits
+        logits = np.empty((packing.num_logits, few.vocabulary_size), np.float32)
         self.io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
-        if num_logits <= len(buffer):
-            self._logits = logits
         return logits
 
     def forget(self) -> None:
         """Hold on to nothing of the last pass, unless it is one that comes again."""
-        if self._stays:
+        if self._stays or self._packing is None:
             return
-        self.input_ids = np.zeros(0, np.int64)
+        self.input_ids = _NO_TOKENS
+        self._bind_rows(_NO_ROWS)
         self._packing = self._logits = None
+
+    def _bind_rows(self, packing: Packing) -> None:
+        self.io.bind_cpu_input("input_ids", self.input_ids)
+        self.io.bind_cpu_input("pad_idx", packing.pad_idx)
+        self.io.bind_cpu_input("unpad_idx", packing.unpad_idx)
+        self.io.bind_cpu_input("out_idx", packing.out_idx)
+        self.io.bind_cpu_input("query_seqlens", packing.query_seqlens)
 
 
 class OnnxEngine:
@@ -119,7 +141,7 @@ class OnnxEngine:
             kv_bytes_per_token=shape.kv_bytes_per_token,
         )
         self._slots = Slots(self._description)
-        self._few_logits = np.empty((LOGITS_KEPT_BOUND, shape.vocabulary_size), np.float32)
+        self._few_logits = _FewLogits(shape.vocabulary_size)
 
     @property
     def description(self) -> EngineDescription:

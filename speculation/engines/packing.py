@@ -32,9 +32,10 @@ class Packing:
 
 def concatenated(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
     """All new tokens, chunk after chunk."""
-    if len(chunks) == 1:
-        return np.asarray(chunks[0].token_ids, np.int64)
-    return np.concatenate([np.asarray(chunk.token_ids, np.int64) for chunk in chunks])
+    token_ids: list[int] = []
+    for chunk in chunks:
+        token_ids += chunk.token_ids
+    return np.array(token_ids, np.int64)
 
 
 @lru_cache(maxsize=KEPT_PACKINGS)
@@ -44,16 +45,25 @@ def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int) -> Packing:
     Each session's rows in the attention node are filled up to a multiple of ``rows_multiple`` by repeats of its last one. They
     lie behind the real ones, so causal attention keeps them out of every real row, and the linear layers never see them.
     """
-    counts = [count for _, count, _ in shares]
-    padded = [count + -count % rows_multiple for count in counts]
-    most, total = max(padded), sum(counts)
-    pad_idx, unpad_idx = np.zeros((batch, most), np.int64), np.empty(total, np.int64)
-    query_seqlens, wanted, start = np.zeros(batch, np.int32), [], 0
+    padded = [count + -count % rows_multiple for _, count, _ in shares]
+    most, start = max(padded), 0
+    # Lists, and one array of each in the end: an array operation for every session takes several times as long.
+    pad_idx, query_seqlens = [0] * (batch * most), [0] * batch
+    unpad_idx: list[int] = []
+    out_idx: list[int] = []
     for (row, count, num_logits), rows in zip(shares, padded, strict=True):
-        end = start + count
-        pad_idx[row, :rows] = np.minimum(np.arange(start, start + rows), end - 1)
-        unpad_idx[start:end] = np.arange(row * most, row * most + count)
+        first, end = row * most, start + count
+        pad_idx[first : first + count] = range(start, end)
+        pad_idx[first + count : first + rows] = [end - 1] * (rows - count)
+        unpad_idx += range(first, first + count)
+        out_idx += range(end - num_logits, end)
         query_seqlens[row] = rows
-        wanted.append(np.arange(end - num_logits, end))
         start = end
-    return Packing(total, sum(n for _, _, n in shares), pad_idx, unpad_idx, np.concatenate(wanted), query_seqlens)
+    return Packing(
+        start,
+        len(out_idx),
+        np.array(pad_idx, np.int64).reshape(batch, most),
+        np.array(unpad_idx, np.int64),
+        np.array(out_idx, np.int64),
+        np.array(query_seqlens, np.int32),
+    )

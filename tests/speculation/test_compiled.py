@@ -130,6 +130,40 @@ def test_equal_logits_at_the_edge_of_a_nucleus_stay_in_the_order_of_their_ids(bo
         assert machine.token_ids.tolist() == plain.token_ids.tolist()
 
 
+LOGITS = [0.0, -0.0, 1.0, -1.0, 1.0 + 2**-23, 1.0 + 2**-13, -1e-45, 1e-45, 3e38, -3e38]
+
+
+@given(st.lists(st.sampled_from(LOGITS), min_size=1, max_size=5), st.integers(1, 2100), st.sampled_from(LOGITS), st.data())
+def test_the_highest_by_bits_are_those_of_the_floats(rule, few, size, rest, data):
+    rows = np.full((3, size), rest, np.float32)
+    for row in rows:
+        places = data.draw(st.lists(st.integers(0, size - 1), min_size=len(few), max_size=len(few)))
+        row[places] = few
+    parameters = SamplingParameters()
+    results = []
+    for way in (None, rule):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(choice, "_rule", way)
+            runs = [Run(0, parameters, [int(rows[0].argmax())]), Run(9, parameters)]
+            results.append((choose_runs(rows, runs), choose_ranked(rows, [0] * 3, [parameters] * 3, 3)))
+    (plain, plain_ranked), (machine, machine_ranked) = results
+    assert machine.token_ids.tolist() == plain.token_ids.tolist() == rows.argmax(1).tolist()
+    assert machine.near_ties.tolist() == plain.near_ties.tolist()
+    assert machine_ranked.token_ids.tolist() == plain_ranked.token_ids.tolist()
+    np.testing.assert_allclose(machine_ranked.confidences, plain_ranked.confidences, atol=1e-6)
+
+
+@pytest.mark.parametrize("others", [(3,), (1500,), (2999,), (3, 1500, 2999)])
+@pytest.mark.parametrize("behind", [0.0, 5e-5, 2e-4])
+def test_a_near_tie_is_seen_wherever_the_next_logit_is(both_ways, others, behind):
+    rows = np.zeros((1, 3000), np.float32)
+    rows[0, 700] = 4
+    rows[0, list(others)] = 4 - behind
+    plain, machine = both_ways(choose_runs, rows, [Run(0, SamplingParameters())])
+    assert machine.near_ties.tolist() == plain.near_ties.tolist() == [behind < choice.NEAR_TIE]
+    assert machine.token_ids.tolist() == plain.token_ids.tolist() == [rows[0].argmax()]
+
+
 def test_rows_that_are_not_in_the_compiled_form_are_chosen_from_all_the_same(both_ways):
     rows = np.asfortranarray(ROWS[:3])
     rows.flags.writeable = False
