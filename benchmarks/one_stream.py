@@ -37,7 +37,8 @@ from outrider.planning.scene import last_event as last_of
 from speculation.compiled import use_compiled
 from speculation.engines.base import CacheId, Chunk, Engine, EngineDescription
 from speculation.engines.package import load_pair
-from speculation.engines.runner import EngineRunner, JobThread, share_interpreter
+from speculation.engines.runner import EngineRunner, JobThread
+from speculation.engines.sharing import share_interpreter
 from speculation.links.base import Connector
 from speculation.links.grpc import GrpcConnector
 from speculation.links.memory import MemoryConnector

@@ -30,7 +30,7 @@ from cloud_verifier.passes import Entry, Pass
 from speculation.compiled import use_compiled
 from speculation.engines.base import CacheId, Engine
 from speculation.engines.package import load_pair
-from speculation.engines.runner import share_interpreter
+from speculation.engines.sharing import share_interpreter
 from speculation.parameters import SamplingParameters
 
 

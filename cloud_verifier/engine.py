@@ -14,6 +14,7 @@ from speculation.engines.package import Pair, load_pair
 from speculation.engines.pairs import models_of
 from speculation.engines.remote import RemoteServer, connect
 from speculation.engines.self_test import SelfTest
+from speculation.engines.sharing import computes
 from speculation.errors import CapacityError, ConfigurationError
 from speculation.protocol.messages import PairIdentity
 from speculation.shaping.engine import CloudCost, ShapedEngine
@@ -51,6 +52,7 @@ def build_engine(config: VerifierConfig) -> FullModel:
     ``ConfigurationError`` (the provider is not there, or cannot run such a graph; the server that runs the full model does not
     answer as it should; the pair before is none; the caches' memory cannot be limited, or not to so little).
     """
+    computes()  # the threads that a runtime starts here are like this one
     cloud = config.catalogue.cloud(config.cloud)
     pair = models_of(config.pair, config.draft, config.full)
     if config.previous_pair is None:

@@ -11,7 +11,7 @@ from typing import Any
 import typer
 
 from speculation.compiled import use_compiled
-from speculation.engines.runner import share_interpreter
+from speculation.engines.sharing import share_interpreter
 from speculation.shaping import exact_time
 
 

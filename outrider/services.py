@@ -14,6 +14,7 @@ import cloud_verifier.config
 import device_agent.config
 from outrider import completing, options
 from outrider.running import choose_fast, run_loop, say
+from speculation.engines.sharing import share_processor
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.choices import LogFormat
 from speculation.telemetry.logs import start_log
@@ -135,6 +136,7 @@ def verifier(
         _tell(settings.log_format, f"verifier on {running.target}{figures}")
 
     choose_fast()
+    share_processor()
     run_loop(server.run(settings, on_ready), settings.cloud != UNSHAPED)
 
 

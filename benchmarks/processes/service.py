@@ -27,7 +27,7 @@ from speculation.compiled import use_compiled
 from speculation.engines.fitted import FittedEngine
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.providers import Provider
-from speculation.engines.runner import share_interpreter
+from speculation.engines.sharing import share_interpreter, share_processor
 from speculation.engines.torch_engine import TorchEngine
 from speculation.shaping.engine import ShapedEngine
 
@@ -120,6 +120,7 @@ def build(config: VerifierConfig, one_row: bool, touch: bool) -> FullModel:
 async def run(config: VerifierConfig, one_row: bool, touch: bool) -> None:
     """Until standard input ends."""
     full = build(config, one_row, touch)
+    share_processor()
     engine = inner_of(full.engine)
     clock, draft_clock = timed(engine), timed(full.draft) if full.draft is not None else None
     async with serve(config, full_model=full) as running:

@@ -17,7 +17,7 @@ from cloud_verifier.engine import FullModel
 from outrider.pool.actor import ReplicaActor
 from outrider.pool.members import Member, Replica
 from outrider.running import choose_fast
-from speculation.engines.runner import share_interpreter
+from speculation.engines.sharing import share_interpreter, share_processor
 from speculation.errors import ConfigurationError, LinkError, OutriderError
 
 NAMESPACE = "outrider"
@@ -120,6 +120,7 @@ class _Actor(ReplicaActor):
         import ray
 
         share_interpreter()
+        share_processor()
         choose_fast()
         super().__init__(number, config, ray.util.get_node_ip_address(), build)
         self._node = ray.get_runtime_context().get_node_id()[:8]

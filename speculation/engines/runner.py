@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-import sys
 import threading
 import weakref
 from collections.abc import Callable
@@ -14,6 +13,7 @@ from typing import Any, Generic, TypeVar
 
 from speculation.engines.base import Charging, Engine, Timed
 from speculation.engines.handover import HandOver, computing
+from speculation.engines.sharing import computes
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Engine)
@@ -21,18 +21,6 @@ HAND_OVER_S = 0.003
 """An emulated job that comes this soon behind another began when that one was over: what lies between is this computer's own
 timers and software, and the utilisation of a profile, taken from published speeds, holds a machine's already. Under a virtual
 clock neither takes time, and nothing is moved."""
-
-
-SWITCH_INTERVAL_S = 0.0005
-
-
-def share_interpreter() -> None:
-    """Let threads that wait for the interpreter have it soon. For a process that serves; never called by a library.
-
-    By Python's own 5 ms the engine's thread waited that long to begin a pass while the loop told the last one's verdicts, which
-    it can as well do beside the forward.
-    """
-    sys.setswitchinterval(SWITCH_INTERVAL_S)
 
 
 class JobThread:
@@ -73,6 +61,7 @@ _Call = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]
 
 
 def _serve(calls: SimpleQueue[_Call | None]) -> None:
+    computes()
     while (call := calls.get()) is not None:
         function, loop, future, hand_over = call
         result, error = None, None

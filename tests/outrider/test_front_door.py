@@ -2,10 +2,12 @@
 
 import contextlib
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -20,14 +22,14 @@ pytestmark = pytest.mark.timeout(240)
 
 @contextlib.contextmanager
 def service(*arguments):
-    """A service as a process, and where it listens; it must leave in order when it is interrupted."""
+    """Where a service listens, and its process; it must leave in order when it is interrupted."""
     process = subprocess.Popen([*OUTRIDER, *arguments], stderr=subprocess.PIPE, text=True)
     said = []
     try:
         while not said or STARTED.search(said[-1]) is None:
             said.append(process.stderr.readline())
             assert said[-1], f"{arguments[0]} ended with {process.wait()}: {''.join(said)}"
-        yield STARTED.search(said[-1])[1]
+        yield STARTED.search(said[-1])[1], process.pid
     finally:
         process.send_signal(signal.SIGINT)
         rest = process.communicate(timeout=60)[1]
@@ -37,8 +39,16 @@ def service(*arguments):
 
 @pytest.fixture(scope="module")
 def services():
-    with service("verifier", "--port", "0") as target, service("agent", "--port", "0", "--verifier", target) as url:
+    with service("verifier", "--port", "0") as (target, _), service("agent", "--port", "0", "--verifier", target) as (url, _):
         yield target, url
+
+
+@pytest.mark.skipif(sys.platform != "linux" or len(os.sched_getaffinity(0)) < 2, reason="Linux with two processors")
+def test_a_verifiers_loop_interrupts_no_forward():
+    with service("verifier", "--port", "0") as (_, pid):
+        policies = {int(task.name): os.sched_getscheduler(int(task.name)) for task in Path(f"/proc/{pid}/task").iterdir()}
+        assert policies.pop(pid) == os.SCHED_BATCH
+        assert os.SCHED_OTHER in policies.values()  # the engine's thread
 
 
 @pytest.fixture
