@@ -149,7 +149,8 @@ class Generation:
                 self._settled(message, update)
             case Finished():
                 self._finished(message.reason)
-        self._may_draft.set()
+        if self._is_over or not self._drafter.is_resting:  # else it would ask, and wait again: beside short passes that tells
+            self._may_draft.set()
         return not self._is_over
 
     def _opened(self, opened: Opened, update: Update) -> None:

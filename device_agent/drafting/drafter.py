@@ -13,7 +13,7 @@ from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead
 from device_agent.drafting.policy import Pace, Policy, View
 from device_agent.drafting.quoting import Steps
-from device_agent.drafting.resting import Resting
+from device_agent.drafting.resting import Rest, Resting
 from device_agent.drafting.share import Share
 from device_agent.drafting.step import Step
 from speculation.errors import CapacityError
@@ -74,9 +74,8 @@ class Drafter:
         self._num_choices = num_choices if self._width > 1 else 1
         self._caches = Caches(self._width)
         self._grown = 0
-        self._resting = resting or Resting()
-        self._num_verdicts = 0
-        self._verdict_s: float | None = None
+        # A verifier that is told when nothing more comes may wait for drafts.
+        self._rest = Rest(resting or Resting(), not (policy.says_pass or policy.pass_floor > 0))
         self._running: Step | None = None
         self._full: CapacityError | None = None
         self._leaves: Sequence[Branch] = ()
@@ -114,13 +113,16 @@ class Drafter:
 
     def came(self, now_s: float, num_tokens: int) -> None:
         """A verdict came with so many tokens."""
-        if self._verdict_s is not None and not self._tells_verifier:
-            self._resting.verdict(num_tokens, now_s - self._verdict_s, self.schedule.pass_s)
-        self._verdict_s = now_s
+        self._rest.came(num_tokens, now_s, self.schedule.pass_s)
 
     def broke_off(self) -> None:
         """The conversation did, and will go on: how long that is tells nothing of verdicts."""
-        self._verdict_s = None
+        self._rest.broke_off()
+
+    @property
+    def is_resting(self) -> bool:
+        """Whether it leaves drafting alone until another verdict has come. A device that writes alone never does."""
+        return self._rest.is_due(bool(self.branches.main), self.schedule)
 
     @property
     def says_pass(self) -> bool:
@@ -174,7 +176,7 @@ class Drafter:
         settled = self.branches.settle(token_ids)
         self._caches.settle(start, token_ids)
         self._learn(settled)
-        self._num_verdicts += 1
+        self._rest.settled()
         if not self.branches.main:
             self._grown = 0
         self._leave_s = None
@@ -205,20 +207,9 @@ class Drafter:
         return _ALONE if view.is_alone else self._policy
 
     def _select(self, view: View) -> Sequence[Branch]:
-        if view.room <= 0 or self._full is not None or self._rests(view):
+        if view.room <= 0 or self._full is not None or (self.is_resting and not view.is_alone):
             return []
         return self._policy_for(view).select(view)[: min(self._width, view.room)]
-
-    def _rests(self, view: View) -> bool:
-        """Never where a verifier waits for drafts, or may."""
-        if view.is_alone or self._tells_verifier or self.schedule.is_waited_for:
-            return False
-        return self._resting.is_due(self._num_verdicts, bool(self.branches.main), view.pass_s)
-
-    @property
-    def _tells_verifier(self) -> bool:
-        """Whether the verifier may wait since it will be told when nothing more comes."""
-        return self._policy.says_pass or self._policy.pass_floor > 0
 
     async def _extend(self, leaves: Sequence[Branch], view: View) -> list[list[Proposal]]:
         paths = [[branch.token_id for branch in self.branches.path(leaf)] for leaf in leaves]

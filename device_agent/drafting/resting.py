@@ -12,7 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TypeGuard
 
-from device_agent.drafting.gathering import SHORTEST_PASS_S
+from device_agent.drafting.gathering import SHORTEST_PASS_S, Schedule
 
 SETTLING = 8
 """Verdicts of a spell that do not count: drafts of the last one are still on their way, or those of this one not yet there."""
@@ -108,6 +108,36 @@ class Resting:
         else:
             self._long_spell = min(2 * self._long_spell, LONGEST_SPELL) if found is self._found else SHORTEST_SPELL
         self._found, self.is_resting, self._spell = found, found, self._long_spell
+
+
+class Rest:
+    """One stream's part: what it tells its ``Resting``, and when it rests by that. Never where ``is_allowed`` is false."""
+
+    def __init__(self, resting: Resting, is_allowed: bool) -> None:
+        self._resting = resting
+        self._is_allowed = is_allowed
+        self._num_verdicts = 0
+        self._verdict_s: float | None = None
+
+    def settled(self) -> None:
+        """Tokens became final."""
+        self._num_verdicts += 1
+
+    def came(self, num_tokens: int, now_s: float, pass_s: float | None) -> None:
+        """A verdict did, with so many tokens, to a stream that may draft."""
+        if self._verdict_s is not None and self._is_allowed:
+            self._resting.verdict(num_tokens, now_s - self._verdict_s, pass_s)
+        self._verdict_s = now_s
+
+    def broke_off(self) -> None:
+        """The conversation did: how long that is tells nothing of verdicts."""
+        self._verdict_s = None
+
+    def is_due(self, has_drafted: bool, schedule: Schedule) -> bool:
+        """Whether the stream leaves drafting alone until the next verdict. Never where a verifier waits for drafts."""
+        if not self._is_allowed or schedule.is_waited_for:
+            return False
+        return self._resting.is_due(self._num_verdicts, has_drafted, schedule.pass_s)
 
 
 def _is_short(pass_s: float | None) -> TypeGuard[float]:

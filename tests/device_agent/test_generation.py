@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from device_agent.drafting.drafter import Drafter
 from device_agent.drafting.resting import Resting
 from device_agent.head_start import LONGEST_S
 from device_agent.request import Message, Mode, Reveal
@@ -218,6 +219,27 @@ def test_only_answers_that_may_draft_tell_what_drafts_cost(monkeypatch, mode, is
 
     done_of(run(work()))
     assert bool(counted) == is_counted
+
+
+@pytest.mark.parametrize(("num_rested", "most"), [(1000, 2), (10, 24 * 3)])
+def test_a_device_at_rest_is_not_asked_for_drafts_at_every_verdict_and_goes_on_behind_the_last(monkeypatch, num_rested, most):
+    monkeypatch.setattr(Resting, "is_due", lambda _self, num_verdicts, *_: num_verdicts < num_rested)
+    asked, step = [], Drafter.step
+
+    async def counted(drafter, tail_room=None):
+        asked.append(tail_room)
+        return await step(drafter, tail_room)
+
+    monkeypatch.setattr(Drafter, "step", counted)
+
+    async def work():
+        async with agent(DraftEngine(0.8, step_s=0.001), SlowEngine(0.002)) as running:
+            return await answer(running, max_tokens=24)
+
+    done = done_of(run(work()))
+    assert len(asked) <= most
+    assert len(done["token_ids"]) == 24
+    assert bool(done["usage"]["proposed"]) == (num_rested < 24)
 
 
 MESSAGES = (Message("system", "be brief"), Message("user", "hello"))

@@ -126,6 +126,23 @@ def test_a_stream_whose_drafts_slow_it_down_rests_unless_its_verifier_waits_for_
     assert least <= virtual_time.run(work()) <= most
 
 
+def test_only_a_stream_with_a_verifier_that_does_not_wait_for_drafts_rests_with_others():
+    async def work():
+        resting = Resting()
+        watched(resting, 0.5, 1000)
+        streams = [Stream(Watched(), policy, resting=resting) for policy in (FixedLength(1), Ahead())]
+        for stream in streams:
+            stream.drafter.schedule.verdict(0, is_bare=False, is_overtaken=False)
+            stream.drafter.schedule.verdict(SHORT_S, is_bare=False, is_overtaken=False)
+            stream.settle([0])
+            await stream.drafter.step()
+        assert await streams[1].drafter.step() == []
+        assert len(await streams[1].drafter.step(tail_room=3)) == 1  # its verifier is lost: it writes alone
+        return [stream.drafter.is_resting for stream in streams]
+
+    assert virtual_time.run(work()) == [False, True]
+
+
 def test_a_verifier_that_seems_idle_is_drafted_for_and_its_verdicts_count_all_the_same(monkeypatch):
     monkeypatch.setattr(Schedule, "is_waited_for", True)
 
