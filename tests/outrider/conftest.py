@@ -1,10 +1,12 @@
 """What tests of the command line share."""
 
 import logging
+import os
 
 import pytest
 
 from outrider import cli, services
+from speculation.engines import sharing
 from speculation.telemetry.logs import HEARD_IN_JSON
 
 
@@ -31,3 +33,15 @@ def log_as_before():
     root.handlers[:] = handlers
     for name, level in levels.items():
         logging.getLogger(name).setLevel(level)
+
+
+@pytest.fixture(autouse=True)
+def processors_as_before(monkeypatch):
+    """A verifier that starts sets how its threads share the processors, and what it starts takes that over."""
+    monkeypatch.setattr(sharing, "_is_processor_shared", False)
+    if not hasattr(os, "sched_getscheduler"):
+        yield
+        return
+    policy = os.sched_getscheduler(0)
+    yield
+    os.sched_setscheduler(0, policy, os.sched_param(0))

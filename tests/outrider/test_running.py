@@ -7,7 +7,7 @@ import typer
 
 from outrider import running
 from outrider.running import run_loop
-from speculation.engines.runner import SWITCH_INTERVAL_S
+from speculation.engines.sharing import SWITCH_INTERVAL_S
 
 
 @pytest.fixture
