@@ -149,7 +149,7 @@ class Generation:
                 self._settled(message, update)
             case Finished():
                 self._finished(message.reason)
-        if self._is_over or not self._drafter.is_resting:  # else it would ask, and wait again: beside short passes that tells
+        if self._is_over or not self._drafter.is_resting:  # who rests would ask, and wait again: a part of a short pass
             self._may_draft.set()
         return not self._is_over
 

@@ -121,7 +121,7 @@ class Drafter:
 
     @property
     def is_resting(self) -> bool:
-        """Whether it leaves drafting alone until another verdict has come. A device that writes alone never does."""
+        """Whether it leaves drafting alone until another verdict has come, as long as there is a verifier."""
         return self._rest.is_due(bool(self.branches.main), self.schedule)
 
     @property
