@@ -18,7 +18,6 @@ from speculation.compiled.weights import sum_of, weigh
 
 _ALL_BUT_THE_SIGN = 0x7FFFFFFF
 _INFINITY, _MINUS_INFINITY = 0x7F800000, -0x7F800001
-_LOWEST = np.int32(-0x80000000)
 
 Row = NDArray[np.float32]
 Heights = NDArray[np.float32]
@@ -38,14 +37,14 @@ def survey(row: Row, heights: Heights) -> bool:
     is_finite = True
     for stretch in range(len(heights)):
         part = bits[stretch * STRETCH : (stretch + 1) * STRETCH]
-        for i in range(len(part)):
-            orders[i] = part[i] ^ ((part[i] >> 31) & _ALL_BUT_THE_SIGN)
+        _turn(part, orders)
         high, low = _highest(orders[: len(part)]), orders[0]
         for i in range(len(part)):
             low = min(low, orders[i])
         if high >= _INFINITY or low <= _MINUS_INFINITY:
             is_finite = False
-        turned[stretch] = high ^ ((high >> 31) & _ALL_BUT_THE_SIGN)
+        turned[stretch] = high
+    _turn(turned, turned)
     return is_finite
 
 
@@ -70,15 +69,18 @@ def lead_of(row: Row, heights: Heights, best: int) -> float:
         if i != own:
             second = max(second, heights[i])
     part, orders = row.view(np.int32)[own * STRETCH : (own + 1) * STRETCH], np.empty(STRETCH, np.int32)
-    for i in range(len(part)):
-        orders[i] = part[i] ^ ((part[i] >> 31) & _ALL_BUT_THE_SIGN)
-    orders[best - own * STRETCH] = _LOWEST
-    next_best = np.empty(1, np.int32)
-    next_best[0] = _highest(orders[: len(part)])
-    if next_best[0] != _LOWEST:
-        next_best[0] ^= (next_best[0] >> 31) & _ALL_BUT_THE_SIGN
-        second = max(second, next_best.view(np.float32)[0])
-    return np.float64(row[best]) - np.float64(second)
+    _turn(part, orders)
+    orders[best - own * STRETCH] = _MINUS_INFINITY
+    behind = np.full(1, _highest(orders[: len(part)]), np.int32)
+    _turn(behind, behind)
+    return np.float64(row[best]) - np.float64(max(second, behind.view(np.float32)[0]))
+
+
+@compiled
+def _turn(bits: Orders, turned: Orders) -> None:
+    """Writes bits of floats as whole numbers that order as these do, and such numbers as the bits."""
+    for i in range(len(bits)):
+        turned[i] = bits[i] ^ ((bits[i] >> 31) & _ALL_BUT_THE_SIGN)
 
 
 @compiled

@@ -45,6 +45,7 @@ class _FewLogits:
         self._values: dict[int, Any] = {}
 
     def first(self, num_rows: int) -> tuple[NDArray[np.float32], Any]:
+        """So many rows, and what the runtime knows them as."""
         rows = self._memory[:num_rows]
         value = self._values.get(num_rows)
         if value is None:

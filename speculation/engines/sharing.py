@@ -1,6 +1,6 @@
 """How the threads of a process that serves share the interpreter and the processors: who computes comes first.
 
-Called by commands; never by a library, for both change the process that they are called in.
+Commands ask for it; a library never does, for it changes the process that it is in.
 """
 
 from __future__ import annotations
