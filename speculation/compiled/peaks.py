@@ -56,7 +56,7 @@ def peak_of(row: Row, heights: Heights) -> int:
         if heights[i] > heights[stretch]:
             stretch = i
     token_id = stretch * STRETCH
-    while row[token_id] != heights[stretch]:
+    while row[token_id] != heights[stretch] and token_id < len(row) - 1:  # machine code checks no bounds
         token_id += 1
     return token_id
 
