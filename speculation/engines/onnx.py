@@ -21,6 +21,7 @@ from speculation.engines.architecture import Architecture, slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.handover import computing
+from speculation.engines.large_pages import in_large_pages
 from speculation.engines.packing import Packing, concatenated, pack
 from speculation.engines.slots import Slot, Slots
 from speculation.errors import ConfigurationError, EngineError, PackageError
@@ -251,7 +252,8 @@ def _load(package: Package, variant: str, threads: int) -> Any:
     options.add_session_config_entry("session.force_spinning_stop", "1")
     path = package.graph(variant)
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        with in_large_pages():
+            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise PackageError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
     _check_interface(session, package, path.name)

@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.exported_graph import ExportedGraph
 from speculation.engines.handover import computing
+from speculation.engines.large_pages import in_large_pages
 from speculation.engines.packing import concatenated
 from speculation.engines.providers import Provider, execution_provider
 from speculation.engines.slots import Slot, Slots
@@ -196,7 +197,8 @@ def load_session(graph: str | bytes, folder: Path, threads: int, provider: Provi
     if isinstance(graph, bytes):
         options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(folder))
     try:
-        session = onnxruntime.InferenceSession(graph, options, providers=[wanted])
+        with in_large_pages():
+            session = onnxruntime.InferenceSession(graph, options, providers=[wanted])
     except Exception as error:
         name = graph if isinstance(graph, str) else f"the graph in {folder}"
         raise PackageError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error

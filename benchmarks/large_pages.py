@@ -1,0 +1,131 @@
+"""What large pages for the weights save a pass: the same engine with and without them, taking turns.
+
+    python -m benchmarks.large_pages [--quick] [--json FILE] [--fill PAGE]
+
+The bundled full model, and random Llamas of 30 and 100 million parameters in float32, 8 and 4 bits. A cell is a step of 1 or 16
+sessions behind 64 tokens, by CPU time, of the middle pass; the first pass of a turn is left out, since it finds the other
+engine's weights in the processor's caches. Two engines without them, made one after the other, show what mere chance does.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import nullcontext
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from statistics import median
+from unittest.mock import patch
+
+from rich.progress import track
+
+from benchmarks.report import Grid, add_arguments, publish
+from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
+from speculation.engines import onnx
+from speculation.engines.base import Chunk
+from speculation.engines.convert import Conversion, convert
+from speculation.engines.onnx import OnnxEngine
+from speculation.engines.package import Package, load_pair
+
+BUNDLED, QUICK = "bundled full model", "tiny"
+VARIANTS = ("fp32", "i8", "q4")
+PASSES = {"1 session": (1, 1), "1 session x 9": (1, 9), "16 sessions": (16, 1)}
+"""Sessions and rows of each pass that is timed."""
+PAST, NUM_SLOTS, IN_A_ROW = 64, 16, 3
+ROUNDS, ROUNDS_QUICK = 60, 2
+LARGE, SMALL, OTHER = "large", "small", "small, made apart"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Milliseconds of the middle pass, by kind of pages and pass."""
+
+    model: str
+    variant: str
+    ms: Mapping[str, Mapping[str, float]]
+
+    def cells(self) -> list[str]:
+        found = []
+        for label in PASSES:
+            small = (self.ms[SMALL][label] + self.ms[OTHER][label]) / 2
+            apart = abs(self.ms[SMALL][label] - self.ms[OTHER][label]) / small
+            found += [f"{self.ms[LARGE][label]:.2f}", f"{small:.2f}", f"{self.ms[LARGE][label] / small:.2f} ({apart:.2f})"]
+        return [self.model, self.variant, *found]
+
+
+class Sessions:
+    """An engine whose slots all hold a text."""
+
+    def __init__(self, engine: OnnxEngine) -> None:
+        self.engine = engine
+        self.caches = [engine.open() for _ in range(NUM_SLOTS)]
+        self.engine.extend([Chunk(cache, _tokens(PAST), 0) for cache in self.caches])
+
+    def pass_s(self, num_sessions: int, rows: int) -> float:
+        """CPU seconds of one pass, and the way back beside it."""
+        chunks = [Chunk(cache, _tokens(rows), rows) for cache in self.caches[:num_sessions]]
+        began_s = time.thread_time()
+        self.engine.extend(chunks)
+        took_s = time.thread_time() - began_s
+        for chunk in chunks:
+            self.engine.truncate(chunk.cache, PAST)
+        return took_s
+
+
+def measured(model: str, package: Package, variant: str, rounds: int) -> Measured:
+    """To be run in a process of its own: what an engine leaves free, in large pages or not, is where the next one's weights are
+    put."""
+    stages = {LARGE: Sessions(OnnxEngine(package, variant, NUM_SLOTS))}
+    with patch.object(onnx, "in_large_pages", nullcontext):
+        stages |= {name: Sessions(OnnxEngine(package, variant, NUM_SLOTS)) for name in (SMALL, OTHER)}
+    took_s: dict[str, dict[str, list[float]]] = {name: {label: [] for label in PASSES} for name in stages}
+    for number in range(rounds):
+        for name in _rotated(list(stages), number):
+            for label, shape in PASSES.items():
+                took_s[name][label] += [stages[name].pass_s(*shape) for _ in range(1 + IN_A_ROW)][1:]
+    return Measured(
+        model, variant, {name: {label: 1000 * median(s) for label, s in found.items()} for name, found in took_s.items()}
+    )
+
+
+def packages(folder: Path, is_quick: bool) -> Iterator[tuple[str, Package, str]]:
+    """Models, each with the variants that are measured."""
+    yield BUNDLED, load_pair().full, "fp32"
+    for name in [QUICK] if is_quick else [size for size in SIZES if size != QUICK]:
+        checkpoint = write_checkpoint(folder / f"{name}-checkpoint", SIZES[name], weights_of(SIZES[name]))
+        convert(Conversion(checkpoint, folder / name, VARIANTS))
+        for variant in VARIANTS:
+            yield name, Package(folder / name), variant
+
+
+def _rotated(names: Sequence[str], by: int) -> Iterator[str]:
+    start = by % len(names)
+    yield from (*names[start:], *names[:start])
+
+
+def _tokens(count: int) -> list[int]:
+    return [1 + number % 255 for number in range(count)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        made, rounds = list(packages(Path(folder), arguments.quick)), ROUNDS_QUICK if arguments.quick else ROUNDS
+        with ProcessPoolExecutor(1, get_context("spawn"), max_tasks_per_child=1) as apart:
+            waited_for = [apart.submit(measured, *one, rounds) for one in made]
+            found = [one.result() for one in track(waited_for, "models", transient=True)]
+    columns = ["model", "weights"]
+    for label in PASSES:
+        columns += [f"{label}: large, ms", "small, ms", "ratio (by chance)"]
+    title = "Measured: CPU time of a pass whose weights lie in large pages, and in small ones"
+    publish(arguments, "large-pages", [Grid(title, columns, [one.cells() for one in found])], [asdict(one) for one in found])
+
+
+if __name__ == "__main__":
+    main()
