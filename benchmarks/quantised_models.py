@@ -31,7 +31,7 @@ from speculation.engines.variants import PLAIN
 from speculation.parameters import SamplingParameters
 
 ASKED = [
-    (INT8_KIND, None, False),
+    *((INT8_KIND, block, False) for block in (None, 32, 64, 128)),
     *((INT4_KIND, block, is_calibrated) for block in (16, 32, 64, 128) for is_calibrated in (False, True)),
 ]
 """Kind and block of every variant that is compared with fp32, and whether a text says what counts."""

@@ -164,7 +164,7 @@ def speeds(found: Sequence[Measured]) -> Grid:
 
 def goals(found: Sequence[Measured]) -> Grid:
     """Where we stand: decode by the best other engine, verify by llama.cpp, and our engine by the bare forward."""
-    columns = ["parameters", "bits", "step", "ours to the best other", "ours to llama.cpp", "our engine adds", "goals", "met"]
+    columns = ["parameters", "ours", "step", "to the best other", "to llama.cpp", "our engine adds", "goals", "met"]
     rows = [standing(ours, found, cell) for ours in found if ours.engine == OURS for cell in CELLS]
     return Grid("Against the goals, by the middle pass (by the fastest)", columns, rows)
 
@@ -202,18 +202,19 @@ def fastest(size: str, forms: Sequence[Measured], cell: str) -> list[str]:
 
 def standing(ours: Measured, found: Sequence[Measured], cell: str) -> list[str]:
     """One step of our engine beside those with as many bits."""
-    beside = [one for one in found if (one.size, one.bits) == (ours.size, ours.bits) and one is not ours]
-    others = [one for one in beside if one.engine != BARE]
+    beside = [one for one in found if (one.size, one.bits) == (ours.size, ours.bits)]
+    others = [one for one in beside if one.engine not in (OURS, BARE)]
     best = max(others, key=lambda one: one.rows_a_second(cell), default=None)
     llama = next((one for one in others if one.engine == LLAMA), None)
-    adds = next((added(one.engine_s[cell], one.cpu_s[cell]) for one in beside if one.engine == BARE), None)
+    bare = next((one for one in beside if (one.engine, one.variant) == (BARE, ours.variant)), None)
+    adds = added(bare.engine_s[cell], bare.cpu_s[cell]) if bare else None
     is_decode = CELLS[cell][1] == 1
     asked, goal = (best, DECODE_GOAL) if is_decode else (llama, VERIFY_GOAL)
     held = [] if asked is None else [ours.rows_a_second(cell) / asked.rows_a_second(cell) >= goal]
     held += [] if adds is None else [adds < OVERHEAD_GOAL]
     return [
         ours.size,
-        ours.bits,
+        ours.variant,
         cell,
         f"{ratio(ours, best, cell)}, {best.engine}" if best else "",
         ratio(ours, llama, cell) if llama else "",

@@ -36,9 +36,13 @@ FORMS = (
     Form(TORCH, "fp32", "32"),
     Form(OURS, "i8", "8"),
     Form(BARE, "i8", "8"),
+    Form(OURS, "q8_b64", "8"),
+    Form(BARE, "q8_b64", "8"),
     Form(LLAMA, "Q8_0", "8"),
     Form(OURS, "q4", "4"),
     Form(BARE, "q4", "4"),
+    Form(OURS, "q4_b128", "4"),
+    Form(BARE, "q4_b128", "4"),
     Form(GENAI, "int4", "4"),
     Form(LLAMA, "Q4_0", "4"),
 )

@@ -45,7 +45,7 @@ def convert_command(
     ],
     out: Annotated[Path, typer.Option(metavar="DIR", help="The package to make: a folder that is new, or empty.")],
     variant: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="fp32 (the default), q4, i8, or q4_b64 and so on; may repeat.")
+        list[str] | None, typer.Option(metavar="NAME", help="fp32 (the default), q4, i8, q8, or q4_b64 and so on; may repeat.")
     ] = None,
     context: Annotated[
         int | None,
@@ -89,7 +89,9 @@ def quantize(
     to: Annotated[str, typer.Option("--to", metavar="KIND", help="int8, or int4.")],
     block: Annotated[
         int | None,
-        typer.Option(metavar="N", help="int4: weights that share a scale, a power of two from 16 to 256; 32 by default."),
+        typer.Option(
+            metavar="N", help="Weights that share a scale, a power of two from 16 to 256. int4: 32 by default; int8: a row."
+        ),
     ] = None,
     calibrate: Annotated[
         Path | None,
@@ -102,8 +104,8 @@ def quantize(
 ) -> None:
     """Add a quantised variant to a package.
 
-    It is called i8, q4, or q4_b64 where a block has 64 weights; calibrated, q4_cal and so on. Weights come from
-    model.safetensors where the package has it, else from its fp32 graph, one weight at a time. All of it happens, or nothing.
+    int8 is called i8, and in blocks q8; int4 is q4. Blocks of 64 are q8_b64 or q4_b64; calibrated it is q4_cal and so on. Weights
+    come from model.safetensors, else from the fp32 graph, one at a time. All of it happens, or nothing.
     """
     from speculation.engines.adding import Quantisation, add_quantised
 

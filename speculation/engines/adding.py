@@ -25,7 +25,7 @@ from speculation.engines.variants import (
     PLAIN,
     CountedWeights,
     Progress,
-    int4_name,
+    blocks_name,
     write_graph,
 )
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
@@ -36,8 +36,8 @@ KINDS = (INT8_KIND, INT4_KIND)
 
 @dataclass(frozen=True, slots=True)
 class Quantisation:
-    """What to add to which package. ``kind`` is one of ``KINDS``; ``block`` weights share a scale, with ``int4`` alone, and
-    ``calibrate`` is a text that says which of them count most.
+    """What to add to which package. ``kind`` is one of ``KINDS``; ``block`` weights share a scale, and ``calibrate`` is a text
+    that says which of them count most, with ``int4`` alone. ``int8`` without a block has a scale for each row of a matrix.
 
     With ``out``, a copy of the package gets the variant, and the package stays as it is. ``external_bytes``: as ``Conversion``.
     """
@@ -54,13 +54,15 @@ class Quantisation:
         """What the variant is called. Raises ``UnknownNameError`` for another kind, ``InvalidRequestError`` for the block."""
         if self.kind not in KINDS:
             raise UnknownNameError("kind of weights", self.kind, KINDS, "to")
-        if self.kind == INT8_KIND:
-            self._check_int8()
+        if self.kind == INT8_KIND and self.calibrate is not None:
+            raise InvalidRequestError("int8 covers the largest weight of each scale, and has nothing to calibrate", "calibrate")
+        if self.kind == INT8_KIND and self.block is None:
             return INT8
         if self._block not in BLOCKS:
             sizes = ", ".join(map(str, BLOCKS))
             raise InvalidRequestError(f"a block must be a power of two, one of {sizes}; not {self.block}", "block")
-        return int4_name(self._block) + (CALIBRATED if self.calibrate is not None else "")
+        bits = 8 if self.kind == INT8_KIND else 4
+        return blocks_name(bits, self._block) + (CALIBRATED if self.calibrate is not None else "")
 
     def linear(self, package: Package, progress: Progress) -> Linear | None:
         """How a calibrated variant multiplies; None for others. Runs the fp32 graph over the text."""
@@ -73,12 +75,6 @@ class Quantisation:
     @property
     def _block(self) -> int:
         return BLOCK if self.block is None else self.block
-
-    def _check_int8(self) -> None:
-        if self.block is not None:
-            raise InvalidRequestError("int8 has a scale for each row of a matrix and no blocks; leave the block out", "block")
-        if self.calibrate is not None:
-            raise InvalidRequestError("int8 covers the largest weight of each row, and has nothing to calibrate", "calibrate")
 
 
 def add_quantised(wanted: Quantisation, progress: Progress = lambda variant, done, total: None) -> Manifest:

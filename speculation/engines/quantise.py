@@ -1,11 +1,12 @@
 """Linear layers with fewer bits, as emitters for ``graph.build``.
 
-``Int4Linear``: blocks of weights share one scale (``MatMulNBits``), 32 of them unless said otherwise; activations are rounded
-to 8 bits (accuracy level 4), the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an activation row and one an
-output channel, summed in integers, so that a row's result does not depend on its neighbours.
+``Int4Linear``, ``Int8Linear``: blocks of weights share one scale (``MatMulNBits``), 32 of them unless said otherwise;
+activations are rounded to 8 bits (accuracy level 4), the fast path on a CPU at small batches. ``Int8RowLinear``: one scale an
+activation row and one an output channel, summed in integers, so that a row's result does not depend on its neighbours.
 
 x86 without VNNI adds two products of an unsigned and a signed byte in 16 bits and cuts off what does not fit (``vpmaddubsw``).
-Weights up to 63 always fit, 2 * 255 * 63 < 2**15, so they have 7 bits and the product is fast and right on every processor.
+Weights up to 63 always fit, 2 * 255 * 63 < 2**15, so those of rows have 7 bits and the product is fast and right on every
+processor. (Those of blocks have 8: how their product is summed is ONNX Runtime's own affair.)
 Signed activations would spare that bit, but ONNX Runtime multiplies them there without vector instructions.
 """
 
@@ -25,6 +26,8 @@ BLOCKS = (16, 32, 64, 128, 256)
 ACCURACY_LEVEL = 4
 MOST_INT8, MOST_ROW, ROW_ZERO = 63, 127, 128
 """The largest level of a weight and of an activation, and the byte that stands for an activation of zero."""
+MOST_IN_BLOCK, BLOCK_ZERO = 127, 128
+"""The largest level of an 8-bit weight in a block, and the byte that stands for a weight of zero."""
 SHRINKS = np.linspace(0.76, 1.0, 13)
 """Scales tried for a block, relative to the one that just covers its largest weight."""
 SLICE_WEIGHTS = 1 << 17
@@ -51,14 +54,34 @@ def to_int4_blocks(
     return packed, scales
 
 
+def to_int8_blocks(weight: NDArray[np.float32], block: int = BLOCK) -> tuple[NDArray[np.uint8], NDArray[np.float32]]:
+    """Round a matrix [out, in] to 8 bits with a scale for each ``block`` weights of a row, which covers the largest of them.
+
+    Returns values uint8 [out, blocks, block] with zero point 128, and scales float32 [out, blocks].
+    """
+    out_size, in_size = weight.shape
+    blocks = -(-in_size // block)
+    levels, scales = np.empty((out_size, blocks, block), np.uint8), np.empty((out_size, blocks), np.float32)
+    for rows in _slices(weight.shape):
+        values = _padded(weight[rows], blocks, block)
+        scales[rows] = _covering(np.abs(values).max(axis=-1), MOST_IN_BLOCK)
+        signed = np.clip(np.rint(values / scales[rows][..., None]), -MOST_IN_BLOCK, MOST_IN_BLOCK)
+        levels[rows] = (signed + BLOCK_ZERO).astype(np.uint8)
+    return levels, scales
+
+
 def to_int8_rows(weight: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round a matrix [out, in] to int8, at most ``MOST_INT8`` either way, with a scale for each of its rows, float32 [out]."""
     levels, scales = np.empty(weight.shape, np.int8), np.empty(len(weight), np.float32)
     for rows in _slices(weight.shape):
-        most = np.abs(weight[rows]).max(axis=1)
-        scales[rows] = np.maximum(most, np.finfo(np.float32).tiny) / np.float32(MOST_INT8)
+        scales[rows] = _covering(np.abs(weight[rows]).max(axis=1), MOST_INT8)
         levels[rows] = np.clip(np.rint(weight[rows] / scales[rows][:, None]), -MOST_INT8, MOST_INT8)
     return levels, scales
+
+
+def _covering(largest: NDArray[np.float32], most: int) -> NDArray[np.float32]:
+    """Scales by which the largest weights are ``most`` levels; never zero."""
+    return np.asarray(np.maximum(largest, np.finfo(np.float32).tiny) / np.float32(most))
 
 
 def _slices(shape: tuple[int, ...]) -> Iterator[slice]:
@@ -109,11 +132,32 @@ class Int4Linear:
     importance: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
-        packed, scales = to_int4_blocks(weight.read(), self.block, self.importance.get(name))
-        inputs = [x, parts.constant(f"{name}.weight_q4", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
-        sizes = {"K": weight.shape[1], "N": weight.shape[0]}
-        options = {"bits": 4, "block_size": self.block, "accuracy_level": ACCURACY_LEVEL}
-        return parts.node("MatMulNBits", inputs, name, "com.microsoft", **sizes, **options)
+        return _by_blocks(parts, name, x, weight, 4, to_int4_blocks(weight.read(), self.block, self.importance.get(name)))
+
+
+@dataclass(frozen=True, slots=True)
+class Int8Linear:
+    """8-bit weights with a scale for each ``block`` of them, 8-bit activations."""
+
+    block: int = BLOCK
+
+    def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
+        return _by_blocks(parts, name, x, weight, 8, to_int8_blocks(weight.read(), self.block))
+
+
+def _by_blocks(
+    parts: GraphParts,
+    name: str,
+    x: str,
+    weight: Matrix,
+    bits: int,
+    rounded: tuple[NDArray[np.uint8], NDArray[np.float32]],
+) -> str:
+    """The product with weights in blocks of so many bits: bytes [out, blocks, bytes of a block], and scales [out, blocks]."""
+    packed, scales = rounded
+    inputs = [x, parts.constant(f"{name}.weight_q{bits}", packed), parts.constant(f"{name}.scales", scales.reshape(-1))]
+    sizes = {"K": weight.shape[1], "N": weight.shape[0], "block_size": packed.shape[-1] * 8 // bits}
+    return parts.node("MatMulNBits", inputs, name, "com.microsoft", **sizes, bits=bits, accuracy_level=ACCURACY_LEVEL)
 
 
 class Int8RowLinear:

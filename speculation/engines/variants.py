@@ -14,23 +14,25 @@ from speculation.engines.external import ExternalData
 from speculation.engines.files import require
 from speculation.engines.graph import Float32Linear, Linear, Weights, build
 from speculation.engines.manifest import Variant
-from speculation.engines.quantise import BLOCK, BLOCKS, Int4Linear, Int8RowLinear
+from speculation.engines.quantise import BLOCK, BLOCKS, Int4Linear, Int8Linear, Int8RowLinear
 
 PLAIN, INT8 = "fp32", "i8"
 CALIBRATED = "_cal"
 """Behind the name of a 4-bit variant whose scales were found with a text."""
 
 
-def int4_name(block: int) -> str:
-    """What the 4-bit variant with blocks of so many weights is called; the usual size goes without saying."""
-    return "q4" if block == BLOCK else f"q4_b{block}"
+def blocks_name(bits: int, block: int) -> str:
+    """What the variant with blocks of so many weights is called, in 4 bits or 8; the usual size goes without saying."""
+    return f"q{bits}" if block == BLOCK else f"q{bits}_b{block}"
 
 
 LINEARS: Mapping[str, Linear] = {
     PLAIN: Float32Linear(),
-    int4_name(BLOCK): Int4Linear(),
+    blocks_name(4, BLOCK): Int4Linear(),
     INT8: Int8RowLinear(),
-    **{int4_name(block): Int4Linear(block) for block in BLOCKS if block != BLOCK},
+    blocks_name(8, BLOCK): Int8Linear(),
+    **{blocks_name(4, block): Int4Linear(block) for block in BLOCKS if block != BLOCK},
+    **{blocks_name(8, block): Int8Linear(block) for block in BLOCKS if block != BLOCK},
 }
 """How each variant multiplies."""
 EXTERNAL_BYTES = 64 << 20

@@ -47,7 +47,14 @@ def test_the_loss_is_that_of_a_plain_forward(tmp_path):
 def test_every_variant_is_made_and_timed(tmp_path):
     package = with_variants(tiny_package(tmp_path / "tiny", variants=("fp32", "q4")), tmp_path / "copy")
     blocks = ["q4_b16", "q4", "q4_b64", "q4_b128"]
-    assert variant_names() == ["fp32", "i8", *(name for block in blocks for name in (block, f"{block}_cal"))]
+    assert variant_names() == [
+        "fp32",
+        "i8",
+        "q8",
+        "q8_b64",
+        "q8_b128",
+        *(name for block in blocks for name in (block, f"{block}_cal")),
+    ]
     assert set(package.variants) == set(variant_names())
     engines = {variant: OnnxEngine(package, variant, slots()) for variant in variant_names()}
     found = rows_a_second(engines, 1, "tiny")

@@ -171,7 +171,7 @@ def test_its_help_names_the_usual_block(outrider):
         ([], 2, "--to"),
         (["--to", "int3"], 2, "unknown kind of weights 'int3'; known: int4, int8"),
         (["--to", "int4", "--block", "48"], 2, "one of 16, 32, 64, 128, 256; not 48"),
-        (["--to", "int8", "--block", "32"], 2, "leave the block out"),
+        (["--to", "int8", "--block", "48"], 2, "a block must be a power of two"),
         (["--to", "int8", "--calibrate", "text.txt"], 2, "has nothing to calibrate"),
         (["--to", "int4", "--calibrate", "missing.txt"], 1, "missing.txt is no file"),
         (["--to", "int4", "--out", "."], 2, "exists already"),

@@ -6,7 +6,21 @@ import pytest
 from onnx import TensorProto, helper
 
 from speculation.engines.graph import IR_VERSION, OPSET, GraphParts, Matrix
-from speculation.engines.quantise import BLOCK, BLOCKS, Int8RowLinear, from_int4_blocks, to_int4_blocks
+from speculation.engines.quantise import (
+    BLOCK,
+    BLOCK_ZERO,
+    BLOCKS,
+    Int4Linear,
+    Int8Linear,
+    Int8RowLinear,
+    from_int4_blocks,
+    to_int4_blocks,
+    to_int8_blocks,
+)
+
+
+def named(linear):
+    return f"{type(linear).__name__}-{getattr(linear, 'block', 'rows')}"
 
 
 def rounded(weight):
@@ -59,11 +73,40 @@ def test_the_chosen_scales_are_better_than_those_that_just_cover_the_largest_wei
     assert np.square(rounded(weight) - weight).mean() < 0.95 * np.square(plain - blocks).mean()
 
 
+@pytest.mark.parametrize("block", BLOCKS)
+def test_8_bits_in_blocks_stay_within_half_a_step_of_the_blocks_own(block):
+    weight = np.random.default_rng(4).normal(size=(5, 3 * block - 7)).astype(np.float32)
+    levels, scales = to_int8_blocks(weight, block)
+    assert (levels.shape, scales.shape) == ((5, 3, block), (5, 3))
+    values = ((levels.astype(np.float32) - BLOCK_ZERO) * scales[..., None]).reshape(5, -1)
+    padded = np.pad(weight, ((0, 0), (0, 7)))
+    assert (np.abs(values - padded) <= np.repeat(scales, block, axis=1) * 0.5001).all()
+    largest = np.abs(padded.reshape(5, 3, block)).max(axis=-1)
+    np.testing.assert_allclose(scales, largest / 127, rtol=1e-6)
+
+
+def test_8_bits_in_blocks_of_zeros_stay_zero():
+    levels, scales = to_int8_blocks(np.zeros((2, BLOCK), np.float32))
+    assert (levels == BLOCK_ZERO).all()
+    assert np.isfinite(scales).all()
+
+
+@pytest.mark.parametrize("linear", [*map(Int8Linear, BLOCKS), *map(Int4Linear, BLOCKS), Int8RowLinear()], ids=named)
+def test_a_linear_layer_multiplies_by_what_its_weights_were_rounded_to(linear):
+    """Closer the more bits it has; in_size is no multiple of a block."""
+    random = np.random.default_rng(5)
+    weight, rows = random.normal(size=(24, 300)).astype(np.float32), random.normal(size=(5, 300)).astype(np.float32)
+    error = product(linear, rows, weight) - rows @ weight.T
+    most = 0.25 if isinstance(linear, Int4Linear) else 0.03
+    assert np.sqrt(np.square(error).mean()) < most * np.sqrt(np.square(rows @ weight.T).mean())
+
+
 @pytest.mark.parametrize("sign", [1, -1])
-def test_the_largest_8_bit_products_are_summed_whole_on_every_processor(sign):
+@pytest.mark.parametrize("linear", [Int8RowLinear(), *map(Int8Linear, BLOCKS)], ids=named)
+def test_the_largest_8_bit_products_are_summed_whole_on_every_processor(linear, sign):
     """Where 16 bits are all that two of them get, too; ONNX Runtime is asked, not the rule."""
-    weight, rows = np.full((16, 64), 0.5 * sign, np.float32), np.full((4, 64), 3, np.float32)
-    np.testing.assert_allclose(product(Int8RowLinear(), rows, weight), rows @ weight.T, rtol=1e-5)
+    weight, rows = np.full((16, 256), 0.5 * sign, np.float32), np.full((4, 256), 3, np.float32)
+    np.testing.assert_allclose(product(linear, rows, weight), rows @ weight.T, rtol=1e-5)
 
 
 def product(linear, rows, weight):
