@@ -84,6 +84,17 @@ class Forkable(Protocol):
 
 
 @runtime_checkable
+class CanPairRows(Protocol):
+    """Engines whose linear layers can be given even numbers of rows alone, which may make them exact where they are not.
+
+    ONNX Runtime's 4-bit products take rows in twos, and one that is left over in another way, that may differ in the last bits.
+    """
+
+    def pair_rows(self, is_wanted: bool) -> None:
+        """From now on give them one row more where their number is odd, or no longer. No logits that come back are of it."""
+
+
+@runtime_checkable
 class CanRunSingly(Protocol):
     """Engines that can be made exact, where they are not, for the price of speed."""
 

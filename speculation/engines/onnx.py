@@ -4,7 +4,8 @@ Rolling back is keeping a smaller length. Idle slots inside the range of a pass 
 
 The even-row rule: ONNX Runtime gives a lone attention row (one new token, or one left over by the tile of its flash kernel) to
 another kernel, which differs in the last bits. So the attention node always gets an even number of rows a session, the last
-one repeated where the count is odd; it lands in the cache behind the real tokens, where the next pass overwrites it.
+one repeated where the count is odd; it lands in the cache behind the real tokens, where the next pass overwrites it. Where the
+self-test finds that linear layers do the same (products of 4 bits, on some processors), they get even numbers, too.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.handover import computing
 from speculation.engines.large_pages import in_large_pages
-from speculation.engines.packing import Packing, concatenated, pack
+from speculation.engines.packing import Packing, pack
 from speculation.engines.slots import Slot, Slots
 from speculation.errors import ConfigurationError, EngineError, PackageError
 
@@ -79,16 +80,17 @@ class _Binding:
         """Bind what differs from the last pass; the array that will hold the logits comes back, a part of ``few`` if that
         has the rows. Else it is the caller's alone: one that each binding kept of its last pass would be many."""
         if packing is not self._packing:
-            self.input_ids = np.empty(packing.num_tokens, np.int64)
+            self.input_ids = np.zeros(len(packing.unpad_idx), np.int64)  # fillers are tokens, too
             self._bind_rows(packing)
             self._packing, self._logits = packing, None
         if self._logits is not None:
             return self._logits
-        if packing.num_logits <= LOGITS_KEPT_BOUND:
-            self._logits, value = few.first(packing.num_logits)
+        num_rows = len(packing.out_idx)
+        if num_rows <= LOGITS_KEPT_BOUND:
+            self._logits, value = few.first(num_rows)
             self.io.bind_ortvalue_output("logits", value)
             return self._logits
-        logits = np.empty((packing.num_logits, few.vocabulary_size), np.float32)
+        logits = np.empty((num_rows, few.vocabulary_size), np.float32)
         self.io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         return logits
 
@@ -109,8 +111,8 @@ class _Binding:
 
 
 class OnnxEngine:
-    """An ``Engine``, ``Forkable``, ``GivesBack`` and ``Reserves`` over one variant of a package. Not for use by two
-    threads at once.
+    """An ``Engine``, ``Forkable``, ``GivesBack``, ``Reserves`` and ``CanPairRows`` over one variant of a package. Not for use
+    by two threads at once.
 
     Raises ``PackageError`` when the graph is damaged or not of the form that ``graph.py`` builds, ``ConfigurationError`` for
     numbers that cannot work. Calls raise ``InvalidRequestError`` for chunks that mean nothing, besides what ``Engine`` says.
@@ -144,6 +146,7 @@ class OnnxEngine:
         )
         self._slots = Slots(self._description)
         self._few_logits = _FewLogits(shape.vocabulary_size)
+        self._tokens_multiple = 1
 
     @property
     def description(self) -> EngineDescription:
@@ -159,15 +162,16 @@ class OnnxEngine:
         if not chunks:
             return np.empty((0, self._description.vocabulary_size), np.float32)
         slots = self._slots.of(chunks)
-        token_ids = concatenated(chunks)
-        self._slots.check_token_ids(token_ids.min(), token_ids.max())
+        # A list: NumPy's own way to the least and the largest of few takes longer than all of them.
+        token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
+        self._slots.check_token_ids(min(token_ids), max(token_ids))
         numbers = [slot.number for slot in slots]
         low, high = min(numbers), max(numbers) + 1
         shares = tuple([(n - low, len(c.token_ids), c.num_logits) for n, c in zip(numbers, chunks, strict=True)])
-        packing = pack(shares, high - low, self._rows_multiple)
+        packing = pack(shares, high - low, self._rows_multiple, self._tokens_multiple)
         binding = self._binding(low, high, packing)
         logits = binding.prepare(packing, self._few_logits)
-        binding.input_ids[:] = token_ids
+        binding.input_ids[: packing.num_tokens] = token_ids
         self._fill_lengths(binding.seqlens_k, packing.query_seqlens, slots, low)
         try:
             computing()
@@ -176,7 +180,8 @@ class OnnxEngine:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
         for slot, chunk in zip(slots, chunks, strict=True):
             slot.length += len(chunk.token_ids)
-        return logits if packing.num_logits > LOGITS_KEPT_BOUND else logits.copy()
+        wanted = logits[: packing.num_logits]
+        return wanted if len(logits) > LOGITS_KEPT_BOUND else wanted.copy()
 
     def truncate(self, cache: CacheId, length: int) -> None:
         self._slots.truncate(cache, length)
@@ -185,6 +190,9 @@ class OnnxEngine:
         slot = self._slots.close(cache)
         if self._gives_back:
             self._pages.give_back(slot.number)
+
+    def pair_rows(self, is_wanted: bool) -> None:
+        self._tokens_multiple = 2 if is_wanted else 1
 
     def give_back_memory(self) -> None:
         if not CAN_RETURN:

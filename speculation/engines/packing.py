@@ -20,7 +20,10 @@ Share = tuple[int, int, int]
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Packing:
-    """Index arrays of one pass (see ``graph.py`` for their meaning); shared between passes, so never written to."""
+    """Index arrays of one pass (see ``graph.py`` for their meaning); shared between passes, so never written to.
+
+    ``num_tokens`` and ``num_logits`` are what was asked for; in the arrays fillers may lie behind that.
+    """
 
     num_tokens: int
     num_logits: int
@@ -39,11 +42,14 @@ def concatenated(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=KEPT_PACKINGS)
-def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int) -> Packing:
+def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int, tokens_multiple: int = 1) -> Packing:
     """Index arrays for ``shares`` in a batch of ``batch`` slots; those without a share are idle.
 
     Each session's rows in the attention node are filled up to a multiple of ``rows_multiple`` by repeats of its last one. They
     lie behind the real ones, so causal attention keeps them out of every real row, and the linear layers never see them.
+
+    The rows of the linear layers, and those of the head, are filled up to a multiple of ``tokens_multiple``: by tokens that no
+    slot of the batch holds, beside the last real row of attention, and by repeats of the last row that is wanted.
     """
     padded = [count + -count % rows_multiple for _, count, _ in shares]
     most, start = max(padded), 0
@@ -59,9 +65,12 @@ def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int) -> Packing:
         out_idx += range(end - num_logits, end)
         query_seqlens[row] = rows
         start = end
+    num_logits = len(out_idx)
+    unpad_idx += unpad_idx[-1:] * (-start % tokens_multiple)
+    out_idx += out_idx[-1:] * (-num_logits % tokens_multiple)
     return Packing(
         start,
-        len(out_idx),
+        num_logits,
         np.array(pad_idx, np.int64).reshape(batch, most),
         np.array(unpad_idx, np.int64),
         np.array(out_idx, np.int64),

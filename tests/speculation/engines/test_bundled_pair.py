@@ -10,7 +10,7 @@ from speculation.engines.graph import build
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import load_pair
 from tests.speculation.engines.tiny import reference_logits
-from tests.support.processor import gives_rows_alike_in_4_bits
+from tests.support.processor import gives_rows_alike
 
 TOLERANCE = 1e-5
 """Of the largest logit."""
@@ -33,7 +33,7 @@ def relative_difference(found, wanted):
 @pytest.mark.parametrize(("half", "variant"), [("full", "fp32"), ("draft", "fp32"), ("draft", "q4")])
 def test_every_graph_is_exact(pair, half, variant):
     found = self_test.run(OnnxEngine(getattr(pair, half), variant, num_slots=4))
-    assert found.is_exact is (variant != "q4" or gives_rows_alike_in_4_bits()), found.details
+    assert found.is_exact is (variant != "q4" or gives_rows_alike()), found.details
 
 
 @pytest.mark.parametrize("half", ["full", "draft"])

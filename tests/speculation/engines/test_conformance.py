@@ -18,7 +18,7 @@ from speculation.engines.stock import StockEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
 from tests.speculation.engines.tiny import TINY, tiny_package, token_ids
-from tests.support.processor import gives_rows_alike_in_4_bits
+from tests.support.processor import gives_rows_alike
 from tests.support.served_model import ServedModel, serving
 
 CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"], 4
@@ -81,7 +81,7 @@ def engine(request, package, exports, monkeypatch):
         return of_export(request.param, exports)
     if request.param == "fitted":
         return fitted(RandomEngine(VOCABULARY + 8, CONTEXT, seed=3, num_slots=SLOTS), VOCABULARY)
-    if request.param == "q4" and not gives_rows_alike_in_4_bits():
+    if request.param == "q4" and not gives_rows_alike():
         monkeypatch.setitem(globals(), "same", close)
     if request.param == "random":
         return RandomEngine(VOCABULARY, CONTEXT, seed=3, num_slots=SLOTS)

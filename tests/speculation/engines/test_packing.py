@@ -24,3 +24,17 @@ def test_packed_rows_follow_the_order_of_the_shares():
     assert packing.pad_idx.tolist() == [[2, 2], [0, 1]]
     assert packing.unpad_idx.tolist() == [2, 3, 0]
     assert packing.out_idx.tolist() == [1, 2]
+
+
+def test_odd_numbers_of_tokens_and_of_wanted_rows_are_filled_up():
+    packing = pack(((0, 3, 1), (2, 2, 2)), 3, 2, 2)
+    assert packing.pad_idx.tolist() == [[0, 1, 2, 2], [0, 0, 0, 0], [3, 4, 0, 0]]
+    assert packing.query_seqlens.tolist() == [4, 0, 2]
+    assert packing.unpad_idx.tolist() == [0, 1, 2, 8, 9, 9]
+    assert packing.out_idx.tolist() == [2, 3, 4, 4]
+    assert (packing.num_tokens, packing.num_logits) == (5, 3)
+
+
+def test_where_no_rows_are_wanted_none_are_filled_up():
+    packing = pack(((0, 1, 0),), 1, 2, 2)
+    assert (packing.unpad_idx.tolist(), packing.out_idx.tolist()) == ([0, 0], [])

@@ -35,7 +35,7 @@ from tests.speculation.engines.record_exports import (
     token_ids,
 )
 from tests.support.both_ways import both_ways_of, check_same_text
-from tests.support.processor import gives_rows_alike_in_4_bits
+from tests.support.processor import gives_rows_alike
 
 IN_4 = [export for export in EXPORTS if export.endswith("int4")]
 ROUNDED = [*IN_4, *(export for export in EXPORTS if export.endswith("quantized"))]
@@ -82,7 +82,7 @@ def recorded(folders):
 @pytest.fixture(params=LAWFUL)
 def engine(request, folders, monkeypatch):
     """As a verifier has it after its start-up."""
-    if request.param in IN_4 and not gives_rows_alike_in_4_bits():
+    if request.param in IN_4 and not gives_rows_alike():
         monkeypatch.setattr(test_conformance, "same", test_conformance.close)
     engine = engine_of(folders, request.param)
     if request.param in MAY_NEED_TO_RUN_SINGLY:
@@ -174,7 +174,7 @@ def test_an_export_goes_the_way_that_its_attention_allows(loaded, export):
 @pytest.mark.parametrize("export", [*EXPORTS, *(f"{family}.converted" for family in CONVERTED)])
 def test_every_export_is_exact(loaded, export):
     found = (self_test.make_exact if export in MAY_NEED_TO_RUN_SINGLY else self_test.run)(loaded(export))
-    assert found.is_exact or (export in IN_4 and not gives_rows_alike_in_4_bits()), found.details
+    assert found.is_exact or (export in IN_4 and not gives_rows_alike()), found.details
 
 
 @pytest.mark.parametrize("export", EXPORTS)
