@@ -89,9 +89,7 @@ def quantize(
     to: Annotated[str, typer.Option("--to", metavar="KIND", help="int8, or int4.")],
     block: Annotated[
         int | None,
-        typer.Option(
-            metavar="N", help="Weights that share a scale, a power of two from 16 to 256. int4: 32 by default; int8: a row."
-        ),
+        typer.Option(metavar="N", help="Weights that share a scale: 16, 32, 64, 128, 256. int4: 32 by default; int8: a row."),
     ] = None,
     calibrate: Annotated[
         Path | None,
@@ -104,8 +102,8 @@ def quantize(
 ) -> None:
     """Add a quantised variant to a package.
 
-    int8 is called i8, and in blocks q8; int4 is q4. Blocks of 64 are q8_b64 or q4_b64; calibrated it is q4_cal and so on. Weights
-    come from model.safetensors, else from the fp32 graph, one at a time. All of it happens, or nothing.
+    int8 is called i8, in blocks q8 or q8_b64; int4 is q4 or q4_b64, calibrated q4_cal. Weights come from model.safetensors,
+    else from the fp32 graph, one at a time. All of it happens, or nothing.
     """
     from speculation.engines.adding import Quantisation, add_quantised
 
