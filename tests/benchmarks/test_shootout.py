@@ -132,11 +132,11 @@ def test_without_others_only_what_was_measured_is_judged():
 
 
 def test_a_form_of_ours_is_judged_by_other_engines_and_by_its_own_bare_forward():
-    forms = [(OURS, "i8", 0.02), (BARE, "i8", 0.019), (OURS, "q8_b64", 0.01), (BARE, "q8_b64", 0.005), (LLAMA, "Q8_0", 0.016)]
+    forms = [(OURS, "i8", 0.02), (BARE, "i8", 0.019), (OURS, "q8_b128", 0.01), (BARE, "q8_b128", 0.005), (LLAMA, "Q8_0", 0.016)]
     found = [fake(engine, variant, "8", seconds) for engine, variant, seconds in forms]
     rows = {row[1]: row for row in goals(found).rows if row[2] == "decode, 1 session"}
     assert rows["i8"][3:6] == ["0.80 (0.80), llama.cpp", "0.80 (0.80)", "+2.6%"]
-    assert rows["q8_b64"][3:6] == ["1.60 (1.60), llama.cpp", "1.60 (1.60)", "+10.0%"]
+    assert rows["q8_b128"][3:6] == ["1.60 (1.60), llama.cpp", "1.60 (1.60)", "+10.0%"]
 
 
 def test_what_the_engine_adds_is_the_middle_of_pairs():
