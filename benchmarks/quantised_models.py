@@ -28,13 +28,16 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, Pair
 from speculation.engines.package_writer import PackageSource, write_package
 from speculation.engines.variants import PLAIN
+from speculation.engines.whole_sums import are_whole
 from speculation.parameters import SamplingParameters
 
 ASKED = [
-    *((INT8_KIND, block, False) for block in (None, 32, 64, 128)),
+    (INT8_KIND, None, False),
+    *((INT8_KIND, block, False) for block in (32, 64, 128) if are_whole(block)),
     *((INT4_KIND, block, is_calibrated) for block in (16, 32, 64, 128) for is_calibrated in (False, True)),
 ]
-"""Kind and block of every variant that is compared with fp32, and whether a text says what counts."""
+"""Kind and block of every variant that is compared with fp32, and whether a text says what counts; 8 bits in blocks where the
+processor can."""
 CALIBRATION_BYTES = 100_000
 PAST = 64
 """Tokens in the cache of each session whose pass is timed."""

@@ -28,7 +28,21 @@ from rich.progress import Progress
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.rivals.base import Form, Rival, Tokens
 from benchmarks.rivals.ours import BareForward
-from benchmarks.shootout_forms import BARE, FORMS, INSTALL, LLAMA, NEEDS, OURS, SIZES, Forms, lacking, versions_of
+from benchmarks.shootout_forms import (
+    BARE,
+    BLOCK_IN_8_BITS,
+    FORMS,
+    IN_8_BITS,
+    INSTALL,
+    LLAMA,
+    NEEDS,
+    OURS,
+    SIZES,
+    Forms,
+    lacking,
+    versions_of,
+)
+from speculation.engines.whole_sums import are_whole
 
 BLOCK = "shootout"
 PAST, VERIFY_ROWS, MANY = 64, 9, 16
@@ -239,6 +253,9 @@ def added(ours_s: Sequence[float], bare_s: Sequence[float]) -> float:
 def chosen(names: Sequence[str] | None, console: Console) -> list[Form]:
     """The forms to measure; says what is left out and how it would be there."""
     kept = [form for form in FORMS if form.engine in (OURS, BARE) or names is None or form.engine in names]
+    if not are_whole(BLOCK_IN_8_BITS):
+        console.print(f"left out: {IN_8_BITS}, whose sums this processor cuts off", highlight=False)
+        kept = [form for form in kept if form.variant != IN_8_BITS]
     for engine in dict.fromkeys(form.engine for form in kept):
         if missing := lacking(engine):
             console.print(

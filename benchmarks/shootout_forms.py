@@ -28,6 +28,7 @@ SIZES: Mapping[str, Mapping[str, int]] = {
 SEED, SPREAD = 1, 0.05
 """Weights are drawn with this deviation, so that logits differ by about 1, as a trained model's do."""
 OURS, BARE, GENAI, LLAMA, TORCH = "outrider", "bare ONNX forward", "onnxruntime-genai", "llama.cpp", "transformers"
+IN_8_BITS, BLOCK_IN_8_BITS = "q8_b128", 128
 FORMS = (
     Form(OURS, "fp32", "32"),
     Form(BARE, "fp32", "32"),
@@ -36,8 +37,8 @@ FORMS = (
     Form(TORCH, "fp32", "32"),
     Form(OURS, "i8", "8"),
     Form(BARE, "i8", "8"),
-    Form(OURS, "q8_b128", "8"),
-    Form(BARE, "q8_b128", "8"),
+    Form(OURS, IN_8_BITS, "8"),
+    Form(BARE, IN_8_BITS, "8"),
     Form(LLAMA, "Q8_0", "8"),
     Form(OURS, "q4", "4"),
     Form(BARE, "q4", "4"),

@@ -24,7 +24,10 @@ from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.handover import computing
 from speculation.engines.large_pages import in_large_pages
 from speculation.engines.packing import Packing, pack
+from speculation.engines.quantise import Int8Linear
 from speculation.engines.slots import Slot, Slots
+from speculation.engines.variants import LINEARS
+from speculation.engines.whole_sums import are_whole
 from speculation.errors import ConfigurationError, EngineError, PackageError
 
 if TYPE_CHECKING:
@@ -253,6 +256,10 @@ def _scratch_bytes(shape: Architecture, num_slots: int, num_rows: int) -> int:
 
 def _load(package: Package, variant: str, threads: int) -> Any:
     """A session of ONNX Runtime on the CPU; the graph's file is checked before it is opened."""
+    linear = LINEARS.get(variant)
+    if isinstance(linear, Int8Linear) and not are_whole(linear.block):
+        name = f"{package.name}:{variant}"
+        raise ConfigurationError(f"{name}: ONNX Runtime cuts off sums of 8-bit blocks on this processor; take i8, q4 or fp32")
     options = arena.in_shared_arena()
     options.intra_op_num_threads = threads
     # It would keep a plan of memory for every shape of a pass, and hardly two ragged passes have the same.

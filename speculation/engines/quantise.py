@@ -6,7 +6,7 @@ activation row and one an output channel, summed in integers, so that a row's re
 
 x86 without VNNI adds two products of an unsigned and a signed byte in 16 bits and cuts off what does not fit (``vpmaddubsw``).
 Weights up to 63 always fit, 2 * 255 * 63 < 2**15, so those of rows have 7 bits and the product is fast and right on every
-processor. (Those of blocks have 8: how their product is summed is ONNX Runtime's own affair.)
+processor. Those of blocks have 8, and their sums are ONNX Runtime's own affair: ``whole_sums.py`` asks it.
 Signed activations would spare that bit, but ONNX Runtime multiplies them there without vector instructions.
 """
 

@@ -20,6 +20,7 @@ from benchmarks.shootout_forms import (
     BARE,
     FORMS,
     GENAI,
+    IN_8_BITS,
     LLAMA,
     NEEDS,
     OURS,
@@ -168,3 +169,12 @@ def test_every_form_of_ours_is_timed_in_every_cell(monkeypatch):
     assert found[0].largest_difference == 0
     assert found[1].largest_difference == 0
     assert 0 < found[2].largest_difference < 2
+
+
+def test_a_form_that_this_processor_cannot_run_is_left_out_with_a_line_that_says_so(monkeypatch):
+    console = Console(file=io.StringIO(), width=200)
+    monkeypatch.setattr(shootout, "are_whole", lambda block: False)
+    assert not [form for form in chosen([], console) if form.variant == IN_8_BITS]
+    assert "left out: q8_b128, whose sums this processor cuts off" in console.file.getvalue()
+    monkeypatch.setattr(shootout, "are_whole", lambda block: True)
+    assert [form.variant for form in chosen([], console)].count(IN_8_BITS) == 2

@@ -16,6 +16,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
 from speculation.engines.package_writer import write_manifest
 from speculation.engines.quantise import BLOCK
+from speculation.engines.whole_sums import are_whole
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 from tests.speculation.engines.tiny import tiny_package, tiny_pair
@@ -115,6 +116,8 @@ def test_what_was_added_can_be_run_and_keeps_rows_apart(package, variant):
     quantised(package.path, variant)
     found = self_test.run(OnnxEngine(Package(package.path), variant, num_slots=4))
     bits = 8 if variant.startswith("q8") else 4
+    if bits == 8 and not are_whole(ASKED[variant][1]):
+        pytest.skip("this processor cuts off sums of 8-bit blocks, so engines refuse them")
     assert found.is_exact or (variant != "i8" and not gives_rows_alike(bits, ASKED[variant][1] or BLOCK))
 
 

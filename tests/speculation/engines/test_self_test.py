@@ -9,6 +9,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.quantise import BLOCKS
 from speculation.engines.random import RandomEngine
 from speculation.engines.variants import blocks_name
+from speculation.engines.whole_sums import are_whole
 from tests.speculation.engines.tiny import OneRowEngine, tiny_package
 from tests.support.processor import gives_pairs_alike, gives_rows_alike
 
@@ -126,6 +127,8 @@ BLOCKED = [(bits, block) for bits in (4, 8) for block in BLOCKS]
 
 @pytest.mark.parametrize(("bits", "block"), BLOCKED)
 def test_graphs_in_blocks_can_be_made_exact_where_the_processor_takes_rows_in_twos(blocked, bits, block):
+    if bits == 8 and not are_whole(block):
+        pytest.skip("this processor cuts off sums of 8-bit blocks, so engines refuse them")
     engine = OnnxEngine(blocked, blocks_name(bits, block), num_slots=4)
     assert self_test.make_exact(engine).is_exact or not gives_pairs_alike(bits, block)
 
