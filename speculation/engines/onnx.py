@@ -118,7 +118,8 @@ class OnnxEngine:
     by two threads at once.
 
     Raises ``PackageError`` when the graph is damaged or not of the form that ``graph.py`` builds, ``ConfigurationError`` for
-    numbers that cannot work. Calls raise ``InvalidRequestError`` for chunks that mean nothing, besides what ``Engine`` says.
+    numbers that cannot work, and for 8-bit blocks whose sums this processor cuts off. Calls raise ``InvalidRequestError`` for
+    chunks that mean nothing, besides what ``Engine`` says.
     """
 
     _rows_multiple: ClassVar[int] = 2
