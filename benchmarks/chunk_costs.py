@@ -76,7 +76,7 @@ class Bench:
     async def _end(self) -> None:
         for live in self._lives:
             live.close()
-        await self._verifier._run_pass()  # gives the caches back
+        await self._verifier._run_passes()  # gives the caches back
 
     async def learn(self, num_tokens: int) -> None:
         """What the full model chooses behind each prompt, without drafts."""
@@ -109,7 +109,7 @@ class Bench:
             if (draft := self._draft(device, len(device.final) - len(text.prompt), drafts)) is not None:
                 self._receive(live, codec.encode_request(draft))
         rows, forward_s, began_s = self._verifier.statistics.rows, self._clock.cpu_s, time.thread_time()
-        await self._verifier._run_pass()
+        await self._verifier._run_passes()
         self._choice_s += time.thread_time() - began_s - (self._clock.cpu_s - forward_s)
         self._rows += self._verifier.statistics.rows - rows
         self._chunks += len(self._lives)

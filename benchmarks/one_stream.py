@@ -50,6 +50,7 @@ SEED = 1
 SAMPLINGS = {"greedy": (0.0, 1.0), "top-p 0.9": (0.8, 0.9)}
 """Temperature and top-p."""
 GOALS_US = {"greedy": 150, "top-p 0.9": 400}
+S = TypeVar("S")
 T = TypeVar("T")
 Answer = Callable[[StreamRequest], AsyncIterator[Event]]
 
@@ -85,22 +86,34 @@ class TimedEngine:
 
 
 class TimedRunner(EngineRunner[Engine]):
-    """Adds up the CPU seconds of whole jobs: forwards, choices and what is around them."""
+    """Adds up the CPU seconds of jobs and of what leads from one to the next: forwards, choices and what is around them."""
 
     def __init__(self, engine: Engine, name: str) -> None:
         self._timed = TimedEngine(engine)
         self._job_s = 0.0
         super().__init__(self._timed, JobThread(name))
 
-    async def run(self, job: Callable[[Engine], T], abandon: asyncio.Event | None = None) -> T:
-        def timed(engine: Engine) -> T:
-            began = time.thread_time()
-            try:
-                return job(engine)
-            finally:
-                self._job_s += time.thread_time() - began
+    async def run(
+        self,
+        job: Callable[[Engine], T],
+        abandon: asyncio.Event | None = None,
+        follow: Callable[[T], Callable[[Engine], T] | None] | None = None,
+    ) -> T:
+        return await super().run(self._timed_job(job), abandon, None if follow is None else partial(self._next, follow))
 
-        return await super().run(timed, abandon)
+    def _next(self, follow: Callable[[T], Callable[[Engine], T] | None], result: T) -> Callable[[Engine], T] | None:
+        following = self._in_time(follow, result)
+        return None if following is None else self._timed_job(following)
+
+    def _timed_job(self, job: Callable[[Engine], T]) -> Callable[[Engine], T]:
+        return lambda engine: self._in_time(job, engine)
+
+    def _in_time(self, function: Callable[[S], T], argument: S) -> T:
+        began = time.thread_time()
+        try:
+            return function(argument)
+        finally:
+            self._job_s += time.thread_time() - began
 
     def read(self) -> NDArray[np.float64]:
         """CPU seconds of the forwards, and of what was around them."""

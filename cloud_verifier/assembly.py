@@ -16,6 +16,7 @@ from cloud_verifier.profiling import costs_of
 from cloud_verifier.verification import Verifier
 from speculation.engines.base import Engine, EngineDescription
 from speculation.engines.runner import EngineRunner
+from speculation.engines.sharing import num_processors
 
 MB = 1e6
 
@@ -52,10 +53,12 @@ def budget(description: EngineDescription, limit_bytes: float = math.inf) -> str
 async def _verifier(
     model: FullModel, config: VerifierConfig, stack: ExitStack, name: str, runner: EngineRunner[Engine] | None = None
 ) -> Verifier:
-    runner = runner or _own_thread(model.engine, name, stack)
+    runner = runner or _own_thread(model.engine, name, stack, config.threads)
     companion = None
     if model.draft is not None and config.draft_length:
-        companion = Companion(_own_thread(model.draft, f"{name}-draft", stack), config.draft_length, config.max_rows)
+        companion = Companion(
+            _own_thread(model.draft, f"{name}-draft", stack, config.threads), config.draft_length, config.max_rows
+        )
     costs = await _costs(model.engine, config)
     verifier = Verifier(runner, model.identity, model.self_test, config, companion, costs)
     if model.room is not None:
@@ -70,7 +73,9 @@ async def _costs(engine: Engine, config: VerifierConfig) -> PassCosts | None:
     return await asyncio.to_thread(costs_of, engine, config.max_rows)
 
 
-def _own_thread(engine: Engine, name: str, stack: ExitStack) -> EngineRunner[Engine]:
-    runner = EngineRunner.on_own_thread(engine, name, hands_over=True)
+def _own_thread(engine: Engine, name: str, stack: ExitStack, num_threads: int) -> EngineRunner[Engine]:
+    """A thread that runs one job behind the other where a processor is left for the loop. Where forwards have all of them, the
+    loop would read drafts behind the forward that they came in, too late for the next: there it has its turn between two."""
+    runner = EngineRunner.on_own_thread(engine, name, hands_over=True, may_follow=num_processors() > num_threads)
     stack.callback(runner.shutdown)
     return runner

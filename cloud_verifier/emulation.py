@@ -32,8 +32,8 @@ class LiveMachine:
         self._verifier = verifier
         self._engines = [engine] if draft is None else [engine, draft]
         self._full = engine.cost.model
-        self._prices_drafts = verifier.costs is not None
-        self._measured = None if engine.cost.is_shaped else verifier.costs
+        self._prices_drafts = verifier.rounds.costs is not None
+        self._measured = None if engine.cost.is_shaped else verifier.rounds.costs
 
     @property
     def patience(self) -> PatienceSetting:
@@ -55,7 +55,7 @@ class LiveMachine:
             for engine, cost in costs:
                 engine.reshape(cost)
             if costs:
-                self._verifier.costs = self._costs(costs[0][1])
+                self._verifier.rounds.costs = self._costs(costs[0][1])
             if setting is not None:
                 self._verifier.policy.change(setting)
                 for live in self._verifier.seats.running:

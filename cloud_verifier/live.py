@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import math
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 
 from cloud_verifier.companion import Wish
 from cloud_verifier.observer import UNOBSERVED, Observer
@@ -29,9 +30,11 @@ ON_A_TICK = 2
 class LiveSession:
     """The verifier's end of one stream. ``receive``, ``next`` and ``close`` are for the stream; the rest is the pass loop's.
 
-    ``on_end`` is called once, when the session needs its cache no more; ``on_change`` when it may be ready for a pass that it
-    was not ready for before: a draft came, or a full outbox is being read again. ``account`` is that of its tenant, ``place``
-    its place in the queue for a seat, ``pair`` the counter of its pair.
+    What a pass chose is settled by whoever runs the passes, and told on the event loop; nothing else is told before it.
+    ``lock`` is that of the seats: who plans and settles holds it, all others take it here. ``on_end`` is called once, when the
+    session needs its cache no more; ``on_change`` when it may be ready for a pass that it was not ready for before: a draft
+    came, or a full outbox is being read again. ``account`` is that of its tenant, ``place`` its place in the queue for a seat,
+    ``pair`` the counter of its pair.
     """
 
     def __init__(
@@ -43,6 +46,7 @@ class LiveSession:
         on_end: Callable[[LiveSession], None],
         on_change: Callable[[], None],
         account: Account,
+        lock: AbstractContextManager[object],
         observer: Observer = UNOBSERVED,
     ) -> None:
         self.session_id = message.session_id
@@ -72,26 +76,25 @@ class LiveSession:
         self._priority = message.priority
         self._logprobs = message.logprobs
         self._observer = observer
+        self._lock = lock
+        self._untold: list[tuple[Entry, Sequence[Verdict], float]] = []
+        self._failure: OutriderError | None = None
         self._deadline = self._start_deadline(message.deadline_ms)
 
     # For the stream.
 
     def receive(self, message: DeviceMessage) -> None:
         """Take a message from the device. One that breaks the protocol ends this session; after the end all are ignored."""
-        if self.outbox.is_ended:
-            return
-        try:
-            if isinstance(message, Open):
-                raise MalformedMessageError("a stream carries one Open, and it comes first")
-            self._refuse_unknown_tokens(message)
-            self.state.receive(message)
-            if self._arrivals is not None:
-                self._arrivals.note(message, asyncio.get_running_loop().time())
-        except OutriderError as error:
-            self.end(error)
-            return
-        if self.state.finished is not None:
-            self.finish(self.state.finished)
+        with self._lock:
+            if self.outbox.is_ended:
+                return
+            try:
+                self._take(message)
+            except OutriderError as error:
+                self.end(error)
+                return
+            if self.state.finished is not None:
+                self.finish(self.state.finished)
         self._on_change()
 
     async def next(self) -> CloudMessage | None:
@@ -106,26 +109,37 @@ class LiveSession:
 
     def end(self, error: OutriderError | None) -> None:
         """End the session, with an error or in order. Only the first end counts."""
-        if self.outbox.is_ended:
-            return
-        self.outbox.end(error)
-        if self._deadline is not None:
-            self._deadline.cancel()
-        self._on_end(self)
-        self._observer.ended(self, error)
+        with self._lock:
+            self.tell()
+            if self.outbox.is_ended:
+                return
+            self.outbox.end(error)
+            if self._deadline is not None:
+                self._deadline.cancel()
+            self._on_end(self)
+            self._observer.ended(self, error)
 
     def finish(self, message: Finished) -> None:
         """End the session in order, and say so."""
-        if not self.outbox.is_ended:
-            self.outbox.put(message)
-            self.end(None)
+        with self._lock:
+            self.tell()
+            if not self.outbox.is_ended:
+                self.outbox.put(message)
+                self.end(None)
 
     def shut_down(self) -> None:
-        self.finish(self.state.finish(FinishReason.SHUTDOWN))
+        with self._lock:
+            self.finish(self.state.finish(FinishReason.SHUTDOWN))
 
     def wake(self) -> None:
         """It may be ready for a pass now."""
         self._on_change()
+
+    @property
+    def can_run(self) -> bool:
+        """Whether it wants to be in a pass: what it was told before is being read, and more is to be told."""
+        is_over = self.outbox.is_ended or self._failure is not None or self.state.finished is not None
+        return not is_over and not self.outbox.is_full(len(self._untold))
 
     @property
     def num_uncached(self) -> int:
@@ -191,8 +205,8 @@ class LiveSession:
         return Entry(self.cache, self.cached, token_ids, *asked), plan
 
     def settle(self, entry: Entry, plan: Plan, began_s: float, now_s: float, withholds: bool = False) -> None:
-        """Take over what a pass chose that began at ``began_s``, and tell the device, which ``withholds`` its drafts from now
-        on."""
+        """Take over what a pass chose that began at ``began_s``, to be told by ``tell``: the device ``withholds`` its drafts
+        from now on."""
         self.cache = entry.cache
         if not entry.num_logits:
             self.cached += len(entry.token_ids)
@@ -211,14 +225,28 @@ class LiveSession:
         self.account.tokens.take(len(self.state.final) - num_final, now_s)
         if self._arrivals is not None and verdicts:
             verdicts = self._arrivals.timed(verdicts, len(entry.token_ids), began_s, now_s)
-        self._observer.settled(self, entry, verdicts, now_s)
-        self._tell(verdicts)
+        self._untold.append((entry, verdicts, now_s))
 
-    def _tell(self, verdicts: Sequence[Verdict]) -> None:
-        for verdict in verdicts:
-            self.outbox.put(verdict)
-        if self.state.finished is not None:
-            self.finish(self.state.finished)
+    def fail(self, entry: Entry) -> None:
+        """Its part of a pass failed: ``tell`` ends it with the entry's error."""
+        self.cache = entry.cache
+        self._failure = entry.error
+
+    def tell(self) -> None:
+        """Tell the device what was settled, on the event loop."""
+        with self._lock:
+            if self.outbox.is_ended:
+                return
+            untold, self._untold = self._untold, []
+            for entry, verdicts, now_s in untold:
+                self._observer.settled(self, entry, verdicts, now_s)
+                for verdict in verdicts:
+                    self.outbox.put(verdict)
+            failure, self._failure = self._failure, None
+            if failure is not None:
+                self.end(failure)
+            elif untold and self.state.finished is not None:
+                self.finish(self.state.finished)
 
     def _commit_own(self, entry: Entry) -> list[Verdict]:
         """A verdict for each token: the device never had these drafts, so no node could name them."""
@@ -236,6 +264,14 @@ class LiveSession:
             return None
         passed = DeadlineError(f"the session's deadline of {deadline_ms} ms passed")
         return asyncio.get_running_loop().call_later(deadline_ms / 1000, self.end, passed)
+
+    def _take(self, message: DeviceMessage) -> None:
+        if isinstance(message, Open):
+            raise MalformedMessageError("a stream carries one Open, and it comes first")
+        self._refuse_unknown_tokens(message)
+        self.state.receive(message)
+        if self._arrivals is not None:
+            self._arrivals.note(message, asyncio.get_running_loop().time())
 
     def _refuse_unknown_tokens(self, message: DeviceMessage) -> None:
         if isinstance(message, Draft):

@@ -25,9 +25,9 @@ class Outbox:
         self.error: OutriderError | None = None
         self.is_ended = False
 
-    @property
-    def is_full(self) -> bool:
-        return len(self._messages) >= self._limit
+    def is_full(self, num_more: int = 0) -> bool:
+        """Whether it will be, once so many more are put."""
+        return len(self._messages) + num_more >= self._limit
 
     def put(self, message: CloudMessage) -> None:
         self._messages.append(message)
@@ -49,7 +49,7 @@ class Outbox:
                 return None
             self._ready.clear()
             await self._ready.wait()
-        was_full = self.is_full
+        was_full = self.is_full()
         message = self._messages.popleft()
         if was_full:
             self._on_room()

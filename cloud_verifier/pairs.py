@@ -53,7 +53,7 @@ class Pairs:
         newest = self.newest
         for verifier in self.verifiers:
             verifier.seats.share(queue)
-            verifier.accounts, verifier.statistics = newest.accounts, newest.statistics
+            verifier.accounts, verifier.rounds.statistics = newest.accounts, newest.statistics
             verifier.newest_pair = newest.identity.version
 
     @property

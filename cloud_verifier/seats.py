@@ -9,8 +9,10 @@ its own, and whoever waits for room at one keeps nobody from the other.
 
 from __future__ import annotations
 
+import threading
 from collections import Counter
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
 
 from cloud_verifier.live import LiveSession
 from cloud_verifier.prefixes import Prefixes
@@ -24,10 +26,11 @@ KEPT_AFTER = (FinishReason.STOP, FinishReason.LENGTH)
 
 
 class SharedQueue:
-    """At most ``capacity`` sessions at once over all ``Seats`` that joined."""
+    """At most ``capacity`` sessions at once over all ``Seats`` that joined. Whoever touches one of them holds ``lock``."""
 
     def __init__(self, capacity: int) -> None:
         self.capacity = capacity
+        self.lock = threading.RLock()
         self._members: list[Seats] = []
         self._num_came = 0
 
@@ -66,7 +69,11 @@ def _able(members: Sequence[Seats]) -> list[tuple[LiveSession, Seats]]:
 
 class Seats:
     """``capacity`` sessions at once, on an engine with ``num_slots`` caches; ``max_queued`` more wait. Of those that ended,
-    at most ``max_kept`` caches are kept, as long as nobody who runs needs their slots."""
+    at most ``max_kept`` caches are kept, as long as nobody who runs needs their slots.
+
+    Sessions are the event loop's, but for what lies between two passes that follow each other on the engine's thread. So
+    whoever touches one of them, or a seat, holds ``lock``.
+    """
 
     def __init__(self, capacity: int, num_slots: int, max_queued: int, max_kept: int) -> None:
         self.capacity = capacity
@@ -85,6 +92,11 @@ class Seats:
         """Take part in a queue, before the first session."""
         self._queue = queue
         queue.join(self)
+
+    @property
+    def lock(self) -> AbstractContextManager[object]:
+        """For as long as a pass is planned, or a message taken. May be taken again by who has it."""
+        return self._queue.lock
 
     def __len__(self) -> int:
         """Sessions, with those that wait."""

@@ -8,6 +8,7 @@ the thread needs to get there, and does the rest beside the forward.
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 
 LONGEST_S = 0.002
 """Nobody waits longer than this: not every job computes, and some need long before they do."""
@@ -28,7 +29,7 @@ class HandOver:
 
     def take(self) -> None:
         """This thread runs the job from here on."""
-        _of_thread.hand_over = self
+        when_computing(self.let_go)
 
     @property
     def is_over(self) -> bool:
@@ -39,9 +40,15 @@ class HandOver:
         self._held.release()
 
 
+def when_computing(act: Callable[[], object]) -> None:
+    """Have it done by this thread once that computes, or its job is over: before others are told of something, say, who would
+    want the interpreter for that."""
+    _of_thread.act = act
+
+
 def computing() -> None:
     """For engines: from here on this thread needs no interpreter for a while. Cheap, and without effect where nobody waits."""
-    hand_over: HandOver | None = getattr(_of_thread, "hand_over", None)
-    if hand_over is not None:
-        _of_thread.hand_over = None
-        hand_over.let_go()
+    act: Callable[[], object] | None = getattr(_of_thread, "act", None)
+    if act is not None:
+        _of_thread.act = None
+        act()

@@ -90,13 +90,13 @@ class EngineRunner(Generic[E]):
     """Runs jobs on an engine. All access to the engine goes through ``run``; nothing else may touch it.
 
     ``thread`` None computes inline, on the loop itself: only for a virtual clock and for tests. ``hands_over``: a job has the
-    interpreter before all that the loop has to do. ``is_charged``: the newest job took emulated time, or the first will, by all
-    that is known.
+    interpreter before all that the loop has to do. ``may_follow``: whether the thread may run one job behind the other without
+    the loop. ``is_charged``: the newest job took emulated time, or the first will, by all that is known.
     """
 
-    def __init__(self, engine: E, thread: JobThread | None = None, hands_over: bool = False) -> None:
+    def __init__(self, engine: E, thread: JobThread | None = None, hands_over: bool = False, may_follow: bool = True) -> None:
         self.engine = engine
-        self._thread, self._hands_over = thread, hands_over
+        self._thread, self._hands_over, self._may_follow = thread, hands_over, may_follow
         # Asked once: the check of a runtime protocol costs as much as a small forward.
         self._charging = engine if isinstance(engine, Charging) else None
         self.is_charged = self._charging is not None
@@ -105,26 +105,37 @@ class EngineRunner(Generic[E]):
         self._free_at_s = -math.inf
 
     @classmethod
-    def on_own_thread(cls, engine: E, name: str, hands_over: bool = False) -> EngineRunner[E]:
-        return cls(engine, JobThread(name), hands_over)
+    def on_own_thread(cls, engine: E, name: str, hands_over: bool = False, may_follow: bool = True) -> EngineRunner[E]:
+        return cls(engine, JobThread(name), hands_over, may_follow)
 
     @property
     def is_inline(self) -> bool:
         """Whether jobs hold up the loop."""
         return self._thread is None
 
-    async def run(self, job: Callable[[E], T], abandon: asyncio.Event | None = None) -> T:
+    async def run(
+        self,
+        job: Callable[[E], T],
+        abandon: asyncio.Event | None = None,
+        follow: Callable[[T], Callable[[E], T] | None] | None = None,
+    ) -> T:
         """The job's result, once the job is done and its emulated time is over.
 
         ``abandon`` cuts the emulated time short: once it is set, what has passed is passed and the rest is not waited for. The
         job itself always runs to its end, also where the caller is cancelled, and no other begins before that.
+
+        ``follow`` saves the way to the loop and back: the engine's thread asks it, with a job's result, for another job to run
+        at once, until it gives None; the result is then the last job's. It is not asked of work that took emulated time, where
+        jobs run inline, or where the loop shall have its turn between two jobs.
         """
         async with self._turn:
             began_s = self._emulated_start_s(asyncio.get_running_loop().time())
             if self._thread is None:
                 result, charge_s = self._compute(job, began_s)
             else:
-                result, charge_s = await self._thread.submit(lambda: self._compute(job, began_s), self._hands_over)
+                then = follow if self._may_follow else None
+                submitted = self._thread.submit(lambda: self._compute(job, began_s, then), self._hands_over)
+                result, charge_s = await submitted
             self.is_charged = charge_s is not None
             if charge_s is not None:
                 await _until(began_s + charge_s, abandon)
@@ -134,12 +145,20 @@ class EngineRunner(Generic[E]):
     def _emulated_start_s(self, now_s: float) -> float:
         return now_s if self._thread is None else emulated_start_s(now_s, self._free_at_s)
 
-    def _compute(self, job: Callable[[E], T], began_s: float) -> tuple[T, float | None]:
-        """The job's result and its emulated seconds: taken here, so that no other job pays for one whose caller gave up."""
+    def _compute(
+        self, job: Callable[[E], T], began_s: float, follow: Callable[[T], Callable[[E], T] | None] | None = None
+    ) -> tuple[T, float | None]:
+        """The last job's result, and its emulated seconds: taken here, so that no other pays for a job whose caller gave up."""
         if self._told_time is not None:
             self._told_time.work_begins(began_s)
-        result = job(self.engine)
-        return result, None if self._charging is None else self._charging.take_charge_s()
+        while True:
+            result = job(self.engine)
+            charge_s = None if self._charging is None else self._charging.take_charge_s()
+            computing()  # if it has not, nobody waits on for that
+            following = None if follow is None or charge_s is not None else follow(result)
+            if following is None:
+                return result, charge_s
+            job = following
 
     def shutdown(self) -> None:
         """End the thread once its jobs are done."""

@@ -33,11 +33,16 @@ def share_processor() -> None:
     there is none to choose.
     """
     global _is_processor_shared
-    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER or len(os.sched_getaffinity(0)) < 2:
+    if not hasattr(os, "SCHED_BATCH") or os.sched_getscheduler(0) != os.SCHED_OTHER or num_processors() < 2:
         return
     with contextlib.suppress(OSError):  # a container may forbid it
         os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
         _is_processor_shared = True
+
+
+def num_processors() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def computes() -> None:

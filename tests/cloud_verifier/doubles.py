@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import threading
+import time
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -31,13 +32,15 @@ SAMPLED = SamplingParameters(temperature=0.8, top_p=0.95, seed=11)
 
 
 class WatchedEngine(RandomEngine):
-    """A table engine that notes each pass, can be held before a pass, and fails when told to."""
+    """A table engine that notes each pass, can be held before a pass, and fails when told to. A pass takes ``pass_s``, and
+    less than any message without it."""
 
     def __init__(self, num_slots: int = 8, seed: int = SEED) -> None:
         super().__init__(VOCABULARY, CONTEXT, seed, num_slots)
         self.passes: list[tuple[int, ...]] = []
         self.open_caches: set[CacheId] = set()
         self.failure: Exception | None = None
+        self.pass_s = 0.0
         self.gate = threading.Event()
         self.gate.set()
         self.entered = threading.Event()
@@ -54,6 +57,7 @@ class WatchedEngine(RandomEngine):
     def extend(self, chunks: Sequence[Chunk]) -> np.ndarray:
         self.entered.set()
         assert self.gate.wait(30)
+        time.sleep(self.pass_s)
         self.passes.append(tuple(len(chunk.token_ids) for chunk in chunks))
         if self.failure is not None:
             failure, self.failure = self.failure, None

@@ -200,7 +200,7 @@ async def test_devices_withhold_drafts_while_these_are_not_worth_their_messages_
     is_on, patience, withholds
 ):
     async with running(patience=patience) as (_, verifier, connector):
-        verifier._holding.is_on = is_on
+        verifier.rounds._holding.is_on = is_on
         link = await opened(connector, max_tokens=4)
         verdicts = [received.message for received in await follow(link) if isinstance(received.message, Verdict)]
     assert len(verdicts) == 4
@@ -211,9 +211,9 @@ async def test_devices_withhold_drafts_while_these_are_not_worth_their_messages_
 async def test_who_waits_for_its_prompt_to_be_read_makes_no_token_either():
     """Three prompts of 40 tokens and 24 rows a pass: some have no row of it, and all count."""
     async with running(max_rows=24) as (_, verifier, connector):
-        ready, told, plain, passed = [], [], verifier._ready, verifier._holding.passed
-        verifier._ready = lambda now_s: ready.append(found := plain(now_s)) or found
-        verifier._holding.passed = lambda made, since_s: told.append(made) or passed(made, since_s)
+        ready, told, plain, passed = [], [], verifier.rounds._ready, verifier.rounds._holding.passed
+        verifier.rounds._ready = lambda now_s: ready.append(found := plain(now_s)) or found
+        verifier.rounds._holding.passed = lambda made, since_s: told.append(made) or passed(made, since_s)
         links = [await opened(connector, session_id=f"s{n}", prefix=(n,) * 40, generation_start=40) for n in (1, 2, 3)]
         for link in links:
             await follow(link)

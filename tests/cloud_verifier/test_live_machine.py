@@ -98,7 +98,7 @@ async def test_a_patience_that_is_none_is_refused_and_nothing_changes(patience):
     async with running() as (verifier, machine, _):
         with pytest.raises(ConfigurationError, match="'auto', 'never', or milliseconds from 0 to 2000"):
             machine.prepare(SLOW, patience)
-        assert (machine.patience, verifier.costs) == ("auto", None)
+        assert (machine.patience, verifier.rounds.costs) == ("auto", None)
 
 
 @virtually
@@ -113,17 +113,17 @@ async def test_a_machine_without_room_is_refused_and_nothing_changes():
 async def test_what_passes_cost_follows_the_machine():
     async with running(cloud=NONE, costs=MEASURED) as (verifier, machine, _):
         machine.prepare(SLOW, None)()
-        assert verifier.costs == RooflineCosts(CloudCost(SLOW, MODEL).machine, MODEL)
+        assert verifier.rounds.costs == RooflineCosts(CloudCost(SLOW, MODEL).machine, MODEL)
         machine.prepare(NONE, None)()
-        assert verifier.costs is MEASURED
+        assert verifier.rounds.costs is MEASURED
     async with running(cloud=SLOW, costs=RooflineCosts(CloudCost(SLOW, MODEL).machine, MODEL)) as (verifier, machine, _):
         machine.prepare(NONE, None)()  # it never ran without a machine, so nothing was measured
-        assert verifier.costs is None
+        assert verifier.rounds.costs is None
         machine.prepare(FAST, None)()
-        assert verifier.costs == RooflineCosts(CloudCost(FAST, MODEL).machine, MODEL)
+        assert verifier.rounds.costs == RooflineCosts(CloudCost(FAST, MODEL).machine, MODEL)
     async with running(cloud=SLOW, costs=None) as (verifier, machine, _):
         machine.prepare(FAST, None)()
-        assert verifier.costs is None  # every draft was to be run, and still is
+        assert verifier.rounds.costs is None  # every draft was to be run, and still is
 
 
 def test_the_draft_model_beside_the_full_one_plays_the_same_machine():

@@ -102,7 +102,8 @@ async def test_the_longest_verdict_is_one_that_a_device_reads():
             message = open_message(
                 session_id=f"s{logprobs}", prefix=prefix, generation_start=10, max_tokens=4000, logprobs=logprobs
             )
-            live = LiveSession(message, 5000, 64, 10, lambda _: None, lambda: None, verifier.account_of(NOBODY))
+            ends = (lambda _: None), (lambda: None)
+            live = LiveSession(message, 5000, 64, 10, *ends, verifier.account_of(NOBODY), verifier.seats.lock)
             live.receive(Draft(tuple(Node(n, n - 1, 1, 10 if n == 1 else 0) for n in range(1, 3001)), 10))
             assert len(live.plan(5000).token_ids) == longest
 

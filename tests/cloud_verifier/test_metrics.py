@@ -207,6 +207,7 @@ async def served(**changes):
 async def test_figures_are_served_over_http_and_count_what_came_over_grpc():
     async with served() as (engine, running, client):
         connector = GrpcConnector(running.target)
+        engine.pass_s = 0.003  # drafts come in time
         await check_texts(connector, 0.7)
         await held(engine, connector, session_id="0")
         for number in range(1, 8):

@@ -42,12 +42,12 @@ async def test_a_waiting_reader_is_woken_by_a_message_and_by_the_end():
 
 async def test_room_is_told_only_when_a_full_outbox_is_read():
     told = []
-    outbox = Outbox(2, lambda: told.append(outbox.is_full))
+    outbox = Outbox(2, lambda: told.append(outbox.is_full()))
     outbox.put(MESSAGE)
     await outbox.next()
     assert told == []
     outbox.put(MESSAGE)
     outbox.put(MESSAGE)
-    assert outbox.is_full
+    assert outbox.is_full()
     await outbox.next()
     assert told == [False]

@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from cloud_verifier import verification
+from cloud_verifier import rounds
 from cloud_verifier.patience import LONGEST_S
 from cloud_verifier.patience import ready_s as judge
 from cloud_verifier.verification import Verifier
@@ -290,7 +290,7 @@ async def test_the_loop_sleeps_while_it_waits(monkeypatch):
         judged.append(now_s())
         return judge(*arguments)
 
-    monkeypatch.setattr(verification, "ready_s", counted)
+    monkeypatch.setattr(rounds, "ready_s", counted)
     async with running(patience="never", gather=4) as (_, _, connector):
         link = await chosen_once(connector)
         judged.clear()

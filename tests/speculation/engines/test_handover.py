@@ -67,7 +67,7 @@ async def test_nobody_waits_for_long():
 
 async def test_of_the_next_job_nothing_is_left_by_the_one_before(thread):
     await thread.submit(lambda: computing(), hands_over=True)
-    assert await thread.submit(lambda: getattr(handover._of_thread, "hand_over", None)) is None
+    assert await thread.submit(lambda: getattr(handover._of_thread, "act", None)) is None
 
 
 async def test_a_runner_hands_over_where_it_was_told_to(monkeypatch):
@@ -88,7 +88,7 @@ def test_an_engine_lets_go_before_its_runtime_runs(tmp_path):
         io_binding = staticmethod(session.io_binding)
 
         def run_with_iobinding(self, binding):
-            left.append(handover._of_thread.hand_over)
+            left.append(handover._of_thread.act)
             session.run_with_iobinding(binding)
 
     engine._session = Watched()

@@ -6,6 +6,7 @@ import threading
 import pytest
 
 from speculation.engines.base import Chunk
+from speculation.engines.handover import when_computing
 from speculation.engines.random import RandomEngine
 from speculation.engines.runner import HAND_OVER_S, EngineRunner, JobThread, emulated_start_s
 from speculation.errors import CapacityError
@@ -230,3 +231,83 @@ def test_a_thread_ends_with_its_owner():
     del thread
     worker.join(5)
     assert not worker.is_alive()
+
+
+def counting(most, seen):
+    """Jobs that count, and what asks for the next until there were ``most``; ``seen`` notes who asks."""
+
+    def job(_):
+        seen.append(("job", threading.current_thread()))
+        return len(seen)
+
+    def follow(result):
+        assert result == len(seen)
+        seen.append(("follow", threading.current_thread()))
+        return job if len(seen) < 2 * most else None
+
+    return job, follow
+
+
+async def test_what_follows_runs_on_the_engines_thread_before_any_other_job():
+    runner, seen = EngineRunner.on_own_thread(RandomEngine(16, 8, seed=0), "test"), []
+    job, follow = counting(3, seen)
+    try:
+        result, other = await asyncio.gather(runner.run(job, follow=follow), runner.run(lambda _: len(seen)))
+    finally:
+        runner.shutdown()
+    assert [what for what, _ in seen] == ["job", "follow"] * 3
+    assert (result, other) == (5, 6)  # the last job's result
+    assert len({thread for _, thread in seen}) == 1
+    assert {thread for _, thread in seen}.isdisjoint({threading.main_thread()})
+
+
+async def test_nothing_follows_inline_or_behind_emulated_time_or_where_the_loop_shall_have_its_turn():
+    seen = []
+    job, follow = counting(3, seen)
+    await EngineRunner(RandomEngine(16, 8, seed=0)).run(job, follow=follow)
+    charged = EngineRunner.on_own_thread(ChargedEngine(16, 8, seed=0), "test")
+    patient = EngineRunner.on_own_thread(RandomEngine(16, 8, seed=0), "test", may_follow=False)
+    for runner in (charged, patient):
+        try:
+            await runner.run(job, follow=follow)
+        finally:
+            runner.shutdown()
+    assert [what for what, _ in seen] == ["job"] * 3
+
+
+async def test_a_machine_that_is_emulated_from_now_on_is_not_followed_any_more():
+    engine = ChargedEngine(16, 8, seed=0)
+    charges_s = [None, None, 0.02]
+    engine.take_charge_s = lambda: charges_s.pop(0)
+    runner, seen = EngineRunner.on_own_thread(engine, "test"), []
+    job, follow = counting(9, seen)
+    try:
+        await runner.run(job, follow=follow)
+    finally:
+        runner.shutdown()
+    assert [what for what, _ in seen] == ["job", "follow", "job", "follow", "job"]
+    assert runner.is_charged
+
+
+async def test_an_error_of_what_follows_reaches_the_caller():
+    runner = EngineRunner.on_own_thread(RandomEngine(16, 8, seed=0), "test")
+
+    def follow(_):
+        raise LookupError
+
+    try:
+        with pytest.raises(LookupError):
+            await runner.run(lambda _: 1, follow=follow)
+        assert await runner.run(lambda _: 2) == 2
+    finally:
+        runner.shutdown()
+
+
+async def test_what_waits_for_computing_is_done_before_anything_follows_a_job_that_never_computes():
+    runner, seen = EngineRunner.on_own_thread(RandomEngine(16, 8, seed=0), "test"), []
+    jobs = [lambda _: when_computing(lambda: seen.append("done")), lambda _: seen.append("second")]
+    try:
+        await runner.run(jobs[0], follow=lambda _: None if len(jobs) < 2 else jobs.pop())
+    finally:
+        runner.shutdown()
+    assert seen == ["done", "second"]
