@@ -68,8 +68,10 @@ class Holding:
         num_sessions = len(made)
         if num_sessions < FEWEST_SESSIONS:
             self.is_on = False
-            self._begin_anew(num_sessions)
-        elif not self._load / OTHER_LOAD <= num_sessions <= self._load * OTHER_LOAD:
+            if num_sessions != self._load:
+                self._begin_anew(num_sessions)
+            return
+        if not self._load / OTHER_LOAD <= num_sessions <= self._load * OTHER_LOAD:
             self._begin_anew(num_sessions)
         if made.count(0) > MOST_READING * num_sessions:
             return

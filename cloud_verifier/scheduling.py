@@ -121,6 +121,8 @@ def share_rows(claims: Sequence[Claim], costs: PassCosts | None, overhead_s: flo
 def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float, max_rows: int) -> list[int]:
     """How many of its drafts each session runs, for the most tokens a second; none where the pass does not end its prompt."""
     chosen = [0] * len(claims)
+    if not any(claim.num_drafts for claim in claims):
+        return chosen
     choosing = _choosing(claims, costs, max_rows)
     if not any(claims[index].num_drafts for index in choosing):
         return chosen

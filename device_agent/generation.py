@@ -179,14 +179,14 @@ class Generation:
             events += self._drafted(self._drafter.branches.main)
         if self._assignment.request.reveal is Reveal.STABLE and not self._display.is_stopped:
             events += self._display.reassessed(self._drafter.chances())
-        self._show(events)
+        self._show(events, now_s)
         if self._display.is_stopped:
             self._end(STOP)
-        self._reroute()
+        self._reroute(now_s)
 
-    def _reroute(self, grown: Sequence[Branch] = ()) -> bool:
+    def _reroute(self, now_s: float, grown: Sequence[Branch] = ()) -> bool:
         """Ask who writes from here on, and let them. Returns whether that ends the device's writing alone."""
-        decision = None if self._is_over else self._route.again(self._mode, grown, _now_s())
+        decision = None if self._is_over else self._route.again(self._mode, grown, now_s)
         if decision is None:
             return False
         was_alone, self._is_alone = self._is_alone, False
@@ -228,7 +228,7 @@ class Generation:
         self._is_alone = True
         self._mode = Mode.DEVICE
         self._tell_state(Reason.BUSY if isinstance(error, CapacityError) else Reason.OFFLINE)
-        self._show(self._display.go_alone())
+        self._show(self._display.go_alone(), _now_s())
         if self._display.is_stopped:  # the end is here: a verifier that comes back later could not take it back
             self._end(STOP)
         self._may_draft.set()
@@ -243,10 +243,11 @@ class Generation:
             self._sender.wake()
             if self._is_over:
                 return
-            self._meter.drafted(began_s, _now_s(), len(grown))
-            self._gauges.show(self._meter.timeline, _now_s())
-            is_handed_over = self._reroute(grown)  # before a stop string in what grew ends the answer
-            self._show(self._drafted(grown))
+            now_s = _now_s()
+            self._meter.drafted(began_s, now_s, len(grown))
+            self._gauges.show(self._meter.timeline, now_s)
+            is_handed_over = self._reroute(now_s, grown)  # before a stop string in what grew ends the answer
+            self._show(self._drafted(grown), now_s)
             if self._gauges.has_changed():
                 self._tell_state(Reason.THROTTLING)
             if is_handed_over:
@@ -265,10 +266,10 @@ class Generation:
         self._meter.broke_off(_now_s(), paused_s)
         self._tell_state(reason)
 
-    def _show(self, events: Sequence[Event]) -> None:
+    def _show(self, events: Sequence[Event], now_s: float) -> None:
         if events:
-            self._place.share.wrote(self._drafter.length - len(self._assignment.prompt), _now_s())
-            self._meter.showed(events, _now_s())
+            self._place.share.wrote(self._drafter.length - len(self._assignment.prompt), now_s)
+            self._meter.showed(events, now_s)
             self._emit(events)
 
     def _end(self, reason: str) -> None:
@@ -276,7 +277,7 @@ class Generation:
         if self._is_over:
             return
         tail = self._assignment.max_tail if self._is_alone else 0
-        self._show(self._display.finish(tail))
+        self._show(self._display.finish(tail), _now_s())
         reason = STOP if self._display.is_stopped else reason
         self._meter.joules, self._meter.battery_percent = self._gauges.joules, self._gauges.battery_percent(_now_s())
         self._meter.shared(self._place.queued_s, self._place.share.waited_s, self.pausing.paused_s)

@@ -145,6 +145,13 @@ class Stream:
     def is_read_by(self, reader: Reader) -> bool:
         return self._reader is reader
 
+    def left_for(self, reader: Reader) -> list[Event] | None:
+        """The events that a reader has not taken; None where none will come to it any more."""
+        if self._reader is not reader:
+            return None
+        events = self._events[reader.next_seq - self._num_dropped :]
+        return None if self._has_last and not events else events
+
     def after(self, seq: int) -> list[Event]:
         """The events from number ``seq`` on."""
         return self._events[seq - self._num_dropped :]
@@ -218,10 +225,10 @@ class Reader:
 
         Nothing is lost where it is cancelled.
         """
-        while self.has_more and not (events := self._stream.after(self.next_seq)):
+        while (events := self._stream.left_for(self)) == []:
             self._arrived.clear()
             await self._arrived.wait()
-        if not self.has_more:
+        if events is None:
             return []
         self.next_seq += len(events)
         return events
@@ -229,8 +236,7 @@ class Reader:
     @property
     def has_more(self) -> bool:
         """Whether events are there for this reader, or will come."""
-        is_at_end = self._stream.has_last and self.next_seq == self._stream.next_seq
-        return self._stream.is_read_by(self) and not is_at_end
+        return self._stream.left_for(self) is not None
 
     def wake(self) -> None:
         self._arrived.set()

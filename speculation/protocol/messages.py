@@ -222,6 +222,10 @@ class Verdict:
     logprobs: tuple[TokenLogprobs, ...] = ()
 
     def __post_init__(self) -> None:
+        run, choice = self.count, self.choice
+        is_sound = self.start >= 0 and (run > 0 < self.last_node or run == 0 == self.last_node)
+        if is_sound and not self.logprobs and (run if choice is None else 0 <= choice <= MAX_TOKEN_ID):
+            return  # the usual case: no message is built for it
         _require(self.start >= 0 and self.count >= 0, "start and count are not negative")
         _require((self.count == 0) == (self.last_node == 0), "a run has a last node, and only a run has one")
         _require(self.count > 0 or self.choice is not None, "a verdict makes at least one token final")

@@ -171,10 +171,11 @@ class VerifierSession:
         probabilities are missing, or the session is finished.
         """
         self._require_current(plan, choices)
-        tokens = self._cut([int(c) for c in choices[: run_length(plan.token_ids, choices) + 1]])
+        num_agreed = run_length(plan.token_ids, choices)
+        tokens = self._cut([int(c) for c in choices[: num_agreed + 1]])
         if self._open.logprobs is not None and len(logprobs) < len(tokens):
             raise ValueError(f"{len(tokens)} tokens want a log probability each, not {len(logprobs)} of them")
-        count = min(len(tokens), run_length(plan.token_ids, choices))
+        count = min(len(tokens), num_agreed)
         choice = tokens[count] if count < len(tokens) else None
         for token_id in tokens[:count]:
             self._advance(token_id)

@@ -48,8 +48,8 @@ class Padder:
 
     def encode(self, message: DeviceMessage | CloudMessage) -> bytes:
         """The message as bytes of its envelope."""
-        data = codec.encode(message).SerializeToString()
-        return padded(data, self._multiple_of(message))
+        data, multiple = codec.encode(message).SerializeToString(), self._multiple_of(message)
+        return padded(data, multiple) if multiple else data
 
     def size(self, message: DeviceMessage | CloudMessage | None) -> int:
         """How many bytes ``encode`` makes of it; none of None."""

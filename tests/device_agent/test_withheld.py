@@ -30,15 +30,15 @@ def drafts_at(connector):
 async def answered(turned_off_after=None):
     """An answer by a verifier that lets devices withhold, for ever or for so many passes: what it was, and what was sent."""
     async with verifier(SlowEngine(PASS_S), patience=0) as made:
-        made._holding.is_on = True
+        made.rounds._holding.is_on = True
         connector = WatchedConnector(MemoryConnector(made))
-        told = made._holding.passed
+        told = made.rounds._holding.passed
 
         def passed(*of_a_pass):
             told(*of_a_pass)
-            made._holding.is_on = turned_off_after is None or made.statistics.passes < turned_off_after
+            made.rounds._holding.is_on = turned_off_after is None or made.statistics.passes < turned_off_after
 
-        made._holding.passed = passed
+        made.rounds._holding.passed = passed
         async with agent_of(connector, DraftEngine(0.9, step_s=0.009)) as running:
             replay = await answer(running)
         return replay, drafts_at(connector), made.statistics.passes
