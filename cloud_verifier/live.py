@@ -110,14 +110,10 @@ class LiveSession:
     def end(self, error: OutriderError | None) -> None:
         """End the session, with an error or in order. Only the first end counts."""
         with self._lock:
-            self.tell()
-            if self.outbox.is_ended:
-                return
-            self.outbox.end(error)
-            if self._deadline is not None:
-                self._deadline.cancel()
-            self._on_end(self)
-            self._observer.ended(self, error)
+            try:
+                self.tell()
+            finally:
+                self._end(error)
 
     def finish(self, message: Finished) -> None:
         """End the session in order, and say so."""
@@ -247,6 +243,15 @@ class LiveSession:
                 self.end(failure)
             elif untold and self.state.finished is not None:
                 self.finish(self.state.finished)
+
+    def _end(self, error: OutriderError | None) -> None:
+        if self.outbox.is_ended:
+            return
+        self.outbox.end(error)
+        if self._deadline is not None:
+            self._deadline.cancel()
+        self._on_end(self)
+        self._observer.ended(self, error)
 
     def _commit_own(self, entry: Entry) -> list[Verdict]:
         """A verdict for each token: the device never had these drafts, so no node could name them."""

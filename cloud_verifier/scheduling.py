@@ -122,7 +122,7 @@ def paying_drafts(claims: Sequence[Claim], costs: PassCosts, overhead_s: float, 
     """How many of its drafts each session runs, for the most tokens a second; none where the pass does not end its prompt."""
     chosen = [0] * len(claims)
     if not any(claim.num_drafts for claim in claims):
-        return chosen
+        return chosen  # without a look at who chooses: most passes of sessions that draft nothing
     choosing = _choosing(claims, costs, max_rows)
     if not any(claims[index].num_drafts for index in choosing):
         return chosen

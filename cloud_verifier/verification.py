@@ -65,6 +65,7 @@ class Verifier:
         self._idle = asyncio.Event()
         self._idle.set()
         self._is_stopping = self._is_over = False
+        self._fault: Exception | None = None
 
     @property
     def statistics(self) -> VerifierStatistics:
@@ -132,10 +133,10 @@ class Verifier:
                     return
                 await self._sleep(wake_s)
         finally:
-            with self.seats.lock:
+            with self.seats.lock, contextlib.ExitStack() as ends:  # all of them, whatever one of them raises
                 self._is_over = True
                 for live in self.seats.all:
-                    live.end(EngineError("the verifier stopped"))
+                    ends.callback(live.end, EngineError("the verifier stopped"))
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new sessions, let those that run finish within ``grace_s``, then end the rest with ``Finished(SHUTDOWN)``."""
@@ -158,13 +159,14 @@ class Verifier:
         will be, at the latest."""
         loop = asyncio.get_running_loop()
         with self.seats.lock:
-            planned = self.rounds.plan(loop.time())
+            planned = self._plan(loop)
         if not isinstance(planned, Pass):
             return planned
-        self.rounds.begins(loop.time())
         # A companion drafts between two passes, so the loop has to come in between.
         follow = partial(self._follow, loop) if self._companion is None else None
         await self._runner.run(planned.run, follow=follow)
+        if self._fault is not None:
+            raise self._fault
         with self.seats.lock:
             self.rounds.settle(loop.time())
         self._tell()
@@ -173,15 +175,27 @@ class Verifier:
     def _follow(self, loop: asyncio.AbstractEventLoop, _: None) -> Callable[[Engine], None] | None:
         """The pass behind one that is over, on the engine's thread; None where the loop has to go on."""
         with self.seats.lock:
-            if self._is_over:
+            if self._is_over or self._fault is not None:
                 return None
             self.rounds.settle(loop.time())
-            planned = self.rounds.plan(loop.time())
+            planned = self._plan(loop)
         if not isinstance(planned, Pass):
             return None
-        self.rounds.begins(loop.time())
-        when_computing(partial(_call_soon, loop, self._tell))
+        when_computing(partial(_call_soon, loop, self._tell_beside))
         return planned.run
+
+    def _plan(self, loop: asyncio.AbstractEventLoop) -> Pass | float:
+        planned = self.rounds.plan(loop.time())
+        if isinstance(planned, Pass):
+            self.rounds.begins(loop.time())
+        return planned
+
+    def _tell_beside(self) -> None:
+        """Tell while the next pass computes. A fault ends the pass loop, as it would between two passes."""
+        try:
+            self._tell()
+        except Exception as error:
+            self._fault = error
 
     def _tell(self) -> None:
         """Tell of the passes that are settled."""
@@ -194,7 +208,8 @@ class Verifier:
 
     async def _sleep(self, until_s: float) -> None:
         """Until something changes, and no longer than ``until_s``."""
-        self.rounds.rests()
+        with self.seats.lock:
+            self.rounds.rests()
         self._work.clear()
         alarm = asyncio.get_running_loop().call_at(until_s, self._work.set) if until_s < math.inf else None
         try:

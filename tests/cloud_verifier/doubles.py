@@ -32,8 +32,8 @@ SAMPLED = SamplingParameters(temperature=0.8, top_p=0.95, seed=11)
 
 
 class WatchedEngine(RandomEngine):
-    """A table engine that notes each pass, can be held before a pass, and fails when told to. A pass takes ``pass_s``, and
-    less than any message without it."""
+    """A table engine that notes each pass, can be held before a pass, and fails when told to. A pass takes ``pass_s`` and
+    hardly more: without it no message of a device is as quick."""
 
     def __init__(self, num_slots: int = 8, seed: int = SEED) -> None:
         super().__init__(VOCABULARY, CONTEXT, seed, num_slots)

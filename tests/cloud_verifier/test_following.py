@@ -11,6 +11,7 @@ import pytest
 from cloud_verifier import assembly
 from cloud_verifier.assembly import assemble
 from cloud_verifier.engine import FullModel
+from cloud_verifier.observer import UNOBSERVED
 from cloud_verifier.verification import Verifier
 from speculation.engines.handover import computing
 from speculation.engines.random import RandomEngine
@@ -281,6 +282,27 @@ async def test_when_the_pass_loop_ends_the_engines_thread_runs_no_other():
     assert isinstance(messages[-1], EngineError)
     assert len(engine.passes) == 1
     assert not late.outbox.is_ended
+
+
+async def test_a_fault_in_telling_ends_the_pass_loop_and_every_session():
+    engine = WatchedEngine()
+    runner = EngineRunner.on_own_thread(engine, "test")
+    verifier, told_first = Verifier(runner, IDENTITY, SELF_TEST, settings()), []
+
+    class Broken(type(UNOBSERVED)):
+        def settled(self, live, entry, verdicts, now_s):
+            told_first.append(live)
+            raise LookupError("an observer that must not raise")
+
+    verifier.observer = Broken()
+    async with asyncio.timeout(LIMIT_S):
+        lives = [verifier.attach(open_message(f"s{n}", max_tokens=400)) for n in range(3)]
+        with pytest.raises(LookupError):
+            await verifier.run()
+        ends = [(await told(live))[-1] for live in lives]
+    runner.shutdown()
+    assert told_first
+    assert [type(end) for end in ends] == [EngineError] * 3
 
 
 @pytest.fixture
