@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
 
 from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead, FixedLength
-from device_agent.drafting.resting import LONGEST_SPELL, SHORTEST_SPELL, TRIAL, Resting
+from device_agent.drafting.resting import LONGEST_SPELL, LOOK, MOST_SPENT, SETTLING, SHORTEST_SPELL, TRIAL, Resting
 from speculation.shaping import virtual_time
 from tests.device_agent.drafting.doubles import VOCABULARY, Watched
 from tests.device_agent.drafting.streams import Stream
@@ -38,13 +39,28 @@ def test_it_rests_nearly_always_where_drafts_slow_the_answer_down_and_nearly_nev
     assert sum(rested) / len(rested) == pytest.approx(share, abs=0.08)
 
 
-def test_a_first_decision_takes_two_trials_and_the_other_kind_is_tried_ever_more_rarely():
-    rested = watched(Resting(), 0.5, 40_000, noise=0)
-    assert not any(rested[:TRIAL])
-    starts = [number for number in range(1, len(rested)) if rested[number - 1] and not rested[number]]
-    assert starts[0] == 2 * TRIAL + SHORTEST_SPELL
-    assert starts[1] - starts[0] == TRIAL + 2 * SHORTEST_SPELL
-    assert starts[-1] - starts[-2] == TRIAL + LONGEST_SPELL
+def spells(resting: Resting, gain: float, num_verdicts: int) -> list[int]:
+    """How long each lasted that is over, drafting and resting in turns."""
+    rested = watched(resting, gain, num_verdicts, noise=0)
+    ends = [number for number in range(1, len(rested)) if rested[number] != rested[number - 1]]
+    return [end - begin for begin, end in itertools.pairwise([0, *ends])]
+
+
+@pytest.mark.parametrize(("gain", "first"), [(0.95, [TRIAL, TRIAL + SHORTEST_SPELL]), (1.05, [TRIAL, TRIAL, SHORTEST_SPELL])])
+def test_a_first_decision_takes_two_trials_and_the_other_kind_is_tried_ever_more_rarely(gain, first):
+    later = [long for times in (2, 4, 8) for long in (TRIAL, times * SHORTEST_SPELL)]
+    assert spells(Resting(), gain, 8_000)[: len(first) + 8] == [*first, *later, TRIAL, LONGEST_SPELL]
+
+
+def test_the_more_drafts_cost_the_rarer_and_the_shorter_they_are_tried():
+    cut, rare = SETTLING + LOOK, round(TRIAL * 0.5 / MOST_SPENT)
+    assert spells(Resting(), 0.5, 6_000)[:6] == [TRIAL, TRIAL + rare, cut, 2 * rare, cut, LONGEST_SPELL]
+    assert spells(Resting(), 0.85, 1_200)[:4] == [TRIAL, TRIAL + round(TRIAL * 0.15 / MOST_SPENT), TRIAL, 600]
+
+
+def test_drafts_that_gain_much_are_not_counted_on_for_longer():
+    """Another text gains nothing by them."""
+    assert spells(Resting(), 2.0, 1_200)[:6] == [TRIAL, TRIAL, SHORTEST_SPELL, TRIAL, 2 * SHORTEST_SPELL, TRIAL]
 
 
 def test_drafts_that_hardly_ever_save_a_pass_are_tried_as_rarely_as_can_be_at_once():
@@ -73,9 +89,26 @@ def test_one_verdict_that_something_else_held_up_decides_nothing():
 def test_it_never_rests_where_a_pass_is_long_or_not_known(pass_s):
     resting = Resting()
     assert not any(watched(resting, 0.5, 1000, pass_s))
+    assert not resting.is_due(5, has_drafted=True, pass_s=pass_s)
+
+
+def test_a_stream_beside_long_passes_does_not_rest_whatever_others_do():
+    resting = Resting()
     watched(resting, 0.5, 1000)
     assert resting.is_due(5, has_drafted=False, pass_s=SHORT_S)
-    assert not resting.is_due(5, has_drafted=False, pass_s=pass_s)
+    assert not resting.is_due(5, has_drafted=False, pass_s=LONG_S)
+
+
+@pytest.mark.parametrize("pass_s", [None, 0.0])
+def test_while_a_stream_does_not_know_its_passes_it_rests_as_the_last_one_did(pass_s):
+    """Its first verdicts: with one there is nothing between two, and of the next some come together."""
+    resting = Resting()
+    watched(resting, 0.5, 1000)
+    assert resting.is_due(1, has_drafted=False, pass_s=pass_s)
+    resting.verdict(1, 0.0, pass_s)
+    assert resting.is_due(2, has_drafted=False, pass_s=pass_s)
+    resting.verdict(1, LONG_S, LONG_S)
+    assert not resting.is_due(2, has_drafted=False, pass_s=pass_s)
 
 
 def test_before_the_first_verdict_one_word_is_drafted_in_any_case():
