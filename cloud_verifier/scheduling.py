@@ -73,14 +73,9 @@ class Survival:
         """Compare drafts, whether they were run or not, with the choices that were made."""
         compared = drafted[: len(choices)]
         num_agreed = run_length(compared, choices)
-        for _ in range(num_agreed):
-            self._add(1.0)
-        if num_agreed < len(compared):
-            self._add(0.0)
-
-    def _add(self, agreed: float) -> None:
-        self._agreed = MEMORY * self._agreed + agreed
-        self._compared = MEMORY * self._compared + 1
+        for index in range(min(num_agreed + 1, len(compared))):
+            self._agreed = MEMORY * self._agreed + (index < num_agreed)
+            self._compared = MEMORY * self._compared + 1
 
 
 class Overhead:

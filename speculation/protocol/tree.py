@@ -10,7 +10,7 @@ Every node enters once and leaves once: the cost of all calls together is linear
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 
 
@@ -60,16 +60,24 @@ class DraftTree:
 
     def advance(self, token_id: int) -> tuple[TreeNode | None, list[TreeNode]]:
         """The log took a token. Returns the node that is final by it, if one is, and all nodes that died of it."""
-        survivor = self._tips.pop(token_id, None)
-        lost = _bury(list(self._tips.values()))
-        self._tips = {}
+        tips = self._tips
+        survivor = tips.pop(token_id, None)
+        lost = _bury(list(tips.values())) if tips else []
         self._length += 1
-        if survivor is not None:
-            survivor.state = NodeState.FINAL
-            self._tips, survivor.children = survivor.children, {}
-            for tip in self._tips.values():
-                tip.parent = None
+        if survivor is None:
+            self._tips = {}
+            return None, lost
+        survivor.state = NodeState.FINAL
+        self._tips = below = survivor.children
+        survivor.children = {}
+        for tip in below.values():
+            tip.parent = None
         return survivor, lost
+
+    @property
+    def first(self) -> TreeNode | None:
+        """The likeliest token behind the log's end, if any is drafted."""
+        return _first(self._tips) if self._tips else None
 
     def likeliest(self) -> Iterator[TreeNode]:
         """The chain that starts at the log's end and follows the lowest rank; among equals the one that came first."""
@@ -78,6 +86,18 @@ class DraftTree:
             node = _first(siblings)
             yield node
             siblings = node.children
+
+    def chain(self, most: int, stops: Container[int]) -> list[TreeNode]:
+        """The first of those, ``most`` at most, up to one whose token is among the ``stops``."""
+        nodes: list[TreeNode] = []
+        siblings = self._tips
+        while siblings and len(nodes) < most:
+            node = _first(siblings)
+            if node.token_id in stops:
+                break
+            nodes.append(node)
+            siblings = node.children
+        return nodes
 
     def clear(self) -> list[TreeNode]:
         """Let every pending node die; returns them."""

@@ -52,6 +52,7 @@ class VerifierSession:
             raise MalformedMessageError(f"the prefix has {len(open.prefix)} tokens, the limit is {open.limit}")
         self._open = open
         self._credit = max(credit, INITIAL_CREDIT)  # a device may send so many before it has read Opened
+        self._limit = open.limit
         self._final = list(open.prefix)
         self._end_token_ids = frozenset(open.end_token_ids)
         self._known = len(self._final)
@@ -76,7 +77,7 @@ class VerifierSession:
     @property
     def limit(self) -> int:
         """The position behind the last token that may be generated."""
-        return self._open.limit
+        return self._limit
 
     @property
     def finished(self) -> Finished | None:
@@ -90,7 +91,7 @@ class VerifierSession:
     @property
     def has_drafts(self) -> bool:
         """Whether a pass now would run drafts."""
-        return next(self._tree.likeliest(), None) is not None
+        return self._tree.first is not None
 
     @property
     def drafts_end(self) -> bool:
@@ -145,13 +146,10 @@ class VerifierSession:
 
         It stops before an end token and one short of the limit: the row of the node before already decides those.
         """
-        room = min(max_nodes, self.limit - len(self._final) - 1)
-        chain: list[TreeNode] = []
-        for node in self._tree.likeliest():
-            if len(chain) >= room or node.token_id in self._end_token_ids:
-                break
-            chain.append(node)
-        return Plan(tuple(n.number for n in chain), tuple(n.token_id for n in chain), len(self._final))
+        room = min(max_nodes, self._limit - len(self._final) - 1)
+        chain = self._tree.chain(room, self._end_token_ids)
+        # Of lists: a tuple of a generator takes a call for every node.
+        return Plan(tuple([n.number for n in chain]), tuple([n.token_id for n in chain]), len(self._final))
 
     def commit(
         self,
@@ -172,16 +170,14 @@ class VerifierSession:
         """
         self._require_current(plan, choices)
         num_agreed = run_length(plan.token_ids, choices)
-        tokens = self._cut([int(c) for c in choices[: num_agreed + 1]])
+        tokens = self._cut(list(map(int, choices[: num_agreed + 1])))
         if self._open.logprobs is not None and len(logprobs) < len(tokens):
             raise ValueError(f"{len(tokens)} tokens want a log probability each, not {len(logprobs)} of them")
         count = min(len(tokens), num_agreed)
         choice = tokens[count] if count < len(tokens) else None
-        for token_id in tokens[:count]:
-            self._advance(token_id)
+        self._advance(tokens[:count])
         kind = self._kind(count, choice)
-        if choice is not None:
-            self._advance(choice)
+        self._advance(tokens[count:])
         self._passes += passes
         self._near_ties += near_ties
         self._passed = False
@@ -234,13 +230,16 @@ class VerifierSession:
             raise CreditExceededError(f"node {number} exceeds the credit of {self._credit} live nodes")
         self._nodes[number] = node
 
-    def _advance(self, token_id: int) -> None:
-        survivor, lost = self._tree.advance(token_id)
-        self._final.append(token_id)
-        self._forget_nodes(lost)
-        if survivor is not None:
-            self._accepted += 1
-            self._final_numbers.setdefault(survivor.position, []).extend((survivor.number, *survivor.aliases))
+    def _advance(self, tokens: Sequence[int]) -> None:
+        for token_id in tokens:
+            survivor, lost = self._tree.advance(token_id)
+            self._final.append(token_id)
+            if lost:
+                self._forget_nodes(lost)
+            if survivor is not None:
+                self._accepted += 1
+                # The position is new: nothing that came late can stand there yet.
+                self._final_numbers[survivor.position] = [survivor.number, *survivor.aliases]
 
     def _forget_nodes(self, nodes: Sequence[TreeNode]) -> None:
         for node in nodes:
@@ -255,7 +254,7 @@ class VerifierSession:
 
     def _kind(self, count: int, choice: int | None) -> VerdictKind:
         """Name the verdict and count its choice, while the log ends where the run does."""
-        draft = next(self._tree.likeliest(), None)
+        draft = self._tree.first
         if choice is None:
             return VerdictKind.ACCEPT
         if draft is not None and draft.token_id != choice:
@@ -267,16 +266,16 @@ class VerifierSession:
         return VerdictKind.ACCEPT
 
     def _cut(self, tokens: list[int]) -> list[int]:
-        room = self.limit - len(self._final)
-        for index, token_id in enumerate(tokens[:room]):
-            if token_id in self._end_token_ids:
-                return tokens[: index + 1]
-        return tokens[:room]
+        tokens = tokens[: self._limit - len(self._final)]
+        if self._end_token_ids.isdisjoint(tokens):
+            return tokens
+        end = next(index for index, token_id in enumerate(tokens) if token_id in self._end_token_ids)
+        return tokens[: end + 1]
 
     def _finish_at_end(self) -> None:
         if len(self._final) > self.generation_start and self._final[-1] in self._end_token_ids:
             self.finish(FinishReason.STOP)
-        elif len(self._final) == self.limit:
+        elif len(self._final) == self._limit:
             self.finish(FinishReason.LENGTH)
 
     def _require_current(self, plan: Plan, choices: Sequence[int]) -> None:

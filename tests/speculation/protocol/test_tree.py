@@ -31,6 +31,18 @@ def test_the_likeliest_chain_follows_the_lowest_rank_then_the_first_come():
     assert chain(tree) == [2, 4]
 
 
+def test_a_chain_ends_at_its_most_nodes_and_before_a_token_that_stops_it():
+    tree = DraftTree(0)
+    assert tree.first is None
+    node = None
+    for token_id in (5, 6, 7):
+        node, _ = tree.add(node, token_id, 0)
+    assert tree.first is not None
+    assert tree.first.token_id == 5
+    chains = [tree.chain(3, ()), tree.chain(2, ()), tree.chain(3, {6}), tree.chain(0, ()), tree.chain(-1, ())]
+    assert [[node.token_id for node in nodes] for nodes in chains] == [[5, 6, 7], [5, 6], [5], [], []]
+
+
 def test_the_token_that_the_log_takes_is_final_and_all_else_dies():
     tree = DraftTree(0)
     kept, _ = tree.add(None, 1, 0)
