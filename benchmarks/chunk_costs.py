@@ -1,8 +1,8 @@
 """What a verified chunk costs beside its forward: CPU time of the production code, without a network.
 
 A chunk is what one pass verifies of one session: a message decoded and taken, rows shared out, the choice made and settled, the
-verdict told and encoded. Each draft is the token that the full model chooses there with a given chance, else another one: what
-stands behind that one is not drawn.
+verdict told and encoded. Figures are the middle ones of some tens of passes. Each draft is the token that the full model
+chooses there with a given chance, else another one: what stands behind that one is not drawn.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from random import Random
+from statistics import fmean, median
 
 from benchmarks.processes.devices import Script
 from benchmarks.processes.service import Timed
@@ -36,7 +37,10 @@ AGREEMENTS = {"greedy": (1.0,), "top-p": (1.0, 0.65)}
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """CPU time of one verified chunk, in microseconds; ``choice_us`` is the engine's thread without the forward."""
+    """CPU time of one verified chunk, in microseconds; ``choice_us`` is the engine's thread without the forward.
+
+    Medians over passes, that of the sums as well.
+    """
 
     way: str
     agreement: float
@@ -45,10 +49,19 @@ class Chunk:
     codec_us: float
     protocol_us: float
     choice_us: float
+    total_us: float
+
+
+class _Spent:
+    """CPU seconds of one pass, for all its sessions together."""
+
+    def __init__(self) -> None:
+        self.codec_s = self.protocol_s = self.choice_s = 0.0
+        self.rows = 0
 
     @property
-    def total_us(self) -> float:
-        return self.codec_us + self.protocol_us + self.choice_us
+    def total_s(self) -> float:
+        return self.codec_s + self.protocol_s + self.choice_s
 
 
 class Bench:
@@ -64,8 +77,7 @@ class Bench:
         self._truths: list[list[int]] = []
         self._drafts: list[list[int]] = []
         self._lives: list[LiveSession] = []
-        self._codec_s = self._protocol_s = self._choice_s = 0.0
-        self._chunks = self._rows = 0
+        self._spent = _Spent()
 
     async def _begin(self) -> None:
         self._devices = [self._device(number, script, WAYS[self._way]) for number, script in enumerate(self._texts)]
@@ -96,33 +108,33 @@ class Bench:
         ]
         await self._begin()
         await self._pass()
-        self._codec_s = self._protocol_s = self._choice_s = 0.0
-        self._chunks = self._rows = 0
-        for _ in range(num_passes):
-            await self._pass()
+        spent = [await self._pass() for _ in range(num_passes)]
         await self._end()
-        parts = (1e6 * seconds / self._chunks for seconds in (self._codec_s, self._protocol_s, self._choice_s))
-        return Chunk(self._way, agreement, len(self._lives), self._rows / self._chunks, *parts)
+        sessions = len(self._lives)
+        parts = ([one.codec_s for one in spent], [one.protocol_s for one in spent], [one.choice_s for one in spent])
+        middles = (1e6 * median(seconds) / sessions for seconds in (*parts, [one.total_s for one in spent]))
+        return Chunk(self._way, agreement, sessions, fmean(one.rows for one in spent) / sessions, *middles)
 
-    async def _pass(self) -> None:
+    async def _pass(self) -> _Spent:
+        self._spent = spent = _Spent()
         for device, live, text, drafts in zip(self._devices, self._lives, self._texts, self._drafts, strict=True):
             if (draft := self._draft(device, len(device.final) - len(text.prompt), drafts)) is not None:
                 self._receive(live, codec.encode_request(draft))
         rows, forward_s, began_s = self._verifier.statistics.rows, self._clock.cpu_s, time.thread_time()
         await self._verifier._run_passes()
-        self._choice_s += time.thread_time() - began_s - (self._clock.cpu_s - forward_s)
-        self._rows += self._verifier.statistics.rows - rows
-        self._chunks += len(self._lives)
+        spent.choice_s = time.thread_time() - began_s - (self._clock.cpu_s - forward_s)
+        spent.rows = self._verifier.statistics.rows - rows
         for device, live in zip(self._devices, self._lives, strict=True):
             device.receive(codec.decode_response(await self._next(live)))
+        return spent
 
     def _receive(self, live: LiveSession, data: bytes) -> None:
         began_s = time.thread_time()
         message = codec.decode_request(data)
         decoded_s = time.thread_time()
         live.receive(message)
-        self._codec_s += decoded_s - began_s
-        self._protocol_s += time.thread_time() - decoded_s
+        self._spent.codec_s += decoded_s - began_s
+        self._spent.protocol_s += time.thread_time() - decoded_s
 
     async def _next(self, live: LiveSession) -> bytes:
         began_s = time.thread_time()
@@ -130,8 +142,8 @@ class Bench:
         read_s = time.thread_time()
         assert message is not None
         data = codec.encode_response(message)
-        self._protocol_s += read_s - began_s
-        self._codec_s += time.thread_time() - read_s
+        self._spent.protocol_s += read_s - began_s
+        self._spent.codec_s += time.thread_time() - read_s
         return data
 
     def _device(self, number: int, script: Script, parameters: SamplingParameters) -> DeviceSession:

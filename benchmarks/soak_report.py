@@ -16,6 +16,7 @@ GROWTHS = {
     "uss_kib": "memory of its own, KiB",
     "rss_kib": "resident memory, KiB",
     "blocks": "blocks of Python's allocator",
+    "malloc_kib": "what malloc has given out, KiB",
     "bindings": "ranges of slots that a pass was ever run over",
 }
 

@@ -36,6 +36,7 @@ class Sample:
     reused_tokens: int
     tasks: int
     blocks: int
+    malloc_kib: int
     passes: int
 
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from benchmarks.processes.malloc import given_out_bytes
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.server import RunningVerifier, serve
@@ -104,6 +105,7 @@ def held_now(running: RunningVerifier, engine: OnnxEngine | TorchEngine) -> dict
         "reused_tokens": seats.reused_tokens,
         "tasks": len(asyncio.all_tasks()),
         "blocks": sys.getallocatedblocks(),
+        "malloc_kib": given_out_bytes() // 1024,
     }
 
 

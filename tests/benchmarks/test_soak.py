@@ -9,13 +9,14 @@ from dataclasses import replace
 import pytest
 
 from benchmarks import soak_report
+from benchmarks.processes.malloc import given_out_bytes
 from benchmarks.soak_behaviour import Behaviour, End, away_s, draw, is_allowed
 from benchmarks.soak_relay import relay_to
 from benchmarks.soak_run import Outcome, Setting
 from benchmarks.soak_samples import FDS_SPARE, Sample, left_open, memory_kib, settled, slope_a_minute
 
 SETTING = Setting(seconds=60.0, devices=4, slots=2, max_queued=1, max_kept=1, interval_s=5.0, seed=0)
-START = Sample(0.0, 1000, 900, 10, 5, 0, 0, 0, 0, 0, 0, 0, 7, 100, 0)
+START = Sample(0.0, 1000, 900, 10, 5, 0, 0, 0, 0, 0, 0, 0, 7, 100, 500, 0)
 DEVICES = {"texts": 3, "same_texts": 3, "parts": 2, "same_parts": 2, "refusals": 1, "first_ms": [5.0, 7.0], "problems": []}
 ENDS = [[Behaviour.FINISH.value, End.FINISHED.value, 3], [Behaviour.VANISH.value, End.CUT.value, 2]]
 
@@ -174,6 +175,16 @@ async def test_a_relay_that_is_cut_is_gone_at_both_ends():
         assert await is_over(reader)
         assert await is_over(far_reader)
         writer.close()
+
+
+@pytest.mark.skipif(not given_out_bytes(), reason="no glibc, which tells what it has given out")
+@pytest.mark.parametrize("size", [1 << 26, 1000], ids=["mapped apart", "of an arena"])
+def test_what_malloc_has_given_out_grows_by_what_is_taken_and_falls_by_what_is_given_back(size):
+    before, count = given_out_bytes(), (1 << 26) // size
+    taken = [bytearray(size) for _ in range(count)]
+    assert given_out_bytes() - before == pytest.approx(count * size, rel=0.1)
+    del taken
+    assert given_out_bytes() - before < count * size * 0.1
 
 
 async def test_a_relay_that_nobody_called_leaves_no_connection():
