@@ -4,9 +4,7 @@ Beside a pass of a millisecond or two drafts are not free: the verifier's loop r
 to a pass, and on a shared core the draft model and the full one wait for each other. What that costs nobody knows beforehand,
 so it is measured. Verdicts are counted in spells: a long one that drafts or rests, whichever brought more tokens a second
 lately, then a short one of the other kind, which is compared. While the outcome stays the same the long spells grow longer;
-where drafts hardly ever save a pass the first is the longest: there is little to be found out. Rests are also the longer, and
-the looks at drafting the shorter, the more drafts cost. Not so the other way round: in some texts drafts gain much, in others
-nothing, and a long spell of drafting outlasts the text that called for it.
+where drafts hardly ever save a pass the first is the longest: there is little to be found out.
 """
 
 from __future__ import annotations
@@ -31,12 +29,6 @@ FADING = 0.5
 HOPELESS = 1.1
 """Tokens a verdict that drafts must bring to be tried soon again: with fewer they could win a tenth at best."""
 
-LOOK, CLEARLY_WORSE = 12, 0.8
-"""A short spell of drafting is over after so many verdicts that count if drafts brought less than this share of rests' rate."""
-
-MOST_SPENT = 0.02
-"""Share of all time that short spells of drafting may cost; a rest is as long as that asks for."""
-
 LONGEST_SHARE = 8.0
 """An interval counts at most as so many of the middle ones: beyond, something else held the machine up."""
 
@@ -59,14 +51,8 @@ class _Rate:
         self.tokens += num_tokens
         self.seconds += seconds
 
-    def is_above(self, other: _Rate, share: float = 1.0) -> bool:
-        """Whether it is more than this share of the other."""
-        return self.tokens * other.seconds > share * other.tokens * self.seconds
-
-    def shortfall(self, other: _Rate) -> float:
-        """How much less it is than the other, as a share of that; 0 where it is no less, or nothing is known."""
-        longer = other.tokens * self.seconds
-        return max(0.0, 1 - self.tokens * other.seconds / longer) if longer else 0.0
+    def is_above(self, other: _Rate) -> bool:
+        return self.tokens * other.seconds > other.tokens * self.seconds
 
 
 class Resting:
@@ -89,7 +75,7 @@ class Resting:
         self._left -= 1
         if self._spell - self._left > SETTLING:
             self._rates[self.is_resting].add(num_tokens, min(interval_s, LONGEST_SHARE * pass_s))
-        if not self._left or self._is_clearly_worse():
+        if not self._left:
             self._begin_next()
 
     def is_due(self, num_verdicts: int, has_drafted: bool, pass_s: float | None) -> bool:
@@ -102,12 +88,6 @@ class Resting:
         """
         is_begun = has_drafted or num_verdicts > 0
         return self.is_resting and is_begun and _is_short(pass_s or self._pass_s)
-
-    def _is_clearly_worse(self) -> bool:
-        """Whether it is time for a look at a short spell of drafting, and drafts cost too much."""
-        if not self._is_trial or self.is_resting or self._spell - self._left != SETTLING + LOOK:
-            return False
-        return not self._rates[False].is_above(self._rates[True], CLEARLY_WORSE)
 
     def _begin_next(self) -> None:
         self._is_trial = not self._is_trial
@@ -125,9 +105,7 @@ class Resting:
         if found and drafting.tokens < HOPELESS * drafting.verdicts:
             self._long_spell = LONGEST_SPELL
         else:
-            same = 2 * self._long_spell if found is self._found else SHORTEST_SPELL
-            worth = round(TRIAL * drafting.shortfall(resting) / MOST_SPENT)
-            self._long_spell = min(max(same, worth), LONGEST_SPELL)
+            self._long_spell = min(2 * self._long_spell, LONGEST_SPELL) if found is self._found else SHORTEST_SPELL
         self._found, self.is_resting, self._spell = found, found, self._long_spell
 
 
