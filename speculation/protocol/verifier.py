@@ -146,7 +146,7 @@ class VerifierSession:
 
         It stops before an end token and one short of the limit: the row of the node before already decides those.
         """
-        room = min(max_nodes, self._limit - len(self._final) - 1)
+        room = min(max_nodes, self.limit - len(self._final) - 1)
         chain = self._tree.chain(room, self._end_token_ids)
         # Of lists: a tuple of a generator takes a call for every node.
         return Plan(tuple([n.number for n in chain]), tuple([n.token_id for n in chain]), len(self._final))
@@ -266,7 +266,7 @@ class VerifierSession:
         return VerdictKind.ACCEPT
 
     def _cut(self, tokens: list[int]) -> list[int]:
-        tokens = tokens[: self._limit - len(self._final)]
+        tokens = tokens[: self.limit - len(self._final)]
         if self._end_token_ids.isdisjoint(tokens):
             return tokens
         end = next(index for index, token_id in enumerate(tokens) if token_id in self._end_token_ids)
@@ -275,7 +275,7 @@ class VerifierSession:
     def _finish_at_end(self) -> None:
         if len(self._final) > self.generation_start and self._final[-1] in self._end_token_ids:
             self.finish(FinishReason.STOP)
-        elif len(self._final) == self._limit:
+        elif len(self._final) == self.limit:
             self.finish(FinishReason.LENGTH)
 
     def _require_current(self, plan: Plan, choices: Sequence[int]) -> None:
