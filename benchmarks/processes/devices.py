@@ -7,7 +7,8 @@ Each device asks for one recorded text after the other, over a channel of its ow
 final tokens (0: it decodes alone): what the draft said behind every prefix of the text, and behind what it got wrong.
 Prints the line ``begin`` once all run, then one line of JSON with what became final within the seconds. Texts are compared with
 the recorded ones, which are the full model's. Another pair with the bundled tokenizer has its ``PairIdentity`` in a file of
-JSON: a large model's is not made of all its bytes for each run.
+JSON: a large model's is not made of all its bytes for each run. Devices are other machines: they compute where the verifier
+leaves a processor (``yielding.py``).
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from benchmarks.processes.yielding import yielding
 from benchmarks.trace_file import BUNDLED, FIRST, Recording, Trace, load
 from speculation.engines.package import Pair, load_pair
 from speculation.links.grpc import GrpcConnector
@@ -163,7 +165,10 @@ def main() -> None:
     parser.add_argument("--depth", type=int, default=8)
     parser.add_argument("--traces", type=Path, default=BUNDLED)
     parser.add_argument("--identity", type=Path)
-    print(json.dumps(asdict(asyncio.run(measure(parser.parse_args())))), flush=True)
+    given = parser.parse_args()
+    with yielding():
+        counted = asyncio.run(measure(given))
+    print(json.dumps(asdict(counted)), flush=True)
 
 
 if __name__ == "__main__":

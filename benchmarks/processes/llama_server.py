@@ -28,6 +28,7 @@ import httpx
 
 from benchmarks.processes.devices import Script, scripts
 from benchmarks.processes.peers import weights
+from benchmarks.processes.yielding import yielding
 from benchmarks.rivals.llama import write_gguf
 from benchmarks.trace_file import load
 from speculation.engines.package import load_pair
@@ -164,7 +165,9 @@ async def run(given: argparse.Namespace) -> None:
             command = [str(given.llama_server), *flags(model, count, pair.full.context_length)]
             async with server(command) as url:
                 for temperature in given.temperatures:
-                    found = await measure(url, scripts(recording, pair, temperature), count, given.seconds)
+                    texts = scripts(recording, pair, temperature)
+                    with yielding():
+                        found = await measure(url, texts, count, given.seconds)
                     print(json.dumps({"temperature": temperature} | found), flush=True)
 
 
