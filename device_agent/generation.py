@@ -175,10 +175,12 @@ class Generation:
         self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken, verdict.last_node)
         self._sender.settled()
         events = self._display.finalised(update.tokens, update.logprobs)
-        if not update.kept:  # another branch may hold what follows
-            events += self._drafted(self._drafter.branches.main)
+        if self._mode is Mode.COLLABORATE:
+            self._drafter.copy()
+        if not self._drafter.is_resting:  # copies of who rests are not shown: a short pass later they are final, or gone
+            events += self._drafted()
         if self._assignment.request.reveal is Reveal.STABLE and not self._display.is_stopped:
-            events += self._display.reassessed(self._drafter.chances())
+            events += self._display.reassessed(self._drafter.chances()[: self._display.num_drafts])
         self._show(events, now_s)
         if self._display.is_stopped:
             self._end(STOP)
@@ -196,8 +198,9 @@ class Generation:
         self._display.come_back()
         return was_alone
 
-    def _drafted(self, branches: Sequence[Branch]) -> list[Event]:
-        """What the main branch grew by, as its reader is told."""
+    def _drafted(self) -> list[Event]:
+        """What the main branch holds and the display does not, as its reader is told."""
+        branches = self._drafter.branches.main[self._display.num_drafts :]
         return [event for branch in branches for event in self._display.drafted(branch.token_id, branch.chance)]
 
     def _finished(self, reason: FinishReason) -> None:
@@ -228,7 +231,7 @@ class Generation:
         self._is_alone = True
         self._mode = Mode.DEVICE
         self._tell_state(Reason.BUSY if isinstance(error, CapacityError) else Reason.OFFLINE)
-        self._show(self._display.go_alone(), _now_s())
+        self._show([*self._display.go_alone(), *self._drafted()], _now_s())
         if self._display.is_stopped:  # the end is here: a verifier that comes back later could not take it back
             self._end(STOP)
         self._may_draft.set()
@@ -247,7 +250,7 @@ class Generation:
             self._meter.drafted(began_s, now_s, len(grown))
             self._gauges.show(self._meter.timeline, now_s)
             is_handed_over = self._reroute(now_s, grown)  # before a stop string in what grew ends the answer
-            self._show(self._drafted(grown), now_s)
+            self._show(self._drafted() if grown else (), now_s)
             if self._gauges.has_changed():
                 self._tell_state(Reason.THROTTLING)
             if is_handed_over:

@@ -30,10 +30,11 @@ leaves that no policy selects. A token that is none is drafted from like any oth
 @dataclass(frozen=True, slots=True)
 class Proposal:
     """What the draft says of one position: its first choices in its own order, one at least, with its confidence in each, 0 to
-    1, as the model gives it."""
+    1, as the model gives it. ``is_copied``: no model said so, the text did (``copying.py``)."""
 
     token_ids: tuple[int, ...]
     confidences: tuple[float, ...]
+    is_copied: bool = False
 
     @property
     def token_id(self) -> int:

@@ -6,12 +6,14 @@ import logging
 import math
 from collections.abc import Sequence
 
+from device_agent.drafting.beliefs import Beliefs
 from device_agent.drafting.branches import Branch, Branches, Proposal, Settled, num_agreed
 from device_agent.drafting.caches import Caches, Feed
 from device_agent.drafting.calibration import Calibration
+from device_agent.drafting.copying import LONGEST_COPY, Copying
 from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead
-from device_agent.drafting.policy import Pace, Policy, View
+from device_agent.drafting.policy import Policy, View
 from device_agent.drafting.quoting import Steps
 from device_agent.drafting.resting import Rest, Resting
 from device_agent.drafting.share import Share
@@ -56,7 +58,6 @@ class Drafter:
         share: Share | None = None,
     ) -> None:
         self.share = share or Share()
-        self.pace = Pace()
         self.schedule = Schedule()
         self._is_gathering = is_gathering
         self._leave_s: float | None = None
@@ -65,7 +66,7 @@ class Drafter:
         self._steps = steps
         self._session = session
         self._policy = policy
-        self._calibration = calibration
+        self.beliefs = Beliefs(calibration, session.parameters.temperature == 0)
         self._end_token_ids = frozenset(end_token_ids)
         self._depth = depth
         # A token is chosen behind a full context, and none behind the limit.
@@ -74,6 +75,7 @@ class Drafter:
         self._num_choices = num_choices if self._width > 1 else 1
         self._caches = Caches(self._width)
         self._grown = 0
+        self._copying = Copying()
         # A verifier that is told when nothing more comes may wait for drafts.
         self._rest = Rest(resting or Resting(), not (policy.says_pass or policy.pass_floor > 0))
         self._running: Step | None = None
@@ -133,7 +135,7 @@ class Drafter:
 
     def chances(self) -> list[float]:
         """Of each draft on the main branch, given the one before it, by what is known of the draft model now."""
-        return [self._chance(branch) for branch in self.branches.main]
+        return [self.beliefs.chance(branch) for branch in self.branches.main]
 
     async def close(self) -> None:
         """Give the caches back, once no step is running."""
@@ -165,6 +167,20 @@ class Drafter:
         self.branches.prune(LEAVES_A_CHOICE * self._num_choices * (self._width + 1))
         return self.branches.main[length:]
 
+    def copy(self) -> list[Branch]:
+        """What the main branch of a resting stream grew by: what followed where its text read like this before."""
+        tip, main = self.branches.tip, [branch.token_id for branch in self.branches.main]
+        is_enough = 2 * len(main) > LONGEST_COPY or (main and tip.token_id in self._end_token_ids)
+        if is_enough or tip.is_growing or not self.is_resting:
+            return []
+        room = min(self._session.room, LONGEST_COPY - len(main), self._depth - len(main), self._last_position - tip.position)
+        self._copying.read(self._session.final)
+        for token_id in self._copying.behind(self._session.final, main, room):
+            self._grow(self.branches.tip, [Proposal((token_id,), (self._copying.chance,), is_copied=True)])
+            if token_id in self._end_token_ids:
+                break
+        return self.branches.main[len(main) :]
+
     async def _end_without_room(self, error: CapacityError) -> list[Branch]:
         _log.warning("a stream drafts no more, its verifier writes on: %s", error)
         self._full, self.is_paused = error, True
@@ -175,7 +191,7 @@ class Drafter:
         """Tokens became final from position ``start`` on; the session has taken them already."""
         settled = self.branches.settle(token_ids)
         self._caches.settle(start, token_ids)
-        self._learn(settled)
+        self.beliefs.learn(settled)
         self._rest.settled()
         if not self.branches.main:
             self._grown = 0
@@ -195,8 +211,8 @@ class Drafter:
             grown=self._grown,
             end_token_ids=self._end_token_ids,
             last_position=self._last_position,
-            acceptance=self.pace.acceptance,
-            usual_acceptance=self.pace.usual_acceptance,
+            acceptance=self.beliefs.pace.acceptance,
+            usual_acceptance=self.beliefs.pace.usual_acceptance,
             step_s=step_s,
             pass_s=self.schedule.pass_s,
             lag=None if step_s is None else self.schedule.lag(step_s),
@@ -240,7 +256,7 @@ class Drafter:
 
     def _grow(self, leaf: Branch, chain: Sequence[Proposal]) -> None:
         for proposal in chain:
-            grown = self.branches.extend(leaf, proposal, self._chances(proposal))
+            grown = self.branches.extend(leaf, proposal, self.beliefs.chances(proposal))
             self._tell(grown[0])
             self._grown += 1
             # A chain goes on behind the draft's own choice.
@@ -274,18 +290,3 @@ class Drafter:
         if not branch.handle:
             branch.handle = self._session.drafted(branch.token_id, branch.rank, self._tell(branch.parent))
         return branch.handle
-
-    def _chance(self, branch: Branch) -> float:
-        """Of a draft, given the one before it, by what is known of the draft model now."""
-        if branch.parent is None or branch.parent.proposal is None:
-            return branch.chance
-        return self._chances(branch.parent.proposal)[branch.choice]
-
-    def _chances(self, proposal: Proposal) -> list[float]:
-        return self._calibration.chances(proposal, self.parameters.temperature == 0)
-
-    def _learn(self, settled: Settled) -> None:
-        is_greedy = self.parameters.temperature == 0
-        for proposal, token_id in settled.compared:
-            self._calibration.observe(proposal, token_id, is_greedy)
-        self.pace.compared(len(settled.agreed), settled.contradicted is not None)

@@ -144,8 +144,11 @@ class Schedule:
             self._round_trip_s, self._delay_s = max(0.0, answered_s - pass_s), 0.0
 
     def _was_idle(self, answered_s: float, interval_s: float) -> bool:
-        """Whether the verifier stood idle before the pass that took a node, which was answered so long after it had left."""
-        if self._round_trip_s is None:
+        """Whether the verifier stood idle before the pass that took a node, which was answered so long after it had left.
+
+        Between verdicts that come in short order nothing can be told: loops and threads take as long as would be idle.
+        """
+        if self._round_trip_s is None or interval_s < SHORTEST_PASS_S:
             return False
         longest_pass_s = answered_s - self._round_trip_s
         return interval_s - longest_pass_s > IDLE_SHARE * interval_s

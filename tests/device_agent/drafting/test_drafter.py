@@ -177,10 +177,10 @@ def test_what_final_tokens_say_of_the_draft_is_learned():
     before = [branch.chance for branch in root.children]
     stream.settle([root.children[1].token_id])
     assert root.proposal is not None
-    after = stream.drafter._calibration.chances(root.proposal, is_greedy=True)
+    after = stream.drafter.beliefs.chances(root.proposal)
     assert after[0] < before[0]
     assert after[1] > before[1]
-    assert stream.drafter.pace.acceptance == 0
+    assert stream.drafter.beliefs.pace.acceptance == 0
 
 
 def test_no_token_is_fed_twice_along_one_branch_however_many_steps_a_job_takes():

@@ -94,6 +94,16 @@ def test_what_the_network_makes_uneven_is_no_idleness():
     assert not waited_for(idle_s=0.002)[0].is_waited_for
 
 
+def test_beside_passes_of_a_moment_nobody_is_taken_for_one_that_waits():
+    """The handshake had to wait for a processor, and what was copied at once is answered at once."""
+    schedule, pass_s = Schedule(), SHORTEST_PASS_S / 5
+    schedule.opened(ROUND_TRIP_S)
+    for number in range(1, 20):
+        schedule.sent(number * pass_s, number)
+        schedule.verdict((number + 1) * pass_s, is_bare=False, is_overtaken=True, last_node=number)
+        assert not schedule.is_waited_for
+
+
 def test_a_verifier_that_is_not_seen_idle_any_more_counts_as_one_that_goes_on():
     schedule, now_s = waited_for()
     for count in range(1, IDLE_WINDOW + 1):
