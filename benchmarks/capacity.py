@@ -1,12 +1,15 @@
 """How many devices one verifier serves on this machine, in wall time and unshaped, and what drafts give it.
 
     python -m benchmarks.capacity [--quick] [--rounds N] [--counts N ...] [--llama-server PATH] [--json FILE]
-        [--fill docs/benchmarks.md]
+        [--briefly] [--temperatures T ...] [--fill docs/benchmarks.md]
 
 The production verifier in a process of its own, real gRPC, and replay devices in another, whose drafts were recorded and cost
 the machine nothing but sending them (``processes/devices.py``). All systems run the bundled full model on one thread, take
 turns in every round, and are asked for the same texts; every text that ends is compared. The rates are medians over the rounds,
 the ratios those of each round.
+
+``--briefly``: drafts of devices and decoding alone, and nobody else, so that there is time for more rounds; and how far
+decoding alone differs from itself, for a ratio can be told no better.
 
 The ceiling is the forwards alone: final tokens a second of CPU that ONNX Runtime spent in them (``processes/service.py``).
 """
@@ -22,7 +25,7 @@ from pathlib import Path
 from statistics import median
 
 from benchmarks.capacity_peers import Peers, peers
-from benchmarks.capacity_runs import ALONE, IN_CLOUD, ONE_ROW, OURS, SYSTEMS, SYSTEMS_QUICK, Run, measure
+from benchmarks.capacity_runs import ALONE, IN_CLOUD, ONE_ROW, OURS, SYSTEMS, SYSTEMS_QUICK, Run, at, measure
 from benchmarks.report import Grid, add_arguments, publish_blocks
 
 COUNTS, COUNTS_QUICK = (1, 4, 16, 64, 128), (2,)
@@ -114,24 +117,62 @@ def _rate_cells(
     ]
 
 
+def brief_grid(rounds: Rounds) -> Grid:
+    """What drafts give, beside what decoding alone differs by from round to round."""
+    columns = ["temperature", "devices", OURS, ALONE, "ratio to alone", "above alone", "alone, lowest to highest"]
+    title = f"Measured, wall clock, these two alone: final tokens a second (medians of {len(rounds)} rounds)"
+    places = sorted({(run.temperature, run.count) for runs in rounds for run in runs})
+    return Grid(title, columns, [_brief_cells(rounds, *place) for place in places])
+
+
+def _brief_cells(rounds: Rounds, temperature: float, count: int) -> list[str]:
+    here = [
+        {run.system: run.tokens_per_s for run in runs if (run.temperature, run.count) == (temperature, count)}
+        for runs in rounds
+    ]
+    ours, alone = ([runs[name] for runs in here] for name in (OURS, ALONE))
+    ratios = [with_drafts / without for with_drafts, without in zip(ours, alone, strict=True)]
+    return [
+        f"{temperature:g}",
+        str(count),
+        f"{median(ours):.0f}",
+        f"{median(alone):.0f}",
+        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}",
+        f"{min(alone) / median(alone):.2f} to {max(alone) / median(alone):.2f}",
+    ]
+
+
+def _blocks(rounds: Rounds, others: Peers, is_brief: bool) -> dict[str, list[Grid]]:
+    if is_brief:
+        return {"capacity-briefly": [brief_grid(rounds)]}
+    return {"capacity": grids(rounds, others), "capacity-costs": [cost_grid([run for runs in rounds for run in runs])]}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     parser.add_argument("--rounds", type=int, metavar="N", help=f"how often all of it is measured ({NUM_ROUNDS})")
     parser.add_argument("--counts", type=int, nargs="+", metavar="N", help=f"numbers of devices {COUNTS}")
     parser.add_argument("--llama-server", type=Path, metavar="PATH", help="llama.cpp's server; by default the one on the path")
+    parser.add_argument("--temperatures", type=float, nargs="+", default=(0.0, 0.8), metavar="T", help="0, 0.8 or both (both)")
+    parser.add_argument("--briefly", action="store_true", help="only with drafts of devices and alone")
     arguments = parser.parse_args()
     counts = tuple(sorted(arguments.counts or (COUNTS_QUICK if arguments.quick else COUNTS)))
     num_rounds = (1 if arguments.quick else NUM_ROUNDS) if arguments.rounds is None else arguments.rounds
     if num_rounds < 1 or counts[0] < 1:
         parser.error("--rounds and --counts must be at least 1")
-    others = {} if arguments.quick else asyncio.run(peers(counts, arguments.llama_server))
-    systems, seconds = (SYSTEMS_QUICK, SECONDS_QUICK) if arguments.quick else (SYSTEMS, SECONDS)
-    rounds = asyncio.run(measure(systems, counts, num_rounds, seconds))
+    if not set(arguments.temperatures) <= {0.0, 0.8}:
+        parser.error("--temperatures: texts were recorded at 0 and 0.8")
+    is_short = arguments.quick or arguments.briefly
+    others = {} if is_short else asyncio.run(peers(counts, arguments.llama_server))
+    systems = SYSTEMS_QUICK if arguments.quick else SYSTEMS[:2] if arguments.briefly else SYSTEMS
+    seconds = SECONDS_QUICK if arguments.quick else SECONDS
+    rounds = asyncio.run(measure(at(systems, arguments.temperatures), counts, num_rounds, seconds))
     runs = [run for runs in rounds for run in runs]
     different = sum(run.texts - run.same_texts for run in runs if run.system != ONE_ROW)
     figures = {"runs": [[asdict(run) for run in runs] for runs in rounds], "peers": others}
-    publish_blocks(arguments, {"capacity": grids(rounds, others), "capacity-costs": [cost_grid(runs)]}, figures)
+    publish_blocks(arguments, _blocks(rounds, others, arguments.briefly), figures)
     if different:
         sys.exit(f"{different} texts differ from plain decoding")
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 import json
 import sys
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Collection, Iterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import TypeVar
 
 from rich.progress import Progress
@@ -36,6 +37,12 @@ SYSTEMS = (
     System(IN_CLOUD, flags=("--draft-length", "4")),
 )
 SYSTEMS_QUICK = tuple(replace(system, temperatures=(0.0,)) for system in SYSTEMS[:2])
+
+
+def at(systems: Sequence[System], temperatures: Collection[float]) -> list[System]:
+    """Those of them that are run at one of these temperatures, and at these alone."""
+    found = [replace(system, temperatures=tuple([t for t in system.temperatures if t in temperatures])) for system in systems]
+    return [system for system in found if system.temperatures]
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +208,9 @@ def _turned(things: Sequence[T], number: int) -> list[T]:
 
 
 def _runs_of(systems: Sequence[System], flags: Flags, counts: Sequence[int]) -> Iterator[tuple[int, System, float]]:
-    for count in counts:
+    """What is compared, systems at one temperature, stands side by side: the machine's speed changes within minutes."""
+    temperatures = sorted({temperature for system in systems for temperature in system.temperatures})
+    for count, temperature in product(counts, temperatures):
         for system in systems:
-            if system.flags == flags:
-                yield from ((count, system, temperature) for temperature in system.temperatures)
+            if system.flags == flags and temperature in system.temperatures:
+                yield count, system, temperature

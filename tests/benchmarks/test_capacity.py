@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from benchmarks import capacity
-from benchmarks.capacity_runs import ALONE, OURS, Run
+from benchmarks.capacity_runs import ALONE, OURS, SYSTEMS, Run, _runs_of, at
 from benchmarks.processes.devices import Script
 from benchmarks.trace_file import FIRST, Branch, Proposals, Trace
 
@@ -48,6 +48,24 @@ def test_rates_are_medians_and_ratios_those_of_each_round():
         "peer",
     ]
     assert table.rows == [["4", "100", "80", "1.50 (1.25 to 3.00)", "200", "0.50", "0.50", "0.75", "55"]]
+
+
+def test_briefly_it_is_told_how_far_decoding_alone_differs_from_itself():
+    rounds = [[made(OURS, ours), made(ALONE, alone)] for ours, alone in ((100.0, 100.0), (99.0, 110.0), (96.0, 80.0))]
+    table = capacity.brief_grid(rounds)
+    assert table.rows == [["0", "4", "99", "100", "1.00 (0.90 to 1.20)", "2 of 3", "0.80 to 1.10"]]
+    assert len(table.columns) == len(table.rows[0])
+
+
+def test_what_is_compared_is_measured_side_by_side():
+    runs = list(_runs_of(SYSTEMS, (), (1, 4)))
+    assert [(count, system.name, temperature) for count, system, temperature in runs] == [
+        (count, name, temperature) for count in (1, 4) for temperature in (0.0, 0.8) for name in (OURS, ALONE)
+    ]
+
+
+def test_systems_can_be_run_at_one_temperature():
+    assert [(system.name, system.temperatures) for system in at(SYSTEMS, (0.8,))] == [(OURS, (0.8,)), (ALONE, (0.8,))]
 
 
 def test_what_a_verdict_costs_beside_the_forward_is_what_the_process_computed_beside_it():
