@@ -169,9 +169,10 @@ class Drafter:
 
     def copy(self) -> list[Branch]:
         """What the main branch of a resting stream grew by: what followed where its text read like this before."""
+        if not self.is_resting:
+            return []
         tip, main = self.branches.tip, [branch.token_id for branch in self.branches.main]
-        is_enough = 2 * len(main) > LONGEST_COPY or (main and tip.token_id in self._end_token_ids)
-        if is_enough or tip.is_growing or not self.is_resting:
+        if tip.is_growing or 2 * len(main) > LONGEST_COPY or (main and tip.token_id in self._end_token_ids):
             return []
         room = min(self._session.room, LONGEST_COPY - len(main), self._depth - len(main), self._last_position - tip.position)
         self._copying.read(self._session.final)
