@@ -22,7 +22,7 @@ LEAST_CHANCE = 0.5
 """With less, a copy would bring a token at most: hardly what its message costs."""
 
 LOOKED_BACK = 4096
-"""Tokens of a text that are known when looking begins: to read more would hold up the loop."""
+"""Endings that are known at once, the latest: to read more of a text when looking begins would hold up the loop."""
 
 
 class Copying:
@@ -43,11 +43,13 @@ class Copying:
         is_first = not self._num_read
         for position in range(max(self._num_read, ENDING, len(text) - LOOKED_BACK), len(text)):
             ending = tuple(text[position - ENDING : position])
-            place = self._places.get(ending)
+            place = self._places.pop(ending, None)
             if place is not None and not is_first:
                 agrees = text[place] == text[position]
                 self._pace.compared(agrees, not agrees)
             self._places[ending] = position
+            if len(self._places) > LOOKED_BACK:
+                del self._places[next(iter(self._places))]
         self._num_read = len(text)
 
     def behind(self, text: Sequence[int], drafts: Sequence[int], longest: int) -> list[int]:

@@ -82,14 +82,17 @@ def test_a_prompt_teaches_nothing_of_what_the_model_writes():
     assert read(prompt).chance == 1
 
 
-def test_of_a_very_long_text_the_end_alone_is_read_at_once(monkeypatch):
+def test_of_a_very_long_text_the_latest_endings_alone_are_known(monkeypatch):
     monkeypatch.setattr(copying, "LOOKED_BACK", 10)
     text = [*VERSE, *range(100, 120), *VERSE[:ENDING]]
     assert read(text).behind(text, [], 5) == []
     found = read(text)
-    for token_id in [*VERSE, *range(200, 250), *VERSE[:ENDING]]:
+    for token_id in [*VERSE, 200, 201, *VERSE[:ENDING]]:
         found.read(text := [*text, token_id])
     assert found.behind(text, [], 3) == [*VERSE[ENDING:], 200]
+    for token_id in [*VERSE[ENDING:], *range(300, 310), *VERSE[:ENDING]]:
+        found.read(text := [*text, token_id])
+    assert found.behind(text, [], 3) == []
 
 
 def resting_on(prompt, **settings) -> Stream:
