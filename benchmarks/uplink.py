@@ -73,11 +73,14 @@ async def counting_proxy(target: str, count: UplinkBytes) -> AsyncIterator[str]:
             writer.close()
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
+    try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    for connection in connections:
-        connection.cancel()
-    await asyncio.gather(*connections)
+    finally:
+        server.close()
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections)
+        await server.wait_closed()  # from Python 3.12 on for its connections, too
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 FRAME_HEAD_BYTES = 9
@@ -36,9 +36,22 @@ def frames(buffer: bytes | bytearray) -> Iterator[int]:
 async def recorded(target: str) -> AsyncIterator[tuple[str, Recorder]]:
     """The address to call instead of ``target``, and what is recorded there."""
     recorder, (host, port) = Recorder(), target.rsplit(":", 1)
-    server = await asyncio.start_server(lambda *streams: _relay(recorder, host, int(port), *streams), "127.0.0.1", 0)
-    async with server:
+    connections: set[asyncio.Task[None]] = set()
+
+    async def relay(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if (task := asyncio.current_task()) is not None:
+            connections.add(task)
+        with suppress(asyncio.CancelledError):  # the block below is left: nobody else ends this task
+            await _relay(recorder, host, int(port), reader, writer)
+
+    server = await asyncio.start_server(relay, "127.0.0.1", 0)
+    try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}", recorder
+    finally:
+        server.close()
+        for connection in connections:
+            connection.cancel()
+        await asyncio.gather(*connections)
 
 
 async def _relay(recorder: Recorder, host: str, port: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

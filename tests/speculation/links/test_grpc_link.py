@@ -47,12 +47,14 @@ async def far_away(target, one_way_s):
             await asyncio.gather(pump(reader, upstream_writer), pump(upstream_reader, writer))
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    async with server:
+    try:
         yield f"127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    for writer in writers:
-        writer.close()
-        with contextlib.suppress(ConnectionError):
-            await writer.wait_closed()
+    finally:
+        server.close()
+        for writer in writers:
+            writer.close()
+            with contextlib.suppress(ConnectionError):
+                await writer.wait_closed()
 
 
 async def test_a_verifier_that_is_far_away_is_one_that_is_there():
