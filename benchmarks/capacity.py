@@ -108,13 +108,17 @@ def _rate_cells(
     return [
         str(count),
         *(f"{median(runs[name].tokens_per_s for runs in here):.0f}" for name in systems),
-        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        _spread(ratios),
         f"{median(runs[OURS].ceiling_per_s for runs in here):.0f}",
         f"{median(runs[OURS].forward_cpu for runs in here):.2f}",
         f"{median(runs[ALONE].forward_cpu for runs in here):.2f}",
         f"{median(runs[OURS].forward_time for runs in here):.2f}",
         *(f"{rates[count]:.0f}" if count in rates else "-" for rates in others.values()),
     ]
+
+
+def _spread(ratios: Sequence[float]) -> str:
+    return f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
 def brief_grid(rounds: Rounds) -> Grid:
@@ -137,7 +141,7 @@ def _brief_cells(rounds: Rounds, temperature: float, count: int) -> list[str]:
         str(count),
         f"{median(ours):.0f}",
         f"{median(alone):.0f}",
-        f"{median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        _spread(ratios),
         f"{sum(ratio >= 1 for ratio in ratios)} of {len(ratios)}",
         f"{min(alone) / median(alone):.2f} to {max(alone) / median(alone):.2f}",
     ]
@@ -164,11 +168,14 @@ def main() -> None:
         parser.error("--rounds and --counts must be at least 1")
     if not set(arguments.temperatures) <= {0.0, 0.8}:
         parser.error("--temperatures: texts were recorded at 0 and 0.8")
+    all_systems = SYSTEMS_QUICK if arguments.quick else SYSTEMS[:2] if arguments.briefly else SYSTEMS
+    systems = at(all_systems, arguments.temperatures)
+    if not systems:
+        parser.error("--quick runs at temperature 0 alone")
     is_short = arguments.quick or arguments.briefly
     others = {} if is_short else asyncio.run(peers(counts, arguments.llama_server))
-    systems = SYSTEMS_QUICK if arguments.quick else SYSTEMS[:2] if arguments.briefly else SYSTEMS
     seconds = SECONDS_QUICK if arguments.quick else SECONDS
-    rounds = asyncio.run(measure(at(systems, arguments.temperatures), counts, num_rounds, seconds))
+    rounds = asyncio.run(measure(systems, counts, num_rounds, seconds))
     runs = [run for runs in rounds for run in runs]
     different = sum(run.texts - run.same_texts for run in runs if run.system != ONE_ROW)
     figures = {"runs": [[asdict(run) for run in runs] for runs in rounds], "peers": others}

@@ -28,6 +28,7 @@ class Beliefs:
         return self.chances(branch.parent.proposal)[branch.choice]
 
     def learn(self, settled: Settled) -> None:
+        """Tokens became final: what was drafted in their places was right or not."""
         for proposal, token_id in settled.compared:
             if not proposal.is_copied:
                 self._calibration.observe(proposal, token_id, self._is_greedy)

@@ -68,6 +68,14 @@ def test_systems_can_be_run_at_one_temperature():
     assert [(system.name, system.temperatures) for system in at(SYSTEMS, (0.8,))] == [(OURS, (0.8,)), (ALONE, (0.8,))]
 
 
+@pytest.mark.parametrize(("flags", "said"), [(["0.5"], "recorded at 0 and 0.8"), (["0.8", "--quick"], "temperature 0 alone")])
+def test_a_temperature_that_cannot_be_run_is_refused_before_anything_is(monkeypatch, capsys, flags, said):
+    monkeypatch.setattr("sys.argv", ["capacity", "--temperatures", *flags])
+    with pytest.raises(SystemExit):
+        capacity.main()
+    assert said in capsys.readouterr().err
+
+
 def test_what_a_verdict_costs_beside_the_forward_is_what_the_process_computed_beside_it():
     run = made(OURS, 100.0)
     assert run.outside_us == pytest.approx(1000.0)
