@@ -225,7 +225,7 @@ class OnnxEngine:
         binding = self._bindings.get(key)
         if binding is None:
             if len(self._bindings) >= MAX_BINDINGS:
-                self._bindings.clear()
+                del self._bindings[next(iter(self._bindings))]
             binding = self._bindings[key] = _Binding(self._session, self._pools, low, high, self._capacity, is_alone)
         if self._last is not binding:
             if self._last is not None:

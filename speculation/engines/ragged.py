@@ -139,7 +139,7 @@ class RaggedEngine:
         binding = self._bindings.get((low, high))
         if binding is None:
             if len(self._bindings) >= MAX_BINDINGS:
-                self._bindings.clear()
+                del self._bindings[next(iter(self._bindings))]
             binding = self._bindings[low, high] = self._session.io_binding()
             kind = self._graph.cache_type
             for past, present, pool in zip(self._graph.past, self._graph.present, self._pools, strict=True):

@@ -77,6 +77,20 @@ def test_a_session_that_is_alone_is_bound_once_for_each_shape_of_pass_and_gets_t
     assert (bound.count(alone), bound.count(other)) == (3, 1)
 
 
+def test_the_range_of_slots_that_was_bound_first_makes_room_for_a_new_one(package, monkeypatch):
+    monkeypatch.setattr("speculation.engines.onnx.MAX_BINDINGS", 2)
+    engine, bound = OnnxEngine(package, num_slots=4), []
+    caches = [engine.open() for _ in range(4)]
+    monkeypatch.setattr(engine, "_session", Counting(engine._session, engine, bound))
+    found = []
+    for number, times in ((0, 1), (1, 2), (2, 3), (1, 3), (2, 3), (0, 4), (2, 4), (1, 5)):
+        found.append(engine.extend([Chunk(caches[number], [7, 8], 2)]))
+        engine.truncate(caches[number], 0)
+        np.testing.assert_array_equal(found[-1], found[0])
+        assert len(bound) == times
+        assert len(engine._bindings) <= 2
+
+
 class Counting:
     """A session of ONNX Runtime that notes whose bindings it makes."""
 
