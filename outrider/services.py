@@ -15,6 +15,7 @@ import device_agent.config
 from outrider import completing, options
 from outrider.running import choose_fast, run_loop, say
 from speculation.engines.sharing import share_processor
+from speculation.heap import freeze_heap
 from speculation.shaping.profiles import UNSHAPED
 from speculation.telemetry.choices import LogFormat
 from speculation.telemetry.logs import start_log
@@ -132,6 +133,7 @@ def verifier(
         return
 
     def on_ready(running: RunningVerifier) -> None:
+        freeze_heap()
         figures = f", figures at {running.metrics_url}" if running.metrics_url else ""
         _tell(settings.log_format, f"verifier on {running.target}{figures}")
 
@@ -218,6 +220,7 @@ def agent(
     _tell_of_the_wait("loading the draft model ...")
 
     def on_ready(running: RunningAgent) -> None:
+        freeze_heap()
         _tell(settings.log_format, f"agent on {running.url}")
         show(running.port)
 

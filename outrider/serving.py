@@ -10,6 +10,7 @@ from device_agent.agent import DeviceAgent
 from device_agent.request import StreamRequest
 from outrider.local import Emulation, Models, local_services
 from outrider.running import say
+from speculation.heap import freeze_heap
 
 WARM_UP = StreamRequest("The module provides", max_tokens=4)
 """An answer before anybody asks, so that no figure holds what only a first one costs."""
@@ -22,6 +23,7 @@ async def run(emulation: Emulation, models: Models, settings: dict[str, Any], sh
     say("starting a verifier and an agent ...")
     async with local_services(emulation, models, **settings) as running:
         await _warm_up(running.agent)
+        freeze_heap()
         stop = stop_on_signal()
         for line in [*emulation.lines, f"open {running.url}/ in a browser; Ctrl-C ends"]:
             say(line)

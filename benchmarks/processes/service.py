@@ -30,6 +30,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.providers import Provider
 from speculation.engines.sharing import share_interpreter, share_processor
 from speculation.engines.torch_engine import TorchEngine
+from speculation.heap import freeze_heap
 from speculation.shaping.engine import ShapedEngine
 
 
@@ -126,6 +127,7 @@ async def run(config: VerifierConfig, one_row: bool, touch: bool) -> None:
     engine = inner_of(full.engine)
     clock, draft_clock = timed(engine), timed(full.draft) if full.draft is not None else None
     async with serve(config, full_model=full) as running:
+        freeze_heap()
         print(f"verifier on {running.target}", flush=True)
         while await asyncio.to_thread(sys.stdin.readline):
             figures = done_so_far(running, clock, draft_clock) | held_now(running, engine)

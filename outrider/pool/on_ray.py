@@ -10,15 +10,17 @@ import logging
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 from cloud_verifier.config import VerifierConfig
-from cloud_verifier.engine import FullModel
+from cloud_verifier.engine import FullModel, build_engine
 from outrider.pool.actor import ReplicaActor
 from outrider.pool.members import Member, Replica
 from outrider.running import choose_fast
 from speculation.engines.sharing import share_interpreter, share_processor
 from speculation.errors import ConfigurationError, LinkError, OutriderError
+from speculation.heap import freeze_heap
 
 NAMESPACE = "outrider"
 FAST_HEALTH_CHECKS = {
@@ -122,11 +124,18 @@ class _Actor(ReplicaActor):
         share_interpreter()
         share_processor()
         choose_fast()
-        super().__init__(number, config, ray.util.get_node_ip_address(), build)
+        loaded = partial(_loaded, build or partial(build_engine, config))
+        super().__init__(number, config, ray.util.get_node_ip_address(), loaded)
         self._node = ray.get_runtime_context().get_node_id()[:8]
 
     async def told(self, attempt: int) -> tuple[str, str]:
         return await self.target(attempt), self._node
+
+
+def _loaded(build: Callable[[], FullModel]) -> FullModel:
+    model = build()
+    freeze_heap()
+    return model
 
 
 def _first_line(error: BaseException) -> str:

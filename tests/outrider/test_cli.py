@@ -362,7 +362,8 @@ def test_what_generate_is_not_told_is_left_to_the_agent():
 
 @pytest.mark.parametrize("verb", ["verifier", "agent"])
 def test_a_service_in_json_says_where_it_listens_in_its_log(verb, outrider, monkeypatch):
-    heard = []
+    heard, frozen = [], []
+    monkeypatch.setattr(services, "freeze_heap", lambda: frozen.append(list(heard)))
     monkeypatch.setattr(services, "start_log", lambda log_format, _: heard.append(log_format.value))
     monkeypatch.setattr(services, "_log", Mock(info=heard.append))
     running = Mock(target="127.0.0.1:1", url="http://127.0.0.1:2", metrics_url="http://127.0.0.1:3/metrics")
@@ -377,4 +378,5 @@ def test_a_service_in_json_says_where_it_listens_in_its_log(verb, outrider, monk
         "agent": "agent on http://127.0.0.1:2",
     }
     assert heard == ["json", said[verb]]
+    assert frozen == [["json"]]  # with all loaded, and before anybody is told where it listens
     assert outrider(verb) == (0, "", said[verb] + "\n")
