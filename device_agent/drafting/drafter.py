@@ -169,7 +169,7 @@ class Drafter:
 
     def copy(self) -> list[Branch]:
         """What the main branch of a resting stream grew by: what followed where its text read like this before."""
-        if not self.is_resting:
+        if not self.is_resting or self.schedule.is_outrun(LONGEST_COPY):
             return []
         tip, main = self.branches.tip, [branch.token_id for branch in self.branches.main]
         if tip.is_growing or 2 * len(main) > LONGEST_COPY or (main and tip.token_id in self._end_token_ids):

@@ -48,6 +48,7 @@ class Schedule:
         self._sent_s: float | None = None
         self._intervals_s: deque[float] = deque(maxlen=WINDOW)
         self._round_trip_s: float | None = None
+        self._soonest_answer_s = math.inf
         self._delay_s = 0.0
         self._sent: deque[tuple[int, float]] = deque()
         self._num_since_idle = IDLE_WINDOW
@@ -74,11 +75,21 @@ class Schedule:
         """The middle one of the last times between verdicts: neither one that waited nor two that came together count."""
         return median_low(self._intervals_s) if self._intervals_s else None
 
+    def is_outrun(self, num_tokens: int) -> bool:
+        """Whether so many tokens ahead of the final log would be final before they came, a token a pass: sent for nothing.
+
+        A handshake that had to wait for a processor took longer than the network; a node that was taken tells better.
+        """
+        if self.is_waited_for or self.pass_s is None or self._round_trip_s is None:
+            return False
+        return num_tokens * self.pass_s <= min(self._round_trip_s, self._soonest_answer_s)
+
     def opened(self, round_trip_s: float) -> None:
         """A new stream: nothing of an older one holds. What was sent before is this one's: the initial credit."""
         self._verdict_s = self._sent_s = None
         self._intervals_s.clear()
         self._round_trip_s, self._delay_s = round_trip_s, 0.0
+        self._soonest_answer_s = math.inf
         self._num_since_idle = IDLE_WINDOW
 
     def sent(self, now_s: float, last_node: int) -> None:
@@ -96,6 +107,7 @@ class Schedule:
         """
         sent_s = self._when_sent(last_node)
         if sent_s is not None:
+            self._soonest_answer_s = min(self._soonest_answer_s, now_s - sent_s)
             self._shorten(now_s - sent_s)
         if self._verdict_s is not None:
             self._intervals_s.append(now_s - self._verdict_s)

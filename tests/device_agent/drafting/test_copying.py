@@ -137,6 +137,15 @@ def test_no_further_than_a_draft_may_go(settings, copied):
         assert stream.drafter.copy() == []
 
 
+@pytest.mark.parametrize(("passes_a_round_trip", "copied"), [(1, LONGEST_COPY), (15.9, LONGEST_COPY), (16.1, 0), (60, 0)])
+def test_nothing_is_copied_that_would_come_behind_the_pass_that_writes_it(passes_a_round_trip, copied):
+    stream, pass_s = resting_on(VERSE * 2), 0.0015
+    stream.drafter.schedule.opened(passes_a_round_trip * pass_s)
+    for count in range(3):
+        stream.drafter.schedule.verdict(count * pass_s, is_bare=True, is_overtaken=False)
+    assert len(stream.drafter.copy()) == copied
+
+
 def test_a_prompt_may_end_as_an_answer_does():
     assert resting_on(VERSE * 2, end_token_ids=(VERSE[-1],)).drafter.copy() != []
 

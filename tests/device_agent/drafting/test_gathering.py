@@ -137,6 +137,33 @@ def test_nobody_lags_behind_a_verifier_that_waits():
     assert waited_for()[0].lag(0.009) == 0
 
 
+@pytest.mark.parametrize("round_trip_s", [0.15, 0.35])
+def test_what_a_verifier_has_written_before_it_comes_is_outrun(round_trip_s):
+    schedule = steady(round_trip_s)  # in which there are 2.5 and 5.8 passes
+    assert [count for count in range(1, 8) if schedule.is_outrun(count)] == list(range(1, int(round_trip_s / PASS_S) + 1))
+
+
+def test_nothing_outruns_what_a_verifier_waits_for_nor_before_its_passes_are_known():
+    assert not waited_for()[0].is_outrun(0)
+    assert not steady(0.35, num_verdicts=1).is_outrun(1)
+    assert not Schedule().is_outrun(1)
+
+
+def test_that_a_node_was_taken_sooner_than_the_handshake_tells_what_is_outrun():
+    """Passes of a moment; of three nodes the first is answered after longer than the handshake says, the second the soonest."""
+    schedule, pass_s = Schedule(), SHORTEST_PASS_S / 5
+    for _ in range(2):
+        schedule.opened(50 * pass_s)
+        for count in range(1, 140):
+            number = {70: 1, 100: 2, 130: 3}.get(count, 0)
+            if number:
+                schedule.sent((count - (60, 3.5, 9)[number - 1]) * pass_s, number)
+            schedule.verdict(count * pass_s, is_bare=not number, is_overtaken=False, last_node=number)
+            if count > 1:
+                least = 50 if count < 100 else 3.5
+                assert [schedule.is_outrun(num_tokens) for num_tokens in (least - 0.1, least + 0.1)] == [True, False]
+
+
 @pytest.mark.parametrize(("answered_s", "lag"), [(0.4, 6), (0.36, 6), (0.29, 4), (0.08, 1)])
 def test_a_way_that_became_shorter_by_a_pass_is_noticed(answered_s, lag):
     """A pass of 60 ms over 300: answers take 360 at least."""
