@@ -17,7 +17,7 @@ GROWTHS = {
     "rss_kib": "resident memory, KiB",
     "blocks": "blocks of Python's allocator",
     "malloc_kib": "what malloc has given out, KiB",
-    "bindings": "ranges of slots that a pass was ever run over",
+    "bindings": "ranges of slots bound to the graph, 256 at most",
 }
 
 
