@@ -57,9 +57,11 @@ class CachePages:
 
 def _reserved(num_bytes: int) -> mmap.mmap:
     """Memory of this process alone, as an ordinary array has it."""
-    flags = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if CAN_RETURN else {}
     try:
-        memory = mmap.mmap(-1, num_bytes, **flags)
+        if CAN_RETURN:
+            memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            memory = mmap.mmap(-1, num_bytes)
     except (OSError, OverflowError) as error:
         raise CapacityError(f"this system does not grant {num_bytes} bytes for caches: {error}") from error
     if CAN_RETURN:

@@ -57,7 +57,7 @@ class LookupEngine:
         slots = self._slots.of(chunks)
         if chunks:
             token_ids = concatenated(chunks)
-            self._slots.check_token_ids(token_ids.min(), token_ids.max())
+            self._slots.check_tokens(token_ids)
         rows = [row for slot, chunk in zip(slots, chunks, strict=True) for row in self._append(slot, chunk)]
         return np.array(rows, np.float32).reshape(len(rows), self._description.vocabulary_size)
 

@@ -78,7 +78,7 @@ class RaggedEngine:
             return logits
         slots = self._slots.of(chunks)
         token_ids = concatenated(chunks)
-        self._slots.check_token_ids(token_ids.min(), token_ids.max())
+        self._slots.check_tokens(token_ids)
         parts = np.split(token_ids, np.cumsum([len(chunk.token_ids) for chunk in chunks])[:-1])
         rows = np.split(logits, np.cumsum([chunk.num_logits for chunk in chunks])[:-1])
         shares = list(zip(slots, parts, rows, strict=True))

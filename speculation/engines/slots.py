@@ -6,6 +6,9 @@ import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 
@@ -78,6 +81,10 @@ class Slots:
         for chunk, slot in zip(chunks, slots, strict=True):
             self._check(chunk, slot)
         return slots
+
+    def check_tokens(self, token_ids: NDArray[np.int64]) -> None:
+        """As ``check_token_ids``, of an array."""
+        self.check_token_ids(int(token_ids.min()), int(token_ids.max()))
 
     def check_token_ids(self, lowest: int, highest: int) -> None:
         """Raises ``InvalidRequestError`` unless all ids from one to the other are in the vocabulary."""

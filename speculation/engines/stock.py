@@ -83,7 +83,7 @@ class StockEngine:
             return self._no_rows()
         slots = self._slots.of(chunks)
         token_ids = concatenated(chunks)
-        self._slots.check_token_ids(token_ids.min(), token_ids.max())
+        self._slots.check_tokens(token_ids)
         parts = [part for slot, chunk in zip(slots, chunks, strict=True) for part in self._append(slot, chunk)]
         return np.concatenate([self._no_rows(), *parts])
 

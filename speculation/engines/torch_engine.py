@@ -80,7 +80,7 @@ class TorchEngine:
             return np.empty((0, self._description.vocabulary_size), np.float32)
         slots = self._slots.of(chunks)
         token_ids = concatenated(chunks)
-        self._slots.check_token_ids(token_ids.min(), token_ids.max())
+        self._slots.check_tokens(token_ids)
         ends = [slot.length + len(chunk.token_ids) for slot, chunk in zip(slots, chunks, strict=True)]
         self._pages.grow([(slot.number, end) for slot, end in zip(slots, ends, strict=True)])
         steps = self._steps(token_ids, slots, ends)
