@@ -25,12 +25,12 @@ class Slow:
         self._messages = messages
 
     async def verify(self, _requests, context):
-        await context.read()
-        for message in self._messages:
-            await context.write(codec.encode_response(message))
         try:
+            await context.read()
+            for message in self._messages:
+                await context.write(codec.encode_response(message))
             await self.may_end.wait()
-        except asyncio.CancelledError:
+        except asyncio.CancelledError:  # in a write, too: what was written may be read before that returns
             self.is_cancelled.set()
             raise
 
