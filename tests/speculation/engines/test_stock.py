@@ -191,6 +191,19 @@ def test_an_export_with_a_long_context_is_exact_where_kernels_change(tmp_path, a
         assert found.is_exact, (type(engine), found.details)
 
 
+def test_the_range_of_slots_that_was_bound_first_makes_room_for_a_new_one(hub, monkeypatch):
+    monkeypatch.setattr("speculation.engines.ragged.MAX_BINDINGS", 2)
+    engine = alone(hub, "gqa", RaggedEngine)
+    engine._bindings.clear()
+    first, second, third = (engine.open() for _ in range(3))
+    found = []
+    for cache, ranges in ((first, [(0, 1)]), (second, [(0, 1), (1, 2)]), (third, [(1, 2), (2, 3)]), (second, [(1, 2), (2, 3)])):
+        found.append(engine.extend([Chunk(cache, [7, 8], 2)]))
+        engine.truncate(cache, 0)
+        np.testing.assert_array_equal(found[-1], found[0])
+        assert list(engine._bindings) == ranges
+
+
 @pytest.mark.parametrize(("variant", "kind"), [("fp32", OneRowStock), ("gqa", OneRowStock), ("gqa", OneRowRagged)])
 def test_without_the_even_rows_it_is_not(hub, variant, kind):
     assert not self_test.run(alone(hub, variant, kind)).is_exact
