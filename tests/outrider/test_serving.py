@@ -8,11 +8,12 @@ import json
 import re
 import signal
 import sys
+from types import SimpleNamespace
 
 import httpx
 
 from cloud_verifier.patience import NEVER
-from outrider import cli
+from outrider import cli, serving
 from outrider.local import BUNDLED, Emulation, local_services
 from speculation.tenants import bearer
 from tests.support.keys import ALICE, key_file
@@ -88,3 +89,23 @@ def test_an_address_that_others_reach_wants_keys_before_a_model_is_loaded(monkey
     monkeypatch.setattr("cloud_verifier.server.build_engine", load)
     assert cli.run(lambda: cli.app(["serve", "--host", "0.0.0.0"], standalone_mode=False)) == 2
     assert "keys" in capsys.readouterr().err
+
+
+async def test_what_it_has_loaded_is_out_of_the_garbage_collectors_sight_before_anybody_is_told_the_port(monkeypatch):
+    done, stop = [], asyncio.Event()
+    stop.set()
+
+    async def stream(_request):
+        done.append("first answer")
+        yield None
+
+    @contextlib.asynccontextmanager
+    async def services(*_, **__):
+        done.append("loaded")
+        yield SimpleNamespace(agent=SimpleNamespace(stream=stream), url="http://127.0.0.1:1", port=1)
+
+    monkeypatch.setattr(serving, "local_services", services)
+    monkeypatch.setattr(serving, "stop_on_signal", lambda: stop)
+    monkeypatch.setattr(serving, "freeze_heap", lambda: done.append("frozen"))
+    await serving.run(Emulation(), BUNDLED, {}, lambda port: done.append(f"port {port}"))
+    assert done == ["loaded", "first answer", "frozen", "port 1"]

@@ -159,3 +159,11 @@ async def test_without_the_extra_a_pool_says_how_to_get_it(monkeypatch):
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     with pytest.raises(ConfigurationError, match=r'pip install "outrider\[ray\]"'):
         on_ray.require_ray()
+
+
+def test_what_a_replica_on_ray_has_loaded_is_out_of_the_garbage_collectors_sight(monkeypatch):
+    done = []
+    monkeypatch.setattr(on_ray, "freeze_heap", lambda: done.append("frozen"))
+    model = full_model()
+    assert on_ray._loaded(lambda: done.append("loaded") or model) is model
+    assert done == ["loaded", "frozen"]
