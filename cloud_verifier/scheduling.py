@@ -13,7 +13,7 @@ prompts are read one after the other, the shortest first.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from cloud_verifier.batching import allot_among, in_turn
 from cloud_verifier.costs import PassCosts, PassShape, evened, growing, least_row_s
@@ -33,8 +33,7 @@ MEMORY = 0.97
 """What each comparison leaves of the weight of those before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
+class Claim(NamedTuple):
     """What a session could use of the next pass.
 
     ``num_uncached`` final tokens have to be fed, 1 or more, then up to ``num_drafts``, each of which agrees with ``chance``
@@ -211,7 +210,7 @@ def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts)
     most_s = PREFILL_STRETCH * waited_s
     if whole_s <= most_s:
         return everything.num_rows
-    least = _shape([claim if claim.is_decoding else replace(claim, num_uncached=1) for claim in claims], drafts)
+    least = _shape([claim if claim.is_decoding else claim._replace(num_uncached=1) for claim in claims], drafts)
     least_s, num_prompts = costs.seconds(least), least.num_sessions - decoding.num_sessions
     if most_s < least_s:
         # Not a row for each prompt: for as many as there is time for, and one at least, so that they come to an end.

@@ -190,7 +190,7 @@ class Display:
         return CommitOffset(self._num_committed, self._answer.code_points(self._num_committed))
 
     def _reveal_more(self) -> list[Event]:
-        if self._reveal is Reveal.FINAL:
+        if self._reveal is Reveal.FINAL or (not self._confidences and self._num_shown == self._num_final):
             return []
         reach = self._num_final + self._stability.reach(self._confidences, self._num_shown - self._num_final)
         events = self._hide(reach, UNSTABLE)

@@ -174,7 +174,7 @@ def _draw(rows: Sequence[Left], chosen: _Chosen) -> None:
 
 def run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:
     """How many drafts equal the choices before the first that differs."""
-    for index, (token_id, choice) in enumerate(zip(token_ids, choices, strict=False)):
+    for index, (token_id, choice) in enumerate(zip(token_ids, choices)):  # noqa: B905 - a keyword takes as long as two tokens
         if token_id != choice:
             return index
     return len(token_ids)

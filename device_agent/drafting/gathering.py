@@ -41,9 +41,14 @@ SAME_S = 1e-6
 
 
 class Schedule:
-    """The verifier's passes as one stream sees them: verdicts come a pass apart, and each left half a round trip ago."""
+    """The verifier's passes as one stream sees them: verdicts come a pass apart, and each left half a round trip ago.
+
+    ``pass_s`` is the middle one of the last times between verdicts (neither one that waited nor two that came together count),
+    None before there are any.
+    """
 
     def __init__(self) -> None:
+        self.pass_s: float | None = None
         self._verdict_s: float | None = None
         self._sent_s: float | None = None
         self._intervals_s: deque[float] = deque(maxlen=WINDOW)
@@ -70,11 +75,6 @@ class Schedule:
             return 0
         return math.ceil((step_s + self._round_trip_s + self._delay_s - SAME_S) / pass_s)
 
-    @property
-    def pass_s(self) -> float | None:
-        """The middle one of the last times between verdicts: neither one that waited nor two that came together count."""
-        return median_low(self._intervals_s) if self._intervals_s else None
-
     def is_outrun(self, num_tokens: int) -> bool:
         """Whether so many tokens ahead of the final log would be final before they came, a token a pass: sent for nothing.
 
@@ -86,7 +86,7 @@ class Schedule:
 
     def opened(self, round_trip_s: float) -> None:
         """A new stream: nothing of an older one holds. What was sent before is this one's: the initial credit."""
-        self._verdict_s = self._sent_s = None
+        self._verdict_s = self._sent_s = self.pass_s = None
         self._intervals_s.clear()
         self._round_trip_s, self._delay_s = round_trip_s, 0.0
         self._soonest_answer_s = math.inf
@@ -111,6 +111,7 @@ class Schedule:
             self._shorten(now_s - sent_s)
         if self._verdict_s is not None:
             self._intervals_s.append(now_s - self._verdict_s)
+            self.pass_s = median_low(self._intervals_s)
             self._num_since_idle += 1
             if sent_s is not None and self._was_idle(now_s - sent_s, now_s - self._verdict_s):
                 self._num_since_idle = 0

@@ -38,7 +38,7 @@ LOGITS_KEPT_BOUND = 16
 """Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
 
 _NO_TOKENS = np.zeros(0, np.int64)
-_NO_ROWS = Packing(0, 0, np.zeros((0, 0), np.int64), _NO_TOKENS, _NO_TOKENS, np.zeros(0, np.int32))
+_NO_ROWS = Packing(0, 0, np.zeros((0, 0), np.int64), _NO_TOKENS, _NO_TOKENS, np.zeros(0, np.int32), ())
 
 
 class _FewLogits:
@@ -176,7 +176,7 @@ class OnnxEngine:
         binding = self._binding(low, high, packing)
         logits = binding.prepare(packing, self._few_logits)
         binding.input_ids[: packing.num_tokens] = token_ids
-        self._fill_lengths(binding.seqlens_k, packing.query_seqlens, slots, low)
+        _fill_lengths(binding.seqlens_k, packing.rows, slots, low)
         try:
             computing()
             self._session.run_with_iobinding(binding.io)
@@ -234,11 +234,14 @@ class OnnxEngine:
             self._last = binding
         return binding
 
-    def _fill_lengths(self, seqlens_k: NDArray[np.int32], rows: NDArray[np.int32], slots: list[Slot], low: int) -> None:
-        """Tokens behind this pass minus one. Idle slots have no rows, so that theirs is not looked at beyond being in range."""
+
+def _fill_lengths(seqlens_k: NDArray[np.int32], rows: Sequence[int], slots: Sequence[Slot], low: int) -> None:
+    """Tokens behind this pass minus one. Idle slots have no rows, so that theirs is not looked at beyond being in range."""
+    if len(slots) < len(rows):
         seqlens_k[:] = 0
-        for slot in slots:
-            seqlens_k[slot.number - low] = slot.length + rows[slot.number - low] - 1
+    for slot in slots:
+        place = slot.number - low
+        seqlens_k[place] = slot.length + rows[place] - 1
 
 
 def _scratch_bytes(shape: Architecture, num_slots: int, num_rows: int) -> int:

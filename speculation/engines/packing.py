@@ -22,7 +22,8 @@ Share = tuple[int, int, int]
 class Packing:
     """Index arrays of one pass (see ``graph.py`` for their meaning); shared between passes, so never written to.
 
-    ``num_tokens`` and ``num_logits`` are what was asked for; in the arrays fillers may lie behind that.
+    ``num_tokens`` and ``num_logits`` are what was asked for; in the arrays fillers may lie behind that. ``rows`` are the
+    numbers of ``query_seqlens``, which cost less to read one by one.
     """
 
     num_tokens: int
@@ -31,6 +32,7 @@ class Packing:
     unpad_idx: NDArray[np.int64]
     out_idx: NDArray[np.int64]
     query_seqlens: NDArray[np.int32]
+    rows: tuple[int, ...]
 
 
 def concatenated(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
@@ -75,4 +77,5 @@ def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int, tokens_multi
         np.array(unpad_idx, np.int64),
         np.array(out_idx, np.int64),
         np.array(query_seqlens, np.int32),
+        tuple(query_seqlens),
     )

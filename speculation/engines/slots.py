@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,7 +26,7 @@ class Slots:
     """The book-keeping of an engine whose sessions each take one of ``num_slots`` places. Raises as ``Engine`` says."""
 
     def __init__(self, description: EngineDescription) -> None:
-        self._description = description
+        self._context_length, self._vocabulary_size = description.context_length, description.vocabulary_size
         self._open: dict[CacheId, Slot] = {}
         self._free = list(range(description.num_slots))
         self._opened = 0
@@ -43,7 +44,7 @@ class Slots:
     def open(self) -> CacheId:
         """A new cache in the lowest free place."""
         if not self._free:
-            raise CapacityError(f"all {self._description.num_slots} cache slots are taken; close one, or load with more")
+            raise CapacityError(f"all {len(self._open)} cache slots are taken; close one, or load with more")
         self._opened += 1
         cache = CacheId(self._opened)
         self._open[cache] = Slot(heapq.heappop(self._free))
@@ -75,11 +76,14 @@ class Slots:
 
     def of(self, chunks: Sequence[Chunk]) -> list[Slot]:
         """The chunks' places, once nothing but a token id could speak against running them."""
-        slots = [self[chunk.cache] for chunk in chunks]
-        if len({chunk.cache for chunk in chunks}) < len(chunks):
+        slots = []
+        for chunk in chunks:
+            slot, count = self[chunk.cache], len(chunk.token_ids)
+            if not 0 <= chunk.num_logits <= count or not 0 < count <= self._context_length - slot.length:
+                self._refuse(chunk, slot)
+            slots.append(slot)
+        if len(slots) > 1 and len({chunk.cache for chunk in chunks}) < len(slots):
             raise InvalidRequestError("a cache may stand in one chunk of a pass only")
-        for chunk, slot in zip(chunks, slots, strict=True):
-            self._check(chunk, slot)
         return slots
 
     def check_tokens(self, token_ids: NDArray[np.int64]) -> None:
@@ -88,15 +92,13 @@ class Slots:
 
     def check_token_ids(self, lowest: int, highest: int) -> None:
         """Raises ``InvalidRequestError`` unless all ids from one to the other are in the vocabulary."""
-        if lowest < 0 or highest >= self._description.vocabulary_size:
-            raise InvalidRequestError(f"token ids must be from 0 to {self._description.vocabulary_size - 1}", "token_ids")
+        if lowest < 0 or highest >= self._vocabulary_size:
+            raise InvalidRequestError(f"token ids must be from 0 to {self._vocabulary_size - 1}", "token_ids")
 
-    def _check(self, chunk: Chunk, slot: Slot) -> None:
-        count, context_length = len(chunk.token_ids), self._description.context_length
+    def _refuse(self, chunk: Chunk, slot: Slot) -> NoReturn:
+        count, room = len(chunk.token_ids), self._context_length - slot.length
         if count == 0:
             raise InvalidRequestError(f"the chunk for cache {chunk.cache} is empty; leave it out")
         if not 0 <= chunk.num_logits <= count:
             raise InvalidRequestError(f"a chunk of {count} tokens has logits of 0 ... {count}, not of {chunk.num_logits}")
-        if slot.length + count > context_length:
-            room = context_length - slot.length
-            raise CapacityError(f"{count} tokens do not fit: {room} of {context_length} positions are left")
+        raise CapacityError(f"{count} tokens do not fit: {room} of {self._context_length} positions are left")

@@ -133,9 +133,11 @@ class Draft:
     def __post_init__(self) -> None:
         _require(self.known >= 0, "known is negative")
         _require(len(self.nodes) <= MAX_DRAFT_NODES, "a draft holds too many nodes")
-        first = self.nodes[0].number if self.nodes else 0
-        numbers = [node.number for node in self.nodes]
-        _require(numbers == list(range(first, first + len(numbers))), "nodes of a draft are numbered without gaps")
+        number = self.nodes[0].number if self.nodes else 0
+        for node in self.nodes:
+            if node.number != number:
+                raise MalformedMessageError("nodes of a draft are numbered without gaps")
+            number += 1
         _require(not self.is_packed or _may_be_packed(self.nodes, self.known), "a draft that cannot be packed")
 
     @classmethod
@@ -146,11 +148,11 @@ class Draft:
 
 def _may_be_packed(nodes: Sequence[Node], known: int) -> bool:
     """There are nodes, roots stand at the end of the log, ranks are small, and no branch hangs too far back."""
-    return bool(nodes) and all(
-        node.rank <= MAX_PACKED_RANK
-        and (node.number - node.parent <= MAX_PACKED_DISTANCE if node.parent else node.root_position == known)
-        for node in nodes
-    )
+    for node in nodes:
+        fits = node.number - node.parent <= MAX_PACKED_DISTANCE if node.parent else node.root_position == known
+        if not fits or node.rank > MAX_PACKED_RANK:
+            return False
+    return bool(nodes)
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,7 +8,7 @@ is not remembered is dead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from speculation.choice import run_length
 from speculation.errors import CreditExceededError, MalformedMessageError
@@ -28,8 +28,7 @@ from speculation.protocol.messages import (
 from speculation.protocol.tree import DraftTree, NodeState, TreeNode
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What the next pass may run: a chain of drafts behind a final log of ``start`` tokens, likeliest first, perhaps empty.
 
     The owner feeds ``final[cache_length:] + token_ids`` and asks for ``len(token_ids) + 1`` rows of logits.
@@ -43,6 +42,9 @@ class Plan:
 class VerifierSession:
     """One session on one stream. ``credit`` is the ceiling of live nodes that ``Opened`` tells.
 
+    For all to read: ``final``, the final log, prompt included; ``generation_start``, where the generated tokens begin in it;
+    ``finished``, what the session ended with, if it did.
+
     A session opened with a complete prefix (its last generated token is an end token, or the limit is reached) is finished at
     once. Raises ``MalformedMessageError`` when the prefix goes beyond the limit.
     """
@@ -54,6 +56,8 @@ class VerifierSession:
         self._credit = max(credit, INITIAL_CREDIT)  # a device may send so many before it has read Opened
         self._limit = open.limit
         self._final = list(open.prefix)
+        self.final: Sequence[int] = self._final
+        self.generation_start = open.generation_start
         self._end_token_ids = frozenset(open.end_token_ids)
         self._known = len(self._final)
         self._tree = DraftTree(self._known)
@@ -62,26 +66,13 @@ class VerifierSession:
         self._next_number = 1
         self._passed = False
         self._passes = self._accepted = self._late = self._corrections = self._bonus = self._near_ties = 0
-        self._finished: Finished | None = None
+        self.finished: Finished | None = None
         self._finish_at_end()
-
-    @property
-    def final(self) -> Sequence[int]:
-        """The final log, prompt included; not to be changed."""
-        return self._final
-
-    @property
-    def generation_start(self) -> int:
-        return self._open.generation_start
 
     @property
     def limit(self) -> int:
         """The position behind the last token that may be generated."""
         return self._limit
-
-    @property
-    def finished(self) -> Finished | None:
-        return self._finished
 
     @property
     def live_nodes(self) -> int:
@@ -127,7 +118,7 @@ class VerifierSession:
         Raises ``MalformedMessageError`` for what means nothing or comes from the future, ``CreditExceededError`` for too many
         live nodes. After either the session must not be used any more.
         """
-        if self._finished is not None:
+        if self.finished is not None:
             return
         if isinstance(message, Cancel):
             self.finish(FinishReason.CANCELLED)
@@ -136,10 +127,10 @@ class VerifierSession:
 
     def finish(self, reason: FinishReason) -> Finished:
         """End the session; the first reason stands."""
-        if self._finished is None:
+        if self.finished is None:
             self._forget_nodes(self._tree.clear())
-            self._finished = Finished(reason, self.usage)
-        return self._finished
+            self.finished = Finished(reason, self.usage)
+        return self.finished
 
     def plan(self, max_nodes: int) -> Plan:
         """The likeliest chain of at most ``max_nodes`` drafts.
@@ -186,7 +177,7 @@ class VerifierSession:
         verdict = Verdict(
             plan.start, count, last_node, choice, kind, advice, withholds, logprobs=tuple(logprobs[: len(tokens)])
         )
-        return verdict, self._finished
+        return verdict, self.finished
 
     def _take(self, draft: Draft) -> None:
         if draft.known > len(self._final):
@@ -279,7 +270,7 @@ class VerifierSession:
             self.finish(FinishReason.LENGTH)
 
     def _require_current(self, plan: Plan, choices: Sequence[int]) -> None:
-        if self._finished is not None:
+        if self.finished is not None:
             raise ValueError("the session is finished: nothing more can be committed")
         if plan.start != len(self._final):
             raise ValueError(f"the plan was made for {plan.start} final tokens, now there are {len(self._final)}")

@@ -10,10 +10,8 @@ from speculation.logprobs import TokenLogprobs
 from speculation.wire.v1 import verification_pb2 as pb
 
 
-def wire_logprobs(logprobs: Sequence[TokenLogprobs]) -> pb.Logprobs | None:
-    """None where nothing is told. Raises ``ValueError`` unless all tokens have equally many beside them."""
-    if not logprobs:
-        return None
+def wire_logprobs(logprobs: Sequence[TokenLogprobs]) -> pb.Logprobs:
+    """Raises ``ValueError`` unless all tokens have equally many beside them."""
     if len({len(one.top) for one in logprobs}) > 1:
         raise ValueError("the tokens of a verdict have equally many of the likeliest beside them")
     top = [entry for one in logprobs for entry in one.top]
@@ -26,6 +24,8 @@ def wire_logprobs(logprobs: Sequence[TokenLogprobs]) -> pb.Logprobs | None:
 
 def logprobs_of(wire: pb.Verdict) -> tuple[TokenLogprobs, ...]:
     """Raises ``MalformedMessageError`` for lists that do not fit each other, and for what is no log probability."""
+    if not wire.HasField("logprobs"):
+        return ()  # the usual case
     told = wire.logprobs
     num_tokens, num_top = len(told.values), len(told.top_ids)
     fits = num_top == len(told.top_values) and (num_top % num_tokens == 0 if num_tokens else not num_top)

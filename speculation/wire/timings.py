@@ -6,9 +6,9 @@ from speculation.protocol.messages import Timing
 from speculation.wire.v1 import verification_pb2 as pb
 
 
-def wire_timing(timing: Timing | None) -> pb.Timing | None:
-    """The message of a timing; None where nothing is told."""
-    return None if timing is None else pb.Timing(pass_us=timing.pass_us, rows=timing.rows, held_us=timing.held_us)
+def wire_timing(timing: Timing) -> pb.Timing:
+    """The message of a timing."""
+    return pb.Timing(pass_us=timing.pass_us, rows=timing.rows, held_us=timing.held_us)
 
 
 def timing_of(wire: pb.Verdict) -> Timing | None:
