@@ -9,14 +9,15 @@ from typing import Any
 from device_agent.assignment import Assignment
 from device_agent.display import Display
 from device_agent.drafting.drafter import Drafter
-from device_agent.events import DoneEvent, Reason
+from device_agent.events import DoneEvent, Event, Reason
 from device_agent.figures import Meter, usage_json
 from device_agent.pair import PairFacts
 from speculation.errors import OutriderError
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import FinishReason
 
-STOP, OFFLINE, PAUSED = FinishReason.STOP.value, Reason.OFFLINE.value, Reason.PAUSED.value
+STOP, LENGTH = FinishReason.STOP.value, FinishReason.LENGTH.value
+OFFLINE, PAUSED = Reason.OFFLINE.value, Reason.PAUSED.value
 
 
 def end_of_tail(assignment: Assignment, display: Display, drafter: Drafter, pair: PairFacts) -> str | None:
@@ -27,13 +28,25 @@ def end_of_tail(assignment: Assignment, display: Display, drafter: Drafter, pair
     if display.is_stopped or (num_generated and drafter.last_token_id in pair.end_token_ids):
         return STOP
     if drafter.length >= assignment.limit or drafter.length > pair.draft_context_length:
-        return FinishReason.LENGTH.value
+        return LENGTH
     return OFFLINE if tail_room(assignment, drafter) <= 0 else None
 
 
 def tail_room(assignment: Assignment, drafter: Drafter) -> int:
     """Tokens that a device which writes alone may still add."""
     return assignment.max_tail - len(drafter.branches.main)
+
+
+def finished(reason: str, display: Display, max_drafts: int | None) -> tuple[list[Event], str]:
+    """What ends the display, and why the answer ends. ``max_drafts`` may stay of what a device wrote alone; None: it did not.
+
+    Where more were drafted than may stay, before the verifier was lost, or than may be shown, that is what ends the text, and
+    not the stop string, the end token or the limit that nobody gets to see.
+    """
+    is_cut = max_drafts is not None and (display.num_drafts > max_drafts or display.is_holding)
+    events = display.finish(max_drafts or 0)
+    reason = STOP if display.is_stopped else reason
+    return events, OFFLINE if is_cut and reason in (STOP, LENGTH) else reason
 
 
 def done_event(

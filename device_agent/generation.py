@@ -16,7 +16,7 @@ from device_agent.conversation import Conversation
 from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
 from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, Retries, newest_of, with_one_after_another
-from device_agent.ending import PAUSED, STOP, cause, done_event, end_of_tail, tail_room, until_one_ends
+from device_agent.ending import PAUSED, STOP, cause, done_event, end_of_tail, finished, tail_room, until_one_ends
 from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
 from device_agent.figures import Meter
 from device_agent.gauges import Gauges
@@ -279,9 +279,8 @@ class Generation:
         """The answer is over; drafts stay only where the device ended alone."""
         if self._is_over:
             return
-        tail = self._assignment.max_tail if self._is_alone else 0
-        self._show(self._display.finish(tail), _now_s())
-        reason = STOP if self._display.is_stopped else reason
+        events, reason = finished(reason, self._display, self._assignment.max_tail if self._is_alone else None)
+        self._show(events, _now_s())
         self._meter.joules, self._meter.battery_percent = self._gauges.joules, self._gauges.battery_percent(_now_s())
         self._meter.shared(self._place.queued_s, self._place.share.waited_s, self.pausing.paused_s)
         if self._mode is Mode.COLLABORATE and not self.pausing.paused_s:

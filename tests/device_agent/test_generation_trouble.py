@@ -25,6 +25,7 @@ from tests.device_agent.doubles import (
     agent,
     agent_of,
     answer,
+    decode,
     facts,
     plain_decoding,
     request,
@@ -99,6 +100,36 @@ def test_offline_tokens_bounds_the_tail(bound):
     done = done_of(run(work()))
     assert len(done["token_ids"]) == done["verified_count"] + bound
     assert done["finish_reason"] == "offline"
+
+
+@pytest.mark.parametrize("reaches", ["max_tokens", "a stop string", "an end token"])
+@pytest.mark.parametrize(("bound", "reason"), [(0, "offline"), (3, "offline"), (None, None)])
+def test_what_was_drafted_before_the_loss_and_may_not_stay_is_no_end_of_the_text(bound, reason, reaches):
+    drafted = plain_decoding(DraftEngine(0.5), 8)
+    stop = (decode(drafted[5:7]),) if reaches == "a stop string" else ()
+    pair = facts(end_token_ids=(drafted[7],) if reaches == "an end token" else ())
+    own_reason = "length" if reaches == "max_tokens" else "stop"
+
+    async def work():
+        connector = WatchedConnector(delay_s=0.5, failure=LinkError("nobody answers"))
+        async with agent_of(connector, DraftEngine(0.5, step_s=0.001), pair, draft_width=1) as running:
+            return await answer(running, max_tokens=8, offline_tokens=bound, stop=stop)
+
+    done = done_of(run(work()))
+    kept = drafted[: 5 if stop else 8] if bound is None else drafted[:bound]
+    assert (done["finish_reason"], list(done["token_ids"])) == (reason or own_reason, kept)
+
+
+def test_a_stop_string_behind_drafts_that_may_not_be_shown_is_no_end_of_the_text():
+    drafted = plain_decoding(DraftEngine(0.5), 8)
+
+    async def work():
+        connector = WatchedConnector(delay_s=0.5, failure=LinkError("nobody answers"))
+        async with agent_of(connector, DraftEngine(0.5, step_s=0.001), draft_width=1) as running:
+            return await answer(running, max_tokens=8, reveal="stable", min_stability=1.0, stop=(decode(drafted[5:7]),))
+
+    done = done_of(run(work()))
+    assert (done["finish_reason"], done["text"]) == ("offline", "")
 
 
 def test_a_verifier_that_shuts_down_is_a_lost_one():
