@@ -83,10 +83,10 @@ class Generation:
         Returns the last event, once everything that the answer held is given back: who has read it may start the next.
         """
         try:
-            async with asyncio.timeout_at(self._place.share.ends_s) as deadline, self._place.had(self._tell_state):
+            async with asyncio.timeout_at(self._place.share.ends_s) as self._limit, self._place.had(self._tell_state):
                 await self._generate()
         except Exception as error:
-            if deadline.expired():
+            if self._limit.expired():
                 self._end(FinishReason.DEADLINE.value)
             else:
                 self._fail(cause(error))
@@ -286,6 +286,8 @@ class Generation:
         if self._mode is Mode.COLLABORATE and not self.pausing.paused_s:
             self._place.wrote(*self._meter.behind_first)
         self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
+        if self._place.is_queued and not self._limit.expired():  # paused for too long: what is over waits for no place
+            self._limit.reschedule(_now_s())
 
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:
         if not isinstance(error, OutriderError):

@@ -141,6 +141,29 @@ def test_a_pause_that_is_too_long_ends_the_answer_with_what_there_is_and_frees_e
         assert ended_s == pytest.approx(5.2, abs=2 * STEP_S)
 
 
+@pytest.mark.parametrize("is_resumed", [False, True])
+def test_a_pause_that_is_too_long_ends_an_answer_that_waits_for_its_place_too(is_resumed):
+    async def work():
+        queue = {"max_streams": 1, "max_queued_streams": 1, "max_pause_s": 0.3}
+        async with agent_of(None, DraftEngine(step_s=0.1), **queue) as running:
+            first = await running.start(request(mode="device", max_tokens=20))
+            second, replay, seen = await running.start(request(mode="device", max_tokens=5)), Replay(), []
+            async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(follow(second, replay, seen))
+                await asyncio.sleep(0)
+                second.pause()
+                await asyncio.sleep(0.2)
+                if is_resumed:
+                    second.resume()
+            ended_s, was_first = asyncio.get_running_loop().time(), first.state
+            await follow(first, Replay(), [])
+            assert (running.num_streams, running.health()["queued"]) == (0, 0)
+            return replay.last["finish_reason"], ended_s, was_first
+
+    expected = ("length", pytest.approx(2.5), StreamState.ENDED) if is_resumed else ("paused", 0.3, StreamState.RUNNING)
+    assert virtual_time.run(work()) == expected
+
+
 def test_a_deadline_goes_on_while_an_answer_is_paused_and_while_it_is_queued():
     async def work():
         async with agent_of(None, DraftEngine(step_s=0.1), max_streams=1, max_queued_streams=1) as running:
