@@ -13,6 +13,7 @@ from jinja2 import StrictUndefined, TemplateSyntaxError, nodes
 from jinja2 import Template as Compiled
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
+from device_agent.checks import check_unicode
 from speculation.errors import InvalidRequestError, UnknownNameError
 
 PARAMETER = "prompt"
@@ -104,6 +105,8 @@ class Template:
             raise _refusal(f"line {error.lineno}: {error.message}") from error
         except RecursionError as error:
             raise _refusal("it is nested too deep") from error
+        except ValueError as error:  # a number of more digits than Python reads
+            raise _refusal("a number in it is too long") from error
         names = tuple(dict.fromkeys(_names(tree.body)))
         return cls(source, names, _ENVIRONMENT.from_string(tree))
 
@@ -140,12 +143,10 @@ def _names(body: Sequence[nodes.Node]) -> Iterator[str]:
             inner = _unfiltered(part)
             if isinstance(inner, nodes.Name) and inner.name not in RESERVED:
                 yield inner.name
-            elif not isinstance(inner, nodes.TemplateData) and not _is_text(inner):
+            elif isinstance(inner, nodes.Const) and isinstance(inner.value, str):
+                check_unicode(inner.value, PARAMETER)  # an escape may stand for half of a surrogate pair
+            elif not isinstance(inner, nodes.TemplateData):
                 raise _refusal(f"line {inner.lineno}: {type(inner).__name__} is not taken here")
-
-
-def _is_text(node: nodes.Node) -> bool:
-    return isinstance(node, nodes.Const) and isinstance(node.value, str)
 
 
 def _unfiltered(node: nodes.Node) -> nodes.Node:

@@ -29,6 +29,21 @@ def test_a_prompt_is_filled_with_results(source, names, filled):
     assert (template.names, template.fill(RESULTS, 1000)) == (names, filled)
 
 
+@pytest.mark.parametrize(
+    ("source", "fault"),
+    [
+        pytest.param("{{ a | words(" + 5000 * "1" + ") }}", "a number in it is too long", id="a number of 5000 digits"),
+        ("{{ '\\ud800' }}{{ a }}", "not valid Unicode"),
+        ("{{ '\\udfff' | trim }}{{ a }}", "not valid Unicode"),
+        ("{{ '\\x' }}", "no template"),
+    ],
+)
+def test_what_python_cannot_read_or_write_is_a_fault_of_the_prompt(source, fault):
+    with pytest.raises(InvalidRequestError, match=fault) as caught:
+        Template.of(source)
+    assert caught.value.parameter == "prompt"
+
+
 def test_what_a_result_holds_is_no_template():
     assert Template.of("{{ a }}").fill({"a": "{{ b }}{% for x in y %}"}, 1000) == "{{ b }}{% for x in y %}"
 
