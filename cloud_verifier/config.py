@@ -39,7 +39,7 @@ def read_patience(value: object) -> PatienceSetting:
         return AUTO if value == AUTO else NEVER
     try:
         patience_ms = float(value) if isinstance(value, str | int | float) and not isinstance(value, bool) else -1.0
-    except ValueError:
+    except (ValueError, OverflowError):
         patience_ms = -1.0
     if not 0 <= patience_ms <= 1000 * LONGEST_S:
         raise ConfigurationError(

@@ -169,6 +169,7 @@ async def test_a_refusal_is_an_openai_error_and_nothing_is_half_applied():
         ({"network": "lte", "phone": "brick"}, "phone", "unknown phone 'brick'; known: apple-a17-pro"),
         ({"network": "lte", "cloud": "l40s"}, "cloud", "70B:fp16 does not fit"),
         ({"network": "lte", "patience": "long"}, "patience", "'auto', 'never', or milliseconds from 0 to 2000"),
+        ({"patience": 10**400}, "patience", "'auto', 'never', or milliseconds from 0 to 2000"),
         ({"network": "lte", "cloud": "b200", "phone": "none", "heat": "on"}, "phone", "the profile none has no figures of it"),
     ]
     async with served(**DEFAULT) as (client, _):
