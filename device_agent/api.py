@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import AsyncIterator
 from http import HTTPStatus
 from importlib import metadata
@@ -21,7 +20,7 @@ from device_agent.bodies import HEADERS, form_of, last_read, pieces
 from device_agent.described import Described
 from device_agent.door import KeyDoor
 from device_agent.emulation import routes as emulation_routes
-from device_agent.events import error_fields, error_object
+from device_agent.events import error_fields, error_object, retry_headers
 from device_agent.formats import SSE, Format
 from device_agent.guard import LoopbackGuard, OriginGuard
 from device_agent.kept import KeptStreams
@@ -128,10 +127,7 @@ def _chunks(reader: Reader, form: Format) -> AsyncIterator[bytes]:
 
 
 async def _refuse(request: Request, error: Exception) -> Response:
-    headers = {}
-    if isinstance(error, CapacityError) and error.retry_after_s is not None:
-        wait_s = error.retry_after_s
-        headers = {"retry-after": str(math.ceil(wait_s)), "retry-after-ms": str(round(wait_s * 1000))}
+    headers = retry_headers(error.retry_after_s) if isinstance(error, CapacityError) else {}
     return JSONResponse({"error": error_object(error)}, status_of(error).http, headers)
 
 

@@ -6,13 +6,14 @@ leaves incomplete comes with the token that completes it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 from device_agent.logprobs import FinalLikelihood
-from speculation.errors import InvalidRequestError, OutriderError, status_of
+from speculation.errors import CapacityError, InvalidRequestError, OutriderError, status_of
 
 Json = dict[str, Any]
 
@@ -159,10 +160,19 @@ class DoneEvent(Event):
 
 @dataclass(frozen=True, slots=True)
 class ErrorEvent(Event):
-    """Last, in place of ``done``: an OpenAI error object."""
+    """Last, in place of ``done``: an OpenAI error object. ``retry_after_s`` is for who is answered with a status instead."""
 
     name: ClassVar[str] = "error"
     error: Mapping[str, Any]
+    retry_after_s: float | None = field(default=None, compare=False)
+
+    @classmethod
+    def of(cls, seq: int, error: BaseException) -> Self:
+        """What a client is told of an error."""
+        return cls(seq, error_object(error), error.retry_after_s if isinstance(error, CapacityError) else None)
+
+    def to_json(self) -> Json:
+        return {"event": self.name, "seq": self.seq, "error": self.error}
 
 
 KINDS: dict[str, type[Event]] = {
@@ -189,6 +199,13 @@ def error_object(error: BaseException) -> Json:
         code=code_of(type(error)) if known else "internal",
         parameter=error.parameter if isinstance(error, InvalidRequestError) else None,
     )
+
+
+def retry_headers(retry_after_s: float | None) -> dict[str, str]:
+    """When to come again, as HTTP says it; nothing where nobody knows."""
+    if retry_after_s is None:
+        return {}
+    return {"retry-after": str(math.ceil(retry_after_s)), "retry-after-ms": str(round(retry_after_s * 1000))}
 
 
 def code_of(leaf: type[BaseException]) -> str:

@@ -17,7 +17,7 @@ from device_agent.drafting.branches import Branch
 from device_agent.drafting.drafting import Drafting
 from device_agent.elsewhere import LOST, MISFITS, REFUSED, Misfits, Retries, newest_of, with_one_after_another
 from device_agent.ending import PAUSED, STOP, cause, done_event, end_of_tail, finished, tail_room, until_one_ends
-from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent, error_object
+from device_agent.events import DoneEvent, ErrorEvent, Event, Reason, StateEvent
 from device_agent.figures import Meter
 from device_agent.gauges import Gauges
 from device_agent.head_start import HeadStart
@@ -292,7 +292,7 @@ class Generation:
     def _fail(self, error: BaseException) -> DoneEvent | ErrorEvent:
         if not isinstance(error, OutriderError):
             _log.error("session %s failed", self._assignment.session_id, exc_info=error)
-        self._last = self._last or ErrorEvent(next(self._numbers), error_object(error))
+        self._last = self._last or ErrorEvent.of(next(self._numbers), error)
         return self._last
 
 

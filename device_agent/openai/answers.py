@@ -10,7 +10,17 @@ from fastapi import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
-from device_agent.events import CorrectEvent, DoneEvent, ErrorEvent, Event, Json, SessionEvent, code_of, error_object
+from device_agent.events import (
+    CorrectEvent,
+    DoneEvent,
+    ErrorEvent,
+    Event,
+    Json,
+    SessionEvent,
+    code_of,
+    error_object,
+    retry_headers,
+)
 from device_agent.logprobs import FinalLikelihood
 from device_agent.openai.chunks import Chunks
 from device_agent.openai.shapes import Head, Shape, whole_answer
@@ -85,7 +95,8 @@ async def _first(stream: Stream) -> list[Event]:
 
 
 def _failure(failed: ErrorEvent) -> Response:
-    return JSONResponse({"error": failed.error}, _STATUSES.get(failed.error["code"], 500))
+    status = _STATUSES.get(failed.error["code"], 500)
+    return JSONResponse({"error": failed.error}, status, retry_headers(failed.retry_after_s))
 
 
 def _broken_off() -> Json:

@@ -13,7 +13,7 @@ import pytest
 
 from device_agent.api import build_app
 from device_agent.openai import answers
-from speculation.errors import InvalidRequestError, LinkError
+from speculation.errors import CapacityError, InvalidRequestError, LinkError
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import Cancel
 from tests.device_agent.doubles import (
@@ -183,6 +183,16 @@ async def test_what_fails_before_the_first_text_has_a_status_of_its_own():
         for is_stream in (False, True):
             response = await client.post("/v1/completions", json=COMPLETION | {"stream": is_stream})
             assert (response.status_code, response.json()["error"]["code"]) == (503, "link")
+
+
+@pytest.mark.parametrize(("retry_after_s", "told"), [(2.5, ("3", "2500")), (None, (None, None))])
+async def test_a_verifier_without_room_is_told_with_its_own_word_when_to_come_again(retry_after_s, told):
+    async with calling(WatchedConnector(failure=CapacityError("all sessions are taken", retry_after_s))) as (client, _):
+        for path, body in ROUTES:
+            for is_stream in (False, True):
+                response = await client.post(path, json=body | {"stream": is_stream})
+                assert (response.status_code, response.json()["error"]["code"]) == (429, "capacity")
+                assert (response.headers.get("retry-after"), response.headers.get("retry-after-ms")) == told
 
 
 async def test_a_verifier_that_is_lost_in_mid_stream_is_an_error_object_without_done():
