@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,11 @@ from device_agent import answers
 from device_agent.answers import Judged, parse, use_of
 from device_agent.request import StreamRequest
 from device_agent.stream import Stream
-from speculation.errors import LinkError
+from speculation.errors import InvalidRequestError, LinkError
+
+BODY_S = 30.0
+"""How long a body may take to come. A phone that lost its network in the middle says nothing more, and its request counts as
+one of its tenant's sessions until then."""
 
 
 async def begin(
@@ -49,15 +54,19 @@ def _asking(request: Request) -> answers.Ask:
 async def read(request: Request, limit_bytes: int, count: Callable[[int], None]) -> bytes:
     """The body; ``count`` is told of each piece.
 
-    Raises ``HTTPException`` 413 as soon as it is over the limit, ``LinkError`` where the client goes away.
+    Raises ``HTTPException`` 413 as soon as it is over the limit, ``InvalidRequestError`` where it does not come within
+    ``BODY_S``, ``LinkError`` where the client goes away.
     """
     body = bytearray()
     try:
-        async for piece in request.stream():
-            body += piece
-            count(len(piece))
-            if len(body) > limit_bytes:
-                raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
+        async with asyncio.timeout(BODY_S):
+            async for piece in request.stream():
+                body += piece
+                count(len(piece))
+                if len(body) > limit_bytes:
+                    raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
+    except TimeoutError as error:
+        raise InvalidRequestError(f"the body was not whole within {BODY_S:g} s: {len(body)} bytes of it came") from error
     except ClientDisconnect as error:
         raise LinkError("the client went away before its request was whole") from error
     return bytes(body)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 from httpx_sse import aconnect_sse
 
-from device_agent import page
+from device_agent import beginning, page
 from device_agent.api import build_app
 from device_agent.door import OPEN_PATHS, READING
 from device_agent.events import CommitEvent, CommitOffset, CorrectEvent, DoneEvent, ErrorEvent
@@ -168,6 +168,21 @@ async def test_over_a_rate_the_next_answer_is_refused_with_the_time_to_wait(limi
         assert int(response.headers["retry-after"]) > 100
         assert limit.removesuffix("_per_s") in response.json()["error"]["message"]
         assert (await events_of(bob, mode="device"))[-1]["event"] == "done"
+
+
+@pytest.mark.parametrize("path", ["/v1/stream", "/v1/completions", "/tokenize", "/v1/tasks"])
+async def test_a_body_that_never_becomes_whole_is_refused_and_holds_no_session_for_ever(path, tmp_path, monkeypatch):
+    monkeypatch.setattr(beginning, "BODY_S", 0.2)
+    async with serving(tmp_path, max_sessions=1) as (client, _):
+        alice = await client(ALICE)
+        reader, writer = await asyncio.open_connection("127.0.0.1", alice.base_url.port)
+        head = f"POST {path} HTTP/1.1\r\nHost: localhost\r\nAuthorization: {bearer(ALICE)}\r\nContent-Length: 99\r\n\r\n"
+        writer.write(head.encode() + b'{"prompt": ')
+        answered = (await reader.readuntil(b"}}")).decode()
+        writer.close()
+        assert answered.startswith("HTTP/1.1 400 ")
+        assert "the body was not whole within 0.2 s: 11 bytes of it came" in answered
+        assert (await alice.post("/v1/stream", json=BODY | {"mode": "device"})).status_code == 200
 
 
 def test_tokens_are_paid_for_once_as_they_become_final():
