@@ -48,6 +48,16 @@ class Prompts:
             return self._pair.decode(judged)
         return await asyncio.to_thread(self._pair.decode, judged)
 
+    async def texts(self, token_ids: Sequence[int]) -> list[str]:
+        """What each of them spells by itself. Raises as ``text``."""
+        judged = self.judged(token_ids, "tokens")
+        if len(judged) <= SHORT_PROMPT_TOKENS:
+            return self._each(judged)
+        return await asyncio.to_thread(self._each, judged)
+
+    def _each(self, token_ids: Sequence[int]) -> list[str]:
+        return [self._pair.decode([token_id]) for token_id in token_ids]
+
     def judged(self, token_ids: Sequence[int], parameter: str = "prompt") -> tuple[int, ...]:
         """The tokens, if the model knows them all. Raises ``InvalidRequestError``."""
         size = self._pair.vocabulary_size

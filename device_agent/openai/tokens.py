@@ -21,7 +21,7 @@ async def tokenized(agent: DeviceAgent, given: Mapping[str, Any]) -> Json:
     request = request_of(conversation_of(given["messages"]) if is_chat else prompt_of(given.get("prompt")))
     token_ids = await agent.prompts.token_ids(request)
     wants_texts = given.get("return_token_strs") is True
-    texts = [await agent.prompts.text([token_id]) for token_id in token_ids] if wants_texts else None
+    texts = await agent.prompts.texts(token_ids) if wants_texts else None
     facts = {"count": len(token_ids), "max_model_len": agent.pair.context_length}
     return facts | {"tokens": list(token_ids), "token_strs": texts}
 

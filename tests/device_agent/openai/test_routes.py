@@ -6,6 +6,7 @@ import asyncio
 import itertools
 import json
 import re
+import threading
 
 import httpx
 import jsonschema
@@ -13,6 +14,7 @@ import pytest
 
 from device_agent.api import build_app
 from device_agent.openai import answers
+from device_agent.prompts import SHORT_PROMPT_TOKENS
 from speculation.errors import CapacityError, InvalidRequestError, LinkError
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import Cancel
@@ -176,6 +178,20 @@ async def test_tokens_go_and_come_back_and_the_version_is_told():
         assert (await client.post("/detokenize", json={"tokens": tokens})).json() == {"prompt": PROMPT}
         assert (await client.post("/detokenize", json={"tokens": "ab"})).status_code == 400
         assert re.fullmatch(r"\d+\.\d+\.\d+.*", (await client.get("/version")).json()["version"])
+
+
+@pytest.mark.parametrize(("count", "is_here"), [(SHORT_PROMPT_TOKENS, True), (SHORT_PROMPT_TOKENS + 1, False)])
+async def test_the_texts_of_many_tokens_are_not_spelled_on_the_event_loop(count, is_here):
+    threads = set()
+
+    def watched(token_ids):
+        threads.add(threading.get_ident())
+        return decode(token_ids)
+
+    async with verified(pair=talking(decode=watched)) as client:
+        told = (await client.post("/tokenize", json={"prompt": [5] * count, "return_token_strs": True})).json()
+    assert told["token_strs"] == [decode([5])] * count
+    assert (threads == {threading.get_ident()}) is is_here
 
 
 async def test_what_fails_before_the_first_text_has_a_status_of_its_own():
