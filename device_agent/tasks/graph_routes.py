@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import logging
+from collections.abc import Iterator
 from functools import partial
 
 from fastapi import FastAPI, Request
@@ -36,6 +39,22 @@ class KeptGraphs(Kept[GraphRun]):
 
     name, title = "graph of sub-tasks", "one"
 
+    def __init__(self, window_s: float, max_ended: int) -> None:
+        super().__init__(window_s, max_ended)
+        self._num_beginning = 0
+
+    @contextlib.contextmanager
+    def beginning(self, retry_after_s: float) -> Iterator[None]:
+        """One more is judged, and begins, in the block: others come meanwhile. Raises ``CapacityError`` for one too many."""
+        if self.num_running + self._num_beginning >= MAX_RUNNING:
+            why = f"{MAX_RUNNING} graphs of sub-tasks run already; one of them has to end or be cancelled first"
+            raise CapacityError(why, retry_after_s)
+        self._num_beginning += 1
+        try:
+            yield
+        finally:
+            self._num_beginning -= 1
+
 
 def add_to(app: FastAPI) -> None:
     """Register them."""
@@ -54,15 +73,13 @@ def add_to(app: FastAPI) -> None:
 
 async def _run_graph(request: Request) -> Response:
     """Run a graph of sub-tasks, and tell what happens. It ends with its connection, or with ``DELETE``."""
-    graph = TaskGraph.from_json(await body_of(request))
+    graph = await asyncio.to_thread(TaskGraph.from_json, await body_of(request))  # many templates take some 0.2 s to compile
     kept: KeptGraphs = request.app.state.graphs
     agent = request.app.state.agent
-    if kept.num_running >= MAX_RUNNING:
-        why = f"{MAX_RUNNING} graphs of sub-tasks run already; one of them has to end or be cancelled first"
-        raise CapacityError(why, agent.config.retry_after_s)
     run = GraphRun(agent, graph, start=partial(begin_within, request))
-    await run.open()
-    kept.keep_as(run.graph_id, run, tenant_of(request))
+    with kept.beginning(agent.config.retry_after_s):
+        await run.open()
+        kept.keep_as(run.graph_id, run, tenant_of(request))
     run.when_over(partial(_tell, run, tenant_of(request)))
     return GraphResponse(run, form_of(request))
 

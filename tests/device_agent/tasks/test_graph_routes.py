@@ -6,13 +6,16 @@ import asyncio
 import json
 from xml.etree import ElementTree
 
+import httpx
 import jsonschema
 import pytest
 from httpx_sse import aconnect_sse
 
+from device_agent.prompts import SHORT_PROMPT_BYTES
 from device_agent.schema import graphs
+from device_agent.server import serve
 from device_agent.tasks import graph_routes
-from tests.device_agent.doubles import DraftEngine, validate, wait_until
+from tests.device_agent.doubles import DraftEngine, agent_of, config, facts, validate, wait_until
 from tests.device_agent.test_door import serving as serving_with_keys
 from tests.device_agent.test_resume import serving
 from tests.support.keys import ALICE, BOB
@@ -169,10 +172,21 @@ async def test_no_more_graphs_run_at_once_than_may(monkeypatch):
     monkeypatch.setattr(graph_routes, "MAX_RUNNING", 1)
     async with serving(DraftEngine(step_s=0.02)) as (client, _):
         async with aconnect_sse(client, "POST", "/v1/tasks", json=body(LONG)) as source:
-            await anext(source.aiter_sse())
+            events = source.aiter_sse()  # which closes the connection once it is gone
+            await anext(events)
             answer = await client.post("/v1/tasks", json=body())
         assert answer.status_code == 429
         assert "1 graphs of sub-tasks run already" in answer.json()["error"]["message"]
+
+
+async def test_graphs_that_are_still_judged_count_among_those_that_run(monkeypatch):
+    monkeypatch.setattr(graph_routes, "MAX_RUNNING", 2)
+    long = {"a": {"prompt": "x" * (SHORT_PROMPT_BYTES + 1)}}  # its tokens are counted on another thread
+    agent = agent_of(None, DraftEngine(step_s=0.02), facts(encode=lambda text: [1, 2]))
+    async with serve(config(), agent=agent) as running, httpx.AsyncClient(base_url=running.url) as client:
+        answers = await asyncio.gather(*(client.post("/v1/tasks", json=body(long)) for _ in range(6)))
+        assert sorted(answer.status_code for answer in answers) == [200] * 2 + [429] * 4
+        assert (await client.post("/v1/tasks", json=body())).status_code == 200
 
 
 async def test_what_is_not_kept_is_not_found_in_the_words_of_the_document():
