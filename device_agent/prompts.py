@@ -35,8 +35,8 @@ class Prompts:
         return tuple(token_ids)
 
     def check_size(self, request: StreamRequest) -> int:
-        """The bytes of the prompt. Raises ``InvalidRequestError`` for too many."""
-        num_bytes = len(request.prompt.encode())
+        """The bytes of the prompt, and of roles, which a template may write. Raises ``InvalidRequestError`` for too many."""
+        num_bytes = len(request.prompt.encode()) + sum(len(message.role.encode()) for message in request.messages)
         if num_bytes > self.max_bytes:
             raise InvalidRequestError(f"the prompt has {num_bytes} bytes; this agent takes at most {self.max_bytes}", "prompt")
         return num_bytes

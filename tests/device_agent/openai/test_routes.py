@@ -180,6 +180,21 @@ async def test_tokens_go_and_come_back_and_the_version_is_told():
         assert re.fullmatch(r"\d+\.\d+\.\d+.*", (await client.get("/version")).json()["version"])
 
 
+@pytest.mark.parametrize(("num_bytes", "is_taken"), [(64 * 1024 - 2, True), (64 * 1024 - 1, False)])
+async def test_what_a_template_makes_of_long_roles_is_bounded_and_made_elsewhere_too(num_bytes, is_taken):
+    threads = []
+
+    def with_roles(messages):
+        threads.append(threading.get_ident())
+        return encode("".join(message["role"] + message["content"] for message in messages))
+
+    async with verified(pair=talking(chat=with_roles)) as client:
+        answer = await client.post("/tokenize", json={"messages": [{"role": "x" * num_bytes, "content": "ab"}]})
+    assert answer.status_code == (200 if is_taken else 400)
+    assert is_taken or "at most 65536" in answer.json()["error"]["message"]
+    assert threading.get_ident() not in threads
+
+
 @pytest.mark.parametrize(("count", "is_here"), [(SHORT_PROMPT_TOKENS, True), (SHORT_PROMPT_TOKENS + 1, False)])
 async def test_the_texts_of_many_tokens_are_not_spelled_on_the_event_loop(count, is_here):
     threads = set()
