@@ -48,6 +48,10 @@ class Room:
     def fits(self, size: int) -> bool:
         return size <= self.free_bytes
 
+    def size_held(self, owner: Hashable) -> int:
+        """What an owner has; 0 where that is nothing."""
+        return self._taken.get(owner, 0)
+
     def take(self, owner: Hashable, size: int) -> None:
         """Count a class for an owner, which has none. Nothing is refused here: what is counted may be there already."""
         self._taken[owner] = size

@@ -143,17 +143,21 @@ class Seats:
             raise CapacityError(f"all {full} sessions of this verifier are taken{queue}", retry_after_s)
 
     def admit(self, live: LiveSession, older: LiveSession | None = None) -> None:
-        """Give a session a seat, or a place in the queue; those of ``older`` where it takes that over."""
+        """Give a session a seat, or a place in the queue; those of ``older`` where it takes that over. One that may become so
+        much longer than ``older`` that there is no room for it waits for that, as everybody does."""
         self._sessions[live.session_id] = live
         live.place = self._queue.next_place() if older is None else older.place
         if older is None:
             live.account.num_sessions += 1
             self._waiting.append(live)
             self._queue.fill()
-        elif older.session_id in self._running:
+        elif older.session_id not in self._running:
+            self._waiting[self._waiting.index(older)] = live
+        elif self.make_room(live, older):
             self._sit(live)
         else:
-            self._waiting[self._waiting.index(older)] = live
+            del self._running[older.session_id]
+            self._waiting.append(live)
 
     def release(self, live: LiveSession) -> None:
         """Forget a session that ended. Its cache is kept, or given back before the next pass."""
@@ -168,11 +172,11 @@ class Seats:
             self._leave(live, live.cache, size)
         self._queue.fill()
 
-    def make_room(self, live: LiveSession) -> bool:
-        """Whether there is room for one who waits, once as few kept caches as possible gave way."""
-        size = self.room.size_of(live.state.limit)
-        while not self.room.fits(size) and len(self._prefixes):
-            self._drop(self._prefixes.shrink(len(self._prefixes) - 1))
+    def make_room(self, live: LiveSession, older: LiveSession | None = None) -> bool:
+        """Whether there is room for one who waits, or takes over from ``older``, whose room it has then; once as few kept
+        caches as possible gave way."""
+        size = self.room.size_of(live.state.limit) - (0 if older is None else self.room.size_held(older))
+        self._let_give_way(size)
         return self.room.fits(size)
 
     def seat(self, live: LiveSession) -> None:
@@ -193,6 +197,10 @@ class Seats:
         """The caches to give back now."""
         closing, self._closing = self._closing, []
         return closing
+
+    def _let_give_way(self, size: int) -> None:
+        while not self.room.fits(size) and len(self._prefixes):
+            self._drop(self._prefixes.shrink(len(self._prefixes) - 1))
 
     def _drop(self, caches: Collection[CacheId]) -> None:
         self._closing += caches
@@ -216,5 +224,6 @@ class Seats:
             self.room.take(cache, size)
             self._drop(self._prefixes.put(live.account, live.state.final[: live.cached], cache))
             self._drop(self._prefixes.shrink(self._num_slots - len(self._running)))
+            self._let_give_way(0)  # where a later attempt has the room of this one already
         else:
             self._closing.append(cache)

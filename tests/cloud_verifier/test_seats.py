@@ -245,3 +245,29 @@ async def test_a_session_that_is_taken_over_leaves_its_room():
         await opened(connector, session_id="s", max_tokens=CONTEXT - 3)
         await opened(connector, session_id="s", attempt=2, max_tokens=CONTEXT - 3)
         assert room.free_bytes == CONTEXT
+
+
+@virtually
+async def test_an_attempt_that_may_become_longer_takes_no_room_that_is_not_there():
+    """The limit is one of memory: no device gets around it by a short first attempt and a long second one."""
+    async with running(max_sessions=8, max_queued=8) as (_, verifier, connector):
+        room = in_contexts(verifier, 1)
+        others = [await opened(connector, session_id=f"s{number}", max_tokens=40) for number in range(3)]
+        await opened(connector, session_id="grows", max_tokens=40)
+        grown = await opened(connector, session_id="grows", attempt=2, max_tokens=CONTEXT - 3)
+        assert room.taken_bytes == {"1/4": 3 * CONTEXT // 4, "1/2": 0, "1/1": 0}
+        assert (len(verifier.seats.running), verifier.seats.num_waiting) == (3, 1)
+        for link in (*others, grown):
+            assert finished_of(await collect(link)).reason is FinishReason.LENGTH
+        assert (room.free_bytes, len(verifier.seats)) == (CONTEXT, 0)
+
+
+@virtually
+async def test_kept_caches_give_way_to_an_attempt_that_may_become_longer():
+    async with running(max_sessions=8, max_kept=8) as (_, verifier, connector):
+        room = in_contexts(verifier, 1)
+        for number in range(3):
+            await answer(connector, (number, *PROMPT), f"kept{number}")
+        await opened(connector, session_id="grows", max_tokens=40)
+        await opened(connector, session_id="grows", attempt=2, max_tokens=CONTEXT // 2 - 3)
+        assert (verifier.seats.num_kept, len(verifier.seats.running), room.free_bytes) == (2, 1, 0)
