@@ -88,7 +88,7 @@ class Pipe:
         self._outages = outages
         self._random = random.Random(seed)
         self._losses = random.Random(f"losses {seed}")
-        self._trace = _trace_sender(direction, seed, origin_s)
+        self._trace = _trace_sender(direction, seed, origin_s, outages)
         self._waiting: deque[tuple[float, int]] = deque()
         self._waiting_bytes = 0
         self._free_at_s = 0.0
@@ -181,8 +181,8 @@ class Pipe:
             self._waiting_bytes -= self._waiting.popleft()[1]
 
 
-def _trace_sender(direction: Direction, seed: int, origin_s: float) -> TraceSender | None:
+def _trace_sender(direction: Direction, seed: int, origin_s: float, outages: Outages | None) -> TraceSender | None:
     trace = direction.trace
     if trace is None and direction.rate_variation:
         trace = synthetic_trace(direction.rate_bytes_per_s, direction.rate_variation, seed)
-    return None if trace is None else TraceSender(trace, origin_s)
+    return None if trace is None else TraceSender(trace, origin_s, outages)

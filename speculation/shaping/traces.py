@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from speculation.errors import ConfigurationError
+from speculation.shaping.outages import Outages
 
 SLOT_BYTES = 1500
 """What one delivery opportunity carries: a packet of the usual largest size."""
@@ -57,23 +58,46 @@ class Trace:
 
 
 class TraceSender:
-    """Sends at a trace's opportunities. ``origin_s`` is when the trace begins."""
+    """Sends at a trace's opportunities; those in ``outages`` pass unused. ``origin_s`` is when the trace begins."""
 
-    def __init__(self, trace: Trace, origin_s: float) -> None:
+    def __init__(self, trace: Trace, origin_s: float, outages: Outages | None = None) -> None:
         self._trace = trace
         self._origin_s = origin_s
+        self._outages = outages
         self._slot = -1
         self._left_bytes = 0
 
     def sent_at_s(self, start_s: float, num_bytes: int) -> float:
         """When the last of so many bytes leaves that want to from ``start_s`` on; calls come in the order of their starts."""
-        first = self._trace.slot_from((start_s - self._origin_s) * 1000)
+        first = self._open_slot(self._slot_from(start_s))
         if first > self._slot:
             self._slot, self._left_bytes = first, SLOT_BYTES
         num_slots = max(0, math.ceil((num_bytes - self._left_bytes) / SLOT_BYTES))
-        self._slot += num_slots
+        self._slot = self._slot_behind(num_slots)
         self._left_bytes += num_slots * SLOT_BYTES - num_bytes
-        return max(start_s, self._origin_s + self._trace.time_ms(self._slot) / 1000)
+        return max(start_s, self._time_s(self._slot))
+
+    def _slot_behind(self, num_slots: int) -> int:
+        """The slot that lies so many behind the present one."""
+        if self._outages is None:
+            return self._slot + num_slots
+        slot = self._slot
+        for _ in range(num_slots):
+            slot = self._open_slot(slot + 1)
+        return slot
+
+    def _open_slot(self, slot: int) -> int:
+        """The slot, or the first one behind it that is in no outage."""
+        if self._outages is not None:
+            while (open_s := self._outages.open_at(self._time_s(slot))) > self._time_s(slot):
+                slot = max(slot + 1, self._slot_from(open_s))
+        return slot
+
+    def _slot_from(self, time_s: float) -> int:
+        return self._trace.slot_from((time_s - self._origin_s) * 1000)
+
+    def _time_s(self, slot: int) -> float:
+        return self._origin_s + self._trace.time_ms(slot) / 1000
 
 
 def parse_trace(text: str, origin: str) -> Trace:

@@ -121,6 +121,16 @@ def test_a_trace_replaces_the_rate():
     assert [pipe.release_at(10.0, 1500) for _ in range(3)] == [11.5, 12.0, 12.5]
 
 
+def test_what_a_trace_offers_in_an_outage_is_nobodys():
+    """As at a rate: what was being sent goes on at the end of the outage, instead of being there all at once."""
+    outages = Outages((Outage(2.0, 5.0),))
+    at_rate = Pipe(Direction(1500, 0.0), 0, outages=outages)
+    traced = Pipe(Direction(1, 0.0, trace=Trace((1000,))), 0, outages=outages)
+    for pipe in (at_rate, traced):
+        assert [pipe.release_at(0.0, size) for size in (1500, 1500, 3000)] == [1.0, 5.0, 7.0]
+    assert traced.release_at(10.5, 1500) == 11.0
+
+
 def test_both_directions_keep_one_radio_awake():
     radio = Radio([Sleep(after_s=1.0, promotion_s=0.5)], 0)
     up = Pipe(Direction(math.inf, 0.0), 0, is_uplink=True, radio=radio)
