@@ -11,6 +11,7 @@ from typing import Any
 
 from outrider.proxy.connection import Connection, End
 from speculation.errors import ConfigurationError
+from speculation.links.targets import is_host
 from speculation.settings import require_loopback, unbound
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.lane import Lane
@@ -41,7 +42,7 @@ class Address:
 def parse_address(text: str, name: str, first_port: int = 0) -> Address:
     """``HOST:PORT``. Raises ``ConfigurationError`` that names the setting."""
     host, colon, port = text.rpartition(":")
-    if not (host and colon and port.isascii() and port.isdecimal() and first_port <= int(port) <= 65535):
+    if not (is_host(host) and colon and port.isascii() and port.isdecimal() and first_port <= int(port) <= 65535):
         raise ConfigurationError(f"{name} must be host:port, such as 127.0.0.1:50052, not {text!r}")
     return Address(host.strip("[]"), int(port))
 

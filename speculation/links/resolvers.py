@@ -99,7 +99,7 @@ class HttpResolver:
             async with asyncio.timeout(TIMEOUT_S):
                 content = await self._content()
             return _targets_in(foreign_json.loads(content))
-        except (httpx.HTTPError, OSError, TimeoutError) as error:
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, TimeoutError) as error:
             raise LinkError(f"{self._url} does not answer: {str(error) or type(error).__name__}") from error
         except ValueError as error:
             raise LinkError(f"{self._url} tells no list of verifiers: {error}") from error

@@ -44,15 +44,23 @@ def parse_verifiers(text: str) -> Verifiers:
 def is_target(text: str) -> bool:
     """Whether it is ``host:port``."""
     host, colon, port = text.rpartition(":")
-    is_host = bool(host) and not any(c in "/@?#, " or c.isspace() for c in host)
-    return is_host and bool(colon) and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
+    return is_host(host) and bool(colon) and port.isascii() and port.isdecimal() and 0 < int(port) <= 65535
+
+
+def is_host(text: str) -> bool:
+    """Whether a resolver can be asked for it: for what is no name Python's raises, and what it raises is no ``OSError``."""
+    try:
+        text.encode("idna")
+    except UnicodeError:  # such as a label that is empty, or longer than 63 characters
+        return False
+    return bool(text) and text.isprintable() and not any(c in "/@?#, " or c.isspace() for c in text)
 
 
 def _is_url(rest: str) -> bool:
     """Behind the scheme: a host, perhaps a port, and a path; no name or key in it."""
     authority, slash, path = rest.partition("/")
     is_plain = not any(c.isspace() or c in "@?#" for c in rest)
-    return is_plain and bool(slash and path) and (is_target(authority) if ":" in authority else bool(authority))
+    return is_plain and bool(slash and path) and (is_target(authority) if ":" in authority else is_host(authority))
 
 
 def _host(target: str) -> str:

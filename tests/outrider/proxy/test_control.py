@@ -176,3 +176,13 @@ async def test_a_control_that_others_reach_heeds_the_hosts_that_are_named():
         async with httpx.AsyncClient(transport=transport, base_url="http://radio:8474") as client:
             for host, status in (("radio:8474", 200), ("127.0.0.1", 200), ("evil.example", 403)):
                 assert (await client.get("/version", headers={"host": host})).status_code == status
+
+
+async def test_an_upstream_that_no_resolver_can_be_asked_for_is_refused_and_the_proxy_goes_on():
+    async with controlled() as (running, client):
+        for host in ("a..b", "a" * 64, "a\0b"):
+            refused = await client.post("/proxies", json={"name": "other", "upstream": f"{host}:80"})
+            assert (refused.status_code, "upstream must be host:port" in refused.json()["error"]) == (400, True)
+        async with connected(running) as (reader, writer):
+            writer.write(b"x")
+            assert await reader.read(1) == b"x"

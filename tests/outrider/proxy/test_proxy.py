@@ -278,7 +278,7 @@ def test_an_address_is_a_host_and_a_port(text, address):
     assert parse_address(str(Address(*address)), "listen") == Address(*address)
 
 
-@pytest.mark.parametrize("text", ["", "80", ":80", "a:", "a:b", "a:65536", "a:-1"])
+@pytest.mark.parametrize("text", ["", "80", ":80", "a:", "a:b", "a:65536", "a:-1", "a..b:1"])
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ConfigurationError, match="listen must be host:port"):
         parse_address(text, "listen")

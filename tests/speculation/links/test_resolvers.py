@@ -70,11 +70,13 @@ async def test_the_service_hears_the_key_and_nobody_else():
         (says(b"[]"), "'verifiers' must be a list"),
         (says(b'{"verifiers": 5}'), "'verifiers' must be a list"),
         (says(listing("a")), "must be host:port"),
+        (says(listing("a..b:1")), "must be host:port"),
         (says(b'{"verifiers": ["a:1"]}'), "must be host:port"),
         (says(b"a:1"), "tells no list"),
         (says(b" " * (LIMIT_BYTES + 1)), "more than"),
         (httpx.ConnectError("refused"), "does not answer: refused"),
         (httpx.ReadTimeout(""), "does not answer: ReadTimeout"),
+        (httpx.InvalidURL("no port"), "does not answer: no port"),
     ],
 )
 async def test_what_is_no_list_is_told_with_the_address_it_came_from(answer, fault):
