@@ -8,12 +8,17 @@ from dataclasses import replace
 
 from speculation.protocol.messages import MAX_WIRE_NUMBER, DeviceMessage, Draft, Timing, Verdict
 
+MOST_KEPT = 1024
+"""Messages whose times are kept. Dead nodes need no credit, so there may be any number of messages that no verdict settles; a
+device of the usual credit has no more than a quarter of these with a node that lives."""
+
 
 class Arrivals:
     """When the nodes of one stream came; of those that are settled it knows nothing. Times are seconds of one clock."""
 
     def __init__(self) -> None:
         self._came: deque[tuple[int, float]] = deque()
+        self._last_forgotten = 0
 
     def note(self, message: DeviceMessage, now_s: float) -> None:
         """A message came that the session took. One without a new node tells nothing."""
@@ -22,6 +27,8 @@ class Arrivals:
         last_node = message.nodes[-1].number
         if not self._came or last_node > self._came[-1][0]:
             self._came.append((last_node, now_s))
+        if len(self._came) > MOST_KEPT:
+            self._last_forgotten, _ = self._came.popleft()
 
     def timed(self, verdicts: Sequence[Verdict], rows: int, began_s: float, now_s: float) -> list[Verdict]:
         """The verdicts of one pass, the last with the times."""
@@ -31,7 +38,7 @@ class Arrivals:
         return [*others, replace(last, timing=Timing(_microseconds(now_s - began_s), rows, held_us))]
 
     def _when_came(self, node: int) -> float | None:
-        if not node:
+        if node <= self._last_forgotten:  # or none at all
             return None
         while self._came and self._came[0][0] < node:
             self._came.popleft()

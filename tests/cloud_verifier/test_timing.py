@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from cloud_verifier.timing import Arrivals
+from cloud_verifier.timing import MOST_KEPT, Arrivals
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import MAX_WIRE_NUMBER, Cancel, Draft, Node, Timing, Verdict, VerdictKind
 from tests.cloud_verifier.sessions import opened, truth_of
@@ -37,6 +37,17 @@ def test_what_is_repeated_or_brings_no_node_has_come_before():
     arrivals.note(Cancel(), 2.0)
     assert len(arrivals._came) == 1  # however often it is repeated
     assert arrivals.timed([accepted(2)], 3, 3.0, 4.0)[0].timing == Timing(1_000_000, 3, 3_000_000)
+
+
+def test_what_no_verdict_ever_names_takes_no_memory_without_end():
+    """A device may send dead nodes for as long as it likes: they need no credit."""
+    arrivals = Arrivals()
+    for number in range(1, 3 * MOST_KEPT + 1):
+        arrivals.note(draft(number, number), float(number))
+    assert len(arrivals._came) == MOST_KEPT
+    last_lost = 2 * MOST_KEPT
+    told = [arrivals.timed([accepted(node)], 2, 4e3, 4e3)[0].timing for node in (last_lost, last_lost + 1)]
+    assert told == [Timing(0, 2), Timing(0, 2, round((4e3 - last_lost - 1) * 1e6))]
 
 
 def test_without_a_node_it_is_not_told_how_long_it_was_there_and_of_several_verdicts_the_last_one_tells():
