@@ -19,11 +19,12 @@ class Battery:
         self._phone = phone
         self._capacity_j = capacity_wh * JOULES_PER_WH
         self._full_percent = full_percent
-        self._began_s: float | None = None
+        self._began_j: float | None = None
 
     def percent(self, now_s: float) -> float:
         """How full it is now, 0 to 100."""
-        if self._began_s is None:
-            self._began_s = now_s
-        used_j = self._phone.joules + self._phone.idle_w * (now_s - self._began_s)
+        idle_j = self._phone.idle_j(now_s)
+        if self._began_j is None:
+            self._began_j = idle_j
+        used_j = self._phone.joules + idle_j - self._began_j
         return max(0.0, self._full_percent - 100 * used_j / self._capacity_j)

@@ -214,7 +214,7 @@ class ShapedEngine:
 
     def work_begins(self, now_s: float) -> None:
         if (wanted := self._wanted) is not self._played:
-            self._take_over(wanted)
+            self._take_over(wanted, now_s)
         if self.phone is not None:
             self.phone.begin(now_s)
 
@@ -223,10 +223,10 @@ class ShapedEngine:
         charge_s, self._charge_s = self._charge_s, 0.0
         return charge_s if self._is_shaped else None
 
-    def _take_over(self, wanted: _Played) -> None:
+    def _take_over(self, wanted: _Played, now_s: float) -> None:
         self._played, self.cost, self._is_shaped = wanted, wanted.cost, wanted.cost.is_shaped
         if self.phone is not None and wanted.phone is not None:
-            self.phone.become(wanted.phone)
+            self.phone.become(wanted.phone, now_s)
 
     def _gauges(self, cost: Cost, heat: Heat | None) -> PhoneState | None:
         """Of the machine from the next job on. Heat that is kept is the same object, whether it was taken over or not."""

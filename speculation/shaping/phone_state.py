@@ -32,6 +32,7 @@ class PhoneState:
         self.num_gaps = 0
         self.heat = heat
         self._energy = energy
+        self._idle = (0.0, 0.0, self.idle_w)  # joules so far, since when, and watts: one value, read by other threads
         self._began_s = self._job_s = self._job_j = 0.0
 
     @property
@@ -49,6 +50,11 @@ class PhoneState:
         """What the phone draws anyway; 0 where it has no figures of energy."""
         return 0.0 if self._energy is None else self._energy.idle_w
 
+    def idle_j(self, now_s: float) -> float:
+        """What the phone drew anyway since time 0, each phone that it was for its own time."""
+        so_far_j, since_s, idle_w = self._idle
+        return so_far_j + idle_w * (now_s - since_s)
+
     def status_at(self, now_s: float) -> str | None:
         """The status now, where the phone has rested since its last work: ``status`` would stay hot until there is some."""
         return None if self.heat is None else self.heat.at(now_s).word
@@ -63,9 +69,10 @@ class PhoneState:
         """Of the die and of the skin, as of the last work; None where no heat is emulated."""
         return None if self.heat is None else self.heat.state.temperatures
 
-    def become(self, other: PhoneState) -> None:
+    def become(self, other: PhoneState, now_s: float) -> None:
         """From now on these are the gauges of another phone, before any work of its own; joules count on."""
         self.num_gaps += self._energy is None or other._energy is None
+        self._idle = self.idle_j(now_s), now_s, other.idle_w
         self._energy, self.heat = other._energy, other.heat
 
     def begin(self, now_s: float) -> None:

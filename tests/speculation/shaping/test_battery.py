@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from speculation.shaping import profiles
@@ -30,6 +32,19 @@ def test_work_and_time_empty_it_by_hand_made_numbers():
 
 def test_time_before_anybody_asked_costs_nothing():
     assert Battery(worked(0.0), capacity_wh=1, full_percent=50).percent(1e6) == 50
+
+
+def test_a_phone_that_becomes_another_draws_by_each_of_them_for_its_own_time():
+    """Nothing is charged by it, and nothing is drawn for the time before: 3600 s at 0.5 W are 5 % of 10 Wh, at 2 W 20 %."""
+    phone = worked(0.0)
+    battery = Battery(phone, capacity_wh=10, full_percent=80)
+    battery.percent(0.0)
+    for number, idle_w, left in ((1, 2.0, 75), (2, 0.0, 55), (3, 0.5, 55), (4, 0.5, 50)):
+        assert battery.percent(3600.0 * number) == pytest.approx(left)
+        phone.become(PhoneState(replace(ENERGY, idle_w=idle_w)), 3600.0 * number)
+        assert battery.percent(3600.0 * number) == pytest.approx(left)
+    phone.become(PhoneState(None), 14400.0)
+    assert battery.percent(1e6) == pytest.approx(50)
 
 
 def test_it_is_never_below_nothing():
