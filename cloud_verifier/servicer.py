@@ -15,7 +15,15 @@ from cloud_verifier.door import Door, refuse
 from cloud_verifier.inlet import FAILED, Inlet, Readers
 from cloud_verifier.pairs import Pairs
 from cloud_verifier.telling import closing_span, told, whose
-from speculation.errors import DeadlineError, EngineError, LinkError, MalformedMessageError, OutriderError, status_of
+from speculation.errors import (
+    DeadlineError,
+    EngineError,
+    InvalidRequestError,
+    LinkError,
+    MalformedMessageError,
+    OutriderError,
+    status_of,
+)
 from speculation.protocol.messages import Open
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
 from speculation.tenants import Account
@@ -34,6 +42,7 @@ class VerificationServicer:
         self._readers = readers
         self._pairs = pairs
         self._covering = CoveringVerifier(pairs, config)
+        self._max_message_bytes = config.max_message_bytes
         self._statistics = pairs.statistics
         self._door = door
         self._tracer = tracer
@@ -78,7 +87,7 @@ class VerificationServicer:
     async def _pump(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:
         reader = self._readers.begin(inlet, session)
         try:
-            return await _write_all(context, session, self._statistics)
+            return await _write_all(context, session, self._statistics, self._max_message_bytes)
         finally:
             self._readers.leave(inlet, reader)
 
@@ -103,11 +112,17 @@ async def _read_open(inlet: Inlet) -> Open:
     return message
 
 
-async def _write_all(context: Any, session: CoveredSession, statistics: VerifierStatistics) -> OutriderError | None:
+async def _write_all(
+    context: Any, session: CoveredSession, statistics: VerifierStatistics, max_bytes: int
+) -> OutriderError | None:
     padder = Padder()
     try:
         while (message := await session.next()) is not None:
             data = padder.encode(message)
+            if len(data) > max_bytes:
+                # gRPC would fail the write, and say that there is no room: the device would come again for the same.
+                what = f"what was asked for makes an answer ({type(message).__name__}) of {len(data)} bytes"
+                return InvalidRequestError(f"{what}: at most {max_bytes} are sent")
             statistics.sent_bytes += len(data)
             await context.write(data)
     except OutriderError as error:

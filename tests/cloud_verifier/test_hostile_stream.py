@@ -127,6 +127,20 @@ async def test_a_refusal_that_quotes_a_long_text_arrives_as_what_it_is(field, sc
         await refusal(scene.connector, session_id=field, **changes)
 
 
+async def test_who_makes_the_verifier_say_more_than_a_message_holds_is_told_so(scene):
+    """Padded to the next multiple of 4,000 the answer to this Open is larger than any message."""
+    opening = good_open(IDENTITY, "x" * 261_000, PROMPT, 12)
+    opening.open.cover.pad_bytes = 4000
+    call = scene.channel.stream_stream(codec.METHOD_PATH)()
+    num_shouts = len(scene.shouts.records)
+    async with asyncio.timeout(ENDS_IN_S):
+        await write(call, opening.SerializeToString())
+        assert await call.code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert "makes an answer (Opened) of 264000 bytes: at most 262144 are sent" in await call.details()
+        await wait_until(lambda: scene.running.verifier.num_sessions == 0)
+    assert len(scene.shouts.records) == num_shouts
+
+
 async def test_streams_that_are_reset_as_soon_as_they_begin_leave_nothing_behind_and_hinder_nobody(scene):
     """HTTP/2's rapid reset; some have a session by then, fewer than there are places."""
     neighbour = device(next(_numbers), TRUTH, PROMPT, SAMPLED, 0.7, max_tokens=24)
