@@ -79,19 +79,25 @@ class Listener:
 
 @asynccontextmanager
 async def serving(registry: CollectorRegistry, listener: Listener, keyring: Keyring | None) -> AsyncIterator[str]:
-    """The URL of the figures, for as long as the block runs. With a keyring every route wants a key.
+    """The URL of the figures, for as long as the block runs. With a keyring every route wants a key. An error of the block
+    leaves as it is, not in a group.
 
     Raises ``ConfigurationError`` when the address cannot be bound.
     """
     tls = tls_settings(listener.certificate, listener.certificate_key, listener.client_authorities)
     server = HttpServer(build_app(registry, listener.host, keyring), FLUSH_S, **tls)
+    failure: Exception | None = None
     with listener.bind() as bound:
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[bound]))
             try:
                 yield listener.url(bound.getsockname()[1])
+            except Exception as error:
+                failure = error
             finally:
                 server.should_exit = True
+    if failure is not None:
+        raise failure
 
 
 def build_app(registry: CollectorRegistry, host: str, keyring: Keyring | None) -> Starlette:

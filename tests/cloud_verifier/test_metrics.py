@@ -282,6 +282,15 @@ async def test_a_port_that_is_taken_is_told_by_name():
                 pass
 
 
+async def test_beside_figures_too_a_verifier_that_cannot_listen_says_why_in_one_error():
+    """The command tells that one in a line; a group of errors would be a traceback."""
+    async with served() as (_, running, _):
+        _, full_model = doubles.watched()
+        with pytest.raises(ConfigurationError, match=f"cannot listen on {running.target}"):
+            async with serve(settings(port=running.port, metrics_port=0), full_model=full_model):
+                pass
+
+
 async def test_where_the_verifier_speaks_tls_its_figures_do_too_and_want_a_devices_certificate(tmp_path):
     service, device, stranger = (made(tmp_path, name, name) for name in ("127.0.0.1", "device", "stranger"))
     tls = {"tls_cert": service.cert, "tls_key": service.key, "tls_client_ca": device.ca}
