@@ -79,9 +79,10 @@ class _Control:
 
     async def reset(self, request: Request) -> Response:
         """Every proxy enabled, no toxics."""
-        for proxy in self._proxies.by_name.values():
-            await _enable(proxy)
-            proxy.set_toxics([])
+        for name in list(self._proxies.by_name):
+            if (proxy := self._proxies.by_name.get(name)) is not None:  # it may be removed while another one is enabled
+                await _enable(proxy)
+                proxy.set_toxics([])
         return Response(status_code=204)
 
     async def list_proxies(self, request: Request) -> Response:

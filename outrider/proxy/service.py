@@ -78,7 +78,9 @@ class Proxy:
             self._pipes = self.network.pipes(self.seed, loop.time())
         listener = bind(self.listen)
         self.listen = Address(self.listen.host, listener.getsockname()[1])
-        self._listener = await loop.create_server(self._accept, sock=listener, backlog=BACKLOG)
+        # Not yet serving it is there at once: whoever disables or removes this proxy meanwhile finds it.
+        self._listener = await loop.create_server(self._accept, sock=listener, backlog=BACKLOG, start_serving=False)
+        await self._listener.start_serving()
 
     def disable(self) -> None:
         """Take no connection and cut those that are there."""

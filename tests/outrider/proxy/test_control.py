@@ -1,5 +1,6 @@
 """The control over HTTP: toxiproxy's routes, fields and errors, and what they do to connections."""
 
+import asyncio
 from contextlib import asynccontextmanager
 
 import httpx
@@ -176,6 +177,18 @@ async def test_a_control_that_others_reach_heeds_the_hosts_that_are_named():
         async with httpx.AsyncClient(transport=transport, base_url="http://radio:8474") as client:
             for host, status in (("radio:8474", 200), ("127.0.0.1", 200), ("evil.example", 403)):
                 assert (await client.get("/version", headers={"host": host})).status_code == status
+
+
+async def test_proxies_that_are_removed_while_all_are_reset_stay_removed():
+    async with controlled() as (running, client):
+        for number in range(20):
+            await client.post("/proxies", json={"name": f"p{number}", "upstream": "127.0.0.1:9", "enabled": False})
+        there = dict(running.all.by_name)
+        removals = [client.delete(f"/proxies/p{number}") for number in range(10)]
+        answers = await asyncio.gather(client.post("/reset"), *removals)
+        assert [answer.status_code for answer in answers] == [204] * 11
+        assert list(running.all.by_name) == ["outrider", *(f"p{number}" for number in range(10, 20))]
+        assert [name for name, proxy in there.items() if proxy.is_enabled] == list(running.all.by_name)
 
 
 async def test_an_upstream_that_no_resolver_can_be_asked_for_is_refused_and_the_proxy_goes_on():

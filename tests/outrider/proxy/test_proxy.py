@@ -282,3 +282,16 @@ def test_an_address_is_a_host_and_a_port(text, address):
 def test_what_is_no_address_is_refused(text):
     with pytest.raises(ConfigurationError, match="listen must be host:port"):
         parse_address(text, "listen")
+
+
+async def test_a_proxy_that_is_disabled_while_it_is_being_enabled_stays_disabled():
+    async with proxied() as running:
+        proxy = running.proxy
+        proxy.disable()
+        enabling = asyncio.create_task(proxy.enable())
+        await asyncio.sleep(0)
+        proxy.disable()
+        await enabling
+        assert not proxy.is_enabled
+        with pytest.raises(OSError):
+            await asyncio.open_connection(proxy.listen.host, proxy.listen.port)
