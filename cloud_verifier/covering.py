@@ -9,7 +9,7 @@ import asyncio
 from dataclasses import replace
 
 from cloud_verifier.config import VerifierConfig
-from cloud_verifier.live import LiveSession
+from cloud_verifier.live import ON_A_TICK, LiveSession
 from cloud_verifier.pairs import Pairs
 from cloud_verifier.verification import Verifier
 from speculation.errors import InvalidRequestError
@@ -67,6 +67,11 @@ class CoveredSession:
 
     def close(self) -> None:
         self.live.close()
+
+    @property
+    def leaving_s(self) -> float:
+        """How long at most the messages that wait for their ticks take, and the last one behind them."""
+        return (ON_A_TICK + 1) * self._cover.tick_ms / 1000
 
     async def _on_tick(self) -> CloudMessage | None:
         now_s = asyncio.get_running_loop().time()

@@ -178,7 +178,7 @@ async def _listen(pairs: Pairs, config: VerifierConfig, keyring: Keyring | None,
         finally:
             await checks.enter_graceful_shutdown()
             await pairs.drain(grace_s)
-            await server.stop(FLUSH_S)
+            await server.stop(FLUSH_S + servicer.leaving_s)
 
 
 def _bind(server: Any, config: VerifierConfig) -> int:

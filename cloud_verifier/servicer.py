@@ -43,9 +43,15 @@ class VerificationServicer:
         self._pairs = pairs
         self._covering = CoveringVerifier(pairs, config)
         self._max_message_bytes = config.max_message_bytes
+        self._sessions: set[CoveredSession] = set()
         self._statistics = pairs.statistics
         self._door = door
         self._tracer = tracer
+
+    @property
+    def leaving_s(self) -> float:
+        """How long it may take until what sessions have said has left, where it waits for ticks."""
+        return max((session.leaving_s for session in self._sessions), default=0.0)
 
     def handler(self) -> Any:
         """What ``grpc.aio.Server.add_generic_rpc_handlers`` takes. Messages pass as bytes: the codec is ours."""
@@ -76,12 +82,14 @@ class VerificationServicer:
             return await self._serve(context, inlet, session)
 
     async def _serve(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:
+        self._sessions.add(session)
         try:
             return await self._pump(context, inlet, session)
         except Exception:
             _log.exception("a stream failed", extra=whose(session.live))
             return EngineError(FAILED)
         finally:
+            self._sessions.discard(session)
             session.close()
 
     async def _pump(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:

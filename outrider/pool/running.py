@@ -13,8 +13,8 @@ from outrider.pool.head import listening
 from outrider.pool.members import Members, following
 from outrider.pool.on_ray import replicas_on_ray
 
-MARGIN_S = 5.0
-"""What the drain of all replicas may take beyond the grace of each."""
+MARGIN_S = 8.0
+"""What the drain of all replicas may take beyond the grace of each: what was said has to leave, on ticks of up to a second."""
 
 
 @asynccontextmanager
