@@ -27,7 +27,7 @@ from speculation.engines.package import Package
 from speculation.engines.pairs import load_model
 from speculation.engines.providers import Provider
 from speculation.engines.torch_model import EXTRA, TorchModel
-from speculation.engines.variants import PLAIN
+from speculation.engines.variants import PLAIN, check_tied
 from speculation.errors import ConfigurationError, InvalidRequestError, PackageError
 
 TRAINED = "trained are decoders of model_type llama with tied embeddings, without biases, windows or stretched positions"
@@ -178,6 +178,7 @@ def _filled(model: Model) -> Decoder:
 
 def _weights(model: Model) -> Mapping[str, NDArray[np.float32]]:
     if isinstance(model, CheckpointFolder):
+        check_tied(model.checkpoint, architecture_of(model).is_tied)
         return model.checkpoint
     if isinstance(model, Package) and WEIGHTS in model.manifest.files:
         _check_weights(model)

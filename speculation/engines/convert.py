@@ -16,10 +16,9 @@ from speculation.engines.files import file_digest, require
 from speculation.engines.manifest import TOKENIZER, Manifest
 from speculation.engines.package_writer import write_manifest
 from speculation.engines.staging import check_is_free, digests_of, staged_folder
-from speculation.engines.variants import EXTERNAL_BYTES, HEAD, LINEARS, CountedWeights, Progress, write_graph
+from speculation.engines.variants import EXTERNAL_BYTES, LINEARS, CountedWeights, Progress, check_tied, write_graph
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 
-EMBEDDING = "model.embed_tokens.weight"
 UNSTATED = "not stated; see where the checkpoint came from"
 
 
@@ -52,7 +51,7 @@ def convert(wanted: Conversion, progress: Progress = lambda variant, done, total
     architecture = _cut(Architecture.from_config(checkpoint.config), wanted.context_length)
     end_token_ids = _end_token_ids(checkpoint, wanted.end_token_ids, architecture.vocabulary_size)
     _check_tokenizer(checkpoint.path / TOKENIZER, architecture.vocabulary_size)
-    _check_tied(checkpoint, architecture)
+    check_tied(checkpoint, architecture.is_tied)
     with staged_folder(wanted.out) as folder:
         weights, limit_bytes = CountedWeights(checkpoint, checkpoint.sizes, checkpoint.path), wanted.external_bytes
         variants = {v: write_graph(folder, v, architecture, weights.told(v, progress), limit_bytes) for v in wanted.variants}
@@ -113,13 +112,6 @@ def _check_tokenizer(path: Path, vocabulary_size: int) -> None:
     except Exception as error:
         raise PackageError(f"{path} is not a tokenizer: {error}") from error
     require(size <= vocabulary_size, f"{path} has {size} tokens; config.json has a vocabulary of {vocabulary_size}")
-
-
-def _check_tied(checkpoint: Checkpoint, architecture: Architecture) -> None:
-    """Tied embeddings that are stored twice must be the same, or other software would run another model."""
-    if architecture.is_tied and HEAD in checkpoint and EMBEDDING in checkpoint:
-        differ = f"{checkpoint.path}: tie_word_embeddings is true, but {HEAD} differs from {EMBEDDING}"
-        require(checkpoint.are_equal(HEAD, EMBEDDING), f"{differ}; say false in config.json to keep the head")
 
 
 def _provenance(checkpoint: Checkpoint) -> str:

@@ -15,9 +15,8 @@ from onnx import TensorProto
 
 from speculation.engines.architecture import Architecture
 from speculation.engines.files import require
-from speculation.engines.variants import HEAD
+from speculation.engines.variants import EMBEDDING, HEAD
 
-EMBEDDING = "model.embed_tokens.weight"
 OWN_NAMES = {"logits.weight": HEAD}
 """Constants of ``graph.py`` that are named after their node."""
 NO_WEIGHTS = ("cos", "sin")

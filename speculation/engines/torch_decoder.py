@@ -20,7 +20,7 @@ from speculation.engines.kv_pages import PAGE, pages_of
 from speculation.engines.providers import Provider
 from speculation.engines.torch_attention import Attention, PlainAttention, Pool, Tensor
 from speculation.engines.torch_device import device_of, dtype_of
-from speculation.engines.variants import CountedWeights
+from speculation.engines.variants import CountedWeights, check_tied
 from speculation.errors import CapacityError, ConfigurationError, PackageError
 
 EXTRA = "pip install 'outrider[torch]'"
@@ -59,9 +59,9 @@ class TorchDecoder:
     ``inputs`` int32 [3, rows]: token ids, slots, positions of the next step's rows; ``table`` int32 [slots, pages]. ``step``
     runs them, and leaves ``logits`` float32 [rows, vocabulary]. ``num_pages`` is how many pages the pool has beside page 0.
 
-    Raises ``PackageError`` without PyTorch, and for weights that are missing, left over, or of another shape than
-    ``config.json`` says; ``CapacityError`` where they do not fit the memory, or leave too little for the caches of one
-    context; ``ConfigurationError`` for a provider that PyTorch has not, or without the compiler of its kernels.
+    Raises ``PackageError`` without PyTorch, and for weights that are missing, left over, tied though they differ, or of another
+    shape than ``config.json`` says; ``CapacityError`` where they do not fit the memory, or leave too little for the caches of
+    one context; ``ConfigurationError`` for a provider that PyTorch has not, or without the compiler of its kernels.
     """
 
     def __init__(
@@ -142,6 +142,7 @@ class TorchDecoder:
         self._head = _Linear(head, None)
         self._gains = self._head_gains(weights) if shape.has_head_norms else None
         weights.check_all_used(shape.is_tied)
+        check_tied(checkpoint, shape.is_tied)
 
     def _layer(self, weights: Mapping[str, NDArray[np.float32]], prefix: str) -> _Layer:
         shape = self.architecture

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.architecture import Architecture
+from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.external import ExternalData
 from speculation.engines.files import require
 from speculation.engines.graph import Float32Linear, Linear, Weights, build
@@ -38,7 +39,7 @@ LINEARS: Mapping[str, Linear] = {
 EXTERNAL_BYTES = 64 << 20
 """Models with more float32 weights than this keep the constants of their graphs in files of their own."""
 DATA_SUFFIX = "_data"
-HEAD = "lm_head.weight"
+EMBEDDING, HEAD = "model.embed_tokens.weight", "lm_head.weight"
 COMPUTED = ".rotary_emb.inv_freq"
 """Older checkpoints hold rotary frequencies, which follow from the configuration."""
 
@@ -93,6 +94,14 @@ class CountedWeights(Mapping[str, NDArray[np.float32]]):
         left = sorted(n for n in self if n not in self.used | needless and not n.endswith(COMPUTED))
         names = ", ".join(left[:4]) + (f" and {len(left) - 4} more" if len(left) > 4 else "")
         require(not left, f"{self._origin} holds weights that its model_type has no place for: {names}")
+
+
+def check_tied(checkpoint: Checkpoint, is_tied: bool) -> None:
+    """Tied embeddings that are stored twice must be the same, or other software would run another model. Raises
+    ``PackageError``."""
+    if is_tied and HEAD in checkpoint and EMBEDDING in checkpoint:
+        differ = f"{checkpoint.path}: tie_word_embeddings is true, but {HEAD} differs from {EMBEDDING}"
+        require(checkpoint.are_equal(HEAD, EMBEDDING), f"{differ}; say false in config.json to keep the head")
 
 
 def write_graph(

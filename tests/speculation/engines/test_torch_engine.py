@@ -156,6 +156,17 @@ def test_weights_that_are_missing_or_left_over_are_refused(tmp_path, change, sai
         engine_of(write_checkpoint(tmp_path, config, weights))
 
 
+def test_a_head_that_is_said_to_be_tied_and_differs_is_refused(tmp_path):
+    """``transformers`` 5 keeps such a head, so that the two variants of one folder would be two models."""
+    config = config_of("llama", tie_word_embeddings=True)
+    weights = weights_of(config)
+    head = weights["model.embed_tokens.weight"].copy()
+    engine_of(write_checkpoint(tmp_path / "same", config, weights | {"lm_head.weight": head.copy()}))
+    head[100, 3] += 1
+    with pytest.raises(PackageError, match=r"tie_word_embeddings is true, but lm_head.weight differs"):
+        engine_of(write_checkpoint(tmp_path / "other", config, weights | {"lm_head.weight": head}))
+
+
 @pytest.mark.parametrize("numbers", [{"num_slots": 0}, {"threads": 0}])
 def test_numbers_that_cannot_work_are_refused(tmp_path, numbers):
     model = CheckpointFolder(tiny_checkpoint(tmp_path))
