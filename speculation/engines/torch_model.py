@@ -63,23 +63,31 @@ class TorchModel:
     def run(self, past: Past, length: int, token_ids: Sequence[int], num_wanted: int) -> tuple[NDArray[np.float32], Past]:
         """One forward behind the first ``length`` tokens of a past: the last ``num_wanted`` rows of logits in float32, and the
         past with these tokens. Raises ``EngineError``; what was handed in stays as it was."""
+        cache = self._cache(past, length)
+        options = {self._past_name: cache, "use_cache": True, **({} if num_wanted else self._keeps)}
+        wanted = self._forward(token_ids, num_wanted, options)
+        return wanted, tuple((layer.keys, layer.values) for layer in cache.layers)
+
+    def run_whole(self, token_ids: Sequence[int]) -> NDArray[np.float32]:
+        """All rows of logits of a text, by one forward that keeps nothing. Raises ``EngineError``."""
+        return self._forward(token_ids, len(token_ids), {"use_cache": False})
+
+    def _forward(self, token_ids: Sequence[int], num_wanted: int, options: Mapping[str, Any]) -> NDArray[np.float32]:
         torch = self._torch
         if self._device == "cpu":
             # It belongs to the calling thread, and other engines of this process may have another number.
             torch.set_num_threads(self._threads)
-        cache = self._cache(past, length)
-        rows = {self._past_name: cache, "use_cache": True, **({} if num_wanted else self._keeps)}
         try:
             with torch.inference_mode():
                 computing()
-                logits = self._model(torch.tensor([list(token_ids)], device=self._device), **rows).logits[0]
+                logits = self._model(torch.tensor([list(token_ids)], device=self._device), **options).logits[0]
                 first = len(logits) - num_wanted
                 wanted: NDArray[np.float32] = logits[first:].float().cpu().numpy()
         except torch.OutOfMemoryError as error:
             raise EngineError(f"{self._path}: the memory of {self._device} is full; take fewer sessions: {error}") from error
         except Exception as error:
             raise EngineError(f"{self._path} could not be run by transformers: {error!r}") from error
-        return wanted, tuple((layer.keys, layer.values) for layer in cache.layers)
+        return wanted
 
     def _cache(self, past: Past, length: int) -> Any:
         """All of what each layer keeps, also where it looks back only so far: the masks see to that, and what was cut off

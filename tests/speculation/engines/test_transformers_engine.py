@@ -322,6 +322,19 @@ def test_a_model_whose_past_cannot_be_cut_is_refused(tmp_path, name, entries):
         engine_of(path)
 
 
+RECURRENT = {"num_hidden_layers": 3, "lru_width": 32, "attention_window_size": 32}
+TWO_WAYS = {"initializer_range": 0.3}
+"""Weights that are large enough for attention to matter."""
+
+
+@pytest.mark.parametrize(("name", "entries"), [("RecurrentGemmaForCausalLM", RECURRENT), ("BertLMHeadModel", TWO_WAYS)])
+def test_a_model_that_is_another_one_in_pieces_is_refused(tmp_path, name, entries):
+    """One keeps states beside the past that it hands out, the other one looks at what comes."""
+    path = saved(tmp_path, getattr(transformers, name), **entries)
+    with pytest.raises(PackageError, match=r"cannot be cut back when drafts are wrong, or reads ahead; take a causal model"):
+        engine_of(path)
+
+
 @pytest.mark.skipif(HAS_CUDA, reason="PyTorch finds a CUDA device")
 def test_a_provider_that_is_not_there_is_refused(tmp_path):
     with pytest.raises(ConfigurationError, match=r"provider cuda: this PyTorch .* finds no CUDA device; install a build"):
