@@ -128,12 +128,14 @@ class TorchModel:
         """The configuration as the library's own value, and the class of the model."""
         transformers, entries = self._transformers, _plain(checkpoint.config)
         try:
-            config = transformers.CONFIG_MAPPING[entries["model_type"]].from_dict(entries)
-            return config, transformers.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)]
+            described = transformers.CONFIG_MAPPING[entries["model_type"]]
+            kind = transformers.MODEL_FOR_CAUSAL_LM_MAPPING[described]
         except KeyError as error:
-            kind = f"model_type {checkpoint.config.get('model_type')!r}"
+            name = f"model_type {checkpoint.config.get('model_type')!r}"
             known = f"no causal language model of transformers {transformers.__version__}"
-            raise PackageError(f"{self._path}: {kind} is {known}; code that a checkpoint brings is never run") from error
+            raise PackageError(f"{self._path}: {name} is {known}; code that a checkpoint brings is never run") from error
+        try:
+            return described.from_dict(entries), kind
         except Exception as error:
             raise PackageError(f"{self._path}: config.json is refused by transformers: {error!r}") from error
 

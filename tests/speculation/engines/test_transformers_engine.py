@@ -299,8 +299,9 @@ def without_norm(weights):
         (without_norm, {}, "lacks weights that LlamaForCausalLM has, or has them in another shape: model.norm.weight"),
         (dict, {"num_attention_heads": 5}, "cannot be loaded by transformers|config.json is refused by transformers"),
         (dict, {"vocab_size": 300}, "cannot be loaded by transformers|in another shape"),
+        (dict, {"rope_scaling": {"rope_type": "linear"}}, "config.json is refused by transformers: KeyError.*factor"),
     ],
-    ids=["unknown", "other kind", "without its weights", "a weight is missing", "heads", "vocabulary"],
+    ids=["unknown", "other kind", "without its weights", "a weight is missing", "heads", "vocabulary", "an entry is missing"],
 )
 def test_what_cannot_be_loaded_is_refused(tmp_path, weights, entries, said):
     path = changed(tmp_path, weights, **entries)
