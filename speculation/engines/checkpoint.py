@@ -37,7 +37,8 @@ class CheckpointFacts:
 
 
 class Checkpoint(Mapping[str, NDArray[np.float32]]):
-    """The weights of a folder by name; each is read, as float32, when it is asked for, and not kept."""
+    """The weights of a folder by name; each is read, as float32, when it is asked for, and not kept. What older software saved
+    of its attention's masks is none of them."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -120,8 +121,9 @@ class Checkpoint(Mapping[str, NDArray[np.float32]]):
         require(is_map, f"{path} must have weight_map, from each weight's name to its file's")
         files = {name: SafetensorsFile(confined(self.path, name, KIND)) for name in sorted(set(places.values()))}
         for name, place in places.items():
-            require(name in files[place].tensors, f"{path} places {name} in {place}, which has no such tensor")
+            is_there = name in files[place].tensors or name in files[place].masks
+            require(is_there, f"{path} places {name} in {place}, which has no such tensor")
         for place, file in files.items():
             extra = sorted(name for name in file.tensors if places.get(name) != place)
             require(not extra, f"{file.path} holds {', '.join(extra[:4])}, which {INDEX} does not place there")
-        return {name: files[place] for name, place in places.items()}
+        return {name: files[place] for name, place in places.items() if name not in files[place].masks}

@@ -8,7 +8,7 @@ its refusals name no file; so the header, a page of code, is read here.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -25,6 +25,7 @@ BLOCK_WEIGHTS = 1 << 18
 METADATA = "__metadata__"
 ENTRIES = {"dtype", "shape", "data_offsets"}
 ITEM_BYTES: Mapping[str, int] = {"F32": 4, "F16": 2, "BF16": 2}
+MASK_BYTES: Mapping[str, int] = {"BOOL": 1, "U8": 1}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,7 +43,7 @@ class Tensor:
 
 
 class SafetensorsFile:
-    """The tensors of one file by name.
+    """The tensors of one file by name; ``masks`` are names of what is no weight and is left out.
 
     Raises ``PackageError``, which names the file, what was found and what would be right, for a header that is too long or
     means nothing, a type other than float32, float16 and bfloat16, a range that does not fit its shape, ranges that overlap,
@@ -52,9 +53,11 @@ class SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         header, start, size = _header(path)
-        self.tensors = {name: _tensor(path, name, entry, start) for name, entry in header.items() if name != METADATA}
-        require(bool(self.tensors), f"{path} holds no tensor; a checkpoint's file holds its weights")
-        self._check_ranges(start, size)
+        found = {name: _tensor(path, name, entry, start) for name, entry in header.items() if name != METADATA}
+        require(bool(found), f"{path} holds no tensor; a checkpoint's file holds its weights")
+        self._check_ranges(found, start, size)
+        self.masks = {name for name, tensor in found.items() if _is_mask(name, tensor.dtype, tensor.shape)}
+        self.tensors = {name: tensor for name, tensor in found.items() if name not in self.masks}
 
     def read(self, name: str) -> NDArray[np.float32]:
         """A tensor in float32. No second copy of it is made on the way."""
@@ -73,10 +76,10 @@ class SafetensorsFile:
             for start in range(0, tensor.size, BLOCK_WEIGHTS):
                 yield _next(file, min(BLOCK_WEIGHTS, tensor.size - start), tensor.dtype, f"{self.path}: {name}")
 
-    def _check_ranges(self, start: int, size: int) -> None:
+    def _check_ranges(self, tensors: Mapping[str, Tensor], start: int, size: int) -> None:
         """The format wants the data filled without holes, so each tensor begins where the one before it ends."""
         expected = start
-        for name, tensor in sorted(self.tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
+        for name, tensor in sorted(tensors.items(), key=lambda item: (item[1].begin, item[1].end)):
             what = "overlaps the tensor before it" if tensor.begin < expected else "leaves a hole before it"
             require(tensor.begin == expected, f"{self.path}: {name} {what}: it begins at {tensor.begin}, not at {expected}")
             expected = tensor.end
@@ -102,14 +105,21 @@ def _tensor(path: Path, name: str, entry: Any, start: int) -> Tensor:
     where = f"{path}: {name}"
     require(isinstance(entry, dict) and entry.keys() == ENTRIES, f"{where} must have {', '.join(sorted(ENTRIES))}")
     dtype, shape, offsets = entry["dtype"], entry["shape"], entry["data_offsets"]
-    is_known = isinstance(dtype, str) and dtype in ITEM_BYTES
-    require(is_known, f"{where} has dtype {dtype!r}; converted are {', '.join(ITEM_BYTES)}, not what is quantised already")
     require(_are_sizes(shape), f"{where} has shape {shape!r}; a shape is a list of whole numbers from 0 on")
+    is_known = isinstance(dtype, str) and (dtype in ITEM_BYTES or _is_mask(name, dtype, shape))
+    require(is_known, f"{where} has dtype {dtype!r}; converted are {', '.join(ITEM_BYTES)}, not what is quantised already")
     require(_are_sizes(offsets) and len(offsets) == 2, f"{where} has data_offsets {offsets!r}; they are two whole numbers")
-    wanted = math.prod(shape) * ITEM_BYTES[dtype]
+    wanted = math.prod(shape) * {**ITEM_BYTES, **MASK_BYTES}[dtype]
     found = offsets[1] - offsets[0]
     require(found == wanted, f"{where} has a range of {found} bytes; {dtype} of shape {shape} takes {wanted}")
     return Tensor(dtype, tuple(shape), start + offsets[0], start + offsets[1])
+
+
+def _is_mask(name: str, dtype: str, shape: Sequence[int]) -> bool:
+    """What older software saved of its attention (GPT-NeoX, GPT-J, GPT-Neo): a table of who sees whom, in bytes, and the number
+    that stood for the others, which is infinite in float16. Both follow from the configuration."""
+    is_table = dtype in MASK_BYTES and name.endswith(".bias") and len(shape) == 4 and tuple(shape) == (1, 1, shape[2], shape[2])
+    return is_table or (name.endswith(".masked_bias") and math.prod(shape) == 1)
 
 
 def _are_sizes(values: Any) -> bool:

@@ -6,6 +6,7 @@ import os
 import ml_dtypes
 import numpy as np
 import pytest
+from safetensors.numpy import save
 
 from speculation.engines import checkpoint as module
 from speculation.engines.checkpoint import Checkpoint
@@ -49,6 +50,43 @@ def test_weights_come_as_float32_whatever_they_are_stored_in(tmp_path, dtype, sh
     for name, values in WEIGHTS.items():
         assert found[name].dtype == np.float32
         np.testing.assert_array_equal(found[name], values.astype(dtype).astype(np.float32))
+
+
+MASKS = {
+    "gpt_neox.layers.0.attention.bias": np.tri(4, dtype=np.uint8)[None, None],
+    "transformer.h.0.attn.bias": np.tri(4, dtype=np.bool_)[None, None],
+    "gpt_neox.layers.0.attention.masked_bias": np.array(-np.inf, np.float16),
+}
+
+
+@pytest.mark.parametrize("shards", [1, 2])
+def test_masks_that_older_software_saved_are_no_weights(tmp_path, shards):
+    """As in the checkpoints of Pythia, GPT-J and GPT-Neo; the largest negative number is infinite in float16."""
+    stored = {"one.weight": np.ones((2, 3), np.float16), "two.weight": np.ones(3, np.float16), **MASKS}
+    path = write_checkpoint(tmp_path, CONFIG, WEIGHTS)
+    (path / "model.safetensors").unlink()
+    names = sorted(stored)
+    places = {name: f"part-{number % shards}.safetensors" for number, name in enumerate(names)}
+    for place in set(places.values()):
+        (path / place).write_bytes(save({name: stored[name] for name in names if places[name] == place}))
+    (path / INDEX).write_text(json.dumps({"weight_map": places}))
+    found = Checkpoint(path)
+    assert set(found) == {"one.weight", "two.weight"}
+    assert sum(found.sizes.values()) == 9
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("layers.0.attention.bias", np.zeros((4, 4), np.uint8)),
+        ("layers.0.attention.bias", np.zeros((1, 1, 4, 2), np.uint8)),
+        ("layers.0.attention.weight", np.zeros((1, 1, 4, 4), np.uint8)),
+        ("layers.0.attention.bias", np.zeros((1, 1, 4, 4), np.int8)),
+    ],
+)
+def test_other_bytes_are_what_is_quantised_already(path, name, values):
+    (path / "model.safetensors").write_bytes(save({"one.weight": np.ones(3, np.float32), name: values}))
+    assert "not what is quantised already" in refused(path)
 
 
 def test_a_weight_that_is_larger_than_a_block_is_read_whole(tmp_path):
