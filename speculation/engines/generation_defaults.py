@@ -6,6 +6,7 @@ and never passed over in silence.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -103,7 +104,9 @@ def _number(given: Mapping[str, Any], key: str, source: str) -> float:
     is_whole = key in ("top_k", LIMIT)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     is_number = is_number and (not is_whole or isinstance(value, int) or value.is_integer())
-    require(is_number, f"{source}: {key} must be a {'whole ' if is_whole else ''}number, not {value!r}")
+    # JSON has whole numbers of any length, and Python floats of none beyond this.
+    is_number = is_number and (isinstance(value, float) or abs(value) <= sys.float_info.max)
+    require(is_number, f"{source}: {key} must be a {'whole ' if is_whole else ''}number, not {_short(value)}")
     return int(value) if is_whole else float(value)
 
 
@@ -128,5 +131,9 @@ def _unused(given: Mapping[str, Any]) -> Iterator[str]:
             continue
         is_neutral = not isinstance(value, bool) and key in NEUTRAL and value == NEUTRAL[key]
         if not is_neutral and value not in (False, "", [], {}):
-            text = repr(value)
-            yield f"{key} = {text if len(text) <= 40 else text[:37] + '...'}"
+            yield f"{key} = {_short(value)}"
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else text[:37] + "..."

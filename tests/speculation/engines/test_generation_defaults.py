@@ -75,6 +75,8 @@ def test_what_changes_nothing_is_not_told(entries):
         (SAMPLED | {"top_p": 2}, "the file: top_p must be over 0 and at most 1, not 2"),
         (SAMPLED | {"temperature": -1}, "the file: temperature must be from 0 to 100, not -1"),
         (SAMPLED | {"temperature": "hot"}, "the file: temperature must be a number, not 'hot'"),
+        (SAMPLED | {"temperature": 10**400}, r"the file: temperature must be a number, not 10{36}\.\.\."),
+        ({"max_new_tokens": 10**400}, "the file: max_new_tokens must be a whole number, not 10"),
         (SAMPLED | {"temperature": True}, "the file: temperature must be a number, not True"),
         (SAMPLED | {"temperature": float("nan")}, "the file: temperature must be from 0 to 100, not nan"),
         (SAMPLED | {"top_k": 1.5}, "the file: top_k must be a whole number, not 1.5"),
