@@ -16,6 +16,7 @@ from onnx import TensorProto
 from speculation.engines.export_facts import ExportFacts, Names
 from speculation.engines.files import confined, read_graph, require, tensors_of
 from speculation.engines.layouts import WITH_PAST
+from speculation.engines.turning import turning_length
 from speculation.errors import PackageError
 
 KNOWN_DOMAINS = {"", "ai.onnx", "ai.onnx.ml", "com.microsoft"}
@@ -38,7 +39,8 @@ class ExportedGraph:
     caches, with the type of their numbers, and ``fixed_inputs`` those of them that are the same in every run; ``past`` and
     ``present`` are keys and values in turn, layer after layer. ``has_branches``: one half of the graph, of which an input
     tells, begins a text, and the other goes on behind a cache. ``takes_one_token``: a run has no more. ``is_second_half``: it
-    was made to go on behind a cache with one token; what it does with several has to be tried."""
+    was made to go on behind a cache with one token; what it does with several has to be tried. ``turning_length``: the longest
+    text whose positions are turned as those of a short one, where longer ones are not; else 0."""
 
     path: Path
     model: Any
@@ -54,6 +56,7 @@ class ExportedGraph:
     has_branches: bool
     takes_one_token: bool
     is_second_half: bool
+    turning_length: int
 
     def without_model(self) -> ExportedGraph:
         """What an engine keeps: the weights are in the runtime by then."""
@@ -102,6 +105,7 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
         has_branches=switch is not None,
         takes_one_token=takes_one_token,
         is_second_half=path.name.startswith(WITH_PAST),
+        turning_length=turning_length(model.graph),
     )
 
 

@@ -3,7 +3,8 @@
 That is the slower way, and it is exact. A run of one row takes other kernels than a run of several, and so do some rows left
 over behind a tile of them; both change the last bits. So every run has an even number of rows: where the count is odd, the last
 token of the cache is fed once more in front, or, with nothing in the cache, the only token once more behind. Where a graph
-takes one token a run, or its rows see what stands behind them, every run has one row: alike as well, and slower.
+takes one token a run, or its rows see what stands behind them, every run has one row: alike as well, and slower. Where a graph
+turns longer texts in another way, no run reaches over that length.
 """
 
 from __future__ import annotations
@@ -105,17 +106,28 @@ class StockEngine:
         start, count = 0, len(chunk.token_ids)
         first_wanted = count - chunk.num_logits
         while start < count:
-            end = min(start + self._run_rows, count)
+            end = start + self._rows_of_run(slot.length, count - start)
             logits = self._run(slot, [int(token) for token in chunk.token_ids[start:end]])
             yield logits[max(0, first_wanted - start) :]
             start = end
+
+    def _rows_of_run(self, length: int, count: int) -> int:
+        """How many of ``count`` tokens behind ``length`` are run next: none beyond the turning length with any before it."""
+        rows, turning_length = min(self._run_rows, count), self._graph.turning_length
+        if length < turning_length:
+            rows = min(rows, turning_length - length)
+        # Where no row can be fed again, the one that makes the count even stands behind, and there it would reach too far: beyond
+        # the turning length, or the context.
+        has_no_room = turning_length > 0 and (length == turning_length or rows == turning_length)
+        return rows - rows % self._multiple if has_no_room and rows > 1 else rows
 
     def _run(self, slot: Slot, token_ids: list[int]) -> NDArray[np.float32]:
         """Append tokens to one session; the logits of each."""
         past = self._pasts[slot.number]
         del past.token_ids[slot.length :]
         is_odd = len(token_ids) % self._multiple > 0
-        again = past.token_ids[-1:] if is_odd else []
+        # The token before the turning length keeps its key as it was turned: fed again, it would be turned as those behind.
+        again = past.token_ids[-1:] if is_odd and slot.length != self._graph.turning_length else []
         behind = token_ids[-1:] if is_odd and not again else []
         logits, present = self._forward(past, slot.length - len(again), [*again, *token_ids, *behind])
         past.arrays = present

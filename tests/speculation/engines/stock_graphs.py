@@ -86,6 +86,7 @@ def stock_graph(
     sees_ahead=False,
     num_tokens="S",
     has_past=True,
+    turning_length=0,
 ):
     """A padded graph with caches of the type ``cache``; ``attention`` is "plain" (concatenated caches), "gqa" or "gqa of
     turned rows".
@@ -94,13 +95,46 @@ def stock_graph(
     rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it. ``keeps`` is the shape of an input
     ``num_logits_to_keep``. As a decoder's half that goes on behind a cache may have been traced, with one token: it
     ``sees_ahead``, for no mask is needed then, or takes ``num_tokens`` and no more. Without ``has_past`` it is the other half.
+    Texts of more than ``turning_length`` tokens are turned by other tables.
     """
     names = names or (*_Builder.PAST, "present.%d.key", "present.%d.value")
     weights = {n: w.astype(np.float16).astype(np.float32) for n, w in tiny_weights(config, seed).items()}
     builder = _Builder(config, weights, attention, cache, names)
     builder.sees_ahead, builder.num_tokens = sees_ahead, num_tokens
     model = builder.build(extra_inputs, shares_a_scale, keeps)
+    if turning_length:
+        _turn_by_length(model.graph, turning_length)
     return model if has_past else _without_past(model, config)
+
+
+def _turn_by_length(graph, length):
+    """As the builder of onnxruntime-genai writes ``longrope``: the length of the whole text chooses the tables."""
+    tables = [tensor for tensor in graph.initializer if tensor.name in ("cos", "sin")]
+    branches = {"else_branch": list(tables), "then_branch": []}
+    angles = np.arctan2(*(numpy_helper.to_array(tensor) for tensor in reversed(tables))) / 4
+    for tensor, f in zip(tables, (np.cos, np.sin), strict=True):
+        graph.initializer.remove(tensor)
+        branches["then_branch"].append(numpy_helper.from_array(f(angles), tensor.name))
+    made = {
+        branch: helper.make_graph(
+            [helper.make_node("Constant", [], [f"{branch}.{t.name}"], value=t) for t in values],
+            branch,
+            [],
+            [helper.make_tensor_value_info(f"{branch}.{t.name}", FLOAT, None) for t in values],
+        )
+        for branch, values in branches.items()
+    }
+    numbers = {name: numpy_helper.from_array(np.array(value, np.int64)) for name, value in (("value", length), ("axis", 1))}
+    first = [helper.make_node("Constant", [], [f"turning.{name}"], value=value) for name, value in numbers.items()]
+    first += [
+        helper.make_node("Shape", ["attention_mask"], ["turning.shape"]),
+        helper.make_node("Gather", ["turning.shape", "turning.axis"], ["turning.total"]),
+        helper.make_node("Greater", ["turning.total", "turning.value"], ["turning.is_long"]),
+        helper.make_node("If", ["turning.is_long"], ["cos", "sin"], **made),
+    ]
+    kept = list(graph.node)
+    del graph.node[:]
+    graph.node.extend([*first, *kept])
 
 
 def _without_past(model, config):

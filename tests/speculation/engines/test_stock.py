@@ -106,6 +106,25 @@ def test_the_slower_way_over_attention_nodes_is_the_model_too(hub, package):
     assert np.abs(logits_of(alone(hub, "gqa")) - reference_logits(package, TOKENS)).max() < 1e-4
 
 
+@pytest.mark.parametrize("attention", ["plain", "gqa"])
+@pytest.mark.parametrize("length", [40, 41])
+def test_no_run_reaches_over_the_length_from_which_a_graph_turns_positions_in_another_way(tmp_path, attention, length):
+    """Its rows would all be turned as those of a longer text. Real ones have that length beyond what the self-test runs."""
+    graphs = {"model.onnx": {"attention": attention, "turning_length": length}}
+    model = ExportFolder(export_folder(tmp_path, graphs=graphs))
+    assert model.graph("fp32").turning_length == length
+    engine = model.engine("fp32", 4, 1)
+    found = self_test.run(engine)
+    assert isinstance(engine, StockEngine)
+    assert found.is_exact, found.details
+    plain = ExportFolder(export_folder(tmp_path / "plain", graphs={"model.onnx": {"attention": attention}}))
+    differs = np.abs(logits_of(engine) - logits_of(alone(plain, "fp32"))).max(axis=1) > 1e-3
+    assert differs.argmax() == length
+    singly = model.engine("fp32", 1, 1)
+    singly.run_singly()
+    assert logits_of(singly).tobytes() == logits_of(engine).tobytes()
+
+
 def test_an_export_of_genai_is_that_model_under_other_names(tmp_path, package):
     engine = ExportFolder(genai_folder(tmp_path)).engine("genai", 2, 1)
     assert isinstance(engine, RaggedEngine)
