@@ -2,7 +2,8 @@
 
 Templates are code of whoever made the model, so they run in Jinja's immutable sandbox, see nothing but plain JSON values, and
 their text is bounded. A template is looked for where Hugging Face's tools put it: ``chat_template.jinja``, else the entry
-``chat_template`` of ``tokenizer_config.json`` (one template, or a list of named ones).
+``chat_template`` of ``tokenizer_config.json`` (one template, or a list of named ones); and so are special tokens, which may
+stand in ``special_tokens_map.json`` alone.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from speculation import foreign_json
 from speculation.errors import InvalidRequestError, PackageError
 
 TEMPLATE_FILE, TOKENIZER_CONFIG = "chat_template.jinja", "tokenizer_config.json"
+TOKENS_FILE, TOKENS_ARE_HERE = "special_tokens_map.json", "added_tokens_decoder"
+"""Where older software kept a model's special tokens, and the entry of newer configurations beside which that is not read."""
 DEFAULT = "default"
 MAX_TEMPLATE_CHARACTERS = 1_000_000
 MAX_RENDERED_CHARACTERS = 4_000_000
@@ -84,11 +87,13 @@ def load(find: Find, name: str = DEFAULT) -> ChatTemplate | None:
     Raises ``PackageError`` for a file that is not what its name says, or a ``name`` that is not among several templates.
     """
     path = find(TOKENIZER_CONFIG)
-    config = {} if path is None else _tokenizer_config(path)
+    config = {} if path is None else _object(path)
     source = _source(find(TEMPLATE_FILE), config, name)
     if source is None:
         return None
-    texts = {key: _token_text(config.get(key)) for key in SPECIAL_TOKENS}
+    path = None if TOKENS_ARE_HERE in config else find(TOKENS_FILE)
+    tokens = config if path is None else {**config, **_object(path)}
+    texts = {key: _token_text(tokens.get(key)) for key in SPECIAL_TOKENS}
     return ChatTemplate(source, {key: text for key, text in texts.items() if text is not None})
 
 
@@ -113,14 +118,14 @@ def _named(found: object) -> dict[str, str]:
         raise PackageError(f"{TOKENIZER_CONFIG}: chat_template must be {wanted}") from error
 
 
-def _tokenizer_config(path: Path) -> Mapping[str, Any]:
+def _object(path: Path) -> Mapping[str, Any]:
     try:
-        config = foreign_json.loads(_read(path))
+        found = foreign_json.loads(_read(path))
     except ValueError as error:
         raise PackageError(f"{path} is not JSON: {error}") from error
-    if not isinstance(config, dict):
+    if not isinstance(found, dict):
         raise PackageError(f"{path} must hold a JSON object")
-    return config
+    return found
 
 
 def _read(path: Path) -> str:

@@ -198,6 +198,18 @@ def test_the_template_of_a_folder_knows_its_special_tokens(tmp_path):
     assert chat.load(folder_with(tmp_path, config)).render(TALK) == "<s>|</s>|"
 
 
+@pytest.mark.parametrize(
+    ("config", "wanted"),
+    [({}, "<s>|</s>|"), ({"bos_token": "<x>", "pad_token": "<p>"}, "<s>|</s>|<p>"), ({"added_tokens_decoder": {}}, "||")],
+)
+def test_special_tokens_may_stand_in_a_file_of_their_own(tmp_path, config, wanted):
+    """As older software wrote them. Where ``added_tokens_decoder`` is, ``transformers`` reads that file no more."""
+    tokens = {"bos_token": "<s>", "eos_token": {"content": "</s>", "lstrip": False}, "additional_special_tokens": ["<y>"]}
+    (tmp_path / "special_tokens_map.json").write_text(json.dumps(tokens))
+    template = {"chat_template": "{{ bos_token }}|{{ eos_token }}|{{ pad_token }}"}
+    assert chat.load(folder_with(tmp_path, template | config)).render(TALK) == wanted
+
+
 def test_a_file_of_its_own_goes_before_the_entry(tmp_path):
     folder = folder_with(tmp_path, {"chat_template": "entry"}, "file é".encode())
     assert chat.load(folder).render(TALK) == "file é"
