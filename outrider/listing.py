@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from speculation.engines.layouts import layout_of, only_describes
-from speculation.engines.manifest import PAIR
+from speculation.engines.layouts import GENAI_CONFIG, GRAPH_FOLDERS, layout_of, only_describes
+from speculation.engines.manifest import CONFIG, INDEX, MANIFEST, PAIR, WEIGHTS
 from speculation.engines.model import Model
 from speculation.engines.package import load_pair
 from speculation.engines.pairs import load_full
@@ -16,6 +16,8 @@ from speculation.errors import OutriderError
 
 DEPTH = 3
 """A hub's names have two parts, so models may lie in folders of folders."""
+MARKS = (MANIFEST, CONFIG, GENAI_CONFIG, WEIGHTS, INDEX)
+"""Files that a folder has which is to be a model, whether it loads or not."""
 SHORT = 12
 """Characters of a digest that are shown to people."""
 
@@ -71,6 +73,9 @@ def _found(path: Path, root: Path, name: str, with_digests: bool) -> Iterator[En
     inner = _folders(path) if len(path.relative_to(root).parts) < DEPTH else []
     is_only_folders = bool(inner) and not any(entry.is_file() for entry in path.iterdir())
     if is_only_folders or (path == root and not _looks_like_a_model(path)):
+        if any((path / name).is_file() for name in MARKS):
+            yield _model(path, name, with_digests)
+            inner = [folder for folder in inner if folder.name not in GRAPH_FOLDERS]
         for folder in inner:
             yield from _entries(folder, root, with_digests)
         return

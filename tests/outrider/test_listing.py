@@ -46,6 +46,17 @@ def test_a_model_and_a_pair_are_listed_themselves(folder):
     assert [draft.name, full.name] == ["pydoc/draft", "pydoc/full"]
 
 
+def test_a_folder_that_was_to_be_a_model_is_listed_with_the_reason(folder):
+    (only,) = entries_of(folder / "broken")
+    assert (only.name, only.layout) == ("broken", None)
+    assert "no graph" in only.error
+    small = folder / "someone" / "small"
+    (small / "tokenizer.json").unlink()
+    (small / "onnx").mkdir()
+    (only,) = entries_of(small)
+    assert "has no tokenizer.json" in only.error
+
+
 def test_a_damaged_pair_does_not_end_the_list(folder):
     (folder / "apair").mkdir()
     (folder / "apair" / "pair.json").write_text("{")
