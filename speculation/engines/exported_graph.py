@@ -105,7 +105,7 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
         has_branches=switch is not None,
         takes_one_token=takes_one_token,
         is_second_half=path.name.startswith(WITH_PAST),
-        turning_length=turning_length(model.graph),
+        turning_length=turning_length(model.graph, facts.names.position_ids),
     )
 
 

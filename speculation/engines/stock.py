@@ -116,7 +116,7 @@ class StockEngine:
         rows, turning_length = min(self._run_rows, count), self._graph.turning_length
         if length < turning_length:
             rows = min(rows, turning_length - length)
-        # Where no row can be fed again, the one that makes the count even stands behind, and there it would reach too far: beyond
+        # Where no row can be fed again, the one that makes the count even stands behind, and would reach too far there: beyond
         # the turning length, or the context.
         has_no_room = turning_length > 0 and (length == turning_length or rows == turning_length)
         return rows - rows % self._multiple if has_no_room and rows > 1 else rows

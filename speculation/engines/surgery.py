@@ -32,6 +32,9 @@ def make_ragged(graph: ExportedGraph, capacity: int) -> bytes:
     """
     if graph.takes_one_token:
         raise CannotBeRaggedError("its graph takes one token a run")
+    if graph.turning_length:
+        # What one session's length decides would be decided for all that share its pass.
+        raise CannotBeRaggedError(f"its graph turns texts of over {graph.turning_length} tokens in another way")
     model = graph.model.graph
     nodes = [node for node in model.node if node.op_type == NODE and node.domain == DOMAIN]
     _check_nodes(graph, nodes)

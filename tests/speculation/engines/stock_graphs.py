@@ -87,6 +87,7 @@ def stock_graph(
     num_tokens="S",
     has_past=True,
     turning_length=0,
+    turns_by_positions=False,
 ):
     """A padded graph with caches of the type ``cache``; ``attention`` is "plain" (concatenated caches), "gqa" or "gqa of
     turned rows".
@@ -95,7 +96,7 @@ def stock_graph(
     rounded to 8 bits with one scale for all rows of a run, as ``quantize_dynamic`` does it. ``keeps`` is the shape of an input
     ``num_logits_to_keep``. As a decoder's half that goes on behind a cache may have been traced, with one token: it
     ``sees_ahead``, for no mask is needed then, or takes ``num_tokens`` and no more. Without ``has_past`` it is the other half.
-    Texts of more than ``turning_length`` tokens are turned by other tables.
+    Texts of more than ``turning_length`` tokens are turned by other tables, or ``turns_by_positions`` of one table.
     """
     names = names or (*_Builder.PAST, "present.%d.key", "present.%d.value")
     weights = {n: w.astype(np.float16).astype(np.float32) for n, w in tiny_weights(config, seed).items()}
@@ -103,7 +104,7 @@ def stock_graph(
     builder.sees_ahead, builder.num_tokens = sees_ahead, num_tokens
     model = builder.build(extra_inputs, shares_a_scale, keeps)
     if turning_length:
-        _turn_by_length(model.graph, turning_length)
+        (_turn_by_positions if turns_by_positions else _turn_by_length)(model.graph, turning_length)
     return model if has_past else _without_past(model, config)
 
 
@@ -135,6 +136,32 @@ def _turn_by_length(graph, length):
     kept = list(graph.node)
     del graph.node[:]
     graph.node.extend([*first, *kept])
+
+
+def _turn_by_positions(graph, length):
+    """The same for where a branch cannot be: one table, of which the highest position chooses the part."""
+    tables = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in ("cos", "sin")}
+    angles = np.arctan2(tables["sin"], tables["cos"]) / 4
+    for tensor in graph.initializer:
+        if tensor.name in tables:
+            long = (np.cos if tensor.name == "cos" else np.sin)(angles)
+            tensor.CopyFrom(numpy_helper.from_array(np.concatenate([tables[tensor.name][:length], long]), tensor.name))
+    for node in graph.node:
+        node.input[:] = ["turning.places" if name == "position_ids" else name for name in node.input]
+    value = numpy_helper.from_array(np.array([length], np.int64))
+    kept = list(graph.node)
+    del graph.node[:]
+    graph.node.extend(
+        [
+            helper.make_node("Constant", [], ["turning.value"], value=value),
+            helper.make_node("ReduceMax", ["position_ids"], ["turning.highest"], keepdims=0),
+            helper.make_node("GreaterOrEqual", ["turning.highest", "turning.value"], ["turning.is_long"]),
+            helper.make_node("Cast", ["turning.is_long"], ["turning.one"], to=INT64),
+            helper.make_node("Mul", ["turning.one", "turning.value"], ["turning.shift"]),
+            helper.make_node("Add", ["position_ids", "turning.shift"], ["turning.places"]),
+            *kept,
+        ]
+    )
 
 
 def _without_past(model, config):

@@ -106,11 +106,16 @@ def test_the_slower_way_over_attention_nodes_is_the_model_too(hub, package):
     assert np.abs(logits_of(alone(hub, "gqa")) - reference_logits(package, TOKENS)).max() < 1e-4
 
 
-@pytest.mark.parametrize("attention", ["plain", "gqa"])
+@pytest.mark.parametrize(
+    ("attention", "turns_by_positions"), [("plain", False), ("gqa", False), ("plain", True), ("gqa of turned rows", True)]
+)
 @pytest.mark.parametrize("length", [40, 41])
-def test_no_run_reaches_over_the_length_from_which_a_graph_turns_positions_in_another_way(tmp_path, attention, length):
-    """Its rows would all be turned as those of a longer text. Real ones have that length beyond what the self-test runs."""
-    graphs = {"model.onnx": {"attention": attention, "turning_length": length}}
+def test_no_run_reaches_over_the_length_from_which_a_graph_turns_positions_in_another_way(
+    tmp_path, attention, turns_by_positions, length
+):
+    """Its rows, and its neighbours', would all be turned as those of a longer text. Real ones have that length beyond what the
+    self-test runs."""
+    graphs = {"model.onnx": {"attention": attention, "turning_length": length, "turns_by_positions": turns_by_positions}}
     model = ExportFolder(export_folder(tmp_path, graphs=graphs))
     assert model.graph("fp32").turning_length == length
     engine = model.engine("fp32", 4, 1)
