@@ -228,13 +228,13 @@ async def test_a_stop_ends_what_its_grace_does_not_suffice_for():
 async def test_what_was_said_before_a_stop_still_leaves_on_its_ticks(monkeypatch):
     """Two messages that wait for their ticks and the last one behind them take longer here than any other stream is given."""
     monkeypatch.setattr(server, "FLUSH_S", 0.05)
-    async with asyncio.timeout(LIMIT_S):
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as group:
         _, full_model = doubles.watched()
         async with serve(settings(drain_grace_s=0), full_model=full_model) as running:
             connector = GrpcConnector(running.target)
             link = await connector.connect()
             await link.send(open_message(cover=Cover(0, 200), max_tokens=400))
-            reading = asyncio.create_task(collect(link))
+            reading = group.create_task(collect(link))
             await wait_until(lambda: any(live.outbox.is_full() for live in running.verifier.seats.all))
         assert finished_of(await reading).reason is FinishReason.SHUTDOWN
         await connector.aclose()

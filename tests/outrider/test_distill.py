@@ -364,7 +364,7 @@ def test_models_that_do_not_fit_are_told_apart(folder, tmp_path):
     with pytest.raises(jobs.InvalidRequestError, match="its embeddings are not tied; trained are decoders of"):
         jobs.distil(asked(folder, tmp_path, shape=None, draft=tmp_path / "untied"), quiet)
     write_checkpoint(tmp_path / "unlike", TEACHER, {**weights, "lm_head.weight": weights["model.embed_tokens.weight"] + 1})
-    with pytest.raises(jobs.PackageError, match="tie_word_embeddings is true, but lm_head.weight differs"):
+    with pytest.raises(jobs.PackageError, match="tie_word_embeddings is true, but lm_head"):
         jobs.distil(asked(folder, tmp_path, shape=None, draft=tmp_path / "unlike"), quiet)
 
 

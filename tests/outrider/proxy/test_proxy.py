@@ -285,13 +285,13 @@ def test_what_is_no_address_is_refused(text):
 
 
 async def test_a_proxy_that_is_disabled_while_it_is_being_enabled_stays_disabled():
-    async with proxied() as running:
+    async with proxied() as running, asyncio.TaskGroup() as group:
         proxy = running.proxy
         proxy.disable()
-        enabling = asyncio.create_task(proxy.enable())
+        enabling = group.create_task(proxy.enable())
         await asyncio.sleep(0)
         proxy.disable()
         await enabling
         assert not proxy.is_enabled
-        with pytest.raises(OSError):
+        with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(proxy.listen.host, proxy.listen.port)
