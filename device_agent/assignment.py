@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from device_agent.display import Display
+from device_agent.drafting.share import Share
 from device_agent.pair import PairFacts
 from device_agent.request import Mode, StreamRequest
 from speculation.parameters import SamplingParameters
@@ -45,10 +47,11 @@ class Assignment:
         shown = request.reveal, request.min_stability, request.stop
         return Display(len(self.prompt), pair.decode, numbers, *shown, None if request.logprobs is None else pair.spelling)
 
-    def opening(self, session: DeviceSession) -> Open:
-        """What asks the verifier for the session, and for times where they are recorded."""
-        message = session.open()
-        return replace(message, timings=True) if self.request.timeline else message
+    def opening(self, session: DeviceSession, share: Share) -> Open:
+        """What asks the verifier for the session, with what is left now until its deadline, and for times where they are
+        recorded."""
+        left_ms = share.left_ms(asyncio.get_running_loop().time())
+        return replace(session.open(), deadline_ms=left_ms, timings=self.request.timeline)
 
     def session(self, pair: PairFacts) -> DeviceSession:
         """The device's side of the session with a verifier."""

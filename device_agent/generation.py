@@ -136,7 +136,7 @@ class Generation:
 
     async def _converse(self, tasks: asyncio.TaskGroup) -> None:
         """Until the answer is over, through pauses and from one verifier to the next."""
-        stream = partial(self._talk.run, tasks, lambda: self._assignment.opening(self._session))
+        stream = partial(self._talk.run, tasks, lambda: self._assignment.opening(self._session, self._place.share))
         await self.pausing.through(partial(with_one_after_another, stream))
 
     def _receive(self, message: CloudMessage) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 
 class Share:
@@ -56,6 +57,10 @@ class Share:
             num_left = max(1, self.max_tokens - self._num_tokens)
             due_s.append(now_s + max(0.0, self.ends_s - now_s) / num_left)
         return min(due_s, default=None)
+
+    def left_ms(self, now_s: float) -> int | None:
+        """What is left until its deadline, 1 at least; None where it has none."""
+        return None if self.ends_s is None else max(1, math.ceil(1000 * (self.ends_s - now_s)))
 
     def hold(self, now_s: float) -> None:
         """It takes no further step until it is released."""

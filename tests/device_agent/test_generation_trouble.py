@@ -229,6 +229,22 @@ def test_a_deadline_ends_the_answer_with_what_is_final():
     assert (done["finish_reason"], len(done["token_ids"])) == ("deadline", 24)
 
 
+def test_a_later_attempt_tells_what_is_left_until_the_deadline():
+    async def work(**changes):
+        async with verifier(SlowEngine(0.05)) as made:
+            connector = WatchedConnector(MemoryConnector(made), limit=3)
+            async with agent_of(connector, DraftEngine(0.5, step_s=0.1)) as running:
+                await answer(running, **changes)
+        return [(at_s, message.deadline_ms) for link in connector.links for at_s, message in link.sent[:1]]
+
+    opened = run(work(deadline_ms=2000))
+    (first_s, _), (later_s, _), *_ = opened
+    assert later_s > first_s + 0.1
+    for at_s, left_ms in opened:
+        assert left_ms == pytest.approx(2000 - 1000 * (at_s - first_s), abs=1)
+    assert {left_ms for _, left_ms in run(work())} == {None}
+
+
 def test_an_inexact_verifier_is_told():
     async def work():
         events = []
