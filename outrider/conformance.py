@@ -12,7 +12,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.text import Text
 
-from device_agent.config import AgentConfig
 from outrider import conformance_drafts, conformance_logprobs, conformance_sessions
 from outrider.conformance_bench import Bench, Case, Subject, bench_at
 from outrider.conformance_stream import CheckFailedError, OvertakenError
@@ -20,6 +19,7 @@ from speculation.certificates import ClientTls
 from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError, OutriderError, PackageError, UnknownNameError, status_of
 from speculation.links.grpc import GrpcConnector
+from speculation.links.targets import is_target
 
 CASES: tuple[Case, ...] = (*conformance_sessions.CASES, *conformance_drafts.CASES, *conformance_logprobs.CASES)
 LEARNS_THE_TEXT = CASES[0]
@@ -51,7 +51,7 @@ async def run(
 ) -> int:
     """Check the verifier at ``target`` and print a line for each case. The exit code: 1 where a case failed.
 
-    Raises ``ConfigurationError`` and ``InvalidRequestError`` for bad arguments, ``LinkError`` where nobody listens.
+    Raises ``InvalidRequestError`` and ``UnknownNameError`` for bad arguments, ``LinkError`` where nobody listens.
     """
     _require_arguments(target, timeout_s, only)
     subject = _subject(pair)
@@ -108,7 +108,10 @@ async def _try(case: Case, bench: Bench) -> None:
 
 
 def _require_arguments(target: str, timeout_s: float, only: Sequence[str]) -> None:
-    AgentConfig(verifier=target)  # the agent's own rule of what a target is
+    if not is_target(target.removeprefix("dns:///")):  # an agent may know several, or who tells them; here one is checked
+        raise InvalidRequestError(
+            f"--verifier is the one to check, as host:port, such as 127.0.0.1:50051, not {target!r}", "verifier"
+        )
     if not timeout_s > 0:
         raise InvalidRequestError(f"timeout must be over 0 s, not {timeout_s:g}", "timeout")
     names = [case.name for case in CASES]

@@ -268,6 +268,8 @@ async def test_the_command_tells_in_json_what_failed_and_leaves_with_1(capsys):
     [
         ([], "--verifier"),
         (["--verifier", "nowhere"], "host:port"),
+        (["--verifier", "127.0.0.1:1,127.0.0.1:2"], "the one to check"),
+        (["--verifier", "http://127.0.0.1:1/v1/verifiers"], "the one to check"),
         (["--verifier", "127.0.0.1:1", "--pair", "there-is-no-such-folder"], "is not a folder"),
         (["--verifier", "127.0.0.1:1", "--case", "flies"], "decodes-without-drafts"),
         (["--verifier", "127.0.0.1:1", "--timeout", "0"], "over 0 s"),
