@@ -55,21 +55,21 @@ def demo(
 ) -> None:
     """Stream one answer, then compare: collaborative, cloud alone, device alone."""
     from outrider import demo as front
-    from outrider.generate import Request
+    from outrider.generate import Request, told
     from outrider.local import Emulation, Models
 
-    models = Models(draft, full, variant, full_variant, provider)
-    models.check_agent(agent)
-    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
-    emulation = Emulation.chosen(agent, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
-    if list_prompts:
-        front.list_prompts(json)
-        return
-    text = front.choose_prompt(prompt, is_quiet=json)
-    request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
-    run_loop(
-        front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation)
-    )
+    with told(json):
+        models = Models(draft, full, variant, full_variant, provider)
+        models.check_agent(agent)
+        played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
+        emulation = Emulation.chosen(agent, played, Emulation(DEFAULT_PHONE, DEFAULT_NETWORK, DEFAULT_CLOUD))
+        if list_prompts:
+            front.list_prompts(json)
+            return
+        text = front.choose_prompt(prompt, is_quiet=json)
+        request = Request(text, Mode.COLLABORATE, max_tokens, temperature, top_p, top_k, seed)
+        key = caller_key(agent, key_file)
+    run_loop(front.run(request, emulation, agent, is_json=json, models=models, key=key), bool(emulation))
 
 
 @app.command()
@@ -144,14 +144,15 @@ def generate(
     from outrider import generate as front
     from outrider.local import Emulation, Models
 
-    models = Models(draft, full, variant, full_variant, provider)
-    models.check_agent(agent)
-    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
-    emulation = Emulation.chosen(agent, played, Emulation())
-    request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, chat or system is not None, system)
-    run_loop(
-        front.run(request, emulation, agent, is_json=json, models=models, key=caller_key(agent, key_file)), bool(emulation)
-    )
+    with front.told(json):
+        models = Models(draft, full, variant, full_variant, provider)
+        models.check_agent(agent)
+        played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
+        emulation = Emulation.chosen(agent, played, Emulation())
+        is_chat = chat or system is not None
+        request = front.Request(prompt, mode, max_tokens, temperature, top_p, top_k, seed, is_chat, system)
+        key = caller_key(agent, key_file)
+    run_loop(front.run(request, emulation, agent, is_json=json, models=models, key=key), bool(emulation))
 
 
 app.command()(services.agent)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager, nullcontext
+from contextlib import AbstractContextManager, AsyncExitStack, aclosing, asynccontextmanager, nullcontext
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Self, TextIO
@@ -92,6 +92,11 @@ class JsonLines:
     def show(self, event: Told) -> None:
         self._next_seq = event.seq + 1
         print(json.dumps(self._extra | event.to_json(), ensure_ascii=False), file=self._file, flush=True)
+
+
+def told(is_json: bool) -> AbstractContextManager[object]:
+    """For what is looked at before anything is started: a refusal, too, is the last event, where events are asked for."""
+    return JsonLines(sys.stdout) if is_json else nullcontext()
 
 
 async def run(

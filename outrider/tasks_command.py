@@ -31,11 +31,14 @@ def tasks(
 ) -> None:
     """Run a graph of sub-tasks whose prompts take in earlier results."""
     from outrider import task_graph as front
+    from outrider.generate import told
     from outrider.local import Emulation, Models
 
-    models = Models(draft, full, variant, full_variant, provider)
-    models.check_agent(agent)
-    played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
-    emulation = Emulation.chosen(agent, played, Emulation())
-    asked = front.Asked.of(file, svg)
-    run_loop(front.run(asked, emulation, agent, models, caller_key(agent, key_file), json), bool(emulation))
+    with told(json):
+        models = Models(draft, full, variant, full_variant, provider)
+        models.check_agent(agent)
+        played = {"phone": phone, "network": network, "cloud": cloud, "profiles": profiles, "heat": heat}
+        emulation = Emulation.chosen(agent, played, Emulation())
+        asked = front.Asked.of(file, svg)
+        key = caller_key(agent, key_file)
+    run_loop(front.run(asked, emulation, agent, models, key, json), bool(emulation))

@@ -179,6 +179,22 @@ def test_a_failure_is_an_event_too_where_events_are_asked_for(outrider, unused_t
     assert json.loads(out)["error"]["code"] == "link"
 
 
+@pytest.mark.parametrize(
+    ("arguments", "param"),
+    [
+        (("generate", "x", "--max-tokens", "0"), "max_tokens"),
+        (("demo", "--prompt", "99"), "prompt"),
+        (("tasks", "there-is-no-such-file.toml"), None),
+    ],
+    ids=str,
+)
+def test_what_is_refused_before_anything_is_started_is_an_event_too(arguments, param, outrider):
+    code, out, err = outrider(*arguments, "--json")
+    assert (code, json.loads(out)["error"]["param"], err.count("\n")) == (2, param, 1)
+    code, out, _ = outrider(*arguments)
+    assert (code, out) == (2, "")
+
+
 def test_an_interrupt_leaves_without_a_trace(outrider, monkeypatch):
     async def interrupted(*_, **__):
         raise KeyboardInterrupt
