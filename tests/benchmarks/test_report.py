@@ -57,3 +57,8 @@ def test_ci_runs_every_benchmark():
     root = Path(report.__file__).parents[1]
     assert "bench ARGS=--quick" in (root / ".ci" / "run").read_text("utf-8")
     assert "grep -l '__main__' benchmarks/*.py" in (root / "Makefile").read_text("utf-8")
+
+
+def test_the_page_tells_of_every_benchmark_what_it_answers():
+    page = (Path(report.__file__).parents[1] / "docs" / "benchmarks.md").read_text("utf-8")
+    assert [path.stem for path in PROGRAMS if f"\n| `python -m benchmarks.{path.stem}` |" not in page] == []
