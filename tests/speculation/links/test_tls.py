@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import subprocess
+import sys
 
 import grpc
 import pytest
@@ -123,6 +125,34 @@ async def test_a_verifier_that_speaks_tls_answers_nothing_in_plain_text(files):
     async with serving(files["service"]) as target, grpc.aio.insecure_channel(target) as channel:
         with pytest.raises(grpc.aio.AioRpcError):
             await channel.unary_unary("/grpc.health.v1.Health/Check")(b"", timeout=5)
+
+
+PLAIN_TEXT_COMES = """
+import asyncio, sys
+import outrider.services
+import grpc
+
+async def main():
+    server = grpc.aio.server()
+    pair = [tuple(open(file, "rb").read() for file in sys.argv[1:])]
+    port = server.add_secure_port("127.0.0.1:0", grpc.ssl_server_credentials(pair))
+    await server.start()
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"GET / HTTP/1.1\\r\\n\\r\\n")
+    await reader.read()
+    writer.close()
+    await server.stop(0)
+
+asyncio.run(main())
+"""
+
+
+def test_grpc_writes_no_lines_of_its_own_into_the_log_of_a_service(files, monkeypatch):
+    """In a process of its own: gRPC takes its level where it is loaded."""
+    monkeypatch.delenv("GRPC_VERBOSITY", raising=False)
+    command = [sys.executable, "-c", PLAIN_TEXT_COMES, str(files["service"].key), str(files["service"].cert)]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_S, check=True)
+    assert ran.stderr == ""
 
 
 async def test_the_probe_asks_over_tls_too(files):
