@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
 from importlib import metadata
@@ -182,7 +183,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(command: Callable[[], Any]) -> int:
     """The exit code of a command; what it fails with becomes one line on stderr."""
     try:
-        return int(command() or 0)
+        code = int(command() or 0)
+        sys.stdout.flush()  # not only at the exit, where Python tells in its own words what fails, with a code of its own
+        return code
     except typer.TyperException as error:
         return _fail(_described(error), 2)
     except (InvalidRequestError, ConfigurationError) as error:
@@ -193,6 +196,20 @@ def run(command: Callable[[], Any]) -> int:
         return _fail(str(error), 1)
     except typer.Abort:
         return _fail("the input ended", 1)
+    except BrokenPipeError:
+        _drop_output()
+        return 1
+    except OSError as error:
+        _drop_output()
+        return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part), 1)
+
+
+def _drop_output() -> None:
+    """What standard output does not take would be tried again at the exit."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _described(error: Exception) -> str:

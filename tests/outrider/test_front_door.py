@@ -143,3 +143,35 @@ def test_a_port_that_is_taken_is_one_clear_line(services):
         assert done.returncode == 2
         helps = "stop what serves there, or name another port (0 takes a free one)"
         assert done.stderr == f"outrider: error: cannot listen on 127.0.0.1:{port}: Address already in use; {helps}\n"
+
+
+@pytest.fixture
+def short_output(monkeypatch):
+    """Runs a command whose output stays in Python's buffer until it is done; gives its exit code and what it complains of."""
+    monkeypatch.delenv("PYTHONUNBUFFERED", raising=False)
+
+    def run(file):
+        ran = subprocess.run([*OUTRIDER, "version"], stdout=file, stderr=subprocess.PIPE, text=True, timeout=60)
+        return ran.returncode, ran.stderr
+
+    return run
+
+
+def test_output_that_nobody_reads_ends_the_command_without_a_word(short_output):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as closed:
+        assert short_output(closed) == (1, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing")
+def test_a_disk_that_is_full_is_one_line(short_output):
+    with open("/dev/full", "w") as full:
+        assert short_output(full) == (1, "outrider: error: No space left on device\n")
+
+
+def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
+    (tmp_path / "speed.svg").mkdir()
+    plot = str(tmp_path / "speed.svg")
+    assert cli.run(lambda: cli.app(["tokenspeed", "--plot", plot], standalone_mode=False)) == 1
+    assert capsys.readouterr().err == f"outrider: error: {plot}: Is a directory\n"
