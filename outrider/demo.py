@@ -18,7 +18,7 @@ from outrider.client import Client
 from outrider.comparison import TITLES, Comparison
 from outrider.display import LineView, LiveView, SilentView, TextView, View
 from outrider.local import BUNDLED, Emulation, Models
-from outrider.running import waiting
+from outrider.running import say, waiting
 from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError
 
@@ -79,7 +79,7 @@ async def run(
         print(json.dumps(comparison.to_json()), flush=True)
     else:
         if agent is None and not console.is_terminal:
-            console.print(Text("starting a verifier and an agent ...", "dim"))
+            say("starting a verifier and an agent ...")
         async with _warm_client(request, emulation, agent, models, key) as client:
             comparison = await _compare(client, request, console)
         _conclude(console, comparison, emulation)

@@ -8,6 +8,7 @@ from device_agent.events import DoneEvent, error_object
 from device_agent.request import Mode
 from outrider import demo, generate
 from outrider.generate import Request
+from outrider.local import Emulation
 from speculation.errors import LinkError
 from tests.outrider.answers import EVENTS, agent_that_answers, message, stream_of
 
@@ -48,3 +49,12 @@ async def test_the_demo_too_tells_an_error_as_an_event(capsys):
         with pytest.raises(LinkError):
             await demo.run(Request("The"), None, url, is_json=True)
     assert json.loads(capsys.readouterr().out.splitlines()[-1])["error"]["code"] == "link"
+
+
+async def test_what_the_demo_starts_is_said_beside_its_output(capsys, monkeypatch):
+    warm = demo._warm_client
+    async with agent_that_answers(stream_of(EVENTS[0]) + LOST) as (url, _):
+        monkeypatch.setattr(demo, "_warm_client", lambda request, _, __, *rest: warm(request, None, url, *rest))
+        with pytest.raises(LinkError):
+            await demo.run(Request("The"), Emulation(), None, is_json=False)
+    assert capsys.readouterr() == ("", "starting a verifier and an agent ...\n")
