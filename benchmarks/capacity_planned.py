@@ -13,12 +13,11 @@ import argparse
 import itertools
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.capacity_settings import RATES, SYSTEMS, Point, Search, measure
 from benchmarks.capacity_tables import DEVICES, grids, row_json, summaries, to_json
 from benchmarks.pool import add_processes_argument, in_processes
-from benchmarks.report import add_arguments, publish
+from benchmarks.report import add_arguments, picture, publish
 
 BLOCK = "capacity-planned"
 QUICK = Search(lengths=(3,), waits=((0.0, 1, False),), around=(1.0,), num_tokens=64, least_tokens=16)
@@ -36,7 +35,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     add_processes_argument(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the ratios to decoding alone (the extra plot)")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw the ratios to decoding alone (the extra plot)")
     parser.add_argument("--devices", type=int, nargs="+", default=DEVICES, metavar="N", help="only so many devices at once")
     arguments = parser.parse_args()
     search, devices = (QUICK, QUICK_DEVICES) if arguments.quick else (Search(), arguments.devices)

@@ -12,12 +12,11 @@ import os
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
 
 from benchmarks.grid_cells import ALPHAS, Cell, Row, Runs, all_cells, few_cells, measure
 from benchmarks.grid_tables import grids
 from benchmarks.pool import add_processes_argument, in_processes
-from benchmarks.report import add_arguments, publish
+from benchmarks.report import add_arguments, picture, publish
 
 QUICK = Runs(num_tokens=60, num_seeds=1)
 
@@ -41,7 +40,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     add_processes_argument(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the rates (the extra plot)")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw the rates (the extra plot)")
     parser.add_argument("--acceptance", type=float, choices=ALPHAS, help="only the cells of this acceptance")
     arguments = parser.parse_args()
     runs, cells = (QUICK, few_cells()) if arguments.quick else (Runs(), all_cells())

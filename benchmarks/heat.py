@@ -11,9 +11,8 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
-from benchmarks.report import Grid, add_arguments, publish_blocks
+from benchmarks.report import Grid, add_arguments, picture, publish_blocks
 from speculation.shaping import profiles
 from speculation.shaping.costs import Work
 from speculation.shaping.engine import PhoneCost
@@ -186,7 +185,7 @@ def phones_grid(runs: Mapping[str, Sequence[Sample]]) -> Grid:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the curves (the extra plot)")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw the curves (the extra plot)")
     arguments = parser.parse_args()
     until_s = QUICK_S if arguments.quick else LONGEST_S
     curves = {curve.label: decode(cost_of(curve.phone, GEMMA), until_s) for curve in PUBLISHED}

@@ -13,6 +13,7 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
 from rich.console import Console
@@ -42,11 +43,33 @@ class Grid:
         return table
 
 
+def output(text: str) -> Path:
+    """A file to write when the run is over, which may take half an hour: that it cannot be is said before."""
+    path = Path(text)
+    if not path.absolute().parent.is_dir() or path.is_dir():
+        raise argparse.ArgumentTypeError(f"{path} is no file in a folder that is there")
+    return path
+
+
+def picture(text: str) -> Path:
+    """As ``output``, of what is drawn."""
+    if find_spec("matplotlib") is None:
+        raise argparse.ArgumentTypeError("to draw needs an extra: pip install 'outrider[plot]'")
+    return output(text)
+
+
+def _page(text: str) -> Path:
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no page {path}")
+    return path
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The flags that every benchmark takes."""
-    parser.add_argument("--json", type=Path, metavar="FILE", help="also write the figures to FILE")
+    parser.add_argument("--json", type=output, metavar="FILE", help="also write the figures to FILE")
     parser.add_argument(
-        "--fill", type=Path, nargs="+", default=[], metavar="PAGE", help="also put the tables into these pages' marked blocks"
+        "--fill", type=_page, nargs="+", default=[], metavar="PAGE", help="also put the tables into these pages' marked blocks"
     )
     parser.add_argument("--quick", action="store_true", help="fewer runs: to see that it works, not to quote")
 

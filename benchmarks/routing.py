@@ -10,11 +10,10 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rich.progress import Progress
 
-from benchmarks.report import Grid, add_arguments, publish_blocks
+from benchmarks.report import Grid, add_arguments, picture, publish_blocks
 from benchmarks.routing_runs import CONFIDENCE, STABILITY, Answered, Prompts, Summary, Way, passes, point, policy_of, summary
 from benchmarks.routing_texts import Point, best, skill
 from benchmarks.virtual import Bench, Setting
@@ -83,7 +82,7 @@ def curve_grid(curves: Sequence[Curve]) -> Grid:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the curves (needs outrider[plot])")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw the curves (needs outrider[plot])")
     arguments = parser.parse_args()
     lengths, count, least = (QUICK_LENGTHS, QUICK_PROMPTS, QUICK_LEAST) if arguments.quick else (LENGTHS, NUM_PROMPTS, LEAST)
     ways = WAYS[:4] if arguments.quick else WAYS

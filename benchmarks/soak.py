@@ -16,7 +16,7 @@ import asyncio
 import sys
 from pathlib import Path
 
-from benchmarks.report import add_arguments, publish
+from benchmarks.report import add_arguments, picture, publish
 from benchmarks.soak_report import faults, grids
 from benchmarks.soak_run import Setting, soak
 from benchmarks.soak_samples import ROLLUP
@@ -42,7 +42,7 @@ def main() -> None:
     parser.add_argument("--max-queued", type=int, default=MAX_QUEUED)
     parser.add_argument("--max-kept", type=int, default=MAX_KEPT)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw memory and sessions over time (extra plot)")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw memory and sessions over time (extra plot)")
     arguments = parser.parse_args()
     if not (Path("/proc/self") / ROLLUP).exists():
         print("left out: what a process holds is read from Linux's /proc")

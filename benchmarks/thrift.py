@@ -15,11 +15,10 @@ import itertools
 from collections.abc import Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 from benchmarks.first_order import Times
 from benchmarks.pool import add_processes_argument, in_processes
-from benchmarks.report import Grid, add_arguments, publish
+from benchmarks.report import Grid, add_arguments, picture, publish
 from benchmarks.thrift_front import BUDGET, LEAST_RATIO, Comparison, Point, Reached, compare, fewest, front, reached
 from benchmarks.thrift_runs import PAIR_SAMPLED, SYNTHETIC, TEXTS, Cell, Row, Search, measure
 
@@ -136,7 +135,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
     add_processes_argument(parser)
-    parser.add_argument("--plot", type=Path, metavar="FILE", help="also draw the reference cell's fronts (the extra plot)")
+    parser.add_argument("--plot", type=picture, metavar="FILE", help="also draw the reference cell's fronts (the extra plot)")
     arguments = parser.parse_args()
     search, cells = (QUICK, few_cells()) if arguments.quick else (Search(), all_cells())
     rows = measured(cells, search, 1 if arguments.quick else arguments.processes)

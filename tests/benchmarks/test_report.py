@@ -1,5 +1,6 @@
 """Figures reach a page only through its marked block."""
 
+import argparse
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,17 @@ def test_a_block_without_an_end_is_refused(tmp_path):
     page.write_text("<!-- figures:x:begin -->", "utf-8")
     with pytest.raises(ValueError, match="has no <!-- figures:x:end -->"):
         fill(page, {"x": "text"})
+
+
+@pytest.mark.parametrize("flag", ["--json", "--fill", "--plot"])
+def test_a_file_that_cannot_be_written_is_refused_before_the_run(flag, tmp_path, capsys):
+    parser = argparse.ArgumentParser()
+    report.add_arguments(parser)
+    parser.add_argument("--plot", type=report.picture)
+    with pytest.raises(SystemExit) as left:
+        parser.parse_args([flag, str(tmp_path / "nowhere" / "file")])
+    assert left.value.code == 2
+    assert f"argument {flag}: " in capsys.readouterr().err
 
 
 PROGRAMS = sorted(path for path in Path(report.__file__).parent.glob("*.py") if "__main__" in path.read_text("utf-8"))
