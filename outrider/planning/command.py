@@ -21,6 +21,7 @@ from outrider.planning.answers import QUICK, Asked, Effort
 from outrider.planning.scene import Place
 from outrider.planning.synthetic import Acceptance
 from speculation.errors import ConfigurationError, InvalidRequestError
+from speculation.settings import require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.models import parse_model
 
@@ -194,7 +195,9 @@ def _real(folder: Path, file: Path | None, temperature: float) -> RealPair:
 
     if temperature < 0:
         raise InvalidRequestError(f"--temperature is 0 or more (got {temperature:g})", "temperature")
-    return RealPair(folder, _prompts(file), temperature)
+    prompts = _prompts(file)
+    require_one_source(folder, None, None)
+    return RealPair(folder, prompts, temperature)
 
 
 def _prompts(file: Path | None) -> list[str]:

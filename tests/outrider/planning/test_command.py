@@ -74,7 +74,7 @@ def test_a_plan_for_programs_is_one_object_with_what_was_asked(outrider):
 )
 def test_bad_input_is_one_line_that_says_what_would_be_right(outrider, arguments, said):
     code, out, err = outrider("plan", "--quick", *arguments)
-    assert (code != 0, out, err.count("\n")) == (True, "", 1)
+    assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
 
 
