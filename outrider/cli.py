@@ -192,8 +192,6 @@ def run(command: Callable[[], Any]) -> int:
         return _fail(str(error), 2)
     except OutriderError as error:
         return _fail(str(error), 1)
-    except OSError as error:  # as where the disk that the output goes to is full
-        return _fail(str(error), 1)
     except typer.Abort:
         return _fail("the input ended", 1)
     except BrokenPipeError:
