@@ -141,7 +141,7 @@ def test_a_prompt_alone_fills_the_pass():
 def test_the_pass_that_ends_a_prompt_runs_the_drafts_behind_it(num_uncached):
     prompt = CLAIM._replace(num_uncached=num_uncached, num_cached=0, num_drafts=3)
     assert share_rows([prompt], FREE, 0.0, MAX_ROWS) == [num_uncached + 3]
-    assert share_rows([replace(prompt, chance=0.001)], BY_ROW, 0.0, MAX_ROWS) == [num_uncached]
+    assert share_rows([prompt._replace(chance=0.001)], BY_ROW, 0.0, MAX_ROWS) == [num_uncached]
     beside = share_rows([prompt, CLAIM], replace(FREE, pass_s=1.0), 0.0, MAX_ROWS + 1)
     assert beside == [num_uncached + 3, 1]
 
@@ -201,19 +201,19 @@ PROMPT = CLAIM._replace(num_uncached=300, num_cached=0, served=7)
 
 
 def test_prompts_are_read_one_after_the_other_the_shortest_first():
-    claims = [PROMPT, replace(PROMPT, num_uncached=90), CLAIM, replace(PROMPT, num_uncached=130)]
+    claims = [PROMPT, PROMPT._replace(num_uncached=90), CLAIM, PROMPT._replace(num_uncached=130)]
     assert share_rows(claims, None, 0.0, 241) == [80, 90, 1, 70], (
         "and who was served longest ago, the first of equals, has its share"
     )
 
 
 def test_prompts_of_higher_priority_are_read_first():
-    claims = [replace(PROMPT, served=1), PROMPT, replace(PROMPT, num_uncached=90), replace(PROMPT, priority=1)]
+    claims = [PROMPT._replace(served=1), PROMPT, PROMPT._replace(num_uncached=90), PROMPT._replace(priority=1)]
     assert share_rows(claims, None, 0.0, 400) == [104, 0, 0, 296]
 
 
 def test_the_prompts_of_tenants_share_a_pass_evenly():
-    one, other = replace(PROMPT, tenant="one"), replace(PROMPT, tenant="other")
+    one, other = PROMPT._replace(tenant="one"), PROMPT._replace(tenant="other")
     rows = share_rows([one, one, other, one], None, 0.0, 300)
     assert (rows[0] + rows[1] + rows[3], rows[2]) == (150, 150)
 
@@ -223,7 +223,7 @@ def test_a_long_prompt_is_read_to_its_end_while_short_ones_keep_coming():
     served = 0
     while left > DECODING_ROWS:
         num_passes += 1
-        claims = [replace(PROMPT, num_uncached=left, served=served), *[replace(PROMPT, num_uncached=60, served=num_passes)] * 4]
+        claims = [PROMPT._replace(num_uncached=left, served=served), *[PROMPT._replace(num_uncached=60, served=num_passes)] * 4]
         rows = share_rows(claims, None, 0.0, 240)
         assert sum(rows) == 240
         left -= rows[0]

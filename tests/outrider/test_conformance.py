@@ -130,8 +130,8 @@ def commit_a_gap(self, *arguments, commit=VerifierSession.commit, **more):
 
 def finish_without_counting(self, reason, finish=VerifierSession.finish):
     finish(self, reason)
-    self._finished = Finished(reason)
-    return self._finished
+    self.finished = Finished(reason)
+    return self.finished
 
 
 def begin_without_end_tokens(self, message, credit, begin=VerifierSession.__init__):
