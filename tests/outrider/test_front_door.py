@@ -8,9 +8,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
+from outrider import __main__ as front
 from outrider import cli, probe
 from outrider.comparison import FIGURES
 
@@ -175,3 +177,14 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
     plot = str(tmp_path / "speed.svg")
     assert cli.run(lambda: cli.app(["tokenspeed", "--plot", plot], standalone_mode=False)) == 1
     assert capsys.readouterr().err == f"outrider: error: {plot}: Is a directory\n"
+
+
+def test_ctrl_c_while_the_command_is_being_loaded_ends_it_as_it_does_later(monkeypatch):
+    class Interrupted(ModuleType):
+        def __getattr__(self, name):
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "outrider.cli", Interrupted("outrider.cli"))
+    with pytest.raises(SystemExit) as ended:
+        front.main()
+    assert ended.value.code == 130
