@@ -20,7 +20,7 @@ from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import add_arguments, picture, publish
 
 BLOCK = "capacity-planned"
-QUICK = Search(lengths=(3,), waits=((0.0, 1, False),), around=(1.0,), num_tokens=64, least_tokens=16)
+QUICK = Search(lengths=(3,), waiting_lengths=(4,), waits=((0.0, 1, False),), around=(1.0,), num_tokens=64, least_tokens=16)
 QUICK_DEVICES = (2,)
 
 

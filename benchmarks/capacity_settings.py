@@ -85,7 +85,7 @@ class Search:
     """
 
     lengths: tuple[int, ...] = (1, 2, 3, 4, 6, 8, 12, 16)
-    waiting_lengths: tuple[int, ...] = (4,)
+    waiting_lengths: tuple[int, ...] = (4, 6, 8, 12, 16)
     waits: tuple[tuple[PatienceSetting, int, bool], ...] = ((0.0, 1, False), (0.0, 1, True), (NEVER, 2, True))
     around: tuple[float, ...] = (0.8, 0.9, 1.0)
     num_tokens: int = 4096

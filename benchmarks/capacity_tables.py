@@ -132,7 +132,7 @@ def grids(rows: Sequence[Row]) -> list[Grid]:
 
 def _grids_at(rate: float, rows: Sequence[Row]) -> Iterator[Grid]:
     here = [row for row in rows if row.tokens_per_s == rate]
-    held_at = f"Emulated, every device at {rate:g} tokens a second or more"
+    held_at = f"Emulated, {rate:g} tokens a second or more for a device on average"
     yield Grid(
         f"{held_at}: times cheaper than decoding alone, in GPU milliseconds a token", SUMMARY, [_summary(r) for r in here]
     )

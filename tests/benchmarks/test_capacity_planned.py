@@ -191,5 +191,11 @@ def test_tables_show_what_is_held_and_how_far_the_others_come():
     assert all(len(grid.columns) == len(line) for grid in (held, bounds, settings_of, missed) for line in grid.rows)
 
 
+def test_stop_and_wait_chooses_its_length_as_speculation_inside_the_cloud_does():
+    """One length alone made it 1.4 times as dear with one device as its best one does."""
+    tried = {setting.agent.draft_length for setting in settings(WAITING, 4, Search())}
+    assert tried == {setting.draft_length for setting in settings(INSIDE, 4, Search()) if setting.draft_length >= 4}
+
+
 def test_the_quick_form_runs_every_system():
     assert all(settings(system, 4, capacity_planned.QUICK) for system in SYSTEMS)
