@@ -173,9 +173,18 @@ def _run(system: System, count: int, temperature: float, devices: dict[str, floa
 
 
 async def measure(
-    systems: Sequence[System], counts: Sequence[int], num_rounds: int, seconds: float, models: Models = BUNDLED
+    systems: Sequence[System],
+    counts: Sequence[int],
+    num_rounds: int,
+    seconds: float,
+    models: Models = BUNDLED,
+    a_device_s: float = 0.0,
 ) -> list[list[Run]]:
-    """Runs by round."""
+    """Runs by round; each counts for so many seconds, and ``a_device_s`` more for each device.
+
+    Where many share a verifier each needs long for a text. A window that is shorter than that holds more ends, and so more
+    prompts, of one system than of another, by where their devices happen to be in their texts.
+    """
     rounds = []
     # Systems that differ in their devices alone share a verifier.
     verifiers = list(dict.fromkeys(system.flags for system in systems))
@@ -189,7 +198,8 @@ async def measure(
                 async with service((*flags, *models.verifier), max(counts)) as verifier:
                     for count, system, temperature in _runs_of(_turned(systems, number), flags, counts):
                         progress.update(task, description=f"round {number + 1}, {system.name}, {count} devices")
-                        runs.append(await run(system, verifier, count, temperature, seconds, models))
+                        window_s = seconds + count * a_device_s
+                        runs.append(await run(system, verifier, count, temperature, window_s, models))
                         progress.advance(task)
                         # Hours later, or cut off, one wants to know what there was.
                         print(_told(number + 1, runs[-1]), file=sys.stderr, flush=True)

@@ -35,7 +35,10 @@ from speculation.engines.package import load_pair
 
 LISTENS = re.compile(rb"listening on (http://[\d.]+:\d+)")
 DATA = "data: "
-WARM_UP_S, WARM_UP_A_CLIENT_S = 1.0, 0.03
+WARM_UP_S, WARM_UP_A_CLIENT_S = 1.0, 0.15
+WINDOW_A_CLIENT_S = 0.25
+"""More of the window for each client: it holds as many prompts for its tokens as the texts do only where each client writes a
+text and more."""
 
 
 @dataclass(slots=True)
@@ -135,7 +138,8 @@ async def client(number: int, http: httpx.AsyncClient, texts: Sequence[Script], 
 
 
 async def measure(url: str, texts: Sequence[Script], count: int, seconds: float) -> dict[str, float]:
-    """What so many clients got within the seconds, once all of them run. ``client_cpu`` is this process's, in cores."""
+    """What so many clients got within the seconds, and more for each client, once the first prompts of all of them are read.
+    ``client_cpu`` is this process's, in cores."""
     counted = Counted()
     # A connection for each text: now and then the server closes one that is kept just as the next request comes.
     limits = httpx.Limits(max_connections=None, max_keepalive_connections=0)
@@ -143,7 +147,7 @@ async def measure(url: str, texts: Sequence[Script], count: int, seconds: float)
         tasks = [clients.create_task(client(number, http, texts, counted)) for number in range(count)]
         await asyncio.sleep(WARM_UP_S + count * WARM_UP_A_CLIENT_S)
         tokens, began_s, cpu_s = counted.tokens, time.monotonic(), time.process_time()
-        await asyncio.sleep(seconds)
+        await asyncio.sleep(seconds + count * WINDOW_A_CLIENT_S)
         took_s, cpu_s = time.monotonic() - began_s, time.process_time() - cpu_s
         tokens = counted.tokens - tokens
         for task in tasks:

@@ -1,9 +1,11 @@
 """The measured capacity: what replay devices draft, and what the tables make of runs."""
 
+import contextlib
+
 import numpy as np
 import pytest
 
-from benchmarks import capacity
+from benchmarks import capacity, capacity_runs
 from benchmarks.capacity_runs import ALONE, OURS, SYSTEMS, Run, _runs_of, at
 from benchmarks.processes.devices import Script
 from benchmarks.trace_file import FIRST, Branch, Proposals, Trace
@@ -62,6 +64,24 @@ def test_what_is_compared_is_measured_side_by_side():
     assert [(count, system.name, temperature) for count, system, temperature in runs] == [
         (count, name, temperature) for count in (1, 4) for temperature in (0.0, 0.8) for name in (OURS, ALONE)
     ]
+
+
+async def test_the_more_devices_share_a_verifier_the_longer_is_what_counts(monkeypatch):
+    """So that each writes a text and more, however slowly."""
+    windows = []
+
+    async def run(system, verifier, count, temperature, seconds, models):
+        windows.append((count, seconds))
+        return made(system.name, 100.0)
+
+    @contextlib.asynccontextmanager
+    async def service(flags, slots):
+        yield None
+
+    monkeypatch.setattr(capacity_runs, "run", run)
+    monkeypatch.setattr(capacity_runs, "service", service)
+    await capacity_runs.measure(SYSTEMS[:1], (1, 100), 1, 5.0, a_device_s=0.5)
+    assert set(windows) == {(1, 5.5), (100, 55.0)}
 
 
 def test_systems_can_be_run_at_one_temperature():

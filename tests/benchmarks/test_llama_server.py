@@ -1,5 +1,6 @@
 """llama.cpp's server as a peer: how it is started, what its clients ask and count, and that it ends with its block."""
 
+import asyncio
 import itertools
 import json
 import os
@@ -11,6 +12,7 @@ import httpx
 import numpy as np
 import pytest
 
+from benchmarks.processes import llama_server
 from benchmarks.processes.devices import Script
 from benchmarks.processes.llama_server import Counted, answer, flags, request, server
 from benchmarks.rivals import llama
@@ -43,6 +45,22 @@ async def test_a_client_counts_a_token_that_came_without_an_event_of_its_own():
 async def test_a_text_is_the_recorded_one_only_from_where_it_was_gone_on_with():
     assert (await counted(event([12], 1), event([13], 2), event([], 2), done=2)).same_texts == 1
     assert (await counted(event([12], 1), event([99], 2), event([], 2), done=2)).same_texts == 0
+
+
+async def test_what_is_counted_begins_later_and_lasts_longer_the_more_clients_there_are(monkeypatch):
+    slept = []
+
+    async def sleep(seconds):
+        slept.append(seconds)
+
+    async def client(number, http, texts, counted):
+        pass
+
+    monkeypatch.setattr(llama_server, "client", client)
+    monkeypatch.setattr(llama_server, "asyncio", SimpleNamespace(sleep=sleep, TaskGroup=asyncio.TaskGroup))
+    for count in (1, 101):
+        await llama_server.measure("http://server", [SCRIPT], count, 5.0)
+    assert [later - sooner for later, sooner in zip(slept[2:], slept[:2], strict=True)] == pytest.approx([15.0, 25.0])
 
 
 async def test_a_server_that_refuses_is_not_counted_as_one_that_answered():
