@@ -3,7 +3,7 @@
 The pair's recorded traces (``traces.py``) replace its models, the agent and the verifier are production code under the virtual
 clock: the table is the same on any machine. A prompt is one token here, so no prefill is charged. Rates count from the request
 to the end of the last pass, and are means over the traces; passes are over all tokens. Stop-and-wait and speculation inside the
-cloud run at the best of a few lengths, chosen by the rate itself.
+cloud run at the best of several lengths, chosen by the rate itself.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from speculation.shaping import virtual_time
 
 DRAFTS_MS, PASSES_MS, ROUND_TRIPS_MS = (9.0, 18.0), (30.0, 60.0), (20.0, 60.0, 150.0, 300.0)
 TEMPERATURES = (0.0, 0.8)
-LENGTHS = (1, 2, 3, 4, 6, 8, 12)
+LENGTHS = (1, 2, 3, 4, 6, 8, 12, 16, 20, 24)
 NUM_TRACES, NUM_TRACES_QUICK = 8, 1
 LEAST_OF_CLOUD = 0.99
 COLUMNS = (

@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, replace
 
 from benchmarks import trace_file
-from benchmarks.first_order import LONGEST_SYNC, Figures, Times
+from benchmarks.first_order import Figures, Times
 from benchmarks.grid_production import PROMPT, Setup, delay_line, stop_and_wait
 from benchmarks.thrift_front import Point, shortlist
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull, StepCost, Use
@@ -72,7 +72,7 @@ class Search:
     gathers: tuple[int, ...] = (1, 2, 4)
     floors: tuple[float, ...] = (0.05, 0.15, 0.3)
     floored_gathers: tuple[int, ...] = (2, 3, 4, 5, 6, 8, 12)
-    lengths: tuple[int, ...] = (*range(1, 9), 12, LONGEST_SYNC)
+    lengths: tuple[int, ...] = (*range(1, 9), 12, 16)
     num_scout_tokens: int = 100
     num_tokens: int = 300
     num_draws: int = 1
