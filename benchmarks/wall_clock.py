@@ -7,7 +7,8 @@ as an app is on the phone, and only collects bytes: what an app does with the ev
 
 Cloud and collaborative answers to the same prompt take turns, either first, so that drift of the machine meets both alike;
 rates are medians over prompts and rounds, and the ratio is the median of each pair's own ratio, with its 95 % interval by the
-bootstrap (Efron, 1979) over pairs. Every round starts the services anew.
+bootstrap (Efron, 1979) over prompts, each drawn with all its pairs: rounds repeat a text and are no further texts, so that
+intervals over pairs would be too narrow. Every round starts the services anew.
 """
 
 from __future__ import annotations
@@ -78,8 +79,9 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """Two answers to one prompt, one after the other."""
+    """Two answers to one prompt, which has a number, one after the other."""
 
+    prompt: int
     ours: Answer
     cloud: Answer
 
@@ -158,12 +160,12 @@ async def post(url: str, path: str, body: bytes) -> bytes:
         await writer.wait_closed()
 
 
-async def pair(url: str, prompt: str, temperature: float, is_cloud_first: bool, num_tokens: int) -> Pair:
+async def pair(url: str, number: int, prompt: str, temperature: float, is_cloud_first: bool, num_tokens: int) -> Pair:
     if is_cloud_first:
         cloud = await answer(url, prompt, temperature, "cloud", num_tokens)
-        return Pair(await answer(url, prompt, temperature, "collaborate", num_tokens), cloud)
+        return Pair(number, await answer(url, prompt, temperature, "collaborate", num_tokens), cloud)
     ours = await answer(url, prompt, temperature, "collaborate", num_tokens)
-    return Pair(ours, await answer(url, prompt, temperature, "cloud", num_tokens))
+    return Pair(number, ours, await answer(url, prompt, temperature, "cloud", num_tokens))
 
 
 async def one_round(
@@ -179,16 +181,19 @@ async def one_round(
                 for temperature in TEMPERATURES:
                     task = progress.add_task(f"round {number}, {cores}, {draft}, temperature {temperature}", total=len(prompts))
                     pairs = found.setdefault(Case(cores, draft, temperature), [])
-                    for turn, prompt in enumerate(prompts, number):
-                        pairs.append(await pair(url, prompt, temperature, turn % 2 == 1, size.num_tokens))
+                    for index, prompt in enumerate(prompts):
+                        is_cloud_first = (number + index) % 2 == 1
+                        pairs.append(await pair(url, index, prompt, temperature, is_cloud_first, size.num_tokens))
                         progress.advance(task)
                     progress.remove_task(task)
 
 
-def interval(ratios: Sequence[float]) -> tuple[float, float]:
-    """The 95 % interval of their median, by the bootstrap's percentiles."""
-    random = np.random.default_rng(1)
-    medians = np.median(random.choice(np.asarray(ratios), (NUM_RESAMPLES, len(ratios))), axis=1)
+def interval(pairs: Sequence[Pair]) -> tuple[float, float]:
+    """The 95 % interval of the median of their ratios, by the bootstrap's percentiles. Each prompt has as many pairs as the
+    next."""
+    by_prompt = np.array([[p.ratio for p in pairs if p.prompt == prompt] for prompt in sorted({p.prompt for p in pairs})])
+    drawn = np.random.default_rng(1).integers(0, len(by_prompt), (NUM_RESAMPLES, len(by_prompt)))
+    medians = np.median(by_prompt[drawn].reshape(NUM_RESAMPLES, -1), axis=1)
     low, high = np.percentile(medians, (2.5, 97.5))
     return float(low), float(high)
 
@@ -207,7 +212,7 @@ def row(case: Case, pairs: Sequence[Pair]) -> Row:
         middle(ours, "tokens_per_s"),
         middle(cloud, "tokens_per_s"),
         median(ratios),
-        interval(ratios),
+        interval(pairs),
         min(ratios),
         middle(ours, "passes_per_token"),
         middle(ours, "first_visible_ms"),
