@@ -9,16 +9,19 @@
 
         assert virtual_time.run(nap()) == 3600
 
-Only what runs on the loop itself may be awaited: timers, futures, queues, in-memory links, engines run inline. Work on a thread
+Only what runs on the loop itself may be awaited: timers, futures, queues, in-memory links, engines run inline. What is handed
+to the loop's own threads, as the tokens of a long prompt are, is computed at once and takes no time. Work on any other thread
 or a real socket would look like nothing to wait for, which is an error here, not a hang.
 """
 
 import asyncio
 import selectors
-from collections.abc import Coroutine
-from typing import Any, TypeVar
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Executor
+from typing import Any, TypeVar, TypeVarTuple
 
 T = TypeVar("T")
+Given = TypeVarTuple("Given")
 
 
 class StalledError(RuntimeError):
@@ -48,6 +51,15 @@ class VirtualTimeLoop(asyncio.SelectorEventLoop):
 
     def time(self) -> float:
         return self._now_s
+
+    def run_in_executor(self, executor: Executor | None, func: Callable[[*Given], T], *args: *Given) -> asyncio.Future[T]:
+        """Computed here, before anything else."""
+        future: asyncio.Future[T] = self.create_future()
+        try:
+            future.set_result(func(*args))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def jump(self) -> None:
         """To the next timer. Raises ``StalledError`` where there is none."""

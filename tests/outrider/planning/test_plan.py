@@ -236,3 +236,11 @@ def test_a_real_pair_is_asked_with_its_own_prompts():
     assert answers[Mode.CLOUD].num_tokens == answers[Mode.COLLABORATE].num_tokens == 12
     assert answers[Mode.COLLABORATE].tokens_per_s > answers[Mode.CLOUD].tokens_per_s
     assert RealPair(None, ["## Threads"], 0.0).request(5, 3, Mode.CLOUD).prompt == "## Threads"
+
+
+def test_a_prompt_that_is_read_on_another_thread_is_planned_with_as_well():
+    """From 4,096 bytes on: a token of the synthetic pair has three."""
+    short, long = (
+        scene.run(PLACE, Synthetic(Acceptance(0.8), 2048, length), Setup.of(), [0], 4)[0].first_final_s for length in (64, 1400)
+    )
+    assert short < long

@@ -46,3 +46,12 @@ def test_waiting_for_what_never_comes_is_an_error_and_no_hang():
 
     with pytest.raises(virtual_time.StalledError):
         virtual_time.run(wait_for_ever())
+
+
+def test_what_goes_to_the_loops_own_threads_is_computed_at_once():
+    async def compute() -> tuple[int, float]:
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.to_thread(lambda: 1 // 0)
+        return await asyncio.to_thread(sum, [1, 2]), asyncio.get_running_loop().time()
+
+    assert virtual_time.run(compute()) == (3, 0.0)
