@@ -97,7 +97,7 @@ async def _replayed(config: AgentConfig, temperature: float, num_traces: int) ->
     requests = [replay.request(index) for index in replay.indices(temperature)[:num_traces]]
     round_trip_ms = REFERENCE.first.round_trip_ms
     async with stack(replay.facts, draft, full, round_trip_ms, config) as agent:
-        return await spent_on(agent, draft, requests, round_trip_ms)
+        return await spent_on(agent, draft, requests, round_trip_ms, ReplayFull(replay))
 
 
 def grid(pair: str, ablated: Sequence[Ablated]) -> Grid:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from benchmarks.adaptive_distance import FurtherAway
 from benchmarks.grid_production import PROMPT, delay_line
+from benchmarks.plain_texts import check
 from benchmarks.trace_replay import StepCost
 from benchmarks.virtual import last_event
 from cloud_verifier.config import VerifierConfig
@@ -179,7 +180,8 @@ async def _answered(world: World, config: AgentConfig, seed: int, num_tokens: in
     context = num_tokens + 1
     halves = Acceptance(world.first.alpha), Acceptance(world.second.alpha)
     draft, full = _ShiftingDraft(halves[0], seed, context, 0.0), _ShiftingFull(halves[0], seed, context, 0.0)
-    for engine in (draft, full):
+    alone = _ShiftingFull(halves[0], seed, context, 0.0)
+    for engine in (draft, full, alone):
         engine.halves, engine.middle = halves, num_tokens // 2
     further_s = (world.second.round_trip_ms - world.first.round_trip_ms) / 2000
 
@@ -190,17 +192,22 @@ async def _answered(world: World, config: AgentConfig, seed: int, num_tokens: in
     facts = synthetic.facts(context)
     far = delay_s if further_s else None
     async with stack(facts, metered, Metered(full, world.pass_cost), world.first.round_trip_ms, config, far) as agent:
-        return await spent_on(agent, metered, [StreamRequest(PROMPT, max_tokens=num_tokens)], world.second.round_trip_ms)
+        requests = [StreamRequest(PROMPT, max_tokens=num_tokens)]
+        return await spent_on(agent, metered, requests, world.second.round_trip_ms, alone)
 
 
-async def spent_on(agent: DeviceAgent, draft: Metered, requests: Sequence[StreamRequest], round_trip_ms: float) -> Spent:
-    """What these answers take together, up to the end of each one's last pass. The agent is warm."""
+async def spent_on(
+    agent: DeviceAgent, draft: Metered, requests: Sequence[StreamRequest], round_trip_ms: float, full: Engine
+) -> Spent:
+    """What these answers take together, up to the end of each one's last pass. The agent is warm. Raises ``SimulationError``
+    where one is not what ``full`` writes alone."""
     draft.forget()
     took_s, answers = 0.0, []
     for request in requests:
         began_s = _now_s()
         answers.append(await last_event(agent, request))
         took_s += _now_s() - began_s - round_trip_ms / 2000
+    check(full, answers)
     num_tokens = sum(len(answer.token_ids) for answer in answers)
     sent_bytes = _total(answers, "bytes_up") + MESSAGE_BYTES * _total(answers, "messages_up")
     return Spent(

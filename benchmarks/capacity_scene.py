@@ -18,6 +18,7 @@ from statistics import mean
 import numpy as np
 from numpy.typing import NDArray
 
+from benchmarks.plain_texts import is_plain
 from benchmarks.roofline import HeldContext
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
@@ -249,11 +250,8 @@ def _check_texts(scene: Scene, answers: Sequence[_Answer]) -> None:
     """Raises ``SimulationError`` where what is final of an answer is not what the full model writes alone."""
     engine, facts = scene.source.full_engine(0), scene.source.facts()
     for answer in answers:
-        cache, prompt = engine.open(), scene.source.request(answer.number, 1, scene.mode).prompt
-        written = answer.shown[: answer.num_final]
-        rows = engine.extend([Chunk(cache, [*facts.encode(prompt), *written[:-1]], len(written))])
-        engine.close(cache)
-        if rows.argmax(axis=1).tolist() != written:
+        prompt = facts.encode(scene.source.request(answer.number, 1, scene.mode).prompt)
+        if not is_plain(engine, prompt, answer.shown[: answer.num_final]):
             raise SimulationError(f"the answer of device {answer.number} is not what the full model writes alone")
 
 

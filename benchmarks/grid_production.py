@@ -13,6 +13,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from benchmarks.first_order import Figures, Times
+from benchmarks.plain_texts import check
 from benchmarks.virtual import last_event
 from cloud_verifier.companion import Companion
 from cloud_verifier.config import VerifierConfig
@@ -102,7 +103,7 @@ def delay_line(round_trip_ms: float) -> NetworkProfile:
 
 
 def answered(setup: Setup, met: Meeting) -> Answer:
-    """What the production code reaches."""
+    """What the production code reaches. Raises ``SimulationError`` where it writes another text than the full model."""
     return virtual_time.run(_answered(setup, met))
 
 
@@ -112,6 +113,7 @@ async def _answered(setup: Setup, met: Meeting) -> Answer:
         done = await last_event(agent, StreamRequest(PROMPT, max_tokens=met.num_tokens, mode=setup.mode))
         # The end is known half a round trip after the last pass.
         took_s = _now_s() - began_s - met.times.round_trip_ms / 2000
+    check(FullEngine(met.acceptance, met.seed, met.num_tokens + 1, 0.0), [done])
     figures = Figures(met.num_tokens / took_s, done.usage["passes"] / met.num_tokens)
     return Answer(figures, _now_s())
 

@@ -18,6 +18,7 @@ from statistics import mean
 from benchmarks import trace_file
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_production import Setup, adaptive, branches, cloud_alone, inside_the_cloud, stop_and_wait
+from benchmarks.plain_texts import check
 from benchmarks.pool import add_processes_argument, in_processes
 from benchmarks.report import Grid, add_arguments, publish_blocks
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull, StepCost, stack
@@ -118,9 +119,10 @@ async def _answer(setup: Setup, cell: Cell, index: int) -> tuple[float, int, int
     made = stack(replay(), draft, full, times.round_trip_ms, setup.agent, setup.verifier, companion)
     async with made as agent:
         done = await last_event(agent, replay().request(index, setup.mode))
-        num_tokens = len(done.token_ids)
-        took_s = num_tokens / done.figures["tokens_per_s"]["value"] - times.round_trip_ms / 2000
-        return num_tokens / took_s, done.usage["passes"], num_tokens, draft.use.made_up_share
+    check(full, [done])
+    num_tokens = len(done.token_ids)
+    took_s = num_tokens / done.figures["tokens_per_s"]["value"] - times.round_trip_ms / 2000
+    return num_tokens / took_s, done.usage["passes"], num_tokens, draft.use.made_up_share
 
 
 def measure(cell: Cell, num_traces: int) -> Row:

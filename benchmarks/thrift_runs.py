@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from benchmarks import trace_file
 from benchmarks.first_order import Figures, Times
 from benchmarks.grid_production import PROMPT, Setup, delay_line, stop_and_wait
+from benchmarks.plain_texts import check
 from benchmarks.thrift_front import Point, shortlist
 from benchmarks.trace_replay import Replay, ReplayDraft, ReplayFull, StepCost, Use
 from benchmarks.virtual import last_event
@@ -24,6 +25,7 @@ from cloud_verifier.patience import NEVER, PatienceSetting
 from cloud_verifier.verification import Verifier
 from device_agent.agent import DeviceAgent
 from device_agent.config import AgentConfig
+from device_agent.events import DoneEvent
 from device_agent.pair import PairFacts
 from device_agent.request import StreamRequest
 from outrider.planning import synthetic
@@ -228,7 +230,7 @@ def _replay() -> Replay:
 
 
 async def _run(setup: Setup, times: Times, job: Job, total: Total) -> None:
-    now_s = asyncio.get_running_loop().time
+    now_s, answers = asyncio.get_running_loop().time, list[DoneEvent]()
     async with _stack(setup, times, job) as agent:
         for request in job.requests:
             began_s = now_s()
@@ -237,6 +239,8 @@ async def _run(setup: Setup, times: Times, job: Job, total: Total) -> None:
             total.seconds += now_s() - began_s - times.round_trip_ms / 2000
             total.tokens += len(done.token_ids)
             total.passes += done.usage["passes"]
+            answers.append(done)
+    check(job.full, answers)
 
 
 @asynccontextmanager
