@@ -5,7 +5,8 @@
 Real runs are both services, each a process, over real gRPC and HTTP, whose engines and links take the emulated time on a real
 clock; a client reads the events. So this checks the simulator against the emulator, and what the services themselves cost; how
 far the emulator is from a real phone is told by the published figures in ``docs/shaping.md``. A request goes to each cell first
-that nobody counts, for the real connection has to be made. An error is the prediction over the real figure, less one.
+that nobody counts, for the real connection has to be made; here as there one agent answers prompt after prompt, with what it
+has learned, over one draw of the network's delays. An error is the prediction over the real figure, less one.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from device_agent.events import DoneEvent
 from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Options
 from outrider.local import Emulation
-from outrider.planning.scene import Place, Setup, Written, last_event, run, written
+from outrider.planning.scene import Place, Setup, Written, in_turn, last_event, written
 from outrider.planning.sources import RealPair
 from speculation.shaping import profiles
 from speculation.shaping.models import parse_model
@@ -105,9 +106,8 @@ def measured(cells: Sequence[Emulation], prompts: int, num_tokens: int, progress
     for cell in cells:
         real = iter(asyncio.run(really(cell, source, prompts, num_tokens, progress)))
         for mode in MODES:
-            for number in range(prompts):
-                planned = run(place_of(cell), source, Setup.of(mode), [number], num_tokens)[0]
-                found.append(Pair(cell, mode, number, planned, next(real)))
+            planned = in_turn(place_of(cell), source, Setup.of(mode), range(prompts), num_tokens)
+            found += [Pair(cell, mode, number, answer, next(real)) for number, answer in enumerate(planned)]
     return found
 
 

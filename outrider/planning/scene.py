@@ -128,6 +128,11 @@ def run(place: Place, source: Source, setup: Setup, prompts: Sequence[int], num_
     return virtual_time.run(_run(place, source, setup, prompts, num_tokens))
 
 
+def in_turn(place: Place, source: Source, setup: Setup, prompts: Sequence[int], num_tokens: int) -> list[Written]:
+    """An answer for each prompt, one after the other on one phone, with what that has learned. Raises as ``run``."""
+    return virtual_time.run(_in_turn(place, source, setup, prompts, num_tokens))
+
+
 @dataclass(frozen=True, slots=True)
 class Timed:
     """An event of an answer, and the seconds since it was asked for."""
@@ -163,6 +168,12 @@ async def _run(place: Place, source: Source, setup: Setup, prompts: Sequence[int
         await asyncio.gather(*(_answer(agent, source, setup, number, 1) for agent, number in zip(agents, prompts, strict=True)))
         power, asked = place.network.power, zip(agents, prompts, strict=True)
         return list(await asyncio.gather(*(_answer(a, source, setup, n, num_tokens, power) for a, n in asked)))
+
+
+async def _in_turn(place: Place, source: Source, setup: Setup, prompts: Sequence[int], num_tokens: int) -> list[Written]:
+    async with _verifier(place, source, setup, 1) as verifier, _phone(place, source, setup, verifier, 0) as agent:
+        await _answer(agent, source, setup, prompts[0], 1)
+        return [await _answer(agent, source, setup, number, num_tokens, place.network.power) for number in prompts]
 
 
 @asynccontextmanager

@@ -238,6 +238,14 @@ def test_a_real_pair_is_asked_with_its_own_prompts():
     assert RealPair(None, ["## Threads"], 0.0).request(5, 3, Mode.CLOUD).prompt == "## Threads"
 
 
+def test_answers_in_turn_are_one_phones_the_first_as_if_it_were_alone():
+    source = Synthetic(Acceptance(0.6), 256, 8)
+    found = scene.in_turn(PLACE, source, Setup.of(), [0, 1], 32)
+    assert found[0] == scene.run(PLACE, source, Setup.of(), [0], 32)[0]
+    assert found[1].began_s == found[0].ended_s
+    assert [answer.num_tokens for answer in found] == [32, 32]
+
+
 def test_a_prompt_that_is_read_on_another_thread_is_planned_with_as_well():
     """From 4,096 bytes on: a token of the synthetic pair has three."""
     short, long = (
