@@ -29,7 +29,7 @@ from device_agent.events import DoneEvent, Event, SessionEvent
 from device_agent.tasks.graph_events import GraphEvent
 from outrider.client.graphs import PATH as GRAPHS
 from outrider.client.graphs import graph_events
-from outrider.client.reading import done_of, error_of, event_of, object_of
+from outrider.client.reading import done_of, error_of, event_of, messages_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
 from speculation.tenants import AUTHORIZATION, bearer, is_key
@@ -207,13 +207,14 @@ class Client:
             await _require_success(source.response)
             if source.response.status_code == httpx.codes.NO_CONTENT:
                 return
-            async for message in source.aiter_sse():
-                event = event_of(message)
-                place.moved(message, event)
-                if event is not None:
-                    yield event
-                if isinstance(event, DoneEvent):
-                    return
+            async with aclosing(messages_of(source)) as messages:
+                async for message in messages:
+                    event = event_of(message)
+                    place.moved(message, event)
+                    if event is not None:
+                        yield event
+                    if isinstance(event, DoneEvent):
+                        return
         raise LinkError(f"the agent at {self.url} ended the stream before the answer was done; does another client read it?")
 
     def _unreachable(self, error: Exception) -> LinkError:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing
 from typing import Any
 
 from httpx_sse import EventSource
 
 from device_agent.events import ErrorEvent, Event
 from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
-from outrider.client.reading import known_event, object_of
+from outrider.client.reading import known_event, messages_of, object_of
 from speculation.errors import LinkError, MalformedMessageError
 
 PATH = "/v1/tasks"
@@ -20,12 +21,13 @@ KINDS: dict[str, type[GraphEvent]] = {kind.name: kind for kind in (GraphBegunEve
 async def graph_events(source: EventSource) -> AsyncGenerator[GraphEvent, None]:
     """Those of one connection, to the last; what is not known here is left out. Raises ``LinkError`` where the last never
     comes, ``MalformedMessageError`` for what is no event."""
-    async for message in source.aiter_sse():
-        event = graph_event_of(message.event, object_of(message.data))
-        if event is not None:
-            yield event
-        if isinstance(event, GraphDoneEvent):
-            return
+    async with aclosing(messages_of(source)) as messages:
+        async for message in messages:
+            event = graph_event_of(message.event, object_of(message.data))
+            if event is not None:
+                yield event
+            if isinstance(event, GraphDoneEvent):
+                return
     raise LinkError("the agent ended the graph of sub-tasks before it was done")
 
 

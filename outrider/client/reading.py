@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+from contextlib import aclosing
 from typing import Any
 
-from httpx_sse import ServerSentEvent
+from httpx_sse import EventSource, ServerSentEvent
 
 from device_agent.events import KINDS, CommitOffset, DoneEvent, Event
 from device_agent.logprobs import FinalLikelihood, Likelihood
@@ -23,6 +24,15 @@ from speculation.errors import (
 )
 
 REFUSALS = frozenset({"invalid_request_error", "permission_error"})
+
+
+async def messages_of(source: EventSource) -> AsyncGenerator[ServerSentEvent, None]:
+    """Those of one connection that say something: a comment that keeps it alive, and the empty line behind it, are none.
+    ``httpx_sse`` gives such a pair as a message without data once an ``id`` has come."""
+    async with aclosing(source.aiter_sse()) as messages:
+        async for message in messages:
+            if message.data:
+                yield message
 
 
 def event_of(message: ServerSentEvent) -> Event | None:

@@ -7,6 +7,7 @@ from dataclasses import replace
 import pytest
 
 from device_agent.events import error_object
+from device_agent.formats import SSE
 from outrider.client import Client, FinalLikelihood, Likelihood
 from speculation.errors import (
     STATUS,
@@ -105,6 +106,11 @@ async def test_events_and_fields_of_a_newer_agent_are_ignored():
     newer = EVENTS[-1].to_json() | {"energy_j": 3}
     response = stream_of(*EVENTS[:-1]) + message("weather", {"seq": 7}) + message("done", newer)
     assert await received(response) == EVENTS
+
+
+async def test_silence_behind_an_event_is_not_read_as_one():
+    told = b"".join(SSE.encode(event).encode() + SSE.keep_alive * 2 for event in EVENTS)
+    assert await received(stream_of() + told) == EVENTS
 
 
 async def test_a_stream_without_an_end_is_a_lost_link():

@@ -10,12 +10,14 @@ from xml.etree import ElementTree
 import pytest
 from rich.console import Console
 
-from device_agent.tasks.graph_events import GraphDoneEvent, OutputEvent, TaskEvent
+from device_agent.formats import SSE
+from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, OutputEvent, TaskEvent
 from outrider import DeviceAgent, task_graph
 from outrider.client import Client, SyncClient
 from outrider.client.graphs import graph_event_of
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
 from tests.device_agent.doubles import DraftEngine, wait_until
+from tests.outrider.answers import agent_that_answers, stream_of
 from tests.outrider.test_sync_client import serving
 from tests.support.code_blocks import ROOT
 
@@ -47,6 +49,13 @@ async def test_the_clients_and_the_agent_inside_a_program_give_the_same_events()
     assert isinstance(events[-1], GraphDoneEvent)
     assert {type(event).name for event in events} == {"graph", "task", "output", "done"}
     assert any(isinstance(event, OutputEvent) and event.output.name == "done" for event in events)
+
+
+async def test_silence_behind_an_event_is_not_read_as_one():
+    events = [GraphBegunEvent(0, "g", 1, []), GraphDoneEvent(1, "g", "done", 1.0, [], {}, [])]
+    told = b"".join(SSE.encode(event).encode() + SSE.keep_alive for event in events)
+    async with agent_that_answers(stream_of() + told) as (url, _), Client(url) as client:
+        assert [event async for event in client.tasks(GRAPH)] == events
 
 
 async def test_leaving_early_cancels_the_graph():
