@@ -267,8 +267,9 @@ async def _require_success(response: httpx.Response) -> None:
         return
     await response.aread()
     try:
-        described = object_of(response.text)["error"]
-    except (MalformedMessageError, KeyError):
-        described = {"message": f"the agent answered with status {response.status_code}"}
+        described = object_of(response.text).get("error")
+    except MalformedMessageError:
+        described = None
     retry_after = response.headers.get("retry-after", "")
-    raise error_of(described, float(retry_after) if retry_after.isdigit() else None)
+    wait_s = float(retry_after) if retry_after.isascii() and retry_after.isdigit() else None
+    raise error_of(described, wait_s, f"the agent answered with status {response.status_code}")

@@ -39,7 +39,7 @@ def event_of(message: ServerSentEvent) -> Event | None:
     """The event of a message; None for one that a newer agent sends and this client does not know."""
     fields = object_of(message.data)
     if message.event == "error":
-        raise error_of(fields.get("error", {}), None)
+        raise error_of(fields.get("error"), None)
     return known_event(message.event, fields)
 
 
@@ -88,9 +88,11 @@ def object_of(text: str) -> dict[str, Any]:
     return value
 
 
-def error_of(described: Mapping[str, Any], retry_after_s: float | None) -> OutriderError:
-    """The leaf of the tree that an error object names by its code; what names none is the request's fault, or the agent's."""
-    message, code = str(described.get("message", "the agent failed")), described.get("code")
+def error_of(described: object, retry_after_s: float | None, otherwise: str = "the agent failed") -> OutriderError:
+    """The leaf of the tree that an error object names by its code; what names none is the request's fault, or the agent's.
+    What is no such object, as of a server between that is no agent, is told as ``otherwise``."""
+    described = described if isinstance(described, Mapping) else {}
+    message, code = str(described.get("message", otherwise)), described.get("code")
     other = InvalidRequestError if described.get("type") in REFUSALS else EngineError
     kind: type[OutriderError] = next((leaf for leaf in STATUS if _code(leaf) == code), other)
     if issubclass(kind, InvalidRequestError):

@@ -162,6 +162,14 @@ async def test_what_no_agent_would_answer_is_told_with_its_status():
         await received(b"HTTP/1.1 502 Bad Gateway\r\ncontent-length: 5\r\n\r\noops!")
 
 
+@pytest.mark.parametrize("error", ["not found", None, [], 4])
+async def test_an_error_that_is_no_object_is_an_error_of_the_tree(error):
+    with pytest.raises(EngineError, match="status 404"):
+        await received(refusal(404, error, "retry-after: ²\r\n"))
+    with pytest.raises(EngineError, match="the agent failed"):
+        await received(stream_of(EVENTS[0]) + message("error", {"event": "error", "seq": 1, "error": error}))
+
+
 async def test_a_damaged_event_is_malformed():
     for damaged in (b"{", b"[" * 10_000):
         with pytest.raises(MalformedMessageError, match="no JSON"):
