@@ -149,14 +149,17 @@ export function cancel(url, sessionId, options = {}) {
  * @returns {Promise<AnswerState>}
  */
 async function control(url, method, sessionId, verb, { key, signal, fetch = globalThis.fetch }) {
-  let response;
+  let response, text;
   try {
     response = await fetch(streamPath(url, sessionId) + verb, { method, headers: authorized(key), signal });
+    text = await response.text();
   } catch (error) {
     throw signal?.aborted ? error : unreachable(url, error);
   }
-  if (!response.ok) throw await refusal(response);
-  return parsed(await response.text()).state;
+  if (!response.ok) throw refusal(response, text);
+  const { state } = parsed(text);
+  if (typeof state !== "string") throw malformed("the agent did not tell what the answer does now");
+  return /** @type {AnswerState} */ (state);
 }
 
 /**
@@ -220,13 +223,14 @@ async function* connection(url, place, request, options) {
   options.signal?.addEventListener("abort", leave);
   try {
     const response = await send(url, place, request, options, leaving.signal);
-    if (!response.ok) throw await refusal(response);
+    if (!response.ok) throw refusal(response, await response.text());
     if (response.status === 204) return;
     for await (const message of messages(response.body)) {
       const event = parsed(message.data);
+      if (!Number.isInteger(event.seq)) throw malformed("the agent sent an event that lacks a field: seq");
       place.numFailures = 0;
       place.seq = event.seq;
-      if (event.event === "error") throw new OutriderError(event.error);
+      if (event.event === "error") throw new OutriderError(isObject(event.error) ? event.error : {});
       if (event.event === "session") place.sessionId = event.session_id;
       yield event;
       if (event.event === "done") return;
@@ -238,13 +242,34 @@ async function* connection(url, place, request, options) {
   throw new OutriderError({ message: "the agent ended the stream before the answer was done; does another client read it?", code: "link" });
 }
 
-/** @param {string} data */
+/**
+ * What is no object is refused here: read as one, it would fail like a connection that broke, and be asked for without end.
+ *
+ * @param {string} data
+ * @returns {any}
+ */
 function parsed(data) {
+  let value;
   try {
-    return JSON.parse(data);
+    value = JSON.parse(data);
   } catch (cause) {
-    throw new OutriderError({ message: "the agent sent what is no JSON", code: "malformed_message" }, { cause });
+    throw malformed("the agent sent what is no JSON", cause);
   }
+  if (!isObject(value)) throw malformed("the agent sent what is no JSON object");
+  return value;
+}
+
+/** @param {unknown} value */
+function isObject(value) {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+/**
+ * @param {string} message
+ * @param {unknown} [cause]
+ */
+function malformed(message, cause) {
+  return new OutriderError({ message, code: "malformed_message" }, { cause });
 }
 
 /**
@@ -268,10 +293,10 @@ function send(url, place, request, { key, fetch = globalThis.fetch }, signal) {
 
 /**
  * @param {Response} response
- * @returns {Promise<OutriderError>}
+ * @param {string} text Its body.
+ * @returns {OutriderError}
  */
-async function refusal(response) {
-  const text = await response.text();
+function refusal(response, text) {
   let described = null;
   try {
     described = JSON.parse(text).error;
@@ -280,7 +305,7 @@ async function refusal(response) {
   }
   const wait = response.headers.get("retry-after-ms");
   const how = { status: response.status, retryAfterMs: wait === null ? null : Number(wait) };
-  return new OutriderError(described ?? { message: `the agent answered with status ${response.status}` }, how);
+  return new OutriderError(isObject(described) ? described : { message: `the agent answered with status ${response.status}` }, how);
 }
 
 /**
@@ -472,5 +497,5 @@ function end({ position, tokenIds }) {
  * @param {string} what
  */
 function require(holds, what) {
-  if (!holds) throw new OutriderError({ message: `the agent's stream does not fit itself: ${what}`, code: "malformed_message" });
+  if (!holds) throw malformed(`the agent's stream does not fit itself: ${what}`);
 }

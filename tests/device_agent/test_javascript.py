@@ -31,7 +31,7 @@ from tests.device_agent.doubles import (
     verifier,
     wait_until,
 )
-from tests.outrider.answers import EVENTS
+from tests.outrider.answers import EVENTS, agent_that_answers, refusal, stream_of
 from tests.support.cutting import cutting
 from tests.support.keys import ALICE, BOB, WRONG, key_file
 from tests.support.transports import Sse, checked
@@ -162,6 +162,33 @@ async def test_refusals_and_error_events_are_thrown_as_what_they_are(tmp_path):
         assert odd["error"]["param"] == "colour"
         assert late["error"]["retryAfterMs"] > 1000
         assert fine["final"] == decode(plain_decoding(FullEngine(), 12))
+
+
+@pytest.mark.parametrize("data", ["null", "[]", "5", '{"event": "error"}', '{"event": "state", "seq": null}'])
+async def test_what_is_no_event_is_refused_and_not_asked_for_again(data):
+    async with agent_that_answers(stream_of(EVENTS[0]) + f"data: {data}\n\n".encode()) as (url, asked), asyncio.timeout(20):
+        (got,) = await run(follow(url, request=BODY, options=SOON))
+        assert (got["error"]["code"], len(asked)) == ("malformed_message", 1)
+
+
+@pytest.mark.parametrize("error", ["not found", None, []])
+async def test_an_error_that_is_no_object_is_told_by_its_status(error):
+    event = json.dumps({"event": "error", "seq": 1, "error": error})
+    async with agent_that_answers(refusal(404, error)) as (url, _):
+        (refused,) = await run(follow(url, request=BODY, options=SOON))
+    async with agent_that_answers(stream_of(EVENTS[0]) + f"data: {event}\n\n".encode()) as (url, asked), asyncio.timeout(20):
+        (failed,) = await run(follow(url, request=BODY, options=SOON))
+        assert len(asked) == 1
+    messages = [got["error"]["message"] for got in (refused, failed)]
+    assert messages == ["the agent answered with status 404", "the agent failed"]
+
+
+async def test_what_tells_no_state_of_an_answer_is_malformed():
+    for body in ("null", "{}", "oops"):
+        told = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\nconnection: close\r\n\r\n{body}".encode()
+        async with agent_that_answers(told) as (url, _):
+            (got,) = await run({"do": "control", "url": url, "session": "s", "verbs": ["pause"], "options": {}})
+        assert got[0]["code"] == "malformed_message"
 
 
 async def test_events_are_read_whatever_pieces_their_bytes_come_in():
