@@ -59,6 +59,10 @@ export class Lane {
     return this.#tally;
   }
 
+  get isRunning() {
+    return this.#isRunning;
+  }
+
   /** @param {number} bar As `TranscriptView.bar`. */
   set bar(bar) {
     this.#view.bar = bar;

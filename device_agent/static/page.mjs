@@ -61,7 +61,10 @@ function follow() {
     const told = announcer.take(nowMs, isOver);
     if (told !== null) $("live").textContent = told;
   };
-  lane.onFigures = () => meters.show(lane.tally, lane.done, watch.timeline);
+  lane.onFigures = () => {
+    if (!lane.isRunning) watch.stop(); // also where no last event came: it was stopped, or it failed
+    meters.show(lane.tally, lane.done, watch.timeline);
+  };
 }
 
 /** @param {Event} [event] */
@@ -169,11 +172,13 @@ function moreButton(buttons) {
   return more;
 }
 
+/** @returns {boolean} Whether there was one. */
 function takeKey() {
   const key = keyIn(location.hash);
-  if (key === null) return;
+  if (key === null) return false;
   agent.keep(key);
   history.replaceState(null, "", location.pathname + location.search); // not to be read over a shoulder, or kept in a history
+  return true;
 }
 
 function listen() {
@@ -189,8 +194,7 @@ function listen() {
   });
   $("ask").addEventListener("change", orderHint);
   addEventListener("hashchange", () => {
-    takeKey();
-    void load();
+    if (takeKey()) void load(); // a link within the page leaves what is filled in as it is
   });
   addEventListener("keydown", (event) => {
     if (event.key === "Escape") race.stop();

@@ -53,6 +53,35 @@ async def test_by_keyboard_alone_an_answer_is_asked_for_stopped_and_asked_for_ag
     assert await page.evaluate("document.activeElement.id") == "start"
 
 
+FRAMES = """() => new Promise((resolve) => {
+  const asked = window.requestAnimationFrame;
+  let count = 0;
+  window.requestAnimationFrame = (draw) => (count += 1, asked.call(window, draw));
+  setTimeout(() => { window.requestAnimationFrame = asked; resolve(count); }, 300);
+})"""
+
+
+async def test_behind_an_answer_that_was_stopped_nothing_is_drawn_any_more(agent, opened):
+    page = await opened(agent)
+    await fill(page, tokens=400)
+    await page.click("#start")
+    await lane(page).locator(".answer").get_by_text(re.compile(r"\w")).first.wait_for()
+    await page.keyboard.press("Escape")
+    await page.wait_for_selector("#start:enabled")
+    await page.wait_for_selector("del.revoked", state="detached")
+    assert await page.evaluate(FRAMES) == 0
+
+
+async def test_who_skips_to_the_answers_finds_what_was_filled_in_as_it_was(agent, opened):
+    page = await opened(agent)
+    await fill(page, tokens=7)
+    await page.focus(".skip")
+    await page.keyboard.press("Enter")
+    await page.wait_for_url("**/#results")
+    await page.wait_for_timeout(300)  # in which it would have asked for the defaults
+    assert await page.input_value("#max-tokens") == "7"
+
+
 async def test_on_a_phone_nothing_has_to_be_scrolled_sideways_and_what_starts_and_stops_is_in_reach(agent, opened):
     page = await opened(agent, **PHONE)
     for ended in (False, True):
