@@ -129,9 +129,9 @@ export function compared(ours, theirs) {
 /**
  * The last of a text, for a reminder of where an answer goes on.
  * @param {string} text
- * @param {number} length
+ * @param {number} length In code points: half a pair of surrogates is no character.
  */
 export function tail(text, length) {
-  const line = text.slice(text.lastIndexOf("\n") + 1);
-  return line.length > length ? "…" + line.slice(-length) : line;
+  const line = [...text.slice(text.lastIndexOf("\n") + 1)];
+  return (line.length > length ? "…" : "") + line.slice(-length).join("");
 }

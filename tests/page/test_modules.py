@@ -55,6 +55,11 @@ def test_a_figure_is_said_with_its_unit_and_its_basis_and_one_without_meaning_is
     ]
 
 
+def test_the_end_of_a_long_line_is_shown_and_no_character_is_cut_in_two():
+    told = run(*(call("words.mjs", "tail", text, 3) for text in ("a\nbcd", "bcde", "🦊🦊🦊🦊é", "a\n")))
+    assert told == ["bcd", "…cde", "…🦊🦊é", ""]
+
+
 def test_every_reason_of_a_state_has_a_sentence():
     reasons = [reason.value for reason in (*Reason, *RoutingReason) if reason is not Reason.LINK]
     told = run(*(call("words.mjs", "stateWords", {"mode": "device", "reason": reason}, None) for reason in reasons))
