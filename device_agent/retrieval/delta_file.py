@@ -29,6 +29,7 @@ LENGTH_BYTES = 4
 MAX_HEADER_BYTES = 16 * 1024
 MAX_DELTA_BYTES = 256 * 1024 * 1024
 MAX_NAME_CHARACTERS = 1024
+A_NAME = f"a document's name is printable text of 1 to {MAX_NAME_CHARACTERS} characters"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +60,11 @@ class Delta:
 
 
 def write(path: Path, header: Header, added: Sequence[Document], removed: Sequence[str], key: Path) -> Header:
-    """A new file; sizes are filled in. Raises ``InvalidRequestError`` where it cannot be made, or would be too large."""
+    """A new file; sizes are filled in. Raises ``InvalidRequestError`` where it cannot be made, would be too large, or names
+    a document as no device takes it."""
+    for name in (*removed, *(document.name for document in added)):
+        if not _is_name(name):
+            raise InvalidRequestError(f"no device takes a document called {name!r}: {A_NAME}; rename its file", "name")
     documents = _json({"removed": list(removed), "added": [_told(document) for document in added]})
     vectors = b"".join(np.ascontiguousarray(document.vectors, "<f4").tobytes() for document in added)
     num_vectors = sum(len(document.spans) for document in added)
@@ -70,9 +75,10 @@ def write(path: Path, header: Header, added: Sequence[Document], removed: Sequen
         raise InvalidRequestError(
             f"the delta would have {len(content)} bytes; at most {MAX_DELTA_BYTES} may be: make smaller steps"
         )
+    signed = content + signing.sign(key, content)  # before there is a file, which would stand in the way of the next one
     try:
         with path.open("xb") as file:
-            file.write(content + signing.sign(key, content))
+            file.write(signed)
     except FileExistsError as error:
         raise InvalidRequestError(f"{path} is there already; name a new file", "out") from error
     except OSError as error:
@@ -163,8 +169,11 @@ def _document(path: Path, entry: Any, vectors: NDArray[np.float32]) -> Document:
 
 
 def _check_name(path: Path, name: Any) -> None:
-    is_name = type(name) is str and 0 < len(name) <= MAX_NAME_CHARACTERS and name.isprintable()
-    _require(is_name, f"{path}: a document's name is printable text of 1 to {MAX_NAME_CHARACTERS} characters")
+    _require(_is_name(name), f"{path}: {A_NAME}")
+
+
+def _is_name(name: Any) -> bool:
+    return type(name) is str and 0 < len(name) <= MAX_NAME_CHARACTERS and name.isprintable()
 
 
 def _is_span(span: Any, length: int) -> bool:

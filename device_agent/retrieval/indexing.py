@@ -64,7 +64,7 @@ def _sources_in(path: Path) -> Iterator[Source]:
         for folder, folders, names in os.walk(path):
             folders.sort()
             for file in (Path(folder, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)):
-                if not file.is_symlink():
+                if file.is_file() and not file.is_symlink():
                     yield Source(f"{path.name}/{file.relative_to(path).as_posix()}", file, str(path))
     else:
         raise InvalidRequestError(f"{path} is not there; name files or folders with {', '.join(SUFFIXES)}", "path")
@@ -147,6 +147,9 @@ def _check_root(source: Source, entry: Entry | None) -> None:
 
 def _text_of(source: Source, outcome: Outcome) -> str | None:
     """The text of a file; None, and a reason, for one that is none."""
+    if not _is_text(source.name + source.root):
+        outcome.skipped[source.name] = "its name is no text in UTF-8"
+        return None
     size = source.path.stat().st_size
     if size > MAX_FILE_BYTES:
         outcome.skipped[source.name] = f"it has {size} bytes; at most {MAX_FILE_BYTES} are read"
@@ -163,3 +166,12 @@ def _text_of(source: Source, outcome: Outcome) -> str | None:
         outcome.skipped[source.name] = "it holds no text"
         return None
     return text
+
+
+def _is_text(name: str) -> bool:
+    """A name of other bytes comes from the system with half surrogate pairs in it, which a store cannot hold."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

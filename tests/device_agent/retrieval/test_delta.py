@@ -103,6 +103,7 @@ def test_another_key_is_refused(publisher, update):
     refused(publisher, InvalidRequestError, "is not a public key", update, private)
     with pytest.raises(InvalidRequestError, match="is not a private key"):
         publisher.make(publisher.first, publisher.folder / "second.db", "unsigned", public)
+    assert publisher.make(publisher.first, publisher.folder / "second.db", "unsigned").exists()
 
 
 def test_one_for_another_state_is_refused(publisher, update):
@@ -218,6 +219,21 @@ def test_a_name_in_one_is_a_name_and_never_a_path(publisher):
     update = publisher.make(publisher.first, newer, "up")
     publisher.apply(update)
     assert {path for path in publisher.folder.parent.rglob("*") if path.is_file()} - before == {update}
+
+
+@pytest.mark.parametrize("name", ["at 3.00\u202fPM.txt", "x" * 1025])
+def test_none_is_made_that_no_device_would_take_for_its_names(publisher, name):
+    """As macOS calls its screenshots, and too long. One that devices have could not be taken away, either."""
+    newer = publisher.copy(publisher.first, "newer.db")
+    with Store(newer, is_read_only=False) as store, store.change():
+        store.put(replace(store.document("files/tools.txt"), name=name))
+    with pytest.raises(InvalidRequestError, match="no device takes a document called"):
+        publisher.make(publisher.first, newer, "up")
+    gone = publisher.copy(newer, "gone.db")
+    with Store(gone, is_read_only=False) as store:
+        remove(store, [name])
+    with pytest.raises(InvalidRequestError, match="no device takes a document called"):
+        publisher.make(newer, gone, "up")
 
 
 def test_one_is_made_only_of_stores_that_go_together_and_the_newer_last(publisher):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 
@@ -123,6 +124,15 @@ def test_what_is_no_text_is_passed_over_with_a_reason_and_links_are_not_followed
     (files / "link.txt").symlink_to(secret)
     outcome = add(store, files)
     assert outcome.skipped == {"files/picture.md": "it is no text in UTF-8", "files/empty.txt": "it holds no text"}
+    assert len(outcome.added) == 3
+
+
+def test_a_name_that_is_no_text_and_what_is_no_file_are_passed_over(store, files):
+    with open(os.fsencode(files) + b"/caf\xe9.md", "w", encoding="utf-8") as file:
+        file.write("A coffee.")
+    os.mkfifo(files / "pipe.txt")
+    outcome = add(store, files)
+    assert list(outcome.skipped.values()) == ["its name is no text in UTF-8"]
     assert len(outcome.added) == 3
 
 
