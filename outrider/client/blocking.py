@@ -31,6 +31,7 @@ class SyncClient:
         self._client = Client(url, timeout_s, key, ca)
         self._runner = asyncio.Runner()
         self._is_closed = False
+        self._read: dict[int, AsyncGenerator[Any, None]] = {}
 
     def __enter__(self) -> Self:
         return self
@@ -43,6 +44,8 @@ class SyncClient:
         if self._is_closed:
             return
         try:
+            for events in list(self._read.values()):  # by its outermost: a loop that closes ends all its generators at once
+                self._run(_leave(events))
             self._run(self._client.aclose())
         finally:
             self._is_closed = True
@@ -81,10 +84,12 @@ class SyncClient:
         yield from self._each(self._client.tasks(graph))
 
     def _each(self, events: AsyncGenerator[T, None]) -> Generator[T, None, None]:
+        self._read[id(events)] = events
         try:
             while (event := self._run(_next(events))) is not None:
                 yield event
         finally:
+            del self._read[id(events)]
             if not self._is_closed:  # else its loop has closed them
                 self._run(_leave(events))
 

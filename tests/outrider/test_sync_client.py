@@ -90,16 +90,19 @@ async def test_leaving_early_closes_the_connection_though_nothing_else_is_asked(
         await reading
 
 
-async def test_a_client_may_be_closed_before_its_answer():
+async def test_a_client_may_be_closed_before_its_answers_and_nothing_is_said_of_it(caplog):
     def work(url):
         with SyncClient(url) as client:
-            events = client.stream(PROMPT, mode="device", max_tokens=200)
-            next(events)
-        events.close()
+            answers = [client.stream(PROMPT, mode="device", max_tokens=200) for _ in range(2)]
+            for events in answers:
+                next(events)
+        for events in answers:
+            events.close()
 
     async with serving(DraftEngine(step_s=0.02), resume_grace_s=0) as (running, agent):
         await asyncio.to_thread(work, running.url)
         await wait_until(lambda: agent.num_streams == 0)
+    assert [record for record in caplog.records if record.name == "asyncio"] == []
 
 
 async def test_errors_are_those_of_the_tree():
