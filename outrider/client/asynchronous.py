@@ -29,12 +29,13 @@ from device_agent.events import DoneEvent, Event, SessionEvent
 from device_agent.tasks.graph_events import GraphEvent
 from outrider.client.graphs import PATH as GRAPHS
 from outrider.client.graphs import graph_events
-from outrider.client.reading import done_of, error_of, event_of, messages_of, object_of
+from outrider.client.reading import JSON, done_of, error_of, event_of, json_of, messages_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
 from speculation.tenants import AUTHORIZATION, bearer, is_key
 
 DEFAULT_URL = "http://127.0.0.1:8080"
+MAX_PORT = 65_535
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_S = 0.1
 MAX_RECONNECTS = 5
@@ -158,7 +159,7 @@ class Client:
         ``LinkError`` when the agent cannot be reached or goes away.
         """
         try:
-            async with aconnect_sse(self._http, "POST", GRAPHS, json=dict(graph)) as source:
+            async with aconnect_sse(self._http, "POST", GRAPHS, content=json_of(graph), headers={**JSON}) as source:
                 await _require_success(source.response)
                 async with aclosing(graph_events(source)) as events:
                     async for event in events:
@@ -197,7 +198,7 @@ class Client:
 
     def _connect(self, place: _Place, body: Mapping[str, Any] | None) -> AbstractAsyncContextManager[EventSource]:
         if body is not None:
-            return aconnect_sse(self._http, "POST", "/v1/stream", json=body)
+            return aconnect_sse(self._http, "POST", "/v1/stream", content=json_of(body), headers={**JSON})
         query = {} if place.seq is None else {"starting_after": place.seq}
         return aconnect_sse(self._http, "GET", _path_of(place.session_id or ""), params=query)
 
@@ -258,7 +259,7 @@ def _require_url(url: str) -> None:
         parsed = httpx.URL(url)
     except httpx.InvalidURL:
         parsed = httpx.URL()
-    if parsed.scheme not in ("http", "https") or not parsed.host:
+    if parsed.scheme not in ("http", "https") or not parsed.host or (parsed.port or 0) > MAX_PORT:
         raise InvalidRequestError(f"{url!r} is no URL of an agent; give one like {DEFAULT_URL}", "agent")
 
 

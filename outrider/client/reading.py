@@ -1,8 +1,9 @@
-"""What an agent sent, as the events and the errors that it means."""
+"""What an agent sent, as the events and the errors that it means; and what it is sent."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 from contextlib import aclosing
@@ -24,6 +25,17 @@ from speculation.errors import (
 )
 
 REFUSALS = frozenset({"invalid_request_error", "permission_error"})
+
+JSON = {"content-type": "application/json"}
+
+
+def json_of(body: Mapping[str, Any]) -> bytes:
+    """A request in ASCII: half a surrogate pair, which UTF-8 has no bytes for, is the agent's to refuse, as all else of it.
+    Raises ``InvalidRequestError`` for what is no JSON at all."""
+    try:
+        return json.dumps(dict(body), separators=(",", ":"), allow_nan=False).encode()
+    except (TypeError, ValueError, RecursionError) as error:
+        raise InvalidRequestError(f"this cannot be sent as JSON: {error}") from error
 
 
 async def messages_of(source: EventSource) -> AsyncGenerator[ServerSentEvent, None]:

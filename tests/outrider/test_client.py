@@ -194,7 +194,19 @@ async def test_a_page_that_is_no_stream_is_told_apart():
         await received(page)
 
 
-@pytest.mark.parametrize("url", ["http://x:port", "ftp://x", "nonsense", "http://", ""])
+async def test_what_is_no_text_and_no_json_is_refused_as_an_error_of_the_tree():
+    async with agent_that_answers(stream_of(*EVENTS)) as (url, bodies), Client(url) as client:
+        assert await client.generate("half a pair: \ud83d") == EVENTS[-1]  # which an agent refuses
+        assert bodies == [{"prompt": "half a pair: \ud83d"}]
+        for odd in ({"temperature": float("nan")}, {"stop": {"a"}}, {"seed": 10**5000}):
+            with pytest.raises(InvalidRequestError, match="cannot be sent as JSON"):
+                await client.generate("The", **odd)
+            with pytest.raises(InvalidRequestError, match="cannot be sent as JSON"):
+                await anext(client.tasks(odd))
+    assert len(bodies) == 1
+
+
+@pytest.mark.parametrize("url", ["http://x:65536", "http://x:port", "ftp://x", "nonsense", "http://", ""])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(InvalidRequestError, match="is no URL of an agent"):
         Client(url)
