@@ -77,13 +77,18 @@ class Transcript:
         _require(
             bool(tentative) and tentative[0].position == position, f"a commit at {position}, where nothing tentative stands"
         )
-        self._final += sum(1 for _ in _until(tentative, position + count))
+        settled = list(_until(tentative, position + count))
+        shown = sum(len(segment.token_ids) for segment in settled)
+        _require(shown == count, f"a commit of {count} tokens from {position}, where {shown} tentative ones stand")
+        self._final += len(settled)
 
     def _revoke(self, position: int, count: int) -> None:
         kept = self._final + sum(1 for _ in _until(self._segments[self._final :], position))
         withdrawn = self._segments[kept:]
         shown = sum(len(segment.token_ids) for segment in withdrawn)
-        _require(shown == count, f"a revoke of {count} tokens from {position}, where {shown} tentative ones stand")
+        begins = withdrawn[0].position if withdrawn else position
+        is_whole = (begins, shown) == (position, count)
+        _require(is_whole, f"a revoke of {count} tokens from {position}, where {shown} tentative ones stand from {begins}")
         self.revoked = "".join(segment.text for segment in withdrawn)
         self.num_revoked += count
         del self._segments[kept:]

@@ -454,7 +454,10 @@ export class Transcript {
   #commit(position, count) {
     const first = this.#segments[this.#numFinal];
     require(first !== undefined && first.position === position, `a commit at ${position}, where nothing tentative stands`);
-    this.#numFinal = this.#upTo(position + count);
+    const numFinal = this.#upTo(position + count);
+    const shown = this.#segments.slice(this.#numFinal, numFinal).reduce((sum, segment) => sum + segment.tokenIds.length, 0);
+    require(shown === count, `a commit of ${count} tokens from ${position}, where ${shown} tentative ones stand`);
+    this.#numFinal = numFinal;
   }
 
   /**
@@ -465,7 +468,9 @@ export class Transcript {
     const kept = this.#upTo(position);
     const withdrawn = this.#segments.slice(kept);
     const shown = withdrawn.reduce((sum, segment) => sum + segment.tokenIds.length, 0);
-    require(shown === count, `a revoke of ${count} tokens from ${position}, where ${shown} tentative ones stand`);
+    const begins = withdrawn[0]?.position ?? position;
+    const isWhole = begins === position && shown === count;
+    require(isWhole, `a revoke of ${count} tokens from ${position}, where ${shown} tentative ones stand from ${begins}`);
     this.revoked = withdrawn.map((segment) => segment.text).join("");
     this.numRevoked += count;
     this.#segments.length = kept;

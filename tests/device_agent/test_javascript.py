@@ -249,5 +249,8 @@ async def test_both_clients_keep_the_same_text_and_refuse_the_same_events():
     assert found == expected
     refused = [one == "malformed_message" for each in expected for one in each]
     assert 0.1 < sum(refused) / len(refused) < 0.9
+    two = [{"event": "speculative", "position": at, "token_ids": [5], "text": "a"} for at in (10, 11)]
+    odd = [[*two, {"event": kind, "position": at, "count": count}] for kind, at, count in (("commit", 10, 3), ("revoke", 9, 2))]
+    assert [each[-1] for each in await run(*({"do": "apply", "events": events} for events in odd))] == ["malformed_message"] * 2
     (real,) = await run({"do": "apply", "events": [json.loads(json.dumps(event.to_json())) for event in EVENTS]})
     assert real[-1][:3] == ["The ox", "", " été"]

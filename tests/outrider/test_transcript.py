@@ -67,6 +67,8 @@ def test_other_events_change_no_text():
         drafted(14, "gap"),
         drafted(11, "overlap"),
         CommitEvent(0, 11, 1, OFFSET),
+        CommitEvent(0, 10, 3, OFFSET),
+        RevokeEvent(0, 9, 2, "not where they stand"),
         RevokeEvent(0, 10, 1, "not all of them"),
         RevokeEvent(0, 9, 3, "never shown"),
     ],
