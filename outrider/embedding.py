@@ -130,6 +130,7 @@ class DeviceAgent:
         self._config = _config(settings)
         self._routing = routing
         self._inside: device_agent.agent.DeviceAgent | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     @classmethod
     @asynccontextmanager
@@ -158,7 +159,7 @@ class DeviceAgent:
         if self._inside is not None:
             raise ConfigurationError("the agent is running already: enter it once, and share it among tasks")
         inside = await asyncio.to_thread(_load, self._config, self._routing)
-        self._inside = await inside.__aenter__()
+        self._inside, self._loop = await inside.__aenter__(), asyncio.get_running_loop()
         return self
 
     async def __aexit__(
@@ -182,7 +183,8 @@ class DeviceAgent:
         content.
 
         Raises ``InvalidRequestError`` for a request that cannot be served, ``CapacityError`` where ``max_streams`` run
-        already, ``ConfigurationError`` outside ``async with``, and whatever else of the tree ends the answer.
+        already, ``ConfigurationError`` outside ``async with`` and on another event loop, and whatever else of the tree ends the
+        answer.
         """
         request = StreamRequest.from_json({**text_keys(prompt), **options})
         async with aclosing(self._running.stream(request)) as events:
@@ -215,6 +217,10 @@ class DeviceAgent:
     def _running(self) -> device_agent.agent.DeviceAgent:
         if self._inside is None:
             raise ConfigurationError("the agent is not running: use it inside its 'async with'")
+        if self._loop is not asyncio.get_running_loop():  # what it waits for would wake another loop, so never end
+            raise ConfigurationError(
+                "the agent runs on the event loop that entered it: from another thread ask by asyncio.run_coroutine_threadsafe"
+            )
         return self._inside
 
 

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import textwrap
+import threading
 from contextlib import aclosing
 from pathlib import Path
 
@@ -134,6 +135,21 @@ async def test_a_request_is_judged_as_over_http(agent):
 async def test_an_agent_runs_once_at_a_time(agent):
     with pytest.raises(ConfigurationError, match="running already"):
         await agent.__aenter__()
+
+
+@ON_ONE_AGENT
+async def test_on_another_loop_it_says_so_and_nobody_waits_for_ever(agent):
+    told = []
+
+    def work():
+        with pytest.raises(ConfigurationError, match="run_coroutine_threadsafe") as refused:
+            asyncio.run(agent.generate(PROMPT, max_tokens=4))
+        told.append(refused)
+
+    thread = threading.Thread(target=work, daemon=True)  # so that a wait without an end keeps no test run alive
+    thread.start()
+    await asyncio.to_thread(thread.join, 20)
+    assert (len(told), agent.num_streams) == (1, 0)
 
 
 async def test_without_a_verifier_the_device_writes_alone_and_says_so():
