@@ -131,7 +131,7 @@ export class Agent {
       response = await fetch(this.url + path, { method, headers, body, signal, cache: "no-store" });
     } catch (cause) {
       if (signal?.aborted) throw cause;
-      throw new OutriderError({ message: `no answer from the agent at ${this.url}`, code: "link" }, { cause });
+      throw new OutriderError({ message: `no answer from the agent at ${this.url}; start one with: outrider agent`, code: "link" }, { cause });
     }
     if (!response.ok) throw await refusal(response);
     return response;

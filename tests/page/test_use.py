@@ -150,6 +150,16 @@ async def test_without_a_verifier_the_cloud_says_why_and_the_device_writes_on_te
         assert "full model has not seen it" in await lane(page).locator(".note").text_content()
 
 
+async def test_where_the_agent_is_gone_the_page_says_what_to_start(opened):
+    async with tables() as url:
+        page = await opened(url, expects=["ERR_CONNECTION"])
+        await fill(page, prompt="the prompt")
+    await page.click("#start")
+    told = page.get_by_role("alert").get_by_text("No answer from the agent")
+    await told.wait_for()
+    assert (await told.text_content()).endswith("start one with: outrider agent.")
+
+
 async def test_text_that_looks_like_a_page_is_text(agent, opened):
     page = await opened(agent)
     prompt = "<img src=x onerror=alert(1)><b>bold</b>"
