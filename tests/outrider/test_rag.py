@@ -10,6 +10,7 @@ import pytest
 pytest.importorskip("apsw", reason="the extra outrider[rag]")
 pytest.importorskip("cryptography", reason="the extra outrider[rag]")
 
+from outrider import rag
 from tests.support import small_bert
 
 
@@ -111,3 +112,11 @@ def test_what_cannot_be_done_is_one_line_that_says_what_would_be_right(store, tm
     assert said in told
     assert told.count("\n") == 1
     assert not (tmp_path / "new.db").exists(), "nothing is left of a store that could not be made"
+
+
+def test_on_a_terminal_a_name_with_brackets_is_shown_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    name = "[draft/[/a].md"
+    with rag._bar(True) as tell:
+        tell(name, 1, 2)
+    assert name in capsys.readouterr().err
