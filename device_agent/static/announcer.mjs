@@ -36,6 +36,7 @@ export class Announcer {
   #sentencesEnd() {
     const found = /^.*(?:[.!?:](?=\s)|\n)/s.exec(this.#waiting);
     if (found !== null) return found[0].length;
-    return this.#waiting.length > LONG ? this.#waiting.lastIndexOf(" ") + 1 : 0;
+    if (this.#waiting.length <= LONG) return 0;
+    return this.#waiting.lastIndexOf(" ") + 1 || this.#waiting.length; // not every language parts words by spaces
   }
 }

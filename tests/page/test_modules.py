@@ -164,6 +164,8 @@ def test_only_whole_sentences_are_announced_not_too_often_and_in_the_end_everyth
 def test_text_without_a_sentences_end_is_announced_once_it_is_long():
     (found,) = run(make("announcer.mjs", "Announcer", ["add", "word " * 40], ["take", 0]))
     assert found[1] == "word " * 40
+    (found,) = run(make("announcer.mjs", "Announcer", ["add", "これは文です。" * 30], ["take", 0]))
+    assert found[1] == "これは文です。" * 30
 
 
 def test_what_is_counted_while_an_answer_runs_is_what_the_agent_counts():
