@@ -362,12 +362,19 @@ export async function* messages(body) {
  */
 async function* lines(body) {
   const decoder = new TextDecoder();
-  let rest = "";
+  // Of a line that has not ended; looked through once, however many pieces it comes in.
+  /** @type {string[]} */ let begun = [];
+  // A carriage return that ends a piece may be half of a line's end.
+  let half = "";
   for await (const bytes of pieces(body)) {
-    rest += decoder.decode(bytes, { stream: true });
-    // A carriage return that ends a piece may be half of a line's end.
-    const found = rest.split(/\r\n|\n|\r(?!$)/);
-    rest = /** @type {string} */ (found.pop());
+    const found = (half + decoder.decode(bytes, { stream: true })).split(/\r\n|\n|\r(?!$)/);
+    const rest = /** @type {string} */ (found.pop());
+    half = rest.endsWith("\r") ? "\r" : "";
+    if (found.length > 0) {
+      found[0] = begun.join("") + found[0];
+      begun = [];
+    }
+    begun.push(rest.slice(0, rest.length - half.length));
     yield* found;
   }
 }

@@ -49,6 +49,19 @@ async function split({ bytes }) {
   return [...found, single];
 }
 
+async function long({ pieces }) {
+  const piece = new TextEncoder().encode("x".repeat(16384));
+  const lengths = [];
+  async function* body() {
+    yield new TextEncoder().encode("data: ");
+    for (let count = 0; count < pieces; count += 1) yield piece;
+    yield new TextEncoder().encode("\n\n");
+  }
+  const beganMs = performance.now();
+  for await (const { data } of messages(body())) lengths.push(data.length);
+  return { lengths, ms: performance.now() - beganMs };
+}
+
 function apply({ events }) {
   const text = new Transcript();
   return events.map((event) => {
@@ -61,7 +74,7 @@ function apply({ events }) {
   });
 }
 
-const does = { follow, control, split, apply };
+const does = { follow, control, split, long, apply };
 let said = "";
 for await (const piece of process.stdin.setEncoding("utf8")) said += piece;
 const results = [];

@@ -206,6 +206,12 @@ async def test_events_are_read_whatever_pieces_their_bytes_come_in():
     assert len(found) == len(text.encode()) + 2
 
 
+async def test_a_long_line_costs_what_its_length_does():
+    (found,) = await run({"do": "long", "pieces": 1024})
+    assert found["lengths"] == [1024 * 16384]
+    assert found["ms"] < 5000  # some 50 ms; where each piece has all before it looked through again, 20 s
+
+
 def any_events(draw: random.Random):
     """Events near those that an agent would send; many do not fit what is shown."""
     position = 10
