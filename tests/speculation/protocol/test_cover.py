@@ -29,9 +29,16 @@ def test_what_cannot_be_had_is_refused_with_what_can(cover: Cover, words: str) -
     assert words in cover.fault
 
 
-@pytest.mark.parametrize("cover", [Cover(), Cover(32), Cover(4096), Cover(0, 10), Cover(1024, 20), Cover(4096, 32)])
+@pytest.mark.parametrize(
+    "cover", [Cover(), Cover(32), Cover(4096), Cover(0, 10), Cover(0, 1000), Cover(1024, 20), Cover(4096, 32)]
+)
 def test_what_can_be_had_has_no_fault(cover: Cover) -> None:
     assert cover.fault is None
+
+
+def test_of_two_covers_the_larger_padding_and_the_longer_tick_hold() -> None:
+    assert Cover(64, 20).with_least(Cover(32, 50)) == Cover(64, 50)
+    assert Cover(0, 50).with_least(Cover(128, 20)) == Cover(128, 50)
 
 
 def test_ticks_are_counted_from_the_first_and_none_comes_twice() -> None:

@@ -116,6 +116,13 @@ def test_a_better_rank_takes_the_main_branch_over():
     assert device.path == (7,)
 
 
+def test_of_drafts_of_equal_rank_the_first_stays_on_the_main_branch():
+    device = session()
+    first, second = draft(device, 5, 6)
+    device.drafted(7, 0, 0)
+    assert (device.path, device.path_handles) == ((5, 6), (first, second))
+
+
 def test_drafting_behind_a_lost_node_is_an_error():
     device = session()
     (first,) = draft(device, 5)
@@ -130,6 +137,15 @@ def test_the_last_final_node_may_still_be_named_as_parent():
     decoded(device, 5)
     device.drafted(7, 0, first)
     assert device.flush().nodes == (Node(1, 0, 7, 3),)
+
+
+def test_a_final_node_may_not_be_named_once_the_log_has_gone_on_without_a_draft():
+    device = session()
+    (first,) = draft(device, 5)
+    decoded(device, 5)
+    decoded(device, 6)
+    with pytest.raises(LookupError, match="not alive"):
+        device.drafted(7, 0, first)
 
 
 def test_drafts_are_packed_once_the_streams_verifier_says_that_it_reads_them():
@@ -188,7 +204,9 @@ def test_handles_outlive_streams():
 
 
 def test_another_fingerprint_is_told():
-    device = session()
+    device = session(credit=None)
+    assert not device.receive(Opened("s", 8, "x")).fingerprint_changed
+    device.open()
     assert not device.receive(Opened("s", 8, "x")).fingerprint_changed
     device.open()
     assert device.receive(Opened("s", 8, "y")).fingerprint_changed

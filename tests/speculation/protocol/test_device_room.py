@@ -93,6 +93,20 @@ def test_advice_is_followed_by_drafting_less():
     assert device.room == 40
 
 
+def test_advice_beyond_the_credit_gives_no_more_room_than_the_credit():
+    device = session(credit=40)
+    device.receive(Verdict(2, 0, 0, 5, DECODED, advice=50))
+    assert device.room == 40
+
+
+def test_the_advice_of_an_older_stream_is_not_followed_on_a_new_one():
+    device = session(credit=40)
+    device.receive(Verdict(2, 0, 0, 5, DECODED, advice=3))
+    device.open()
+    device.receive(Opened("s", 40, "x"))
+    assert device.room == 40
+
+
 def test_no_draft_is_sent_while_none_is_worth_it_and_all_that_live_are_sent_afterwards():
     device = session(credit=40)
     device.receive(Verdict(2, 0, 0, 5, DECODED, withholds=True))

@@ -3,10 +3,12 @@ from __future__ import annotations
 import pytest
 
 from speculation.errors import MalformedMessageError
+from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import (
     MAX_DRAFT_NODES,
     MAX_TOKEN_ID,
+    MAX_VERSION,
     Draft,
     Node,
     Open,
@@ -46,25 +48,21 @@ def test_the_nodes_of_a_draft_are_numbered_without_gaps(nodes):
 
 
 def test_a_draft_is_bounded():
+    assert len(Draft(tuple(Node(n, 0, 1) for n in range(1, MAX_DRAFT_NODES + 1)), 1).nodes) == MAX_DRAFT_NODES
     with pytest.raises(MalformedMessageError, match="too many"):
         Draft(tuple(Node(n, 0, 1) for n in range(1, MAX_DRAFT_NODES + 2)), 1)
     with pytest.raises(MalformedMessageError, match="known"):
         Draft((), -1)
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"session_id": ""}, "session_id"),
-        ({"attempt": 0}, "attempt"),
-        ({"prefix": ()}, "prefix is empty"),
-        ({"prefix": (1, -2)}, "out of range"),
-        ({"generation_start": 0}, "generation_start"),
-        ({"generation_start": 3}, "generation_start"),
-        ({"max_tokens": 0}, "max_tokens"),
-    ],
-)
-def test_an_open_that_means_nothing_cannot_be_made(change, message):
+@pytest.mark.parametrize("version", [-1, MAX_VERSION + 1])
+def test_the_version_of_a_pair_is_a_number_that_the_wire_holds(version):
+    assert PairIdentity("t", "p", "f", MAX_VERSION).version == MAX_VERSION
+    with pytest.raises(MalformedMessageError, match="version"):
+        PairIdentity("t", "p", "f", version)
+
+
+def an_open(**change):
     arguments = {
         "session_id": "s",
         "attempt": 1,
@@ -74,8 +72,29 @@ def test_an_open_that_means_nothing_cannot_be_made(change, message):
         "parameters": SamplingParameters(),
         "max_tokens": 1,
     }
+    return Open(**{**arguments, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"session_id": ""}, "session_id"),
+        ({"attempt": 0}, "attempt"),
+        ({"prefix": ()}, "prefix is empty"),
+        ({"prefix": (1, -1)}, "out of range"),
+        ({"prefix": (1, MAX_TOKEN_ID + 1)}, "out of range"),
+        ({"generation_start": 0}, "generation_start"),
+        ({"generation_start": 3}, "generation_start"),
+        ({"max_tokens": 0}, "max_tokens"),
+    ],
+)
+def test_an_open_that_means_nothing_cannot_be_made(change, message):
     with pytest.raises(MalformedMessageError, match=message):
-        Open(**{**arguments, **change})
+        an_open(**change)
+
+
+def test_a_prefix_may_hold_every_token_id_that_there_is():
+    assert an_open(prefix=(0, MAX_TOKEN_ID)).limit == 3
 
 
 @pytest.mark.parametrize(
@@ -85,6 +104,14 @@ def test_an_open_that_means_nothing_cannot_be_made(change, message):
 def test_a_verdict_that_means_nothing_cannot_be_made(arguments):
     with pytest.raises(MalformedMessageError):
         Verdict(*arguments, kind=ACCEPT)
+
+
+@pytest.mark.parametrize("num_told", [1, 3])
+def test_a_verdict_has_a_log_probability_for_each_of_its_tokens_or_for_none(num_told):
+    told = TokenLogprobs(-1.0, ())
+    assert len(Verdict(4, 1, 7, 5, ACCEPT, logprobs=(told, told)).logprobs) == 2
+    with pytest.raises(MalformedMessageError, match="for each of its tokens"):
+        Verdict(4, 1, 7, 5, ACCEPT, logprobs=(told,) * num_told)
 
 
 def test_a_verdict_knows_where_it_ends():
@@ -110,3 +137,8 @@ def test_opened_grants_at_least_one_node():
 def test_what_the_shorter_form_cannot_tell_is_not_packed(nodes, known):
     with pytest.raises(MalformedMessageError, match="cannot be packed"):
         Draft(nodes, known, is_packed=True)
+
+
+@pytest.mark.parametrize("node", [Node(1, 0, 5, 4, 3), Node(2**30, 1, 5)])
+def test_the_shorter_form_tells_the_highest_rank_and_the_longest_way_back_that_it_has_bits_for(node):
+    assert Draft.of((node,), 4, passes=False, packs=True).is_packed
