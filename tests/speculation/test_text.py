@@ -1,7 +1,7 @@
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers
 
 from speculation.engines.package import load_pair
 from speculation.errors import InvalidRequestError
@@ -134,9 +134,8 @@ def test_a_character_whose_bytes_show_one_by_one_is_held_back_until_it_is_whole(
 
 
 def piece_tokenizer(num_dropped):
-    vocabulary = {
-        token: number for number, token in enumerate(["<unk>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "▁a", "b"])
-    }
+    words = ["<unk>", *(f"<0x{n:02X}>" for n in range(256)), "▁", "▁a", "b", "<0x41>b", "\n"]
+    vocabulary = {token: number for number, token in enumerate(words)}
     tokenizer = Tokenizer(models.BPE(vocabulary, [], unk_token="<unk>", byte_fallback=True))
     strip = [decoders.Strip(" ", num_dropped, 0)] if num_dropped else []
     steps = [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), *strip]
@@ -146,7 +145,7 @@ def piece_tokenizer(num_dropped):
 
 
 @pytest.mark.parametrize("num_dropped", [0, 1, 2])
-@given(words=st.lists(st.sampled_from(["▁", "▁a", "b", "<s>", *"é€🦊 "]), max_size=12), data=st.data())
+@given(words=st.lists(st.sampled_from(["▁", "▁a", "b", "<0x41>b", "\n", "<s>", *"é€🦊 "]), max_size=12), data=st.data())
 def test_pieces_and_bytes_are_streamed_as_their_decoder_writes_them(num_dropped, words, data):
     tokenizer = piece_tokenizer(num_dropped)
     ids = [tokenizer.token_to_id(word) for word in words]
@@ -154,6 +153,23 @@ def test_pieces_and_bytes_are_streamed_as_their_decoder_writes_them(num_dropped,
     stream = text_stream(table_of(tokenizer))
     text = "".join(stream.push(piece) for piece in pieces_of(data.draw, token_ids)) + stream.finish()
     assert text == table_of(tokenizer)(token_ids) == tokenizer.decode(token_ids)
+
+
+def test_of_what_a_text_begins_with_spaces_alone_are_dropped():
+    table = TokenBytes({1: b"\n", 2: b" a"}, 1)
+    assert table([1, 2]) == text_stream(table).push([1, 2]) == "\n a"
+
+
+def test_what_only_begins_like_a_spelled_byte_stands_for_itself():
+    tokenizer = piece_tokenizer(0)
+    token_ids = [tokenizer.token_to_id("<0x41>b"), tokenizer.token_to_id("<0x41>")]
+    assert table_of(tokenizer)(token_ids) == tokenizer.decode(token_ids) == "<0x41>bA"
+
+
+def test_a_fork_drops_no_more_spaces_than_its_parent_had_left_to_drop():
+    stream = text_stream(TokenBytes({1: b" ", 2: b"a"}, 1))
+    assert stream.push([1]) == ""
+    assert stream.fork().push([1, 2]) == stream.push([1, 2]) == " a"
 
 
 def as_bytes(character):
@@ -216,8 +232,14 @@ def test_a_tokenizer_that_decodes_otherwise_has_no_table():
     for steps in ([replace, fuse], [decoders.Metaspace(), decoders.ByteFallback(), fuse], [decoders.ByteFallback()]):
         tokenizer.decoder = decoders.Sequence(steps)
         assert token_bytes(tokenizer.to_str()) is None
-    tokenizer.decoder = decoders.Sequence([replace, decoders.ByteFallback(), fuse, decoders.Strip(" ", 0, 1)])
+    tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
     assert token_bytes(tokenizer.to_str()) is None
+    tokenizer.decoder = decoders.Sequence([decoders.Replace(Regex("x+"), "y"), decoders.ByteFallback(), fuse])
+    assert token_bytes(tokenizer.to_str()) is None
+    spaces = decoders.Strip(" ", 1, 0)
+    for ends in ([decoders.Strip(" ", 0, 1)], [decoders.Strip("x", 1, 0)], [spaces, spaces]):
+        tokenizer.decoder = decoders.Sequence([replace, decoders.ByteFallback(), fuse, *ends])
+        assert token_bytes(tokenizer.to_str()) is None
 
 
 SHORT_TEXT = st.text("ab", max_size=30)
