@@ -95,6 +95,22 @@ def test_who_was_turned_away_counts_for_a_while():
     assert [policy.patience_s(4, now_s) for now_s in (10.5, 11.0, 11.5)] == [0.25, 0.125, 0]
 
 
+def test_who_waits_for_room_counts_beside_who_was_turned_away():
+    policy = Policy(AUTO, 1, 4, 1.0)
+    policy.passed(0.5)
+    policy.refused(10.0)
+    assert [policy.patience_s(4, 10.0, num_waiting) for num_waiting in (0, 1, 3)] == [0.125, 0.25, 0.5]
+
+
+def test_another_setting_holds_from_the_change_on():
+    policy = Policy(250.0, 1, 4, 1.0)
+    seen = []
+    for setting in (NEVER, AUTO, 100.0):
+        policy.change(setting)
+        seen.append((policy.setting, policy.patience_s(4, 0.0)))
+    assert seen == [(NEVER, LONGEST_S), (AUTO, 0), (100.0, 0.1)]
+
+
 def test_a_flood_of_refusals_costs_no_more_than_a_pass():
     policy = Policy(AUTO, 1, 4, 1.0)
     policy.passed(0.5)

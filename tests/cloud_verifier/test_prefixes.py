@@ -45,6 +45,11 @@ def test_a_beginning_that_is_too_short_is_left_alone(shared):
     assert len(prefixes) == 1
 
 
+def test_a_beginning_that_is_just_long_enough_is_kept_and_found():
+    prefixes = kept(TEXT[:LEAST_SHARED])
+    assert prefixes.take("a", TEXT) == (0, LEAST_SHARED)
+
+
 def test_a_text_too_short_to_be_found_is_not_kept():
     prefixes = Prefixes(4)
     assert prefixes.put("a", TEXT[: LEAST_SHARED - 1], 7) == [7]
