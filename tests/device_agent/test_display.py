@@ -264,6 +264,30 @@ def test_a_stop_string_in_the_middle_of_a_token_cuts_its_text():
     assert screen.replay.token_ids == [13]
 
 
+def test_a_stop_string_in_drafts_that_are_here_already_ends_the_text_of_a_device_that_goes_on_alone():
+    screen = Screen(stops=["b"])
+    screen.drafted([0, 1, 0])
+    assert not screen.display.is_stopped
+    screen.follow(screen.display.go_alone())
+    assert screen.display.is_stopped
+    screen.finish(max_drafts=9)
+    assert screen.replay.text == "a"
+
+
+@pytest.mark.parametrize("is_alone", [False, True])
+def test_behind_a_stop_string_nothing_more_is_added(is_alone):
+    screen = Screen(stops=["b"])
+    if is_alone:
+        screen.display.go_alone()
+        screen.drafted([0, 1])
+    else:
+        screen.final([0, 1])
+    assert screen.display.is_stopped
+    assert screen.display.drafted(0, 0.9) == screen.display.finalised([0, 9]) == []
+    screen.finish(max_drafts=9)
+    assert (screen.replay.text, screen.replay.token_ids) == ("a", [0])
+
+
 def test_stable_shows_drafts_while_their_running_product_is_high_enough():
     screen = Screen(Reveal.STABLE, min_stability=0.7)
     screen.drafted([0, 1, 2], confidence=0.8)
@@ -317,11 +341,12 @@ def test_what_is_shown_stays_until_it_is_clearly_worse_and_comes_back_when_it_is
     assert [event.name for event in screen.reassessed([0.8, 0.7])] == ["speculative"]
 
 
-def test_a_draft_without_a_new_confidence_is_refused():
+@pytest.mark.parametrize("num_confidences", [1, 3])
+def test_a_draft_without_a_new_confidence_is_refused_and_so_is_a_confidence_without_a_draft(num_confidences):
     screen = Screen()
     screen.drafted([0, 1])
-    with pytest.raises(ValueError, match="1 confidences for 2 drafts"):
-        screen.display.reassessed([0.5])
+    with pytest.raises(ValueError, match=f"{num_confidences} confidences for 2 drafts"):
+        screen.display.reassessed([0.5] * num_confidences)
 
 
 def test_stability_counts_from_the_end_of_the_final_tokens():
