@@ -16,6 +16,16 @@ def test_nodes_are_numbered_when_they_are_taken():
     assert outbox.take(10) == (Node(1, 0, 7, 4),)
 
 
+def test_each_branch_of_a_draft_is_told_in_one_piece_its_first_child_first():
+    tree, outbox = DraftTree(0), Outbox()
+    one, other = (tree.add(None, token_id, token_id - 1)[0] for token_id in (1, 2))
+    below = [tree.add(parent, token_id, 0)[0] for parent, token_id in ((one, 3), (other, 4))]
+    for node in (one, other, *below):
+        outbox.add(node)
+    assert outbox.take(3) == (Node(1, 0, 1), Node(2, 1, 3), Node(3, 0, 2, rank=1))
+    assert outbox.take(4) == (Node(4, 3, 4),)
+
+
 def test_settled_nodes_give_room():
     tree, outbox = DraftTree(0), Outbox()
     nodes = [tree.add(None, token_id, 0)[0] for token_id in range(3)]

@@ -155,6 +155,23 @@ def test_known_never_goes_back():
     assert verifier.live_nodes == 0
 
 
+def test_a_late_draft_below_what_the_device_knew_before_is_not_remembered_whatever_it_says_now():
+    verifier = session()
+    commit(verifier, 5)
+    send(verifier, [], known=3)
+    send(verifier, branch(1, 5), known=0)
+    assert (verifier.live_nodes, verifier.usage.late) == (0, 0)
+
+
+def test_late_drafts_of_one_position_are_all_forgotten_once_known_has_passed_it():
+    verifier = session()
+    commit(verifier, 5)
+    send(verifier, [*branch(1, 5), *branch(2, 5)])
+    assert (verifier.live_nodes, verifier.usage.late) == (2, 2)
+    send(verifier, [], known=3)
+    assert verifier.live_nodes == 0
+
+
 def test_a_final_node_is_remembered_until_known_has_passed_it():
     verifier = session()
     send(verifier, branch(1, 5, 6))
@@ -248,6 +265,29 @@ def test_the_pass_flag_stands_until_the_next_verdict():
     assert verifier.has_drafts
     commit(verifier, 5)
     assert not verifier.passed
+
+
+def test_a_pass_flag_from_before_the_last_verdict_was_answered_by_that():
+    verifier = session()
+    commit(verifier, 5)
+    send(verifier, [], known=2, passes=True)
+    assert not verifier.passed
+    send(verifier, [], known=3, passes=True)
+    assert verifier.passed
+
+
+def test_a_choice_that_equals_a_draft_which_was_not_run_accepts_it():
+    verifier = session()
+    send(verifier, branch(1, 5, 6))
+    assert commit(verifier, 5, max_nodes=0) == Verdict(2, 0, 0, 5, ACCEPT)
+    assert (verifier.usage.accepted, verifier.usage.bonus) == (1, 0)
+
+
+def test_a_pass_that_several_verdicts_tell_of_is_counted_once():
+    verifier = session()
+    for passes in (1, 0, 0):
+        verifier.commit(verifier.plan(0), [5], passes=passes)
+    assert (verifier.usage.passes, verifier.usage.completion_tokens) == (1, 3)
 
 
 def test_usage_counts_in_the_fields_words():

@@ -118,11 +118,21 @@ def test_a_plan_is_committed_once():
         verifier.commit(plan, [5])
 
 
-def test_every_row_wants_its_choice():
+@pytest.mark.parametrize("choices", [[5], [5, 6, 7]])
+def test_every_row_wants_its_choice(choices):
     verifier = session()
     send(verifier, branch(1, 5))
     with pytest.raises(ValueError, match="one choice more"):
-        verifier.commit(verifier.plan(8), [5])
+        verifier.commit(verifier.plan(8), choices)
+
+
+def test_drafts_end_where_the_likeliest_chain_holds_an_end_token_anywhere():
+    verifier = session()
+    send(verifier, branch(1, 5, 6))
+    send(verifier, branch(3, END, rank=1))
+    assert not verifier.drafts_end
+    send(verifier, branch(4, END, parent=2))
+    assert verifier.drafts_end
 
 
 def test_completion_tokens_count_from_where_generation_began():
