@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from speculation.errors import CapacityError
-from speculation.tenants import Account, Accounts, Keyring, Limits, Tenant, TokenBucket, bearer, digest_of
+from speculation.tenants import Account, Accounts, Keyring, Limits, Tenant, TokenBucket, bearer, digest_of, is_key
 
 KEY, OTHER = "sesame-sesame-sesame", "poppy-poppy-poppy-poppy"
 ALICE, BOB = Tenant("alice"), Tenant("bob")
@@ -49,6 +49,14 @@ def test_every_key_is_compared_whichever_it_is(monkeypatch):
 
 def test_a_keyring_holds_no_key():
     assert KEY not in str(vars(KEYRING))
+
+
+@pytest.mark.parametrize(
+    ("text", "is_one"),
+    [(KEY, True), ("", False), ("two words", False), (f" {KEY}", False), ("a\x00b", False), ("schlüssel", False)],
+)
+def test_a_key_is_one_word_that_a_header_carries(text, is_one):
+    assert is_key(text) is is_one
 
 
 uses = st.lists(st.tuples(st.floats(0, 5), st.integers(1, 40)), max_size=60)
@@ -107,5 +115,5 @@ def test_a_tenant_over_a_limit_is_told_when_to_come_again():
 
 def test_a_tenant_has_one_account():
     accounts = Accounts()
-    assert accounts.of(ALICE) is accounts.of(Tenant("alice"))
+    assert accounts.of(ALICE) is accounts.of(Tenant("alice")) is accounts.of(Tenant("alice", Limits(max_sessions=3)))
     assert accounts.of(ALICE) is not accounts.of(BOB)
