@@ -232,7 +232,10 @@ def test_any_field_values_are_a_message_or_malformed(wire):
         pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 4])),
         pb.VerifyRequest(draft=pb.Draft(packed=[9, 0, 11, 0])),
         pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0, 13])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[0, 1, 11, 4])),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 5, 10, 12])),
         pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0], known=9)),
+        pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0], first_number=1)),
         pb.VerifyRequest(draft=pb.Draft(packed=[9, 1, 11, 0], branches=[pb.Branch(token_ids=[1])])),
         pb.VerifyResponse(),
         pb.VerifyResponse(opened=pb.Opened()),
@@ -274,6 +277,11 @@ def test_an_absent_top_p_is_off():
     wire = codec.encode(Open("s", 1, PairIdentity("t", "p", "f"), (1,), 1, SamplingParameters(), 5))
     wire.open.ClearField("parameters")
     assert codec.decode(wire).parameters == SamplingParameters()
+
+
+def test_a_deadline_of_0_ms_is_one():
+    message = Open("s", 1, PairIdentity("t", "p", "f"), (1,), 1, SamplingParameters(), 5, deadline_ms=0)
+    assert codec.decode(codec.encode(message)).deadline_ms == 0
 
 
 def test_a_small_message_cannot_make_many_nodes():
