@@ -24,6 +24,14 @@ def test_two_prefills_share_evenly():
     assert allot([500, 2, 500], [0, 0, 0], 66) == [32, 2, 32]
 
 
+def test_a_row_that_is_left_over_goes_to_nobody_who_has_all_that_it_wants():
+    assert allot([2, 4], [0, 1], 5) == [2, 3]
+
+
+def test_two_prompts_are_read_one_after_the_other_too():
+    assert in_turn([30, 30], [0, 1], [200, 200], [0, 1]) == [60, 0]
+
+
 def test_more_sessions_than_rows_are_served_longest_ago_first():
     assert allot([1, 1, 1, 1], [9, 7, 8, 6], 2) == [0, 1, 0, 1]
 

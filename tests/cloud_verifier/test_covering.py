@@ -8,7 +8,8 @@ from dataclasses import replace
 import pytest
 
 from cloud_verifier.config import VerifierConfig
-from cloud_verifier.covering import CoveringVerifier
+from cloud_verifier.covering import CoveringVerifier, granted
+from cloud_verifier.live import ON_A_TICK
 from speculation.errors import ConfigurationError, InvalidRequestError, status_of
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.cover import MOST_PAD_BYTES, UNCOVERED, Cover
@@ -134,6 +135,23 @@ async def test_padding_beyond_the_largest_message_is_refused():
             covering.attach(replace(open_message(), cover=Cover(2048)))
     with pytest.raises(ConfigurationError, match="max_message_bytes"):
         VerifierConfig(max_message_bytes=1024, pad_bytes=2048)
+
+
+def test_padding_as_long_as_the_largest_message_is_granted():
+    message = replace(open_message(), cover=Cover(1024))
+    assert granted(message, VerifierConfig(max_message_bytes=1024)).cover == Cover(1024)
+
+
+def test_what_no_stream_gets_is_refused_even_where_the_least_of_the_verifier_would_mend_it():
+    with pytest.raises(InvalidRequestError, match="10 to 1000"):
+        granted(replace(open_message(), cover=Cover(0, 5)), VerifierConfig(tick_ms=20))
+
+
+@virtually
+async def test_a_covered_stream_may_take_a_tick_for_each_message_that_waits_and_one_for_the_last():
+    async with running() as (_, verifier, _):
+        covered = CoveringVerifier(verifier, VerifierConfig()).attach(replace(open_message(), cover=Cover(0, 250)))
+        assert covered.leaving_s == pytest.approx(0.25 * (ON_A_TICK + 1))
 
 
 @pytest.mark.parametrize(("values", "words"), [({"tick_ms": -1}, "tick_ms"), ({"pad_bytes": 10_000}, "32 to 4096")])

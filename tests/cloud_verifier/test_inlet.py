@@ -4,6 +4,7 @@ import asyncio
 import logging
 from types import SimpleNamespace
 
+import grpc
 import pytest
 
 from cloud_verifier import servicer
@@ -14,6 +15,7 @@ from speculation.errors import EngineError, LinkError, SessionSupersededError
 from speculation.links.grpc import GrpcConnector
 from speculation.protocol.messages import Cancel
 from speculation.tenants import NOBODY
+from speculation.wire import codec
 from tests.cloud_verifier import doubles
 from tests.cloud_verifier.doubles import collect, settings, wait_until
 from tests.cloud_verifier.sessions import LIMIT_S, held, opened
@@ -110,7 +112,8 @@ class Account:
 
 class Session:
     def __init__(self):
-        self.ends = []
+        self.ends, self.came = [], []
+        self.receive = self.came.append
         self.live = SimpleNamespace(end=self.ends.append, session_id="s", attempt=1, account=Account(), pair="p")
 
 
@@ -130,6 +133,41 @@ async def test_a_stream_that_waits_for_its_tenants_turn_is_left_at_once():
         readers.leave(waiting, task)
         await asyncio.wait({task})
         assert task.cancelled()
+
+
+async def says_cancel():
+    return codec.encode_request(Cancel())
+
+
+async def test_a_stream_that_has_read_and_waits_for_its_next_turn_is_left_at_once():
+    session, waiting = Session(), inlet(says_cancel)
+    waiting._account.bytes.take = lambda num_bytes, now_s: setattr(waiting._account.bytes, "ready_s", now_s + 1000)
+    async with asyncio.timeout(LIMIT_S), Readers() as readers:
+        task = readers.begin(waiting, session)
+        await wait_until(lambda: session.came)
+        readers.leave(waiting, task)
+        await asyncio.wait({task})
+        assert task.cancelled()
+    assert session.came == [Cancel()]
+
+
+async def test_what_was_read_is_counted_and_paid_for_once():
+    said, taken = [await says_cancel(), grpc.aio.EOF], []
+
+    async def read():
+        return said.pop(0)
+
+    reading = inlet(read)
+    num_bytes = len(said[0])
+    reading._account.bytes.take = lambda num_bytes, now_s: taken.append(num_bytes)
+    assert (await reading.read(), await reading.read()) == (Cancel(), None)
+    assert (taken, reading._statistics.received_bytes) == ([num_bytes, 0], num_bytes)
+
+
+async def test_what_is_read_once_nobody_listens_is_no_message():
+    left = inlet(says_cancel)
+    left.is_left = True
+    assert await left.read_at_once() is None
 
 
 async def test_a_read_that_never_ends_is_over_with_the_last_stream():

@@ -181,6 +181,9 @@ def test_drafts_that_were_not_run_are_compared_as_far_as_choices_reach():
     assert survival.chance == same.chance > PRIOR_CHANCE
     survival.learn((), (1,))
     assert survival.chance == same.chance
+    survival.learn((1, 2, 3), (1, 9, 3))
+    same.learn((1, 2), (1, 9))
+    assert survival.chance == same.chance
 
 
 def test_only_gaps_between_passes_that_follow_at_once_are_overhead():
