@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import math
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_agent.drafting.drafter import LONGEST_GATHER
 from device_agent.drafting.linear import Ahead
 from device_agent.drafting.second_branch import SecondBranch
 from device_agent.drafting.step import DraftSteps
@@ -192,3 +194,24 @@ def test_no_token_is_fed_twice_along_one_branch_however_many_steps_a_job_takes()
     virtual_time.run(stream.draft())
     assert len(stream.main) == 20
     assert engine.num_fed == len(PROMPT) + 23 - 1
+
+
+async def send_moments(stream, num_steps):
+    """After each step how many nodes are still to be sent, and from when on they should go out at the moment 5."""
+    moments = []
+    for _ in range(num_steps):
+        await stream.drafter.step()
+        moments.append((stream.session.unsent_nodes, stream.drafter.send_s(5.0)))
+    return moments
+
+
+def test_what_a_policy_gathers_goes_out_together():
+    moments = virtual_time.run(send_moments(Stream(Emulated(), Ahead(gather=3)), 4))
+    assert moments == [(1, math.inf), (2, math.inf), (3, 5.0), (4, 5.0)]
+
+
+def test_so_many_drafts_as_one_message_should_hold_go_out_however_long_the_next_pass_is_away(monkeypatch):
+    stream = Stream(Emulated(), Ahead(), depth=40)
+    monkeypatch.setattr(stream.drafter.schedule, "leave_s", lambda now_s: now_s + 60)
+    moments = virtual_time.run(send_moments(stream, LONGEST_GATHER + 1))
+    assert moments == [(count, 5.0 if count >= LONGEST_GATHER else 65.0) for count in range(1, LONGEST_GATHER + 2)]
