@@ -37,3 +37,17 @@ def test_cutting_back_leaves_what_a_shorter_answer_is(token_ids, others, count):
     assert answer.token_ids() == fresh.token_ids() == tuple(kept)
     assert answer.text() == fresh.text()
     assert [answer.code_points(n) for n in range(len(kept) + 1)] == [len(answer.text(0, n)) for n in range(len(kept) + 1)]
+
+
+def test_what_is_held_back_may_be_asked_for_before_the_rest_comes():
+    answer = filled([0xE2, 0x82])
+    assert answer.held_back() == answer.held_back() == "\ufffd"
+    answer.append(0xAC)
+    assert answer.text() == "€"
+
+
+def test_tokens_are_counted_by_the_text_that_they_reach_and_that_they_keep_within():
+    answer = filled(b"ab\xc3\xa9c")
+    assert [answer.tokens_reaching(code_points, 0) for code_points in range(5)] == [0, 1, 2, 4, 5]
+    assert [answer.tokens_within(code_points, 0) for code_points in range(5)] == [0, 1, 3, 4, 5]
+    assert (answer.tokens_reaching(1, 3), answer.tokens_within(0, 3)) == (3, 3)

@@ -8,6 +8,7 @@ import pytest
 from device_agent.kept import KeptStreams
 from speculation.errors import SessionNotFoundError
 from speculation.shaping import virtual_time
+from speculation.tenants import NOBODY, Tenant
 from tests.device_agent.doubles import DraftEngine, agent_of, request
 
 
@@ -21,9 +22,9 @@ async def keeping(window_s=60.0, max_ended=16, step_s=0.0):
     async with agent_of(None, DraftEngine(step_s=step_s), max_streams=100) as running:
         kept = KeptStreams(window_s, max_ended)
 
-        async def begin():
+        async def begin(tenant=NOBODY):
             stream = await running.start(request(mode="device", max_tokens=10))
-            kept.keep(stream)
+            kept.keep(stream, tenant)
             return stream
 
         yield kept, begin
@@ -41,8 +42,10 @@ def test_an_answer_is_kept_while_it_runs_and_for_the_window_behind_its_end():
             stream = await begin()
             await asyncio.sleep(99)
             assert kept.find(stream.session_id) is stream
+            assert kept.num_running == 1
             await asyncio.sleep(100 + 59 - 99)
             assert kept.find(stream.session_id) is stream
+            assert kept.num_running == 0
             await asyncio.sleep(2)
             with pytest.raises(SessionNotFoundError, match="60 s"):
                 kept.find(stream.session_id)
@@ -51,7 +54,22 @@ def test_an_answer_is_kept_while_it_runs_and_for_the_window_behind_its_end():
     run(work())
 
 
-def test_of_those_that_have_ended_the_last_few_are_kept():
+def test_nobody_finds_what_another_tenant_began_or_hears_that_it_is_there():
+    async def work():
+        async with keeping() as (kept, begin):
+            stream = await begin(Tenant("alice"))
+            assert kept.find(stream.session_id, Tenant("alice")) is stream
+            for stranger in (Tenant("bob"), NOBODY):
+                with pytest.raises(SessionNotFoundError) as there:
+                    kept.find(stream.session_id, stranger)
+                with pytest.raises(SessionNotFoundError) as nowhere:
+                    kept.find("nowhere", stranger)
+                assert str(there.value) == str(nowhere.value).replace("nowhere", stream.session_id)
+
+    run(work())
+
+
+def test_of_those_that_have_ended_the_last_few_are_kept(caplog):
     async def work():
         async with keeping(max_ended=2) as (kept, begin):
             streams = [await begin() for _ in range(4)]
@@ -63,6 +81,7 @@ def test_of_those_that_have_ended_the_last_few_are_kept():
                 assert kept.find(stream.session_id) is stream
             await asyncio.sleep(61)
             assert len(kept) == 0
+            assert not caplog.records, "each is forgotten once"
 
     run(work())
 
