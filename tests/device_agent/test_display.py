@@ -10,30 +10,7 @@ from hypothesis import strategies as st
 from device_agent.display import Display
 from device_agent.request import Reveal
 from speculation.text import StopStrings
-from tests.device_agent.replay import Replay
-
-WORDS = [
-    b"a",
-    b"b",
-    b"ab",
-    b"ba",
-    b"\xc3",
-    b"\xa9",
-    b"\xe2\x82",
-    b"\xac",
-    b"\xff",
-    b" ",
-    b"",
-    "é".encode(),
-    "€x".encode(),
-    b"aXb",
-]
-PROMPT_LENGTH = 3
-
-
-def decode(token_ids: list[int]) -> str:
-    return b"".join(WORDS[token_id] for token_id in token_ids).decode(errors="replace")
-
+from tests.device_agent.display_scene import PROMPT_LENGTH, WORDS, Screen, decode
 
 tokens = st.integers(0, len(WORDS) - 1)
 final_text = st.lists(tokens, max_size=24)
@@ -50,39 +27,6 @@ reveals = st.sampled_from(list(Reveal))
 bars = st.sampled_from([0.0, 0.2, 0.5, 0.8, 1.0])
 confidences = st.sampled_from([0.0, 0.3, 0.6, 0.8, 0.9, 0.95, 1.0])
 stops = st.lists(st.sampled_from(["ab", "bab", "b", "a ba", "éa", "X", "€xa", " "]), max_size=3)
-
-
-class Screen:
-    """A display and a client that follows it."""
-
-    def __init__(self, reveal=Reveal.ALL, min_stability=0.5, stops=()):
-        self.display = Display(PROMPT_LENGTH, decode, itertools.count(), reveal, min_stability, stops)
-        self.replay = Replay()
-
-    def drafted(self, token_ids, confidence=0.9):
-        for token_id in token_ids:
-            self.follow(self.display.drafted(token_id, confidence))
-
-    def final(self, token_ids):
-        self.follow(self.display.finalised(token_ids))
-
-    def reassessed(self, confidences):
-        whole = itertools.islice(itertools.cycle(confidences), self.display.num_drafts)
-        return self.follow(self.display.reassessed(list(whole)))
-
-    def finish(self, max_drafts=0):
-        self.follow(self.display.finish(max_drafts))
-        self.check()
-
-    def follow(self, events):
-        for event in events:
-            self.replay.feed(event.to_json())
-        return events
-
-    def check(self):
-        assert self.replay.token_ids == list(self.display.token_ids)
-        assert self.replay.text == self.display.text
-        assert self.replay.tokens_committed == self.display.num_final
 
 
 def play(screen, truth, script):
@@ -236,58 +180,6 @@ def test_bytes_that_never_complete_come_last_as_a_replacement_character():
     assert screen.replay.code_points_committed == 2
 
 
-def test_tokens_that_may_begin_a_stop_string_are_not_committed_yet():
-    screen = Screen(stops=["ab"])
-    screen.drafted([0])
-    assert screen.display.finalised([0]) == []
-    events = screen.display.finalised([9])
-    assert [event.name for event in events] == ["commit", "correct"]
-
-
-@pytest.mark.parametrize("pieces", [[[0, 1, 9]], [[0, 1], [9]], [[0], [1], [9]]])
-def test_a_longer_stop_string_that_began_earlier_is_waited_for(pieces):
-    """In "ab " both "b" and "ab " stand; the text ends before the one that begins first, however it came."""
-    screen = Screen(stops=["b", "ab "])
-    for token_ids in pieces:
-        screen.final(token_ids)
-    screen.finish()
-    assert screen.replay.text == ""
-
-
-def test_a_stop_string_in_the_middle_of_a_token_cuts_its_text():
-    screen = Screen(stops=["X"])
-    screen.drafted([13, 0])
-    screen.final([13, 0])
-    screen.finish()
-    assert screen.display.is_stopped
-    assert screen.replay.text == "a"
-    assert screen.replay.token_ids == [13]
-
-
-def test_a_stop_string_in_drafts_that_are_here_already_ends_the_text_of_a_device_that_goes_on_alone():
-    screen = Screen(stops=["b"])
-    screen.drafted([0, 1, 0])
-    assert not screen.display.is_stopped
-    screen.follow(screen.display.go_alone())
-    assert screen.display.is_stopped
-    screen.finish(max_drafts=9)
-    assert screen.replay.text == "a"
-
-
-@pytest.mark.parametrize("is_alone", [False, True])
-def test_behind_a_stop_string_nothing_more_is_added(is_alone):
-    screen = Screen(stops=["b"])
-    if is_alone:
-        screen.display.go_alone()
-        screen.drafted([0, 1])
-    else:
-        screen.final([0, 1])
-    assert screen.display.is_stopped
-    assert screen.display.drafted(0, 0.9) == screen.display.finalised([0, 9]) == []
-    screen.finish(max_drafts=9)
-    assert (screen.replay.text, screen.replay.token_ids) == ("a", [0])
-
-
 def test_stable_shows_drafts_while_their_running_product_is_high_enough():
     screen = Screen(Reveal.STABLE, min_stability=0.7)
     screen.drafted([0, 1, 2], confidence=0.8)
@@ -356,6 +248,13 @@ def test_stability_counts_from_the_end_of_the_final_tokens():
     screen.display.finalised([0])
     (third,) = screen.display.drafted(2, 0.5)
     assert third.stability == 0.25
+
+
+def test_a_draft_that_was_never_shown_is_not_kept_at_the_end():
+    screen = Screen(Reveal.STABLE, min_stability=0.7)
+    screen.drafted([0, 1, 2], confidence=0.8)
+    screen.finish(max_drafts=9)
+    assert (screen.replay.token_ids, screen.display.num_drafts, screen.display.is_holding) == ([0], 1, False)
 
 
 @pytest.mark.parametrize("keep", [0, 1, 2, 9])

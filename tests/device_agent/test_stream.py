@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,6 +134,84 @@ def test_a_reader_that_comes_back_within_the_grace_keeps_the_answer():
     assert replay.last["event"] == "done"
 
 
+def test_a_grace_that_began_anew_does_not_end_with_the_first():
+    async def work():
+        async with agent_of(None, DraftEngine(step_s=1.0)) as running:
+            stream = await running.start(request(mode="device", max_tokens=20))
+            for _ in range(2):
+                await stream.leave(stream.reader, 5.0)
+                await asyncio.sleep(3.0)
+            await everything(stream.read_after(-1))
+            return stream.after(stream.next_seq - 1)[0].name
+
+    assert run(work()) == "done"
+
+
+def writing(tasks, stream, rest_s, given_back):
+    """A task that writes until it is cancelled, and takes ``rest_s`` to give back what it held."""
+
+    async def write():
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            await asyncio.sleep(rest_s)
+            given_back.append(True)
+
+    task = tasks.create_task(write())
+    stream.run_by(task, SimpleNamespace(is_queued=False), SimpleNamespace(is_paused=False))
+    return task
+
+
+def test_an_answer_that_is_broken_off_is_cancelled():
+    async def work():
+        async with asyncio.TaskGroup() as tasks:
+            stream = begun(max_events=2)
+            task = writing(tasks, stream, 0.0, [])
+            await asyncio.sleep(0)
+            stream.put(states(1, 3))
+            return stream.has_last, task.cancelling()
+
+    assert run(work()) == (True, 1)
+
+
+def test_an_answer_that_is_closed_twice_gives_back_what_it_held():
+    async def work():
+        async with asyncio.TaskGroup() as tasks:
+            stream, given_back = begun(), []
+            task = writing(tasks, stream, 1.0, given_back)
+            await asyncio.sleep(0)
+            await asyncio.gather(stream.aclose(), stream.aclose())
+            assert (task.cancelling(), given_back) == (1, [True])
+
+    run(work())
+
+
+def test_an_answer_that_has_said_all_is_not_cut_off_while_it_ends():
+    async def work():
+        async with asyncio.TaskGroup() as tasks:
+            stream = begun()
+            task = writing(tasks, stream, 0.0, [])
+            stream.put([done(1)])
+            closing = tasks.create_task(stream.aclose())
+            await asyncio.sleep(1)
+            assert (closing.done(), task.cancelling()) == (False, 0)
+            task.cancel()
+
+    run(work())
+
+
+def test_only_an_answer_that_is_not_over_pauses_and_goes_on():
+    stream, heard = begun(), []
+    pausing = SimpleNamespace(pause=lambda: heard.append("pause"), resume=lambda: heard.append("resume"))
+    stream.run_by(None, None, pausing)
+    stream.pause()
+    stream.resume()
+    stream.put([done(1)])
+    stream.pause()
+    stream.resume()
+    assert heard == ["pause", "resume"]
+
+
 def test_without_a_grace_the_answer_has_ended_when_its_reader_has_left():
     async def work():
         draft = DraftEngine(step_s=1.0)
@@ -188,3 +267,12 @@ def test_only_what_was_read_is_dropped_for_room():
     events = run(stream.take())
     assert [event.seq for event in events] == list(range(10, 27))
     assert events[-1].error["code"] == "capacity"
+
+
+def test_a_reader_that_keeps_up_needs_room_for_few_events():
+    stream = begun(max_events=2)
+    stream.put(states(1, 2))
+    run(stream.take())
+    stream.put(states(2, 4))
+    assert not stream.has_last
+    assert [event.seq for event in run(stream.take())] == [2, 3]
