@@ -1,13 +1,17 @@
 """Seats, the queue and kept caches, with the verifier that uses them: under the virtual clock, on an engine that is watched."""
 
 import asyncio
+import threading
 
 import pytest
 
+from cloud_verifier.live import LiveSession
 from cloud_verifier.prefixes import LEAST_SHARED
 from cloud_verifier.room import Room
+from cloud_verifier.seats import Seats, SharedQueue
 from speculation.errors import CapacityError, LinkError
 from speculation.protocol.messages import Cancel, FinishReason, Opened
+from speculation.tenants import NOBODY, Account
 from tests.cloud_verifier.doubles import CONTEXT, collect, finished_of, open_message, plain_decoding, wait_until
 from tests.cloud_verifier.sessions import opened, refusal, table
 from tests.cloud_verifier.virtual import TimedEngine, connector_of, running, virtually
@@ -271,3 +275,53 @@ async def test_kept_caches_give_way_to_an_attempt_that_may_become_longer():
         await opened(connector, session_id="grows", max_tokens=40)
         await opened(connector, session_id="grows", attempt=2, max_tokens=CONTEXT // 2 - 3)
         assert (verifier.seats.num_kept, len(verifier.seats.running), room.free_bytes) == (2, 1, 0)
+
+
+def sharing(queue, *capacities):
+    """Seats of engines that share a queue, and a way to let sessions come to each."""
+    account, members = Account(NOBODY), [Seats(capacity, capacity, 9, 0) for capacity in capacities]
+    for seats in members:
+        seats.share(queue)
+
+    def come(seats, session_id, older=None, on_change=lambda: None):
+        message = open_message(session_id)
+        live = LiveSession(message, 40, 64, 8, seats.release, on_change, account, threading.RLock())
+        seats.admit(live, older)
+        return live
+
+    return members, come
+
+
+def running_at(members):
+    return [[live.session_id for live in seats.running] for seats in members]
+
+
+def test_engines_that_share_a_queue_share_its_limit():
+    members, come = sharing(SharedQueue(1), 1, 1)
+    first = come(members[0], "first")
+    come(members[1], "second")
+    assert running_at(members) == [["first"], []]
+    first.close()
+    assert running_at(members) == [[], ["second"]]
+
+
+def test_a_place_in_a_shared_queue_is_no_slot_at_an_engine_that_is_full():
+    members, come = sharing(SharedQueue(2), 1, 1)
+    for session_id in ("first", "second"):
+        come(members[0], session_id)
+    assert running_at(members) == [["first"], []]
+    come(members[1], "third")
+    assert running_at(members) == [["first"], ["third"]]
+
+
+def test_who_takes_over_keeps_the_place_is_woken_with_the_seat_and_counts_once():
+    members, come = sharing(SharedQueue(1), 1)
+    (seats,) = members
+    woken = []
+    first, older = come(seats, "first"), come(seats, "second")
+    newer = come(seats, "second", older, lambda: woken.append(running_at(members)))
+    assert (newer.place, newer.account.num_sessions) == (older.place, 2)
+    first.close()
+    assert woken == [[["second"]]]
+    newer.close()
+    assert newer.account.num_sessions == 0
