@@ -93,3 +93,10 @@ def test_both_directions_pad_by_the_same_field() -> None:
 def test_padding_alone_is_no_message() -> None:
     with pytest.raises(MalformedMessageError):
         codec.decode_request(padded(b"", 256))
+
+
+def test_a_padder_that_heeds_an_absurd_cover_pads_no_further_than_may_be_asked_for():
+    padder = Padder()
+    assert padder.size(Draft((), 0)) < MOST_PAD_BYTES
+    padder.heed(Opened("s", 1, "f", cover=Cover(2**20)))
+    assert padder.size(Draft((), 0)) == len(padder.encode(Draft((), 0))) == MOST_PAD_BYTES
