@@ -155,6 +155,9 @@ def test_a_pass_that_does_not_end_a_prompt_has_no_drafts_behind_it():
 def test_a_prompt_goes_on_however_little_is_left():
     prompt, steep = CLAIM._replace(num_uncached=1000), LinearCosts(pass_s=1e-6, row_s=1.0)
     assert share_rows([CLAIM, prompt], steep, 0.0, MAX_ROWS)[1] >= 1
+    # Not for one row of it is there time, so far behind its beginning.
+    behind = prompt._replace(num_cached=10_000)
+    assert share_rows([CLAIM, behind], replace(steep, attended_s=1.0), 0.0, MAX_ROWS) == [1, 1]
 
 
 def test_what_is_left_of_a_prompt_counts_as_decoding_only_where_it_is_short():
