@@ -42,8 +42,8 @@ class Plan(NamedTuple):
 class VerifierSession:
     """One session on one stream. ``credit`` is the ceiling of live nodes that ``Opened`` tells.
 
-    For all to read: ``final``, the final log, prompt included; ``generation_start``, where the generated tokens begin in it;
-    ``finished``, what the session ended with, if it did.
+    For all to read, and for none to change: ``final``, the final log, prompt included; ``generation_start``, where the
+    generated tokens begin in it; ``finished``, what the session ended with, if it did.
 
     A session opened with a complete prefix (its last generated token is an end token, or the limit is reached) is finished at
     once. Raises ``MalformedMessageError`` when the prefix goes beyond the limit.
