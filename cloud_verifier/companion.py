@@ -167,7 +167,7 @@ class _Job:
         if drafting:
             positions = [len(part.seat.fed) for part in drafting]
             choices = choose(logits, positions, [part.wish.parameters for part in drafting])
-            for part, token_id in zip(drafting, choices.token_ids.tolist(), strict=True):
+            for part, token_id in zip(drafting, choices.token_ids, strict=True):
                 part.drafted.append(token_id)
 
 

@@ -151,18 +151,13 @@ class LiveSession:
 
     def claim(self, plan: Plan) -> Claim:
         """What the next pass is asked for, while ``plan`` is the longest that can be run now."""
-        return Claim(
-            num_uncached=self.num_uncached,
-            num_drafts=len(plan.token_ids),
-            num_cached=self.cached,
-            chance=self.survival.chance,
-            tenant=self.account,
-            served=self.served,
-            tenant_served=self.account.served,
-            deadline_s=math.inf if self._deadline is None else self._deadline.when(),
-            priority=self._priority,
-            is_sampled=not self.parameters.is_greedy,
-        )
+        account, cached = self.account, self.cached
+        deadline_s = math.inf if self._deadline is None else self._deadline.when()
+        served, is_sampled = (self.served, account.served), self.parameters.temperature > 0
+        num_uncached = len(self.state.final) - cached
+        # By place: names take half as long again.
+        wanted = num_uncached, len(plan.token_ids), cached, self.survival.chance
+        return Claim(*wanted, account, *served, deadline_s, self._priority, is_sampled)
 
     def waiting(self, plan: Plan, max_rows: int) -> Waiting:
         """What there is to wait for, while ``plan`` is the longest that can be run now."""

@@ -15,6 +15,7 @@ from speculation.errors import EngineError, OutriderError
 from speculation.log_softmax import token_logprobs
 from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
+from speculation.values import value
 
 _log = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Entry:
         return self.num_agreed + 1 if self.choices else 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Pass:
     """Caches to give back, then entries to run in one forward and one choice."""
 
@@ -89,16 +90,20 @@ def _prepare(engine: Engine, entry: Entry) -> bool:
 
 
 def _run(engine: Engine, entries: Sequence[Entry]) -> None:
-    chunks = [Chunk(entry.cache, entry.token_ids, entry.num_logits) for entry in entries if entry.cache is not None]
+    chunks, choosing, runs = [], [], []
+    for entry in entries:
+        assert entry.cache is not None
+        chunks.append(Chunk(entry.cache, entry.token_ids, entry.num_logits))
+        if entry.num_logits:
+            choosing.append(entry)
+            runs.append(Run(entry.position, entry.parameters, entry.drafted))
     logits = engine.extend(chunks)
-    choosing = [entry for entry in entries if entry.num_logits]
     if choosing:
-        runs = [Run(entry.position, entry.parameters, entry.drafted) for entry in choosing]
         _hand_out(choosing, choose_runs(logits, runs), logits)
 
 
 def _hand_out(entries: Sequence[Entry], choices: Choices, logits: NDArray[np.float32]) -> None:
-    token_ids, near_ties = choices.token_ids.tolist(), choices.near_ties.tolist()
+    token_ids, near_ties = choices.token_ids, choices.near_ties
     row = 0
     for entry in entries:
         entry.choices = token_ids[row : row + entry.num_logits]

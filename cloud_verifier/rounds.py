@@ -1,7 +1,6 @@
 """What the next pass runs, and what becomes of it: the work between two passes, on whichever thread does it.
 
-It knows no event loop: times are arguments, in seconds of the loop's clock, and nobody is told anything here. What is made for
-each pass and each of its sessions is a tuple with names: a frozen dataclass takes three times as long to make. Each method
+It knows no event loop: times are arguments, in seconds of the loop's clock, and nobody is told anything here. Each method
 wants the lock of the seats (``seats.py``), as does everything else that touches a session's log, its drafts or its seat.
 """
 
@@ -9,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from cloud_verifier.companion import Wish
 from cloud_verifier.config import VerifierConfig
@@ -22,9 +20,11 @@ from cloud_verifier.patience import Policy, ready_s
 from cloud_verifier.scheduling import Overhead, share_rows
 from cloud_verifier.seats import Seats
 from speculation.protocol.verifier import Plan
+from speculation.values import value
 
 
-class Share(NamedTuple):
+@value
+class Share:
     """A session, its entry in a pass, the plan behind the entry, and all drafts that were there."""
 
     live: LiveSession
@@ -33,7 +33,8 @@ class Share(NamedTuple):
     offered: Sequence[int]
 
 
-class UnderWay(NamedTuple):
+@value
+class UnderWay:
     """The shares of a pass, and when it began; ``num_waiting`` more sessions were ready and got no row."""
 
     shares: Sequence[Share]
@@ -41,7 +42,8 @@ class UnderWay(NamedTuple):
     began_s: float
 
 
-class Over(NamedTuple):
+@value
+class Over:
     """A pass that is over, and whom it ran: what the observer is told."""
 
     lives: Sequence[LiveSession]
@@ -105,9 +107,13 @@ class Rounds:
             return
         self._policy.passed(now_s - over.began_s)
         waiting = [0] * over.num_waiting  # whose prompts come later: they make none, either
-        self._holding.passed([share.entry.num_made for share in over.shares] + waiting, since_s)
+        made, lives = [], []
+        for share in over.shares:
+            made.append(share.entry.num_made)
+            lives.append(share.live)
+        self._holding.passed(made + waiting, since_s)
         withholds = self._holding.is_on and not self.patience_s(now_s)
-        self._news.append(Over([share.live for share in over.shares], over.began_s, now_s))
+        self._news.append(Over(lives, over.began_s, now_s))
         for share in over.shares:
             self._settle(share, over.began_s, now_s, withholds)
 
@@ -153,11 +159,10 @@ class Rounds:
 
     def _share_out(self, ready: list[tuple[LiveSession, Plan]]) -> list[Share]:
         claims = [live.claim(plan) for live, plan in ready]
+        rows_of = share_rows(claims, self.costs, self._overhead.mean_s, self._max_rows)
         shares = []
-        for (live, plan), rows in zip(
-            ready, share_rows(claims, self.costs, self._overhead.mean_s, self._max_rows), strict=True
-        ):
-            if rows:
+        for index, (live, plan) in enumerate(ready):
+            if rows := rows_of[index]:
                 shares.append(Share(live, *live.enter(plan, rows), plan.token_ids))
                 live.served = live.account.served = self.statistics.passes
                 self.statistics.rows += rows

@@ -13,11 +13,12 @@ prompts are read one after the other, the shortest first.
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Sequence
-from typing import NamedTuple
+from dataclasses import replace
 
 from cloud_verifier.batching import allot_among, in_turn
 from cloud_verifier.costs import PassCosts, PassShape, evened, growing, least_row_s
 from speculation.choice import run_length
+from speculation.values import value
 
 PREFILL_STRETCH = 4.0
 DECODING_ROWS = 8
@@ -33,7 +34,8 @@ MEMORY = 0.97
 """What each comparison leaves of the weight of those before it."""
 
 
-class Claim(NamedTuple):
+@value
+class Claim:
     """What a session could use of the next pass.
 
     ``num_uncached`` final tokens have to be fed, 1 or more, then up to ``num_drafts``, each of which agrees with ``chance``
@@ -72,9 +74,12 @@ class Survival:
         """Compare drafts, whether they were run or not, with the choices that were made."""
         compared = drafted[: len(choices)]
         num_agreed = run_length(compared, choices)
-        for index in range(min(num_agreed + 1, len(compared))):
-            self._agreed = MEMORY * self._agreed + (index < num_agreed)
-            self._compared = MEMORY * self._compared + 1
+        of_these, in_all = self._agreed, self._compared
+        for _ in range(num_agreed):
+            of_these, in_all = MEMORY * of_these + 1, MEMORY * in_all + 1
+        if num_agreed < len(compared):
+            of_these, in_all = MEMORY * of_these, MEMORY * in_all + 1
+        self._agreed, self._compared = of_these, in_all
 
 
 class Overhead:
@@ -148,7 +153,7 @@ def _choosing(claims: Sequence[Claim], costs: PassCosts, max_rows: int) -> Seque
 
 
 def _allotted(claims: Sequence[Claim], drafts: Sequence[int], max_rows: int) -> list[int]:
-    wanted = [claim.num_uncached + count for claim, count in zip(claims, drafts, strict=True)]
+    wanted = [claim.num_uncached + drafts[index] for index, claim in enumerate(claims)]
     if sum(wanted) <= max_rows:
         return wanted
     tenants = [claim.tenant for claim in claims]
@@ -210,7 +215,7 @@ def _most_rows(claims: Sequence[Claim], drafts: Sequence[int], costs: PassCosts)
     most_s = PREFILL_STRETCH * waited_s
     if whole_s <= most_s:
         return everything.num_rows
-    least = _shape([claim if claim.is_decoding else claim._replace(num_uncached=1) for claim in claims], drafts)
+    least = _shape([claim if claim.is_decoding else replace(claim, num_uncached=1) for claim in claims], drafts)
     least_s, num_prompts = costs.seconds(least), least.num_sessions - decoding.num_sessions
     if most_s < least_s:
         # Not a row for each prompt: for as many as there is time for, and one at least, so that they come to an end.

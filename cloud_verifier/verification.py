@@ -25,6 +25,7 @@ from speculation.engines.base import Engine
 from speculation.engines.handover import when_computing
 from speculation.engines.runner import EngineRunner
 from speculation.engines.self_test import SelfTest
+from speculation.engines.wake import Waker, waker_of
 from speculation.errors import CapacityError, EngineError, LinkError, SessionNotFoundError, SessionSupersededError
 from speculation.protocol.messages import Open, Opened, PairIdentity
 from speculation.tenants import NOBODY, Account, Accounts, Tenant
@@ -162,8 +163,9 @@ class Verifier:
             planned = self._plan(loop)
         if not isinstance(planned, Pass):
             return planned
-        # A companion drafts between two passes, so the loop has to come in between.
-        follow = partial(self._follow, loop) if self._companion is None else None
+        # A companion drafts between two passes, so the loop has to come in between; and a job on the loop holds it up.
+        may_follow = self._companion is None and not self._runner.is_inline
+        follow = partial(self._follow, loop, waker_of(loop)) if may_follow else None
         await self._runner.run(planned.run, follow=follow)
         if self._fault is not None:
             raise self._fault
@@ -172,7 +174,7 @@ class Verifier:
         self._tell()
         return None
 
-    def _follow(self, loop: asyncio.AbstractEventLoop, _: None) -> Callable[[Engine], None] | None:
+    def _follow(self, loop: asyncio.AbstractEventLoop, waker: Waker, _: None) -> Callable[[Engine], None] | None:
         """The pass behind one that is over, on the engine's thread; None where the loop has to go on."""
         with self.seats.lock:
             if self._is_over or self._fault is not None:
@@ -181,7 +183,7 @@ class Verifier:
             planned = self._plan(loop)
         if not isinstance(planned, Pass):
             return None
-        when_computing(partial(_call_soon, loop, self._tell_beside))
+        when_computing(partial(waker.call, self._tell_beside))
         return planned.run
 
     def _plan(self, loop: asyncio.AbstractEventLoop) -> Pass | float:
@@ -263,8 +265,3 @@ class Verifier:
         except CapacityError:
             self.policy.refused(asyncio.get_running_loop().time())
             raise
-
-
-def _call_soon(loop: asyncio.AbstractEventLoop, call: Callable[[], None]) -> None:
-    with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody to tell
-        loop.call_soon_threadsafe(call)

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import StrEnum
 from typing import Any, ClassVar, Self
 
 from device_agent.logprobs import FinalLikelihood
 from speculation.errors import CapacityError, InvalidRequestError, OutriderError, status_of
+from speculation.values import value
 
 Json = dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CommitOffset:
     """How much of the answer is final: ``tokens`` generated tokens, ``code_points`` of their text. Never goes back."""
 
@@ -29,7 +30,7 @@ class CommitOffset:
         return {"tokens": self.tokens, "code_points": self.code_points}
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Event:
     """One event; ``seq`` counts from 0 without gaps."""
 
@@ -38,7 +39,8 @@ class Event:
 
     def to_json(self) -> Json:
         """The event as the stream holds it: its name, then its fields in order."""
-        fields = {key: getattr(self, key) for key in self.__slots__}  # a class's own, so not ``seq``
+        own: tuple[str, ...] = self.__slots__  # type: ignore[attr-defined]  # those of the class itself, so not ``seq``
+        fields = {key: getattr(self, key) for key in own}
         if (offset := fields.get("commit_offset")) is not None:
             fields["commit_offset"] = offset.to_json()
         if (told := fields.pop("logprobs", None)) is not None:
@@ -46,7 +48,7 @@ class Event:
         return {"event": self.name, "seq": self.seq} | fields
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SessionEvent(Event):
     """First: who answers and how. ``phone`` and ``network`` name emulated profiles, None where nothing is emulated.
     ``retrieval`` tells the documents that the answer was given, None where none were asked for."""
@@ -64,7 +66,7 @@ class SessionEvent(Event):
     retrieval: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class SpeculativeEvent(Event):
     """Tentative tokens, appended behind what is shown; ``stability`` from 0 to 1 is how likely they stay."""
 
@@ -75,7 +77,7 @@ class SpeculativeEvent(Event):
     stability: float
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CommitEvent(Event):
     """The next ``count`` shown tokens, from ``position`` on, became final. ``logprobs`` has one for each, where they were asked
     for.
@@ -88,7 +90,7 @@ class CommitEvent(Event):
     logprobs: tuple[FinalLikelihood, ...] | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class RevokeEvent(Event):
     """The last ``count`` shown tokens, from ``position`` on, are withdrawn; never final ones."""
 
@@ -98,7 +100,7 @@ class RevokeEvent(Event):
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class CorrectEvent(Event):
     """Final tokens put behind what is shown in one step: a correction, or tokens that nobody had shown. ``logprobs`` has one
     for each, where they were asked for.
@@ -128,7 +130,7 @@ class Reason(StrEnum):
     RESUMED = "resumed"
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class StateEvent(Event):
     """Something about the way of working changed; ``mode`` is what the stream works in from here on.
 
@@ -142,7 +144,7 @@ class StateEvent(Event):
     thermal: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class DoneEvent(Event):
     """Last: the whole answer. Of ``token_ids`` the first ``verified_count`` are the full model's; the rest is the draft's
     alone.
@@ -158,7 +160,7 @@ class DoneEvent(Event):
     figures: Mapping[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class ErrorEvent(Event):
     """Last, in place of ``done``: an OpenAI error object. ``retry_after_s`` is for who is answered with a status instead."""
 
@@ -174,6 +176,14 @@ class ErrorEvent(Event):
     def to_json(self) -> Json:
         return {"event": self.name, "seq": self.seq, "error": self.error}
 
+
+# For ``isinstance``: ``A | B`` is made anew at every look, which takes as long as the look at five events.
+SHOWN = (SpeculativeEvent, CorrectEvent)
+"""What puts text behind what is visible."""
+COMMITTED = (CommitEvent, CorrectEvent)
+"""What makes tokens final."""
+LAST = (DoneEvent, ErrorEvent)
+"""What ends an answer."""
 
 KINDS: dict[str, type[Event]] = {
     kind.name: kind for kind in (SessionEvent, SpeculativeEvent, CommitEvent, RevokeEvent, CorrectEvent, StateEvent, DoneEvent)

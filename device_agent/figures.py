@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from device_agent.events import CorrectEvent, Event, Json, RevokeEvent, SpeculativeEvent
+from device_agent.events import SHOWN, Event, Json, RevokeEvent, SpeculativeEvent
 from device_agent.reading import Reader
 from device_agent.tasks.target import Target
 from device_agent.timeline import Timeline
@@ -153,7 +153,7 @@ class Meter:
         if self.target is not None:
             self.target.showed(events, now_s)
         for event in events:
-            if isinstance(event, SpeculativeEvent | CorrectEvent) and self._first_visible_s is None:
+            if isinstance(event, SHOWN) and self._first_visible_s is None:
                 self._first_visible_s = now_s
                 self._waits.first_visible(now_s - self._began_s)
             if isinstance(event, SpeculativeEvent):

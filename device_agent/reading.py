@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from device_agent.events import CorrectEvent, Event, RevokeEvent, SpeculativeEvent
+from device_agent.events import SHOWN, Event, RevokeEvent
 
 WORDS_PER_MINUTE = 238
 """Silent reading of English non-fiction, adults: Brysbaert 2019, "How many words do we read per minute?", 190 studies."""
@@ -36,7 +36,7 @@ class Reader:
         self._position = min(self._visible, self._position + CODE_POINTS_PER_S * (now_s - self._now_s))
         self._now_s = now_s
         for event in events:
-            if isinstance(event, SpeculativeEvent | CorrectEvent):
+            if isinstance(event, SHOWN):
                 self._visible += len(event.text)
                 self._ends.extend([self._visible] * len(event.token_ids))
             elif isinstance(event, RevokeEvent):

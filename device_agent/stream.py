@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from enum import StrEnum
 from typing import Any
 
-from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, error_object
+from device_agent.events import LAST, DoneEvent, ErrorEvent, Event, SessionEvent, error_object
 from device_agent.tasks.pausing import Pausing
 from device_agent.tasks.places import Place
 from device_agent.timeline import Timeline
@@ -189,7 +189,7 @@ class Stream:
 
     def _append(self, event: Event) -> None:
         self._events.append(event)
-        self._has_last = isinstance(event, DoneEvent | ErrorEvent)
+        self._has_last = isinstance(event, LAST)
         if self._has_last:
             self._cancel_deadline()
         self._reader.wake()

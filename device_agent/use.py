@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from device_agent.events import CommitEvent, CorrectEvent, DoneEvent, ErrorEvent, Event
+from device_agent.events import COMMITTED, LAST, DoneEvent, Event
 from speculation.tenants import Account
 
 
@@ -29,11 +29,11 @@ class Use:
     def wrote(self, events: Sequence[Event]) -> None:
         """These events are about to be given out. Tokens count once they are final; those that never are, at the end."""
         for event in events:
-            if isinstance(event, CommitEvent | CorrectEvent):
+            if isinstance(event, COMMITTED):
                 self._pay_up_to(event.commit_offset.tokens)
             elif isinstance(event, DoneEvent):
                 self._pay_up_to(len(event.token_ids))
-            if isinstance(event, DoneEvent | ErrorEvent):
+            if isinstance(event, LAST):
                 self.end()
 
     def end(self) -> None:

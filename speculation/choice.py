@@ -16,9 +16,9 @@ speculative decoding", arXiv 2408.07978: the choices agree with probability (1 -
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,12 +28,15 @@ from speculation.contest import Contest, Left, contests
 from speculation.errors import EngineError
 from speculation.parameters import SamplingParameters
 from speculation.truncation import MAX_VOCABULARY_SIZE, at_least, nucleus, top_by_value
+from speculation.values import value
 
 # A lead below this many units of logits may be turned round by an engine that is exact only within tolerance: such engines
 # were seen to differ by 2e-5 between batch shapes.
 NEAR_TIE = 1e-4
 # Lower temperatures count as this one: float32 logits divided by it still lie well within float64.
 MIN_TEMPERATURE = 1e-30
+
+_FLOAT32 = np.dtype(np.float32)  # to compare with the type itself, NumPy looks through all types for it
 
 NOT_CHOSEN = -1
 """In place of the choice of a row that no choice leads to."""
@@ -42,7 +45,8 @@ NOT_CHOSEN = -1
 _FOR_THE_CHOICE = 2
 
 
-class Run(NamedTuple):
+@value
+class Run:
     """Rows of one text: behind the token before ``position``, which is the one that the first choice takes, and behind each of
     the tokens ``drafted`` from there on."""
 
@@ -51,16 +55,16 @@ class Run(NamedTuple):
     drafted: Sequence[int] = ()
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Choices:
-    """The choices of a pass, row by row.
+    """The choices of a pass, row by row: both have R elements.
 
-    ``token_ids`` is int64 [R]. ``near_ties`` is bool [R]: the winner leads the runner-up by less than ``NEAR_TIE`` units of
-    logits (for sampled rows, the lead in score + noise times the temperature).
+    ``near_ties`` is true, or 1, where the winner leads the runner-up by less than ``NEAR_TIE`` units of logits (for sampled
+    rows, the lead in score + noise times the temperature).
     """
 
-    token_ids: NDArray[np.int64]
-    near_ties: NDArray[np.bool_]
+    token_ids: Sequence[int]
+    near_ties: Sequence[int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +81,10 @@ class Ranked:
 
 
 class Rule(Protocol):
-    """Another way to the same choices. Each fills in what it is given; False, and what is filled in means nothing, where a
-    logit is not finite."""
+    """Another way to the same choices."""
 
-    def choose_runs(
-        self, logits: NDArray[np.float32], runs: Sequence[Run], token_ids: NDArray[np.int64], near_ties: NDArray[np.bool_]
-    ) -> bool:
-        """What ``choose_runs`` gives."""
+    def choose_runs(self, logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices | None:
+        """What ``choose_runs`` gives; None where a logit is not finite."""
 
     def choose_ranked(
         self,
@@ -93,7 +94,7 @@ class Rule(Protocol):
         token_ids: NDArray[np.int64],
         confidences: NDArray[np.float64],
     ) -> bool:
-        """What ``choose_ranked`` gives."""
+        """Fills in what ``choose_ranked`` gives; False, and what is filled in means nothing, where a logit is not finite."""
 
 
 _rule: Rule | None = None
@@ -103,14 +104,6 @@ def choose_by(rule: Rule | None) -> None:
     """Let this process choose another way from now on; None is the way of this module."""
     global _rule
     _rule = rule
-
-
-@dataclass(slots=True)
-class _Chosen:
-    """Choices while they are made."""
-
-    token_ids: list[int]
-    near_ties: list[bool]
 
 
 def choose(
@@ -135,49 +128,52 @@ def choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
     _require_shape(logits, num_rows, num_rows)
     if _rule is None or not runs:
         return _choose_runs(logits, runs)
-    made = Choices(np.empty(num_rows, np.int64), np.empty(num_rows, np.bool_))
-    if not _rule.choose_runs(logits, runs, made.token_ids, made.near_ties):
+    made = _rule.choose_runs(logits, runs)
+    if made is None:
         raise _not_finite(logits)
     return made
 
 
 def _choose_runs(logits: NDArray[np.float32], runs: Sequence[Run]) -> Choices:
     best = _peaks(logits)
-    chosen = _Chosen([NOT_CHOSEN] * len(logits), [False] * len(logits))
+    token_ids, near_ties = [NOT_CHOSEN] * len(logits), [False] * len(logits)
     row = 0
     sampled: list[tuple[int, Run]] = []
     for run in runs:
         if run.parameters.temperature == 0:
             for place in range(row, row + 1 + run_length(run.drafted, best[row : row + len(run.drafted)])):
-                chosen.token_ids[place] = best[place]
-                chosen.near_ties[place] = greedy.is_near(logits[place], best[place], NEAR_TIE)
+                token_ids[place], near_ties[place] = best[place], greedy.is_near(logits[place], best[place], NEAR_TIE)
         else:
             sampled.append((row, run))
         row += len(run.drafted) + 1
     place = 0
     while sampled:
         rows = ((first + place, run.position + place, run.parameters) for first, run in sampled)
-        _draw([_left(row, position, logits[row], logits.item(row, best[row]), asked) for row, position, asked in rows], chosen)
-        sampled = [(first, run) for first, run in sampled if chosen.token_ids[first + place] in run.drafted[place : place + 1]]
+        left = [_left(row, position, logits[row], logits.item(row, best[row]), asked) for row, position, asked in rows]
+        for row, token_id, is_near in _drawn(left):
+            token_ids[row], near_ties[row] = token_id, is_near
+        sampled = [(first, run) for first, run in sampled if token_ids[first + place] in run.drafted[place : place + 1]]
         place += 1
-    return Choices(np.array(chosen.token_ids, np.int64), np.array(chosen.near_ties, np.bool_))
+    return Choices(token_ids, near_ties)
 
 
-def _draw(rows: Sequence[Left], chosen: _Chosen) -> None:
-    """Write down the choices of sampled rows."""
+def _drawn(rows: Sequence[Left]) -> Iterator[tuple[int, int, bool]]:
+    """The choices of sampled rows: row, token, and whether its lead is a near tie."""
     for left, contest in contests(rows, _FOR_THE_CHOICE, wants_others=False):
         sums = contest.sums
         winner = int(sums.argmax())
-        chosen.token_ids[left.row] = int(contest.token_ids[winner])
-        chosen.near_ties[left.row] = int(np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE)) > 1
+        is_near = int(np.count_nonzero((sums[winner] - sums) * left.temperature < NEAR_TIE)) > 1
+        yield left.row, int(contest.token_ids[winner]), is_near
 
 
 def run_length(token_ids: Sequence[int], choices: Sequence[int]) -> int:
-    """How many drafts equal the choices before the first that differs."""
-    for index, (token_id, choice) in enumerate(zip(token_ids, choices)):  # noqa: B905 - a keyword takes as long as two tokens
-        if token_id != choice:
-            return index
-    return len(token_ids)
+    """How many drafts equal the choices, of which there are as many or more, before the first that differs."""
+    count = 0
+    for token_id in token_ids:
+        if token_id != choices[count]:
+            break
+        count += 1
+    return count
 
 
 def choose_ranked(
@@ -249,12 +245,14 @@ def _not_finite(logits: NDArray[np.float32]) -> EngineError:
 
 
 def _require_shape(logits: NDArray[np.float32], num_positions: int, num_parameters: int) -> None:
-    if logits.ndim != 2 or logits.dtype != np.float32 or not 0 < logits.shape[1] <= MAX_VOCABULARY_SIZE:
+    dtype, shape = logits.dtype, logits.shape
+    is_right = (dtype is _FLOAT32 or dtype == _FLOAT32) and len(shape) == 2
+    if not (is_right and 0 < shape[1] <= MAX_VOCABULARY_SIZE):
         wanted = f"float32 [rows, vocabulary of 1 to {MAX_VOCABULARY_SIZE}]"
-        raise EngineError(f"logits must be {wanted}, not {logits.dtype} {list(logits.shape)}")
-    if not len(logits) == num_positions == num_parameters:
+        raise EngineError(f"logits must be {wanted}, not {dtype} {list(shape)}")
+    if not shape[0] == num_positions == num_parameters:
         raise ValueError(
-            f"{len(logits)} rows of logits, {num_positions} positions, {num_parameters} parameters: not one for each row"
+            f"{shape[0]} rows of logits, {num_positions} positions, {num_parameters} parameters: not one for each row"
         )
 
 

@@ -15,6 +15,8 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from speculation.values import value
+
 LEAST_CHANCE = 1e-6
 """Chances below are taken as this much, so that their logarithm is finite."""
 
@@ -65,7 +67,7 @@ class Branch:
     children: list[Branch] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Settled:
     """How final tokens compare with what was drafted in their places.
 

@@ -30,6 +30,15 @@ def compiled(function: F, **options: object) -> F:
     return made
 
 
+def only_form_of(function: F) -> F:
+    """A compiled function as it is called with the types that it was called with before: Numba would look at the types of all
+    that it is given at every call, which takes as long as a small choice."""
+    made: Any = function
+    (types,) = made.signatures
+    form: F = made.get_overload(types)
+    return form
+
+
 def inlined(function: F) -> F:
     """As ``compiled``, and written into each of its callers, whose loops the processor can then take several at a time."""
     return compiled(function, inline="always")

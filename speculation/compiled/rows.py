@@ -10,74 +10,64 @@ from numpy.typing import NDArray
 from speculation.choice import MIN_TEMPERATURE, NEAR_TIE, NOT_CHOSEN
 from speculation.compiled.contest import Sums, contest_of, contest_of_all
 from speculation.compiled.jit import compiled
+from speculation.compiled.memory import real_numbers, whole_numbers
 from speculation.compiled.noise import bits_of, odds_of
 from speculation.compiled.peaks import lead_of, num_stretches, peak_of, rank, survey
 from speculation.compiled.truncation import Row, TokenIds, left
 
 Logits = NDArray[np.float32]
-Seeds = NDArray[np.uint64]
-Numbers = NDArray[np.float64]
 
 
 @compiled
-def choose_runs(
-    logits: Logits,
-    runs: NDArray[np.int64],
-    seeds: Seeds,
-    numbers: Numbers,
-    drafted: NDArray[np.int64],
-    token_ids: NDArray[np.int64],
-    near_ties: NDArray[np.bool_],
-) -> bool:
-    """Writes the choices of N runs to ``token_ids`` [R] and ``near_ties`` [R], ``NOT_CHOSEN`` to rows that no choice leads to.
-    False where a logit is not finite, also one of such rows.
+def choose_runs(logits: Logits, num_runs: int, whole_at: int, real_at: int) -> bool:
+    """The choices of N runs over ``logits`` [R, V]. False where a logit is not finite, also in a row that no choice leads to.
 
-    ``logits`` is [R, V]. A row of ``runs`` [N, 3] is how many rows the run has, the position of the first choice, and top-k;
-    one of ``numbers`` [N, 3] temperature, top-p and min-p. ``drafted`` [R] holds the tokens that the runs' choices are compared
-    with, behind those of each run one that no token is.
+    At ``whole_at`` lie whole numbers: for each run how many rows it has, the position of its first choice, top-k, and the seed
+    (its 64 bits); then for each row the token that its choice is compared with, behind those of each run one that no token is;
+    then R more. At ``real_at`` for each run temperature, top-p and min-p. The choice of each row is written over the token that
+    it is compared with, ``NOT_CHOSEN`` where no choice leads to it, and to the last R whether it is a near tie.
     """
+    num_rows, num_asked = len(logits), num_runs * 4
+    whole, real = whole_numbers(whole_at, num_asked + 2 * num_rows), real_numbers(real_at, num_runs * 3)
+    token_ids, near_ties = whole[num_asked : num_asked + num_rows], whole[num_asked + num_rows :]
     heights, sums, found, row = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(2), np.empty(2, np.int64), 0
-    for number in range(len(runs)):
-        count, position, top_k = runs[number]
-        temperature, top_p, min_p = numbers[number]
+    for number in range(num_runs):
+        count, position, top_k, seed = whole[4 * number], whole[4 * number + 1], whole[4 * number + 2], whole[4 * number + 3]
+        temperature, top_p, min_p = real[3 * number], real[3 * number + 1], real[3 * number + 2]
         counts = True
         for place in range(count):
             logit = logits[row]
             if not survey(logit, heights):
                 return False
-            if not counts:
-                token_ids[row], near_ties[row] = NOT_CHOSEN, False
-            elif temperature == 0:
-                best = peak_of(logit, heights)
-                token_ids[row], near_ties[row] = best, lead_of(logit, heights, best) < NEAR_TIE
-            else:
+            chosen, is_near = NOT_CHOSEN, False
+            if counts and temperature == 0:
+                chosen = peak_of(logit, heights)
+                is_near = lead_of(logit, heights, chosen) < NEAR_TIE
+            elif counts:
                 warmth, at = max(temperature, MIN_TEMPERATURE), np.uint64(position + place)
-                _best(logit, heights.max(), at, seeds[number], warmth, top_k, top_p, min_p, False, sums, found)
-                token_ids[row], near_ties[row] = found[0], (sums[0] - sums[1]) * warmth < NEAR_TIE
-            counts = counts and token_ids[row] == drafted[row]
+                _best(logit, heights.max(), at, np.uint64(seed), warmth, top_k, top_p, min_p, False, sums, found)
+                chosen, is_near = int(found[0]), (sums[0] - sums[1]) * warmth < NEAR_TIE
+            counts = counts and chosen == token_ids[row]
+            token_ids[row], near_ties[row] = chosen, is_near
             row += 1
     return True
 
 
 @compiled
 def choose_ranked(
-    logits: Logits,
-    places: NDArray[np.int64],
-    seeds: Seeds,
-    numbers: Numbers,
-    token_ids: NDArray[np.int64],
-    confidences: NDArray[np.float64],
+    logits: Logits, whole_at: int, real_at: int, token_ids: NDArray[np.int64], confidences: NDArray[np.float64]
 ) -> bool:
     """Writes the first tokens of R rows to ``token_ids`` [R, count], and ``confidences`` [R, count] in them. False where a
     logit is not finite.
 
-    A row of ``places`` [R, 2] is the position and top-k. The others as for ``choose_runs``, by rows.
+    At ``whole_at`` lie position, top-k and seed of each row; the others as for ``choose_runs``, by rows.
     """
+    whole, real = whole_numbers(whole_at, 3 * len(logits)), real_numbers(real_at, 3 * len(logits))
     heights, sums = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(token_ids.shape[1])
     for row in range(len(logits)):
-        position, top_k = places[row]
-        temperature, top_p, min_p = numbers[row]
-        logit, at, seed, found = logits[row], np.uint64(position), seeds[row], token_ids[row]
+        at, top_k, seed = np.uint64(whole[3 * row]), whole[3 * row + 1], np.uint64(whole[3 * row + 2])
+        temperature, top_p, min_p = real[3 * row], real[3 * row + 1], real[3 * row + 2]
+        logit, found = logits[row], token_ids[row]
         if not survey(logit, heights):
             return False
         peak = heights.max()

@@ -14,6 +14,8 @@ from typing import NewType, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from speculation.values import value
+
 CacheId = NewType("CacheId", int)
 
 
@@ -37,7 +39,7 @@ class EngineDescription:
     rows_a_step: int = 0
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Chunk:
     """New tokens of one session, and how many of the last rows' logits are wanted (0 to ``len(token_ids)``)."""
 

@@ -10,6 +10,7 @@ self-test finds that linear layers do the same (products of 4 bits, on some proc
 
 from __future__ import annotations
 
+from array import array
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -22,8 +23,9 @@ from speculation.engines.architecture import Architecture, slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.handover import computing
+from speculation.engines.kept_logits import LOGITS_KEPT_BOUND, KeptLogits
 from speculation.engines.large_pages import in_large_pages
-from speculation.engines.packing import Packing, pack
+from speculation.engines.packing import Packing, Share, pack
 from speculation.engines.quantise import Int8Linear
 from speculation.engines.slots import Slot, Slots
 from speculation.engines.variants import LINEARS
@@ -34,28 +36,9 @@ if TYPE_CHECKING:
     from speculation.engines.package import Package
 
 MAX_BINDINGS = 256
-LOGITS_KEPT_BOUND = 16
-"""Passes that want more rows than this get memory of their own instead of a copy out of the engine's one buffer."""
-
 _NO_TOKENS = np.zeros(0, np.int64)
-_NO_ROWS = Packing(0, 0, np.zeros((0, 0), np.int64), _NO_TOKENS, _NO_TOKENS, np.zeros(0, np.int32), ())
-
-
-class _FewLogits:
-    """Memory for the logits of a pass that wants few, and the runtime's names for its beginnings."""
-
-    def __init__(self, vocabulary_size: int) -> None:
-        self.vocabulary_size = vocabulary_size
-        self._memory = np.empty((LOGITS_KEPT_BOUND, vocabulary_size), np.float32)
-        self._values: dict[int, Any] = {}
-
-    def first(self, num_rows: int) -> tuple[NDArray[np.float32], Any]:
-        """So many rows, and what the runtime knows them as."""
-        rows = self._memory[:num_rows]
-        value = self._values.get(num_rows)
-        if value is None:
-            value = self._values[num_rows] = onnxruntime.OrtValue.ortvalue_from_numpy(rows)
-        return rows, value
+_INT64 = _NO_TOKENS.data.format
+_NO_ROWS = Packing(0, 0, 0, np.zeros((0, 0), np.int64), _NO_TOKENS, _NO_TOKENS, np.zeros(0, np.int32), ())
 
 
 class _Binding:
@@ -67,33 +50,36 @@ class _Binding:
     ) -> None:
         self._stays = stays
         self.io = engine_session.io_binding()
-        self.seqlens_k = np.zeros(high - low, np.int32)
-        self.input_ids = _NO_TOKENS
+        # Views are written to: for a few numbers NumPy's way to an array takes several times as long.
+        seqlens_k = np.zeros(high - low, np.int32)
+        self.seqlens_k = seqlens_k.data
+        self.token_ids = _NO_TOKENS.data
         self._packing: Packing | None = None
-        self._logits: NDArray[np.float32] | None = None
+        self._logits: Any = None
         # Arrays are bound by what they are: the runtime holds them, and that takes a third of binding their addresses.
-        self.io.bind_cpu_input("seqlens_k", self.seqlens_k)
+        self.io.bind_cpu_input("seqlens_k", seqlens_k)
         self.io.bind_cpu_input("total_sequence_length", np.array(capacity, np.int32))
         for name, pool in pools.items():
             part = pool[low:high]
             self.io.bind_cpu_input(f"past_key_values.{name}", part)
             self.io.bind_output(f"present.{name}", "cpu", 0, np.float32, part.shape, part.ctypes.data)
 
-    def prepare(self, packing: Packing, few: _FewLogits) -> NDArray[np.float32]:
-        """Bind what differs from the last pass; the array that will hold the logits comes back, a part of ``few`` if that
-        has the rows. Else it is the caller's alone: one that each binding kept of its last pass would be many."""
+    def prepare(self, packing: Packing, kept: KeptLogits) -> NDArray[np.float32]:
+        """Bind what differs from the last pass; the array that will hold the logits comes back, from what is ``kept`` if that
+        has the rows."""
         if packing is not self._packing:
-            self.input_ids = np.zeros(len(packing.unpad_idx), np.int64)  # fillers are tokens, too
-            self._bind_rows(packing)
+            self._bind_rows(packing, np.zeros(len(packing.unpad_idx), np.int64))  # fillers are tokens, too
             self._packing, self._logits = packing, None
-        if self._logits is not None:
-            return self._logits
-        num_rows = len(packing.out_idx)
-        if num_rows <= LOGITS_KEPT_BOUND:
-            self._logits, value = few.first(num_rows)
-            self.io.bind_ortvalue_output("logits", value)
-            return self._logits
-        logits = np.empty((num_rows, few.vocabulary_size), np.float32)
+        num_rows = packing.num_rows
+        found = kept.first(num_rows)
+        if found is not None:
+            logits, value = found
+            if self._logits is not value:
+                self.io.bind_ortvalue_output("logits", value)
+                self._logits = value
+            return logits
+        self._logits = None
+        logits = np.empty((num_rows, kept.vocabulary_size), np.float32)
         self.io.bind_output("logits", "cpu", 0, np.float32, logits.shape, logits.ctypes.data)
         return logits
 
@@ -101,12 +87,12 @@ class _Binding:
         """Hold on to nothing of the last pass, unless it is one that comes again."""
         if self._stays or self._packing is None:
             return
-        self.input_ids = _NO_TOKENS
-        self._bind_rows(_NO_ROWS)
+        self._bind_rows(_NO_ROWS, _NO_TOKENS)
         self._packing = self._logits = None
 
-    def _bind_rows(self, packing: Packing) -> None:
-        self.io.bind_cpu_input("input_ids", self.input_ids)
+    def _bind_rows(self, packing: Packing, input_ids: NDArray[np.int64]) -> None:
+        self.token_ids = input_ids.data
+        self.io.bind_cpu_input("input_ids", input_ids)
         self.io.bind_cpu_input("pad_idx", packing.pad_idx)
         self.io.bind_cpu_input("unpad_idx", packing.unpad_idx)
         self.io.bind_cpu_input("out_idx", packing.out_idx)
@@ -149,7 +135,7 @@ class OnnxEngine:
             kv_bytes_per_token=shape.kv_bytes_per_token,
         )
         self._slots = Slots(self._description)
-        self._few_logits = _FewLogits(shape.vocabulary_size)
+        self._kept_logits = KeptLogits(shape.vocabulary_size)
         self._tokens_multiple = 1
 
     @property
@@ -166,26 +152,28 @@ class OnnxEngine:
         if not chunks:
             return np.empty((0, self._description.vocabulary_size), np.float32)
         slots = self._slots.of(chunks)
-        # A list: NumPy's own way to the least and the largest of few takes longer than all of them.
-        token_ids = [token_id for chunk in chunks for token_id in chunk.token_ids]
-        self._slots.check_token_ids(min(token_ids), max(token_ids))
         numbers = [slot.number for slot in slots]
         low, high = min(numbers), max(numbers) + 1
-        shares = tuple([(n - low, len(c.token_ids), c.num_logits) for n, c in zip(numbers, chunks, strict=True)])
-        packing = pack(shares, high - low, self._rows_multiple, self._tokens_multiple)
+        # Lists: NumPy's own way to the least and the largest of few takes longer than all of them.
+        token_ids: list[int] = []
+        shares: list[Share] = []
+        for number, chunk in enumerate(chunks):
+            token_ids += chunk.token_ids
+            shares.append((numbers[number] - low, len(chunk.token_ids), chunk.num_logits))
+        self._slots.check_token_ids(min(token_ids), max(token_ids))
+        packing = pack(tuple(shares), high - low, self._rows_multiple, self._tokens_multiple)
         binding = self._binding(low, high, packing)
-        logits = binding.prepare(packing, self._few_logits)
-        binding.input_ids[: packing.num_tokens] = token_ids
+        logits = binding.prepare(packing, self._kept_logits)
+        binding.token_ids[: packing.num_tokens] = array(_INT64, token_ids)
         _fill_lengths(binding.seqlens_k, packing.rows, slots, low)
         try:
             computing()
             self._session.run_with_iobinding(binding.io)
         except Exception as error:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
-        for slot, chunk in zip(slots, chunks, strict=True):
-            slot.length += len(chunk.token_ids)
-        wanted = logits[: packing.num_logits]
-        return wanted if len(logits) > LOGITS_KEPT_BOUND else wanted.copy()
+        for number, slot in enumerate(slots):
+            slot.length += shares[number][1]
+        return logits if packing.num_logits == packing.num_rows else logits[: packing.num_logits]
 
     def truncate(self, cache: CacheId, length: int) -> None:
         self._slots.truncate(cache, length)
@@ -235,10 +223,10 @@ class OnnxEngine:
         return binding
 
 
-def _fill_lengths(seqlens_k: NDArray[np.int32], rows: Sequence[int], slots: Sequence[Slot], low: int) -> None:
+def _fill_lengths(seqlens_k: memoryview, rows: Sequence[int], slots: Sequence[Slot], low: int) -> None:
     """Tokens behind this pass minus one. Idle slots have no rows, so that theirs is not looked at beyond being in range."""
     if len(slots) < len(rows):
-        seqlens_k[:] = 0
+        seqlens_k[:] = np.zeros(len(rows), np.int32).data
     for slot in slots:
         place = slot.number - low
         seqlens_k[place] = slot.length + rows[place] - 1

@@ -22,12 +22,13 @@ Share = tuple[int, int, int]
 class Packing:
     """Index arrays of one pass (see ``graph.py`` for their meaning); shared between passes, so never written to.
 
-    ``num_tokens`` and ``num_logits`` are what was asked for; in the arrays fillers may lie behind that. ``rows`` are the
-    numbers of ``query_seqlens``, which cost less to read one by one.
+    ``num_tokens`` and ``num_logits`` are what was asked for; in the arrays fillers may lie behind that. ``num_rows`` of logits
+    come with them. ``rows`` are the numbers of ``query_seqlens``, which cost less to read one by one.
     """
 
     num_tokens: int
     num_logits: int
+    num_rows: int
     pad_idx: NDArray[np.int64]
     unpad_idx: NDArray[np.int64]
     out_idx: NDArray[np.int64]
@@ -73,6 +74,7 @@ def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int, tokens_multi
     return Packing(
         start,
         num_logits,
+        len(out_idx),
         np.array(pad_idx, np.int64).reshape(batch, most),
         np.array(unpad_idx, np.int64),
         np.array(out_idx, np.int64),

@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 from speculation.engines.base import Charging, Engine, Timed
 from speculation.engines.handover import HandOver, computing
 from speculation.engines.sharing import computes
+from speculation.engines.wake import Waker, waker_of
 
 T = TypeVar("T")
 E = TypeVar("E", bound=Engine)
@@ -46,7 +47,7 @@ class JobThread:
         loop = asyncio.get_running_loop()
         future: asyncio.Future[Any] = loop.create_future()
         hand_over = HandOver() if hands_over else None
-        self._calls.put((function, loop, future, hand_over))
+        self._calls.put((function, waker_of(loop), future, hand_over))
         if hand_over is not None:
             hand_over.wait()
         return future
@@ -57,13 +58,13 @@ class JobThread:
         self._thread.join()
 
 
-_Call = tuple[Callable[[], Any], asyncio.AbstractEventLoop, "asyncio.Future[Any]", HandOver | None]
+_Call = tuple[Callable[[], Any], Waker, "asyncio.Future[Any]", HandOver | None]
 
 
 def _serve(calls: SimpleQueue[_Call | None]) -> None:
     computes()
     while (call := calls.get()) is not None:
-        function, loop, future, hand_over = call
+        function, waker, future, hand_over = call
         result, error = None, None
         if hand_over is not None:
             hand_over.take()
@@ -72,9 +73,8 @@ def _serve(calls: SimpleQueue[_Call | None]) -> None:
         except BaseException as raised:
             error = raised
         computing()  # if it has not, nobody waits on for that
-        with contextlib.suppress(RuntimeError):  # a loop that was closed meanwhile has nobody to tell
-            loop.call_soon_threadsafe(_tell, future, result, error)
-        del call, function, loop, future, hand_over, result, error  # nothing is kept alive while the thread waits
+        waker.call(_tell, future, result, error)
+        del call, function, waker, future, hand_over, result, error  # nothing is kept alive while the thread waits
 
 
 def _tell(future: asyncio.Future[Any], result: Any, error: BaseException | None) -> None:
@@ -128,7 +128,8 @@ class EngineRunner(Generic[E]):
         at once, until it gives None; the result is then the last job's. It is not asked of work that took emulated time, where
         jobs run inline, or where the loop shall have its turn between two jobs.
         """
-        async with self._turn:
+        await self._turn.acquire()  # not ``async with``: that takes two coroutines more, and most of the time it is free
+        try:
             began_s = self._emulated_start_s(asyncio.get_running_loop().time())
             if self._thread is None:
                 result, charge_s = self._compute(job, began_s)
@@ -141,6 +142,8 @@ class EngineRunner(Generic[E]):
                 await _until(began_s + charge_s, abandon)
                 self._free_at_s = min(began_s + charge_s, asyncio.get_running_loop().time())
             return result
+        finally:
+            self._turn.release()
 
     def _emulated_start_s(self, now_s: float) -> float:
         return now_s if self._thread is None else emulated_start_s(now_s, self._free_at_s)

@@ -17,6 +17,7 @@ from speculation.errors import MalformedMessageError
 from speculation.logprobs import TokenLogprobs
 from speculation.parameters import SamplingParameters
 from speculation.protocol.cover import UNCOVERED, Cover
+from speculation.values import value
 
 CHOICE_RULE = "gumbel-philox4x32-1"
 MAX_TOKEN_ID = 2**31 - 1
@@ -93,7 +94,7 @@ class Open:
         return self.generation_start + self.max_tokens
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Node:
     """One drafted token. ``parent`` is an earlier node's number, or 0 for a node at ``root_position`` of the final log.
 
@@ -117,7 +118,7 @@ class Node:
         _require(self.root_position >= 0 and self.rank >= 0, "root_position and rank are not negative")
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Draft:
     """New nodes in order of their numbers; ``known`` is the length of the final log that the device has.
 
@@ -191,6 +192,8 @@ class VerdictKind(enum.Enum):
     REVOKE_AND_CORRECT = "revoke_and_correct"
     DECODED = "decoded"
 
+    __hash__ = object.__hash__  # there is one of each; an enumeration's own hash is a call of Python for every verdict
+
 
 @dataclass(frozen=True, slots=True)
 class Timing:
@@ -202,7 +205,7 @@ class Timing:
     held_us: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Verdict:
     """What one pass made final: from ``start`` on, ``count`` tokens of the path to node ``last_node``, then ``choice``.
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 from speculation.errors import MalformedMessageError
 from speculation.logprobs import TokenLogprobs
 from speculation.protocol.messages import Finished, Opened, Verdict, VerdictKind
+from speculation.values import value
 
 
-@dataclass(frozen=True, slots=True)
+@value
 class Update:
     """What a message changed: ``tokens`` are newly final, from position ``start`` on.
 

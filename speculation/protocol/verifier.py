@@ -8,7 +8,6 @@ is not remembered is dead.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 from speculation.choice import run_length
 from speculation.errors import CreditExceededError, MalformedMessageError
@@ -26,9 +25,13 @@ from speculation.protocol.messages import (
     VerdictKind,
 )
 from speculation.protocol.tree import DraftTree, NodeState, TreeNode
+from speculation.values import value
+
+_PENDING, _ACCEPT = NodeState.PENDING, VerdictKind.ACCEPT
 
 
-class Plan(NamedTuple):
+@value
+class Plan:
     """What the next pass may run: a chain of drafts behind a final log of ``start`` tokens, likeliest first, perhaps empty.
 
     The owner feeds ``final[cache_length:] + token_ids`` and asks for ``len(token_ids) + 1`` rows of logits.
@@ -161,7 +164,7 @@ class VerifierSession:
         """
         self._require_current(plan, choices)
         num_agreed = run_length(plan.token_ids, choices)
-        tokens = self._cut(list(map(int, choices[: num_agreed + 1])))
+        tokens = self._cut(list(choices[: num_agreed + 1]))
         if self._open.logprobs is not None and len(logprobs) < len(tokens):
             raise ValueError(f"{len(tokens)} tokens want a log probability each, not {len(logprobs)} of them")
         count = min(len(tokens), num_agreed)
@@ -201,7 +204,7 @@ class VerifierSession:
             return
         parent = self._nodes.get(node.parent)
         if parent is not None:
-            self._hang(node, parent if parent.state is NodeState.PENDING else None, parent.position + 1)
+            self._hang(node, parent if parent.state is _PENDING else None, parent.position + 1)
 
     def _hang(self, node: Node, parent: TreeNode | None, position: int) -> None:
         if position >= len(self._final):
@@ -238,23 +241,25 @@ class VerifierSession:
                 del self._nodes[number]
 
     def _forget_below(self, known: int) -> None:
+        nodes, final_numbers = self._nodes, self._final_numbers
         for position in range(self._known, known):
-            for number in self._final_numbers.pop(position, ()):
-                del self._nodes[number]
-        self._known = max(self._known, known)
+            for number in final_numbers.pop(position, ()):
+                del nodes[number]
+        if known > self._known:
+            self._known = known
 
     def _kind(self, count: int, choice: int | None) -> VerdictKind:
         """Name the verdict and count its choice, while the log ends where the run does."""
         draft = self._tree.first
         if choice is None:
-            return VerdictKind.ACCEPT
+            return _ACCEPT
         if draft is not None and draft.token_id != choice:
             self._corrections += 1
             return VerdictKind.REVOKE_AND_CORRECT
         if draft is None and count == 0:
             return VerdictKind.DECODED
         self._bonus += draft is None
-        return VerdictKind.ACCEPT
+        return _ACCEPT
 
     def _cut(self, tokens: list[int]) -> list[int]:
         tokens = tokens[: self.limit - len(self._final)]

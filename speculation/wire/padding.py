@@ -37,6 +37,9 @@ def _field(num_bytes: int) -> bytes:
     return _EMPTY + _field(num_bytes - _EMPTY_BYTES)
 
 
+_FIRST = Open, Opened
+
+
 class Padder:
     """One direction of one stream: pads all messages as its ``Open``, or its ``Opened``, says, which come first.
 
@@ -60,6 +63,6 @@ class Padder:
         self._multiple_of(message)
 
     def _multiple_of(self, message: DeviceMessage | CloudMessage) -> int:
-        if isinstance(message, Open | Opened):
+        if isinstance(message, _FIRST):
             self._multiple = min(message.cover.pad_bytes, MOST_PAD_BYTES)
         return self._multiple

@@ -111,8 +111,8 @@ def test_any_chance_gives_finite_logits_led_by_the_first_choice(monkeypatch, fir
     row, address = row_and_address(draft(knob=knob), PATH)
     said = synthetic.guess(address, knob)
     choices = choose(row[None], [8], [SamplingParameters()])
-    assert choices.token_ids.tolist() == [said.choices[FIRST]]
-    assert not choices.near_ties.any()
+    assert choices.token_ids == [said.choices[FIRST]]
+    assert not any(choices.near_ties)
     assert int(np.argsort(row)[-2]) == said.choices[SECOND]
 
 

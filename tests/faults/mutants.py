@@ -104,7 +104,7 @@ def _keep_rejected_rows(original: Any) -> Any:
 
 
 def _choose_one_further(original: Any) -> Any:
-    return lambda logits, runs: original(logits, [run._replace(position=run.position + 1) for run in runs])
+    return lambda logits, runs: original(logits, [dataclasses.replace(run, position=run.position + 1) for run in runs])
 
 
 def _number_one_further(original: Any) -> Any:

@@ -41,7 +41,7 @@ def test_runs_hold_the_choices_of_their_rows_alone_up_to_the_first_that_its_draf
         wanted += [*alone[: num_agreed + 1], *[(NOT_CHOSEN, False)] * (length - num_agreed)]
         row += length + 1
     found = choose_runs(logits, runs)
-    assert list(zip(found.token_ids.tolist(), found.near_ties.tolist(), strict=True)) == wanted
+    assert list(zip(found.token_ids, found.near_ties, strict=True)) == wanted
 
 
 @pytest.mark.parametrize("way_of_choosing", ["numpy"], indirect=True)  # the other way's functions cannot be watched
@@ -49,7 +49,7 @@ def test_runs_hold_the_choices_of_their_rows_alone_up_to_the_first_that_its_draf
 def test_no_row_is_drawn_behind_a_draft_that_is_not_the_choice(monkeypatch, num_agreed):
     parameters = SamplingParameters(temperature=0.8, seed=3)
     logits = (np.random.default_rng(5).standard_normal((5, 600)) * 3).astype(np.float32)
-    truth = choose(logits, range(10, 15), [parameters] * 5).token_ids.tolist()
+    truth = choose(logits, range(10, 15), [parameters] * 5).token_ids
     drafted = [*truth[:num_agreed], *((token_id + 1) % 600 for token_id in truth[num_agreed:4])]
     drawn, plain = [], choice.contests
 
