@@ -96,6 +96,8 @@ class Policy:
         """Seconds, while ``num_running`` sessions run and ``num_waiting`` would, if there were room."""
         if self._fixed_s is not None:
             return self._fixed_s
+        if num_running < self._capacity:
+            return 0.0  # most of the time
         while self._refused_s and self._refused_s[0] + self._refusals_s <= now_s:
             self._refused_s.popleft()
         return auto_patience_s(num_running, num_waiting + len(self._refused_s), self._capacity, self._pass_s or 0.0)

@@ -65,10 +65,7 @@ class Survival:
 
     def __init__(self) -> None:
         self._agreed, self._compared = PRIOR_CHANCE * PRIOR_WEIGHT, PRIOR_WEIGHT
-
-    @property
-    def chance(self) -> float:
-        return self._agreed / self._compared
+        self.chance = self._agreed / self._compared
 
     def learn(self, drafted: Sequence[int], choices: Sequence[int]) -> None:
         """Compare drafts, whether they were run or not, with the choices that were made."""
@@ -79,7 +76,7 @@ class Survival:
             of_these, in_all = MEMORY * of_these + 1, MEMORY * in_all + 1
         if num_agreed < len(compared):
             of_these, in_all = MEMORY * of_these, MEMORY * in_all + 1
-        self._agreed, self._compared = of_these, in_all
+        self._agreed, self._compared, self.chance = of_these, in_all, of_these / in_all
 
 
 class Overhead:

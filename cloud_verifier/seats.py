@@ -72,7 +72,8 @@ class Seats:
     at most ``max_kept`` caches are kept, as long as nobody who runs needs their slots.
 
     Sessions are the event loop's, but for what lies between two passes that follow each other on the engine's thread. So
-    whoever touches one of them, or a seat, holds ``lock``.
+    whoever touches one of them, or a seat, holds ``lock``, for as long as a pass is planned, or a message taken; who has it may
+    take it again. ``running`` are the sessions that have a seat, in the order in which they got it.
     """
 
     def __init__(self, capacity: int, num_slots: int, max_queued: int, max_kept: int) -> None:
@@ -82,6 +83,7 @@ class Seats:
         self._max_queued = max_queued
         self._sessions: dict[str, LiveSession] = {}
         self._running: dict[str, LiveSession] = {}
+        self.running: Collection[LiveSession] = self._running.values()
         self._waiting: list[LiveSession] = []
         self._prefixes = Prefixes(min(max_kept, num_slots))
         self._closing: list[CacheId] = []
@@ -91,21 +93,12 @@ class Seats:
     def share(self, queue: SharedQueue) -> None:
         """Take part in a queue, before the first session."""
         self._queue = queue
+        self.lock: AbstractContextManager[object] = queue.lock
         queue.join(self)
-
-    @property
-    def lock(self) -> AbstractContextManager[object]:
-        """For as long as a pass is planned, or a message taken. May be taken again by who has it."""
-        return self._queue.lock
 
     def __len__(self) -> int:
         """Sessions, with those that wait."""
         return len(self._sessions)
-
-    @property
-    def running(self) -> Collection[LiveSession]:
-        """Sessions that have a seat, in the order in which they got it."""
-        return self._running.values()
 
     @property
     def waiting(self) -> Collection[LiveSession]:

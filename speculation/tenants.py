@@ -85,23 +85,21 @@ class TokenBucket:
     """How far the use of something is ahead of its rate; ``rate_per_s`` None is no limit.
 
     Kept as the time at which all that was used will be paid for (the generic cell rate algorithm): nothing is summed up, so
-    the time that ``ready_s`` tells is exactly the one from which on it may be used again.
+    the time that ``ready_s`` tells is exactly the one from which on it may be used again; 0 at the latest where nothing is
+    owed.
     """
 
     def __init__(self, rate_per_s: float | None, burst_s: float) -> None:
         self._rate_per_s = rate_per_s
         self._burst_s = burst_s
         self._paid_s = -1.0
-
-    @property
-    def ready_s(self) -> float:
-        """From when on more may be used; 0 at the latest where nothing is owed."""
-        return max(0.0, self._paid_s - self._burst_s)
+        self.ready_s = 0.0
 
     def take(self, amount: float, now_s: float) -> None:
         """So much was used; it may go beyond what was there, and is owed then."""
         if self._rate_per_s is not None:
             self._paid_s = max(self._paid_s, now_s) + amount / self._rate_per_s
+            self.ready_s = max(0.0, self._paid_s - self._burst_s)
 
 
 class Account:

@@ -31,9 +31,10 @@ def num_stretches(size: int) -> int:
 
 
 @compiled
-def survey(row: Row, heights: Heights) -> bool:
-    """Writes the highest logit of each stretch. False, and heights that mean nothing, where a logit is not finite."""
-    bits, turned, orders = row.view(np.int32), heights.view(np.int32), np.empty(STRETCH, np.int32)
+def survey(row: Row, heights: Heights, orders: Orders) -> bool:
+    """Writes the highest logit of each stretch. False, and heights that mean nothing, where a logit is not finite.
+    ``orders`` [``STRETCH``] is room to work in."""
+    bits, turned = row.view(np.int32), heights.view(np.int32)
     is_finite = True
     for stretch in range(len(heights)):
         part = bits[stretch * STRETCH : (stretch + 1) * STRETCH]
@@ -62,13 +63,13 @@ def peak_of(row: Row, heights: Heights) -> int:
 
 
 @compiled
-def lead_of(row: Row, heights: Heights, best: int) -> float:
-    """By how much the logit of ``best`` leads the next one; infinite where there is no other."""
+def lead_of(row: Row, heights: Heights, best: int, orders: Orders) -> float:
+    """By how much the logit of ``best`` leads the next one; infinite where there is no other. ``orders`` as for ``survey``."""
     own, second = best // STRETCH, np.float32(-np.inf)
     for i in range(len(heights)):
         if i != own:
             second = max(second, heights[i])
-    part, orders = row.view(np.int32)[own * STRETCH : (own + 1) * STRETCH], np.empty(STRETCH, np.int32)
+    part = row.view(np.int32)[own * STRETCH : (own + 1) * STRETCH]
     _turn(part, orders)
     orders[best - own * STRETCH] = _MINUS_INFINITY
     behind = np.full(1, _highest(orders[: len(part)]), np.int32)

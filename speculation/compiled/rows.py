@@ -13,6 +13,7 @@ from speculation.compiled.jit import compiled
 from speculation.compiled.memory import real_numbers, whole_numbers
 from speculation.compiled.noise import bits_of, odds_of
 from speculation.compiled.peaks import lead_of, num_stretches, peak_of, rank, survey
+from speculation.compiled.scan import STRETCH
 from speculation.compiled.truncation import Row, TokenIds, left
 
 Logits = NDArray[np.float32]
@@ -30,19 +31,20 @@ def choose_runs(logits: Logits, num_runs: int, whole_at: int, real_at: int) -> b
     num_rows, num_asked = len(logits), num_runs * 4
     whole, real = whole_numbers(whole_at, num_asked + 2 * num_rows), real_numbers(real_at, num_runs * 3)
     token_ids, near_ties = whole[num_asked : num_asked + num_rows], whole[num_asked + num_rows :]
-    heights, sums, found, row = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(2), np.empty(2, np.int64), 0
+    heights, orders = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(STRETCH, np.int32)
+    sums, found, row = np.empty(2), np.empty(2, np.int64), 0
     for number in range(num_runs):
         count, position, top_k, seed = whole[4 * number], whole[4 * number + 1], whole[4 * number + 2], whole[4 * number + 3]
         temperature, top_p, min_p = real[3 * number], real[3 * number + 1], real[3 * number + 2]
         counts = True
         for place in range(count):
             logit = logits[row]
-            if not survey(logit, heights):
+            if not survey(logit, heights, orders):
                 return False
             chosen, is_near = NOT_CHOSEN, False
             if counts and temperature == 0:
                 chosen = peak_of(logit, heights)
-                is_near = lead_of(logit, heights, chosen) < NEAR_TIE
+                is_near = lead_of(logit, heights, chosen, orders) < NEAR_TIE
             elif counts:
                 warmth, at = max(temperature, MIN_TEMPERATURE), np.uint64(position + place)
                 _best(logit, heights.max(), at, np.uint64(seed), warmth, top_k, top_p, min_p, False, sums, found)
@@ -63,12 +65,13 @@ def choose_ranked(
     At ``whole_at`` lie position, top-k and seed of each row; the others as for ``choose_runs``, by rows.
     """
     whole, real = whole_numbers(whole_at, 3 * len(logits)), real_numbers(real_at, 3 * len(logits))
-    heights, sums = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(token_ids.shape[1])
+    heights, orders = np.empty(num_stretches(logits.shape[1]), np.float32), np.empty(STRETCH, np.int32)
+    sums = np.empty(token_ids.shape[1])
     for row in range(len(logits)):
         at, top_k, seed = np.uint64(whole[3 * row]), whole[3 * row + 1], np.uint64(whole[3 * row + 2])
         temperature, top_p, min_p = real[3 * row], real[3 * row + 1], real[3 * row + 2]
         logit, found = logits[row], token_ids[row]
-        if not survey(logit, heights):
+        if not survey(logit, heights, orders):
             return False
         peak = heights.max()
         if temperature == 0:

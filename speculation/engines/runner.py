@@ -91,11 +91,13 @@ class EngineRunner(Generic[E]):
 
     ``thread`` None computes inline, on the loop itself: only for a virtual clock and for tests. ``hands_over``: a job has the
     interpreter before all that the loop has to do. ``may_follow``: whether the thread may run one job behind the other without
-    the loop. ``is_charged``: the newest job took emulated time, or the first will, by all that is known.
+    the loop. ``is_charged``: the newest job took emulated time, or the first will, by all that is known. ``is_inline``: jobs
+    hold up the loop.
     """
 
     def __init__(self, engine: E, thread: JobThread | None = None, hands_over: bool = False, may_follow: bool = True) -> None:
         self.engine = engine
+        self.is_inline = thread is None
         self._thread, self._hands_over, self._may_follow = thread, hands_over, may_follow
         # Asked once: the check of a runtime protocol costs as much as a small forward.
         self._charging = engine if isinstance(engine, Charging) else None
@@ -107,11 +109,6 @@ class EngineRunner(Generic[E]):
     @classmethod
     def on_own_thread(cls, engine: E, name: str, hands_over: bool = False, may_follow: bool = True) -> EngineRunner[E]:
         return cls(engine, JobThread(name), hands_over, may_follow)
-
-    @property
-    def is_inline(self) -> bool:
-        """Whether jobs hold up the loop."""
-        return self._thread is None
 
     async def run(
         self,

@@ -272,7 +272,7 @@ class DeviceSession:
         is_over = self.is_complete or self.finish_reason is not None
         if tokens and (is_over or len(self._final) + len(tokens) > self.limit):
             raise MalformedMessageError("a verdict goes on behind the end of the text")
-        if any(token_id in self._end_token_ids for token_id in tokens[:-1]):
+        if len(tokens) > 1 and any(token_id in self._end_token_ids for token_id in tokens[:-1]):
             raise MalformedMessageError("a verdict goes on behind an end token")
 
     def _apply(self, tokens: list[int]) -> bool:

@@ -6,6 +6,7 @@ or raises ``MalformedMessageError``. Encoding raises ``ValueError`` for a number
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import cast
 
 from google.protobuf.message import DecodeError
@@ -190,11 +191,12 @@ def _wire_opened(opened: Opened) -> pb.Opened:
 
 
 def _from_request(request: pb.VerifyRequest) -> DeviceMessage:
-    if request.draft.packed:  # nearly all of them: the name of what a request holds costs as much as its numbers
-        return _draft(request.draft)
+    draft = request.draft
+    if numbers := draft.packed[:]:  # nearly all of them: the name of what a request holds costs as much as its numbers
+        return _packed_draft(draft, numbers)
     match request.WhichOneof("message"):
         case "draft":
-            return _draft(request.draft)
+            return _draft(draft)
         case "open":
             return _open(request.open)
         case "cancel":
@@ -215,11 +217,14 @@ def _from_response(response: pb.VerifyResponse) -> CloudMessage:
             raise MalformedMessageError("a VerifyResponse holds one of opened, verdict and finished")
 
 
+def _packed_draft(wire: pb.Draft, numbers: Sequence[int]) -> Draft:
+    """``numbers`` as a list: one by one protobuf's take several times as long."""
+    if wire.known or wire.first_number or wire.branches:
+        raise MalformedMessageError("a draft is packed, or it is not")
+    return packed.unpack(numbers, wire.passes)
+
+
 def _draft(wire: pb.Draft) -> Draft:
-    if numbers := wire.packed[:]:  # a list: taken one by one they take several times as long
-        if wire.known or wire.first_number or wire.branches:
-            raise MalformedMessageError("a draft is packed, or it is not")
-        return packed.unpack(numbers, wire.passes)
     nodes: list[Node] = []
     for branch in wire.branches:
         token_ids = branch.token_ids[:]
