@@ -18,7 +18,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 
-from benchmarks.chunk_costs import MAX_ROWS, WAYS, Bench, chunk_grid, chunks_of
+from benchmarks.chunk_costs import MAX_ROWS, WAYS, Bench, chunk_grid, chunks_in_turns
 from benchmarks.processes.devices import scripts
 from benchmarks.processes.service import Timed, timed
 from benchmarks.report import Grid, add_arguments, publish_blocks
@@ -45,10 +45,11 @@ class Plan:
     repeats: int
     chunk_sessions: tuple[int, ...]
     num_passes: int
+    num_rounds: int
 
 
-WHOLE = Plan((1, 4, 16, 64), (0, 1, 3, 7), (64, 256, 480), 9, (1, 16, 64), 30)
-QUICK = Plan((1, 2), (0, 1), (64,), 1, (2,), 2)
+WHOLE = Plan((1, 4, 16, 64), (0, 1, 3, 7), (64, 256, 480), 9, (1, 16, 64), 30, 7)
+QUICK = Plan((1, 2), (0, 1), (64,), 1, (2,), 2, 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +142,8 @@ def main() -> None:
     clock = timed(full.engine)
     shapes = list(cells(full.engine, clock, costs, plan))
     texts = scripts(load(), load_pair(), 0.0)
-    chunks = [
-        chunk
-        for way in WAYS
-        for sessions in plan.chunk_sessions
-        for chunk in asyncio.run(chunks_of(Bench(full, clock, texts, sessions, way), way, plan.num_passes))
-    ]
+    benches = [Bench(full, clock, texts, sessions, way) for way in WAYS for sessions in plan.chunk_sessions]
+    chunks = asyncio.run(chunks_in_turns(benches, plan.num_passes, plan.num_rounds))
     blocks = {"pass-costs": [cell_grid(shapes)], "chunk-costs": [chunk_grid(chunks)]}
     figures = {"passes": [asdict(cell) for cell in shapes], "chunks": [asdict(chunk) for chunk in chunks]}
     publish_blocks(arguments, blocks, figures)

@@ -80,4 +80,4 @@ def _ask(asked: list[int], numbers: list[float], position: int, parameters: Samp
 
 def _plain(logits: NDArray[np.float32]) -> NDArray[np.float32]:
     """In the one form that is compiled: rows behind each other, and not marked as read-only."""
-    return logits if logits.flags.c_contiguous and logits.flags.writeable else logits.copy()
+    return logits if logits.flags.carray else logits.copy()
