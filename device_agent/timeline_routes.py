@@ -30,7 +30,7 @@ async def _timeline(request: Request) -> Response:
     stream = request.app.state.kept.find(request.path_params["session_id"], tenant_of(request))
     if stream.timeline is None:
         raise SessionNotFoundError('this answer has no timeline: its request has to say "timeline": true')
-    reader = _Reader(stream.timeline, _seq(last_read(request)))
+    reader = _Reader(stream.timeline, _seq(last_read(request), stream.timeline.last_seq))
     if not reader.has_more:
         return Response(status_code=204, headers=HEADERS)
     form = form_of(request)
@@ -56,9 +56,13 @@ class _Reader:
         return items
 
 
-def _seq(given: str | None) -> int:
+def _seq(given: str | None, newest: int) -> int:
+    """Behind an item that is not there yet nothing would be told of those before it."""
     if given is None:
         return -1
-    if not (given.isascii() and given.isdecimal() and len(given) <= MAX_SEQ_DIGITS):
-        raise InvalidRequestError(f"{STARTING_AFTER} must be the id of the last item that was read", STARTING_AFTER)
+    is_number = given.isascii() and given.isdecimal() and len(given) <= MAX_SEQ_DIGITS
+    if not is_number or int(given) > newest:
+        there = f"from 0 to {newest}" if newest >= 0 else "of which there is none yet"
+        message = f"{STARTING_AFTER} must be the id of the last item that was read, {there}, not {given[:42]!r}"
+        raise InvalidRequestError(message, STARTING_AFTER)
     return int(given)

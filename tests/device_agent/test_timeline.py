@@ -265,8 +265,10 @@ async def test_a_timeline_comes_as_events_and_as_lines_and_can_be_read_on():
         rest = await client.get(path, headers={"accept": "application/x-ndjson", "last-event-id": "1"})
         assert rest.text.splitlines() == lines[2:]
         assert (await client.get(path, params={"starting_after": len(items) - 1})).status_code == 204
-        wrong = await client.get(path, params={"starting_after": "x"})
-        assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "starting_after")
+        for place in ("x", "-1", "1.5", str(len(items)), "9" * 30):
+            wrong = await client.get(path, params={"starting_after": place})
+            assert (wrong.status_code, wrong.json()["error"]["param"]) == (400, "starting_after")
+            assert f"from 0 to {len(items) - 1}, not '{place}'" in wrong.json()["error"]["message"]
 
 
 async def test_a_timeline_is_told_while_the_answer_runs_and_ends_with_it():
