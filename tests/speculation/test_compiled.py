@@ -226,6 +226,18 @@ print(sum(weights.weigh.stats.cache_hits.values()))
     assert hits == ["0", "1"]
 
 
+@pytest.mark.parametrize("seed", [2**63 - 1, 2**63, 2**64 - 1])
+@pytest.mark.parametrize("top_k", [0, 40, 2**80])
+def test_seeds_have_64_bits_and_top_k_no_bound(both_ways, seed, top_k):
+    rows = np.ascontiguousarray(ROWS[:8] * 0.5)
+    asked = SamplingParameters(temperature=1.0, top_k=top_k, seed=seed)
+    runs = [Run(number, asked) for number in range(8)]
+    plain, machine = both_ways(choose_runs, rows, runs)
+    assert machine.token_ids == plain.token_ids
+    plain, machine = both_ways(choose_ranked, rows, range(8), [asked] * 8, 3)
+    assert machine.token_ids.tolist() == plain.token_ids.tolist()
+
+
 def test_a_position_below_0_is_refused(both_ways):
     asked = SamplingParameters(temperature=1)
     for call in (lambda: choose_runs(ROWS[:1], [Run(-1, asked)]), lambda: choose_ranked(ROWS[:1], [-1], [asked], 2)):
