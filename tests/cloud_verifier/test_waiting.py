@@ -16,7 +16,7 @@ from speculation.protocol.messages import Cancel, Draft, FinishReason, Node
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.profiles import NetworkProfile
 from tests.cloud_verifier.doubles import IDENTITY, SELF_TEST, collect, finished_of, open_message, settings, wait_until
-from tests.cloud_verifier.sessions import check_texts, opened, refusal, truth_of
+from tests.cloud_verifier.sessions import check_texts, device, opened, refusal, truth_of
 from tests.cloud_verifier.virtual import PASS_S, TimedEngine, follow, now_s, running, virtually
 
 PROMPT = (1, 2, 3)
@@ -340,3 +340,15 @@ async def test_a_verifier_that_shuts_down_is_not_paced():
         await verifier.drain(0.25)
         assert finished_of(await collect(link)).reason is FinishReason.LENGTH
         assert len(engine.began_s) == 4
+
+
+@virtually
+async def test_each_session_learns_how_its_own_drafts_fare():
+    async with running(patience=0) as (_, verifier, connector), asyncio.TaskGroup() as tasks:
+        for number, accuracy in enumerate((1.0, 0.0)):
+            one = device(number, TRUTH, PROMPT, SamplingParameters(), accuracy)
+            tasks.create_task(one.run(connector))
+            await wait_until(lambda count=number + 1: len(verifier.seats.running) == count)
+        right, wrong = verifier.seats.running
+        before = right.survival.chance
+    assert wrong.survival.chance < before / 2 < before < right.survival.chance
