@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import sys
 import weakref
 from collections import deque
 from collections.abc import Callable
@@ -75,7 +74,7 @@ def waker_of(loop: asyncio.AbstractEventLoop) -> Waker:
 
 
 def _made(loop: asyncio.AbstractEventLoop) -> Waker:
-    if sys.platform != "linux":
+    if not hasattr(os, "eventfd"):
         return _Plain(loop)
     try:
         return _ByDescriptor(loop)
