@@ -155,7 +155,7 @@ class LiveSession:
         deadline_s = math.inf if self._deadline is None else self._deadline.when()
         served, is_sampled = (self.served, account.served), self.parameters.temperature > 0
         num_uncached = len(self.state.final) - cached
-        # By place: names take half as long again.
+        # By place: this is made for every session of every pass, and names are matched one by one.
         wanted = num_uncached, len(plan.token_ids), cached, self.survival.chance
         return Claim(*wanted, account, *served, deadline_s, self._priority, is_sampled)
 

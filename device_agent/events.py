@@ -177,7 +177,7 @@ class ErrorEvent(Event):
         return {"event": self.name, "seq": self.seq, "error": self.error}
 
 
-# For ``isinstance``: ``A | B`` is made anew at every look, which takes as long as the look at five events.
+# For ``isinstance``: ``A | B`` is an object made anew at every look.
 SHOWN = (SpeculativeEvent, CorrectEvent)
 """What puts text behind what is visible."""
 COMMITTED = (CommitEvent, CorrectEvent)

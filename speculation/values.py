@@ -1,7 +1,7 @@
 """Values that are made for every pass: unchangeable to type checkers, and at run time as cheap as an object can be. Pure.
 
-A frozen dataclass writes each field through ``object.__setattr__``: some thousand instructions a field in CPython 3.11, where a
-plain assignment takes ten. What is made a few times a session stays a frozen dataclass.
+A frozen dataclass writes each field through ``object.__setattr__``: some thousand instructions a field in CPython 3.11, ten
+times what one without takes. What is made a few times a session stays a frozen dataclass.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ class _Binding:
     ) -> None:
         self._stays = stays
         self.io = engine_session.io_binding()
-        # Views are written to: for a few numbers NumPy's way to an array takes several times as long.
+        # Views are written to: for a few numbers NumPy's way to an array touches more than a pass does otherwise.
         seqlens_k = np.zeros(high - low, np.int32)
         self.seqlens_k = seqlens_k.data
         self.token_ids = _NO_TOKENS.data

@@ -22,7 +22,7 @@ class NodeState(enum.Enum):
     DEAD = "dead"
 
 
-# Looked up once: in CPython 3.11 a member of an enumeration takes longer to find than all else that happens to a node.
+# Looked up once: in CPython 3.11 a member of an enumeration is found by way of its class's class, every time.
 _PENDING, _FINAL, _DEAD = NodeState.PENDING, NodeState.FINAL, NodeState.DEAD
 
 

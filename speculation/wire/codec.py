@@ -192,7 +192,7 @@ def _wire_opened(opened: Opened) -> pb.Opened:
 
 def _from_request(request: pb.VerifyRequest) -> DeviceMessage:
     draft = request.draft
-    if numbers := draft.packed[:]:  # nearly all of them: the name of what a request holds costs as much as its numbers
+    if numbers := draft.packed[:]:  # nearly all of them, and known without the name of what a request holds
         return _packed_draft(draft, numbers)
     match request.WhichOneof("message"):
         case "draft":
@@ -218,7 +218,7 @@ def _from_response(response: pb.VerifyResponse) -> CloudMessage:
 
 
 def _packed_draft(wire: pb.Draft, numbers: Sequence[int]) -> Draft:
-    """``numbers`` as a list: one by one protobuf's take several times as long."""
+    """``numbers`` as a list: a walk through one of protobuf's ends with an exception, whose text is composed every time."""
     if wire.known or wire.first_number or wire.branches:
         raise MalformedMessageError("a draft is packed, or it is not")
     return packed.unpack(numbers, wire.passes)
@@ -272,7 +272,7 @@ def _parameters(wire: pb.SamplingParameters) -> SamplingParameters:
 def _verdict(wire: pb.Verdict) -> Verdict:
     choice = wire.choice if wire.HasField("choice") else None
     run, kind = (wire.start, wire.count, wire.last_node), names.kind_of(wire.kind)
-    # By place: names take half as long again.
+    # By place: there is one for each token, and names are matched one by one.
     return Verdict(*run, choice, kind, wire.advice, wire.withhold, timings.timing_of(wire), logprobs_of(wire))
 
 
