@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import AbstractContextManager
 
 from cloud_verifier.companion import Wish
@@ -97,9 +97,9 @@ class LiveSession:
                 self.finish(self.state.finished)
         self._on_change()
 
-    async def next(self) -> CloudMessage | None:
+    def next(self) -> Awaitable[CloudMessage | None]:
         """The next message for the device, None at an orderly end. Raises the error that ended the session."""
-        return await self.outbox.next()
+        return self.outbox.next()
 
     def close(self) -> None:
         """The device is gone: nothing more is computed for it."""

@@ -35,7 +35,8 @@ class Display:
     tokens, then the drafts; shown is a beginning of it, committed a beginning of what is final. With a ``spelling`` what is
     committed is told with its log probabilities.
 
-    ``is_stopped``: a stop string was found, the answer ends before it and nothing more may be added.
+    ``is_weighing``: what is thought of drafts decides whether they are shown. ``is_stopped``: a stop string was found, the
+    answer ends before it and nothing more may be added.
     """
 
     def __init__(
@@ -51,7 +52,8 @@ class Display:
         self._start = start
         self._numbers = numbers
         self._reveal = reveal
-        self._stability = Stability(min_stability if reveal is Reveal.STABLE else 0.0)
+        self.is_weighing = reveal is Reveal.STABLE
+        self._stability = Stability(min_stability if self.is_weighing else 0.0)
         self._stops = StopStrings(stops) if stops else None
         self._answer = Answer(decode)
         self._spelling = spelling
@@ -92,7 +94,7 @@ class Display:
         """A token was drafted behind all that are here; ``confidence`` (0 to 1) is the draft's own, given those before it."""
         if self.is_stopped:
             return []
-        self._answer.append(token_id)
+        self._answer.extend((token_id,))
         self._confidences.append(confidence)
         return self._judge(len(self._answer))[1] + self._reveal_more() if self._is_alone else self._reveal_more()
 
@@ -111,10 +113,8 @@ class Display:
         """The next tokens became final, whatever was drafted in their places; ``logprobs`` has one for each, or is empty."""
         if self.is_stopped:
             return []
-        agreed = self._compare(token_ids)
-        events = [] if agreed == len(token_ids) else self._withdraw(self._num_final + agreed, CONTRADICTED)
-        for token_id in token_ids[agreed:]:
-            self._answer.append(token_id)
+        agreed, events = self._compare(token_ids) if self._confidences else (0, [])
+        self._answer.extend(token_ids[agreed:])
         self._num_final += len(token_ids)
         self._logprobs += logprobs
         del self._confidences[: len(token_ids)]
@@ -140,15 +140,16 @@ class Display:
         events += self._settle(self._num_final)
         return events if self.is_stopped else events + self._add_held_back()
 
-    def _compare(self, token_ids: Sequence[int]) -> int:
-        """How many of the newly final tokens were drafted in their places; what shows is judged by it."""
+    def _compare(self, token_ids: Sequence[int]) -> tuple[int, list[Event]]:
+        """How many of the newly final tokens were drafted in their places; the drafts behind the first that was not go, and
+        what shows is judged by it."""
         limit = min(len(token_ids), self.num_drafts)
         agreed = 0
         while agreed < limit and self._answer.token_id(self._num_final + agreed) == token_ids[agreed]:
             agreed += 1
         num_revoked = max(0, self._num_shown - self._num_final - agreed)
         self._stability.compared(agreed, agreed < limit, num_revoked)
-        return agreed
+        return agreed, self._withdraw(self._num_final + agreed, CONTRADICTED) if agreed < limit else []
 
     def _withdraw(self, count: int, reason: str) -> list[Event]:
         """Keep the first ``count`` tokens of the answer; tell of those that had been shown."""
@@ -190,7 +191,7 @@ class Display:
         return CommitOffset(self._num_committed, self._answer.code_points(self._num_committed))
 
     def _reveal_more(self) -> list[Event]:
-        if self._reveal is Reveal.FINAL or (not self._confidences and self._num_shown == self._num_final):
+        if (not self._confidences and self._num_shown == self._num_final) or self._reveal is Reveal.FINAL:
             return []
         reach = self._num_final + self._stability.reach(self._confidences, self._num_shown - self._num_final)
         events = self._hide(reach, UNSTABLE)

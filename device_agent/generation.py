@@ -143,13 +143,13 @@ class Generation:
         """Returns whether the answer goes on."""
         update = self._session.receive(message)
         match message:
-            case Opened():
-                self._opened(message, update)
             case Verdict():
                 self._settled(message, update)
+            case Opened():
+                self._opened(message, update)
             case Finished():
                 self._finished(message.reason)
-        if self._is_over or not self._drafter.is_resting:  # who rests would ask, and wait again: a part of a short pass
+        if not self._may_draft.is_set() and (self._is_over or not self._drafter.is_resting):  # who rests would ask in vain
             self._may_draft.set()
         return not self._is_over
 
@@ -165,21 +165,21 @@ class Generation:
             self._tell_state(Reason.EXACTNESS, rtt_ms)
 
     def _settled(self, verdict: Verdict, update: Update) -> None:
-        now_s = _now_s()
+        now_s, is_drafting = _now_s(), self._mode is Mode.COLLABORATE
         settled = self._drafter.settle(update.start, update.tokens)
         self._meter.compared(len(settled.agreed), settled.contradicted is not None)
         self._meter.verdict(verdict, len(update.tokens), now_s)
-        if self._mode is Mode.COLLABORATE:  # who never drafts says nothing of what drafts cost
+        if is_drafting:  # who never drafts says nothing of what drafts cost
             self._drafter.came(now_s, len(update.tokens))
         is_overtaken = self._session.live_nodes == self._session.unsent_nodes
         self._drafter.schedule.verdict(now_s, verdict.kind is VerdictKind.DECODED, is_overtaken, verdict.last_node)
         self._sender.settled()
         events = self._display.finalised(update.tokens, update.logprobs)
-        if self._mode is Mode.COLLABORATE:
+        if is_drafting:
             self._drafter.copy()
-        if not self._drafter.is_resting:  # copies of who rests are not shown: a short pass later they are final, or gone
+        if self._drafter.branches.main and not self._drafter.is_resting:  # copies of who rests are soon final, or gone
             events += self._drafted()
-        if self._assignment.request.reveal is Reveal.STABLE and not self._display.is_stopped:
+        if self._display.is_weighing and not self._display.is_stopped:
             events += self._display.reassessed(self._drafter.chances()[: self._display.num_drafts])
         self._show(events, now_s)
         if self._display.is_stopped:

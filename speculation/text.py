@@ -37,6 +37,10 @@ class TextStream(Protocol):
     def finish(self) -> str:
         """What was held back: no more tokens will come."""
 
+    def after(self, token_id: int) -> tuple[str, TextStream]:
+        """What one more token completes, and a stream that stands behind it. This one stays where it is; where both stand alike
+        they may be one, so nothing is to be pushed to either."""
+
     def fork(self) -> TextStream:
         """A copy that goes its own way (for text of tentative tokens)."""
 
@@ -49,14 +53,16 @@ def text_stream(decode: Decode) -> TextStream:
 class TokenBytes:
     """Decodes by a table: the bytes of each token, joined and read as UTF-8. A token that is not in it has none.
 
-    Of the spaces that a text begins with, ``num_dropped`` are left out.
+    Of the spaces that a text begins with, ``num_dropped`` are left out. ``whole`` is the text of those tokens that were seen
+    to hold complete characters.
     """
 
-    __slots__ = ("num_dropped", "of")
+    __slots__ = ("num_dropped", "of", "whole")
 
     def __init__(self, of: Mapping[int, bytes], num_dropped: int = 0) -> None:
         self.of = of
         self.num_dropped = num_dropped
+        self.whole: dict[int, str] = {}
 
     def __call__(self, token_ids: Sequence[int]) -> str:
         text = b"".join([self.of.get(token_id, b"") for token_id in token_ids]).decode("utf-8", "replace")
@@ -157,6 +163,16 @@ class ByteStream:
         text, self._pending = self._pending.decode("utf-8", "replace"), b""
         return text
 
+    def after(self, token_id: int) -> tuple[str, ByteStream]:
+        is_between = not (self._pending or self._num_dropped)
+        if is_between and (text := self._table.whole.get(token_id)) is not None:
+            return text, self  # a stream between two characters is like any other there
+        behind = self.fork()
+        text = behind.push((token_id,))
+        if is_between and not behind._pending:
+            self._table.whole[token_id] = text
+        return text, behind
+
     def fork(self) -> ByteStream:
         return ByteStream(self._table, self._pending, self._num_dropped)
 
@@ -201,6 +217,10 @@ class WindowStream:
         piece = text[self._num_shown :]
         self._num_shown += len(piece)
         return piece
+
+    def after(self, token_id: int) -> tuple[str, WindowStream]:
+        behind = self.fork()
+        return behind.push((token_id,)), behind
 
     def fork(self) -> WindowStream:
         copy = WindowStream(self._decode)

@@ -29,6 +29,8 @@ class Beliefs:
 
     def learn(self, settled: Settled) -> None:
         """Tokens became final: what was drafted in their places was right or not."""
+        if not settled.compared:
+            return
         for proposal, token_id in settled.compared:
             if not proposal.is_copied:
                 self._calibration.observe(proposal, token_id, self._is_greedy)

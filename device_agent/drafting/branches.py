@@ -80,6 +80,9 @@ class Settled:
     compared: Sequence[tuple[Proposal, int]]
 
 
+NOTHING_COMPARED = Settled((), None, ())
+
+
 class Branches:
     """The tree. ``main`` is the chain of likeliest choices behind the log's end: what a reader is shown."""
 
@@ -142,7 +145,10 @@ class Branches:
 
     def settle(self, token_ids: Sequence[int]) -> Settled:
         """Tokens became final: the log's end moves on, what contradicts it dies."""
-        main = self.main
+        root, main = self.root, self.main
+        if not root.children and root.proposal is None and not root.is_growing:
+            self._move_on(token_ids)
+            return NOTHING_COMPARED
         count = 0
         while count < len(token_ids) and count < len(main) and main[count].token_id == token_ids[count]:
             count += 1
@@ -152,6 +158,15 @@ class Branches:
             self._advance(token_id)
         self.main = main[count:] if count == len(token_ids) else self._likeliest_choices()
         return settled
+
+    def _move_on(self, token_ids: Sequence[int]) -> None:
+        """Nothing is drafted, nor about to be: of the log's end only its place is another."""
+        if token_ids:
+            old = self.root
+            old.is_alive = False
+            # By place: there is one for each token of an answer without drafts.
+            self.root = root = Branch(token_ids[-1], 0, old.position + len(token_ids), None, 0, 1.0, old.log_chance)
+            self._leaves = {root: None}
 
     def _hang(self, parent: Branch, token_id: int, rank: int, choice: int, chance: float) -> Branch:
         log_chance = parent.log_chance + math.log(max(chance, LEAST_CHANCE))

@@ -62,6 +62,8 @@ class Caches:
     def settle(self, num_final: int, token_ids: Sequence[int]) -> None:
         """Tokens became final behind ``num_final`` others."""
         for slot in self.slots:
+            if not slot.tail:
+                continue
             agreed = 0
             if slot.num_final == num_final:
                 while agreed < min(len(token_ids), len(slot.tail)) and slot.tail[agreed] == token_ids[agreed]:

@@ -48,7 +48,7 @@ class Schedule:
     """
 
     def __init__(self) -> None:
-        self.pass_s: float | None = None
+        self._pass_s: float | None = None
         self._verdict_s: float | None = None
         self._sent_s: float | None = None
         self._intervals_s: deque[float] = deque(maxlen=WINDOW)
@@ -57,6 +57,12 @@ class Schedule:
         self._delay_s = 0.0
         self._sent: deque[tuple[int, float]] = deque()
         self._num_since_idle = IDLE_WINDOW
+
+    @property
+    def pass_s(self) -> float | None:
+        if self._pass_s is None and self._intervals_s:
+            self._pass_s = median_low(self._intervals_s)
+        return self._pass_s
 
     @property
     def is_waited_for(self) -> bool:
@@ -86,7 +92,7 @@ class Schedule:
 
     def opened(self, round_trip_s: float) -> None:
         """A new stream: nothing of an older one holds. What was sent before is this one's: the initial credit."""
-        self._verdict_s = self._sent_s = self.pass_s = None
+        self._verdict_s = self._sent_s = self._pass_s = None
         self._intervals_s.clear()
         self._round_trip_s, self._delay_s = round_trip_s, 0.0
         self._soonest_answer_s = math.inf
@@ -111,7 +117,7 @@ class Schedule:
             self._shorten(now_s - sent_s)
         if self._verdict_s is not None:
             self._intervals_s.append(now_s - self._verdict_s)
-            self.pass_s = median_low(self._intervals_s)
+            self._pass_s = None  # worked out where it is asked for: who only listens never does
             self._num_since_idle += 1
             if sent_s is not None and self._was_idle(now_s - sent_s, now_s - self._verdict_s):
                 self._num_since_idle = 0

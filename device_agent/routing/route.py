@@ -64,8 +64,9 @@ class Route:
     def again(self, mode: Mode, grown: Sequence[Branch], now_s: float) -> Decision | None:
         """What changes now for an answer that is written in ``mode``; None: it goes on as it is. ``grown`` was drafted since
         the last time."""
-        is_lost = mode is Mode.DEVICE and self.assignment.request.mode is not Mode.DEVICE
-        if not self._is_auto or self._policy is None or is_lost:  # who was lost is waited for
+        if not self._is_auto or self._policy is None:
+            return None
+        if mode is Mode.DEVICE and self.assignment.request.mode is not Mode.DEVICE:  # who was lost is waited for
             return None
         self._drafted([branch.chance for branch in grown])
         decision = self._decided(self._policy, mode, now_s)

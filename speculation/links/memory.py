@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable
 from typing import Protocol
 
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError, OutriderError
@@ -16,7 +17,7 @@ class Attachment(Protocol):
 
     def receive(self, message: DeviceMessage) -> None: ...
 
-    async def next(self) -> CloudMessage | None: ...
+    def next(self) -> Awaitable[CloudMessage | None]: ...
 
     def close(self) -> None: ...
 

@@ -224,7 +224,7 @@ class DeviceSession:
         logprobs = logprobs_of(verdict, len(tokens), self.logprobs)
         self._advice, self._withholds = verdict.advice, verdict.withholds
         kept = self._apply(tokens)
-        return Update(start, tuple(tokens), kept, kind=verdict.kind, logprobs=logprobs)
+        return Update(start, tuple(tokens), kept, verdict.kind, logprobs)  # by place: there is one for each token
 
     def _receive_finished(self, finished: Finished) -> Update:
         self._require_open()
@@ -237,7 +237,7 @@ class DeviceSession:
         self._require_open()
         if verdict.start > len(self._final):
             raise VerdictGapError(f"a verdict starts at {verdict.start}, but the final log has {len(self._final)} tokens")
-        tokens = self._run_tokens(verdict)
+        tokens = self._run_tokens(verdict) if verdict.last_node or verdict.count else []
         position = verdict.start + verdict.count
         if verdict.choice is not None and position >= len(self._final):
             tokens.append(verdict.choice)
@@ -277,6 +277,11 @@ class DeviceSession:
 
     def _apply(self, tokens: list[int]) -> bool:
         """Let the log grow; returns whether the main branch holds all of ``tokens``."""
+        if not self._by_handle:
+            self._final += tokens
+            self._tree.pass_by(len(tokens))
+            self._end_handle = 0 if tokens else self._end_handle
+            return not tokens
         kept = [node.token_id for node in self._path[: len(tokens)]] == tokens
         for token_id in tokens:
             survivor, lost = self._tree.advance(token_id)

@@ -78,6 +78,10 @@ class DraftTree:
             tip.parent = None
         return survivor, lost
 
+    def pass_by(self, num_tokens: int) -> None:
+        """The log took so many tokens, and nothing hangs off its end."""
+        self._length += num_tokens
+
     @property
     def first(self) -> TreeNode | None:
         """The likeliest token behind the log's end, if any is drafted."""

@@ -21,11 +21,11 @@ class Update:
     start: int
     tokens: tuple[int, ...] = ()
     kept: bool = True
+    kind: VerdictKind | None = None
+    logprobs: tuple[TokenLogprobs, ...] = ()
     opened: Opened | None = None
     finished: Finished | None = None
-    kind: VerdictKind | None = None
     fingerprint_changed: bool = False
-    logprobs: tuple[TokenLogprobs, ...] = ()
 
 
 def logprobs_of(verdict: Verdict, num_new: int, count: int | None) -> tuple[TokenLogprobs, ...]:

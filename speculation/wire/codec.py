@@ -162,7 +162,9 @@ def _fill_parameters(wire: pb.SamplingParameters, parameters: SamplingParameters
 
 def _fill_verdict(wire: pb.Verdict, verdict: Verdict) -> None:
     """Field by field: there is one for each token, and a message made of keywords takes three times as long."""
-    wire.start, wire.count, wire.last_node = verdict.start, verdict.count, verdict.last_node
+    wire.start = verdict.start
+    if verdict.count:
+        wire.count, wire.last_node = verdict.count, verdict.last_node
     wire.kind = names.KINDS[verdict.kind]
     if verdict.choice is not None:
         wire.choice = verdict.choice

@@ -36,6 +36,7 @@ def reason_of(number: int) -> FinishReason:
 
 
 def _named(names: dict[int, _Named], number: int, what: str) -> _Named:
-    if number not in names:
+    name = names.get(number)
+    if name is None:
         raise MalformedMessageError(f"unknown {what} {number}")
-    return names[number]
+    return name

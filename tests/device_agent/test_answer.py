@@ -15,8 +15,7 @@ byte_tokens = st.lists(st.one_of(st.integers(0, 255), st.sampled_from([0xC3, 0xA
 
 def filled(token_ids):
     answer = Answer(decode)
-    for token_id in token_ids:
-        answer.append(token_id)
+    answer.extend(token_ids)
     return answer
 
 
@@ -30,8 +29,7 @@ def test_the_pieces_and_what_is_held_back_are_the_text_of_all_tokens(token_ids):
 def test_cutting_back_leaves_what_a_shorter_answer_is(token_ids, others, count):
     answer = filled(token_ids)
     answer.cut(count)
-    for token_id in others:
-        answer.append(token_id)
+    answer.extend(others)
     kept = token_ids[:count] + others
     fresh = filled(kept)
     assert answer.token_ids() == fresh.token_ids() == tuple(kept)
@@ -42,7 +40,7 @@ def test_cutting_back_leaves_what_a_shorter_answer_is(token_ids, others, count):
 def test_what_is_held_back_may_be_asked_for_before_the_rest_comes():
     answer = filled([0xE2, 0x82])
     assert answer.held_back() == answer.held_back() == "\ufffd"
-    answer.append(0xAC)
+    answer.extend([0xAC])
     assert answer.text() == "€"
 
 

@@ -186,6 +186,29 @@ def test_a_fork_leaves_its_parent_as_it_was(decoder, first, second, third):
     assert start + stream.push(third) + stream.finish() == decode(first + third)
 
 
+@BOTH
+@given(first=TOKENS, second=TOKENS)
+def test_a_stream_behind_one_more_token_leaves_the_one_before_as_it_was(decoder, first, second):
+    stream, shown, behind = text_stream(decoder), "", []
+    for token_id in first:
+        piece, after = stream.after(token_id)
+        behind.append((stream, shown))
+        stream, shown = after, shown + piece
+    assert shown + stream.fork().finish() == decode(first)
+    for index, (earlier, start) in enumerate(behind):
+        copy = earlier.fork()
+        assert start + copy.push(second) + copy.finish() == decode(first[:index] + second)
+
+
+def test_the_text_of_a_token_is_kept_only_where_it_stands_between_characters():
+    table = TokenBytes({1: b"\xc3", 2: b"\xa9", 3: b"a", 4: b" a"}, 1)
+    dropping, accent = text_stream(table).after(4), text_stream(table).after(1)[1].after(2)
+    assert (dropping[0], accent[0]) == ("a", "\xe9")
+    begun = text_stream(table).after(3)[1]
+    assert [begun.after(token_id)[0] for token_id in (1, 2, 3, 4, 2, 4)] == ["", "\ufffd", "a", " a", "\ufffd", " a"]
+    assert begun.after(1)[1].fork().finish() == "\ufffd"
+
+
 BUNDLED = Tokenizer.from_file(str(load_pair().full.path / "tokenizer.json"))
 BUNDLED_TOKENS = st.lists(st.integers(0, BUNDLED.get_vocab_size() + 3), max_size=60)
 

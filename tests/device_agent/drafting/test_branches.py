@@ -67,7 +67,7 @@ class TreeOfDrafts(RuleBasedStateMachine):
         settled = self.branches.settle(token_ids)
         assert list(settled.agreed) == [self.known[path] for path in agreed]
         assert settled.contradicted is (None if contradicted is None else self.known[contradicted])
-        assert settled.compared == [(self.said[way], self.model.final[len(way)]) for way in told]
+        assert list(settled.compared) == [(self.said[way], self.model.final[len(way)]) for way in told]
         self.known.setdefault(self.model.final, self.branches.root)
 
     @rule(limit=st.integers(0, 4))
