@@ -50,12 +50,16 @@
  * @property {string} [key] For an agent that asks who is calling.
  * @property {typeof globalThis.fetch} [fetch] In place of the global one.
  * @property {number} [reconnectMs] In place of `RECONNECT_MS`.
+ * @property {number} [silenceMs] In place of `SILENCE_MS`.
  */
 
 /** The first wait before a broken connection is taken up again, in milliseconds; it doubles each time. */
 export const RECONNECT_MS = 100;
 /** How often that is tried without one more event. All waits together are shorter than the grace an agent gives by default. */
 export const MAX_RECONNECTS = 5;
+/** How long an open connection may say nothing before it is taken for broken, in milliseconds. An agent that has nothing to
+ * tell says so every 15 seconds; a phone that leaves its network often is not told that its connection is gone. */
+export const SILENCE_MS = 60_000;
 
 /** What an agent refused, or ended an answer with: an OpenAI error object, and how it came. */
 export class OutriderError extends Error {
@@ -225,7 +229,7 @@ async function* connection(url, place, request, options) {
     const response = await send(url, place, request, options, leaving.signal);
     if (!response.ok) throw refusal(response, await response.text());
     if (response.status === 204) return;
-    for await (const message of messages(response.body)) {
+    for await (const message of messages(watched(response.body, options.silenceMs ?? SILENCE_MS, leaving))) {
       const event = parsed(message.data);
       if (!Number.isInteger(event.seq)) throw malformed("the agent sent an event that lacks a field: seq");
       place.numFailures = 0;
@@ -393,6 +397,29 @@ async function* pieces(body) {
     const { done, value } = await reader.read();
     if (done) return;
     yield value;
+  }
+}
+
+/**
+ * A body's bytes; where none come for too long while they are waited for, it fails as by a connection that broke.
+ *
+ * @param {ReadableStream<Uint8Array> | null} body
+ * @param {number} silenceMs
+ * @param {AbortController} connection
+ * @returns {AsyncGenerator<Uint8Array, void, void>}
+ */
+async function* watched(body, silenceMs, connection) {
+  const coming = pieces(body);
+  for (;;) {
+    const timer = setTimeout(() => connection.abort(new Error(`nothing came for ${silenceMs} ms`)), silenceMs);
+    let piece;
+    try {
+      piece = await coming.next();
+    } finally {
+      clearTimeout(timer);
+    }
+    if (piece.done) return;
+    yield piece.value;
   }
 }
 

@@ -4,7 +4,7 @@ import { OutriderError, Transcript, cancel, messages, pause, resume, stream, unp
 const told = (error) =>
   error instanceof OutriderError ? { name: error.name, message: error.message, code: error.code, param: error.param, status: error.status, retryAfterMs: error.retryAfterMs } : { name: error.name, message: String(error) };
 
-async function follow({ url, request, session, after, options = {}, leaveBehind, abortBehind }) {
+async function follow({ url, request, session, after, options = {}, leaveBehind, abortBehind, restMs }) {
   const leaving = new AbortController();
   const text = new Transcript();
   const events = [];
@@ -16,6 +16,7 @@ async function follow({ url, request, session, after, options = {}, leaveBehind,
       if (request) text.apply(event);
       if (events.length === abortBehind) leaving.abort();
       if (events.length === leaveBehind) break;
+      if (restMs && events.length === 1) await new Promise((resolve) => setTimeout(resolve, restMs));
     }
     return { events, final: text.final, tentative: text.tentative };
   } catch (error) {

@@ -49,7 +49,8 @@ async def run(*jobs):
     """What the driver made of these jobs, in one process."""
     pipes = dict.fromkeys(("stdin", "stdout", "stderr"), asyncio.subprocess.PIPE)
     process = await asyncio.create_subprocess_exec(NODE, str(DRIVER), **pipes)
-    out, shouts = await process.communicate(json.dumps(jobs).encode())
+    async with asyncio.timeout(60):
+        out, shouts = await process.communicate(json.dumps(jobs).encode())
     assert process.returncode == 0, shouts.decode()
     return json.loads(out)
 
@@ -82,6 +83,17 @@ async def test_an_answer_that_is_cut_all_the_time_arrives_whole_and_once(running
         assert events == await Sse(running.url).read_on(events[0]["session_id"])
         assert checked(events).last["event"] == "done"
         assert (got["final"], got["tentative"]) == (decode(plain_decoding(FullEngine(), 60)), "")
+
+
+@ON_ONE_AGENT
+async def test_a_connection_that_falls_silent_is_taken_for_broken_and_a_slow_reader_is_not(running):
+    async with cutting(running.port) as (url, proxy):
+        proxy.limits, proxy.holds = [1500], True
+        options = SOON | {"silenceMs": 300}
+        got, slow = await run(follow(url, request=BODY, options=options), follow(url, request=BODY, options=options, restMs=600))
+        assert [each["events"][-1]["event"] for each in (got, slow)] == ["done", "done"]
+        assert got["events"] == await Sse(running.url).read_on(got["events"][0]["session_id"])
+        assert (proxy.num_cut, proxy.num_opened) == (1, 3)
 
 
 @ON_ONE_AGENT

@@ -9,22 +9,27 @@ from tests.device_agent.doubles import wait_until
 
 
 class CuttingProxy:
-    """Passes bytes on, and cuts each connection after the next of ``limits`` bytes of its answer, while there are any."""
+    """Passes bytes on, and cuts each connection after the next of ``limits`` bytes of its answer, while there are any; or, where
+    it ``holds`` them, leaves it open and says nothing more."""
 
     def __init__(self, port: int) -> None:
         self.limits: list[int] = []
-        self.num_cut = self.num_open = 0
+        self.holds = False
+        self.num_cut = self.num_open = self.num_opened = 0
         self._port = port
 
     async def pass_on(self, reader, writer):
         limit = self.limits.pop(0) if self.limits else None
         self.num_open += 1
+        self.num_opened += 1
         far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self._port)
         async with asyncio.TaskGroup() as tasks:
             both = tasks.create_task(self._copy(reader, far_writer)), tasks.create_task(self._copy(far_reader, writer, limit))
-            await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+            _, left = await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
             writer.transport.abort()
             far_writer.transport.abort()
+            for task in left:
+                task.cancel()
         self.num_open -= 1
 
     async def _copy(self, reader, writer, limit=None):
@@ -34,6 +39,8 @@ class CuttingProxy:
                 await writer.drain()
                 if limit is not None and (limit := limit - len(data)) <= 0:
                     self.num_cut += 1
+                    if self.holds:
+                        await asyncio.Event().wait()
                     return
 
 
