@@ -89,8 +89,8 @@ async def test_an_answer_that_is_cut_all_the_time_arrives_whole_and_once(running
 async def test_a_connection_that_falls_silent_is_taken_for_broken_and_a_slow_reader_is_not(running):
     async with cutting(running.port) as (url, proxy):
         proxy.limits, proxy.holds = [1500], True
-        options = SOON | {"silenceMs": 300}
-        got, slow = await run(follow(url, request=BODY, options=options), follow(url, request=BODY, options=options, restMs=600))
+        job = {"request": BODY, "options": SOON | {"silenceMs": 300}}
+        got, slow = await run(follow(url, **job), follow(url, **job, restMs=600))
         assert [each["events"][-1]["event"] for each in (got, slow)] == ["done", "done"]
         assert got["events"] == await Sse(running.url).read_on(got["events"][0]["session_id"])
         assert (proxy.num_cut, proxy.num_opened) == (1, 3)

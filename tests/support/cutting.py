@@ -9,8 +9,8 @@ from tests.device_agent.doubles import wait_until
 
 
 class CuttingProxy:
-    """Passes bytes on, and cuts each connection after the next of ``limits`` bytes of its answer, while there are any; or, where
-    it ``holds`` them, leaves it open and says nothing more."""
+    """Passes bytes on, and cuts each connection after the next of ``limits`` bytes of its answer, while there are any; or
+    leaves it open and says nothing more, where it ``holds`` it."""
 
     def __init__(self, port: int) -> None:
         self.limits: list[int] = []
