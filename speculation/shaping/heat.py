@@ -128,13 +128,14 @@ class HeatModel:
     def hot(self, dynamic_w: float) -> HeatState:
         """A phone that has worked without a pause until nothing changed any more. Work at full speed draws ``dynamic_w``.
 
-        Where speed and temperature agree is found by bisection: a faster phone is hotter, and a hotter one slower.
+        Where speed and temperature agree is found by bisection: a faster phone is hotter, and a hotter one slower. It became so
+        from a colder one, whose speed falls along the upper line.
         """
         low, high = self.governor.slowest, 1.0
         for _ in range(60):
             speed = (low + high) / 2
             die_c = self.circuit.settled(self.idle_w + dynamic_w * speed).die_c
-            low, high = (speed, high) if self.governor.speed(die_c, 0.0) > speed else (low, speed)
+            low, high = (speed, high) if self.governor.speed(die_c, 1.0) > speed else (low, speed)
         return self._state(self.circuit.settled(self.idle_w + dynamic_w * low), low, 0.0)
 
     def rest(self, state: HeatState, seconds: float) -> HeatState:

@@ -147,8 +147,7 @@ class Pipe:
 
     def _sent_at(self, start_s: float, num_bytes: int) -> float:
         if self._trace is not None:
-            sent_s = self._trace.sent_at_s(start_s, num_bytes)
-            return sent_s if self._outages is None else self._outages.open_at(sent_s)
+            return self._trace.sent_at_s(start_s, num_bytes)  # which heeds outages
         sending_s = num_bytes / self.direction.rate_bytes_per_s
         return start_s + sending_s if self._outages is None else self._outages.done_at(start_s, sending_s)
 

@@ -151,3 +151,15 @@ def test_a_token_exactly_at_the_boundary_of_min_p_is_left():
     min_p = next(p for p in np.linspace(0.2, 0.3, 999).tolist() if -1 / (-1 / math.log(p)) == math.log(p))
     parameters = SamplingParameters(temperature=-1 / math.log(min_p), min_p=min_p)
     assert {one([0, -1], position, parameters)[0] for position in range(40)} == {0, 1}
+
+
+@pytest.mark.parametrize("spread", [3.0, 12.0, 60.0], ids=["some stand out", "few do", "fewer than are asked for"])
+def test_where_few_stand_out_by_score_a_row_is_chosen_from_as_any_other(spread, monkeypatch):
+    """As it is with long rows alone."""
+    monkeypatch.setattr("speculation.contest.LONG_ROW", 1)
+    logits = np.round(np.random.default_rng(13).standard_normal(3001) * spread * 8) / 8
+    for position in range(40):
+        parameters = SamplingParameters(temperature=0.8, seed=79)
+        assert_equals_reference(logits, position, parameters)
+        for count in (1, 4):
+            assert_ranked_equal_reference(logits, position, parameters, count)

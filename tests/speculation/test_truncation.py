@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from speculation.truncation import top_by_value
+from speculation.truncation import nucleus, top_by_value
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
@@ -23,3 +23,10 @@ def test_high_values_in_few_blocks_are_all_found(count):
     assert top_by_value(values, count).tolist() == [3, 11, 19, 27, 35][:count]
     values[:count] = 9
     assert top_by_value(values, count).tolist() == list(range(count))
+
+
+@pytest.mark.parametrize("num_tokens", [8, 4096])
+def test_a_share_that_is_reached_exactly_takes_nobody_more(num_tokens):
+    scores = np.zeros(num_tokens)
+    assert nucleus(scores, 0.0, 0.5).tolist() == list(range(num_tokens // 2))
+    assert nucleus(scores, 0.0, 0.25).tolist() == list(range(num_tokens // 4))

@@ -6,6 +6,7 @@ import pytest
 from speculation.errors import ConfigurationError
 from speculation.shaping import profiles
 from speculation.shaping.heat import PIECE_S, Governor, HeatModel, StatusWords, Temperatures, ThermalCircuit
+from speculation.shaping.phone_state import PhoneHeat
 from speculation.shaping.phones import ANDROID_WORDS, IOS_WORDS
 
 CIRCUIT = ThermalCircuit(ambient_c=20, die_j_per_k=4, skin_j_per_k=100, die_to_skin_k_per_w=8, skin_to_ambient_k_per_w=2)
@@ -132,6 +133,15 @@ def test_work_that_is_given_up_heats_no_longer():
     assert part.temperatures.die_c < whole.temperatures.die_c
 
 
+def test_a_hot_phone_is_where_work_without_a_pause_leads_a_cold_one():
+    hot, worked = MODEL.hot(8.0), MODEL.cold
+    for _ in range(3000):
+        worked = MODEL.work(worked, 1.0, 8.0)
+    assert worked.speed == pytest.approx(hot.speed, abs=1e-6)
+    assert worked.temperatures == close(hot.temperatures, 1e-3)
+    assert worked.word == hot.word
+
+
 def test_a_hot_phone_is_one_on_which_further_work_changes_nothing():
     hot = MODEL.hot(8.0)
     assert 0.2 < hot.speed < 0.7
@@ -145,6 +155,15 @@ def test_a_hot_phone_is_one_on_which_further_work_changes_nothing():
 def test_a_phone_that_cannot_throttle_enough_runs_at_its_slowest():
     assert MODEL.hot(1000.0).speed == pytest.approx(0.2)
     assert MODEL.hot(0.1).speed == 1.0
+
+
+def test_a_phone_in_the_middle_of_its_work_is_no_colder_than_at_its_end():
+    """Work is charged before it has passed."""
+    heat = PhoneHeat(MODEL, MODEL.cold)
+    heat.begin(0.0)
+    heat.work(10.0, 50.0)
+    assert heat.at(3.0) == heat.state
+    assert heat.at(30.0).temperatures.die_c < heat.state.temperatures.die_c
 
 
 def test_every_emulated_phone_has_heat_and_the_words_of_its_system():

@@ -49,6 +49,42 @@ def test_packets_weigh_their_headers():
     assert wire_bytes(1449) == 1449 + 104
 
 
+def test_an_end_travels_as_a_packet_does():
+    ended = Lane(Pipe(Direction(100, 0.5), 0))
+    ended.end(1.0)
+    assert taken(ended) == [(1.0 + (wire_bytes(0)) / 100 + 0.5, Kind.END, b"")]
+    assert wire_bytes(0) == 52
+
+
+def test_a_toxic_that_nobody_should_get_does_nothing():
+    spared = lane(toxic("latency", latency=250, toxicity=0.0))
+    spared.offer(0.0, b"a")
+    assert taken(spared) == [(0.0, Kind.DATA, b"a")]
+
+
+def test_a_toxic_that_is_changed_remembers_what_passed_it_and_another_of_its_name_does_not():
+    def left(first, *others):
+        limited = lane(first)
+        limited.offer(0.0, bytes(60))
+        limited.take(0.0)
+        for other in others:
+            limited.set_toxics([other], 1.0)
+        limited.offer(1.0, bytes(200))
+        return sum(len(data) for _, _, data in taken(limited))
+
+    limit = toxic("limit_data", name="one", bytes=100)
+    assert left(limit, toxic("limit_data", name="one", bytes=150)) == 90
+    assert left(limit, toxic("limit_data", name="other", bytes=150)) == 150
+    slow = toxic("bandwidth", name="one", rate=100)
+    assert left(slow, limit) == left(limit, slow, limit) == 100
+
+
+def test_of_two_toxics_that_cut_the_sooner_one_does():
+    late, soon = toxic("reset_peer", name="late", timeout=5000), toxic("reset_peer", name="soon", timeout=1000)
+    for toxics in ((late, soon), (soon, late)):
+        assert taken(lane(*toxics)) == [(1.0, Kind.RESET, b"")]
+
+
 def test_latency_comes_on_top_and_overlaps():
     late = lane(toxic("latency", latency=250))
     late.offer(0.0, b"a")

@@ -19,6 +19,7 @@ def test_work_rests_in_outages_and_goes_on_behind_them():
     assert outages.done_at(9.0, 1.5) == 12.5
     assert outages.done_at(11.0, 1.0) == 13.0
     assert outages.done_at(9.0, 10.0) == 22.0
+    assert outages.done_at(9.0, 1.0) == 10.0  # done when the outage begins
 
 
 def test_a_plan_counts_from_when_the_network_began():
@@ -28,6 +29,12 @@ def test_a_plan_counts_from_when_the_network_began():
 def test_outages_that_overlap_are_one():
     outages = Outages((Outage(3.0, 5.0), Outage(1.0, 4.0), Outage(5.0, 6.0)))
     assert outages.open_at(1.0) == 6.0
+    within = Outages((Outage(1.0, 9.0), Outage(2.0, 3.0)))
+    assert within.open_at(4.0) == 9.0
+
+
+def test_outages_are_drawn_from_the_very_beginning_on():
+    assert Outages(between_s=1.0, lasting_s=1.0, seed=1).done_at(0.0, 100.0) > 150.0
 
 
 def test_without_outages_time_goes_on():

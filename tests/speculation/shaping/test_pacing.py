@@ -90,6 +90,36 @@ def test_loss_draws_nothing_from_the_jitter_so_that_a_day_with_it_is_the_same_da
     assert sum(a == b for a, b in pairs) > 30
 
 
+def test_a_packet_that_is_always_lost_is_given_up_as_often_as_linux_does_and_waits_no_longer_than_that():
+    pipe = Pipe(Direction(math.inf, 0.0, loss=1 - 1e-12, retransmission_s=0.25), 0)
+    pauses = [min(0.25 * 2**n, 120.0) for n in range(15)]
+    assert pauses[-1] == 120.0
+    assert pipe.release_at(0.0, 1) == pytest.approx(sum(pauses))
+
+
+def test_a_pipe_that_takes_anothers_place_goes_on_in_its_chances():
+    """Else a network that is set again and again would have the same luck each time."""
+
+    def releases(changes_at):
+        pipe = Pipe(Direction(1e6, 1.0, 0.5, loss=0.3), 4)
+        found = []
+        for second in range(0, 4000, 100):
+            if second == changes_at:
+                before, pipe = pipe, Pipe(pipe.direction, 4)
+                pipe.follow(before, float(second))
+            found.append(pipe.release_at(float(second), 3000))
+        return found
+
+    assert releases(2000) == releases(None)
+
+
+def test_a_radio_is_awake_while_something_is_sent_however_long_that_takes():
+    radio = Radio([Sleep(after_s=2.0, promotion_s=0.5)], 0)
+    up = Pipe(Direction(100, 0.0), 0, radio=radio)
+    assert up.release_at(0.0, 1000) == 10.5
+    assert up.release_at(12.0, 1) == 12.01
+
+
 def test_a_full_queue_makes_its_sender_wait_and_drops_nothing():
     pipe = Pipe(Direction(1000, 1.0, queue_bytes=1000), 0)
     assert pipe.room_at(0.0, 600) == 0.0

@@ -80,3 +80,10 @@ def test_no_message_moves_before_it_wants_to_and_the_same_seed_wakes_the_same(st
         return ready
 
     assert play() == play()
+
+
+def test_traffic_that_ends_sooner_cuts_no_other_short():
+    radio = Radio([Sleep(after_s=2.0, promotion_s=0.5)], 0)
+    radio.stay_active(10.0)
+    radio.stay_active(5.0)
+    assert radio.ready_at(11.5, is_uplink=True) == 11.5

@@ -6,6 +6,9 @@ import dataclasses
 import pytest
 
 from speculation.errors import LinkError
+from speculation.parameters import SamplingParameters
+from speculation.protocol.cover import Cover
+from speculation.protocol.messages import Open, Opened, PairIdentity
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.link import ShapedConnector
 from tests.speculation.shaping.far_end import DELAYS, FarEnd, FarEnds, begin, draft, now_s, verdict
@@ -74,6 +77,50 @@ def test_the_queue_of_a_slow_network_is_sent_at_its_rate_before_what_comes_behin
     first_s, second_s = with_link(scenario, narrow)
     assert first_s > 0.5  # a hundred bytes and more
     assert second_s == pytest.approx(first_s + 0.125)
+
+
+def test_the_same_on_the_way_down():
+    narrow = dataclasses.replace(DELAYS, name="narrow", downlink_rate_bytes_per_s=200, overhead_bytes=100, downlink_delay_s=0)
+
+    async def scenario(connector, link, far_end):
+        began_s = now_s()
+        far_end.answers.put_nowait(verdict(1))
+        await asyncio.sleep(0)
+        connector.reshape(dataclasses.replace(DELAYS, downlink_delay_s=0.125, name="fast"))
+        far_end.answers.put_nowait(verdict(2))
+        found = []
+        for _ in range(2):
+            await link.receive()
+            found.append(now_s() - began_s)
+        return found
+
+    first_s, second_s = with_link(scenario, narrow)
+    assert first_s > 0.5
+    assert second_s == pytest.approx(first_s + 0.125)
+
+
+@pytest.mark.parametrize("pad_bytes", [0, 1024])
+def test_what_a_stream_is_padded_to_is_known_though_it_was_opened_without_a_network(pad_bytes):
+    """Both ways: at a byte each 1/1024 s a padded message takes a second and more."""
+    cover = Cover(pad_bytes)
+    at_a_byte = dataclasses.replace(DELAYS, uplink_rate_bytes_per_s=1024, downlink_rate_bytes_per_s=1024)
+
+    async def scenario(connector, link, far_end):
+        await link.send(Open("s", 1, PairIdentity("t", "p", "f"), (1,), 1, SamplingParameters(), 5, cover=cover))
+        far_end.answers.put_nowait(Opened("s", 8, "f", True, cover=cover))
+        await link.receive()
+        connector.reshape(at_a_byte)
+        far_end.arrived.clear()
+        began_s = now_s()
+        await link.send(draft(1))
+        far_end.answers.put_nowait(verdict(1))
+        await link.receive()
+        down_s = now_s() - began_s
+        await asyncio.sleep(3)
+        return arrivals_s(far_end, began_s)[0] - UP_S >= 1, down_s - DOWN_S >= 1
+
+    is_padded = pad_bytes > 0
+    assert with_link(scenario, NOTHING) == (is_padded, is_padded)
 
 
 def test_an_answer_that_is_awaited_is_held_back_once_a_network_is_played():

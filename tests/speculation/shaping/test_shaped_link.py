@@ -6,8 +6,10 @@ import math
 
 import pytest
 
+from speculation.errors import LinkError
 from speculation.shaping import profiles, virtual_time
 from speculation.shaping.link import ShapedConnector
+from speculation.shaping.outages import Outage
 from speculation.wire.codec import encoded_size
 from tests.speculation.shaping.far_end import (
     RATES,
@@ -135,3 +137,62 @@ def test_a_network_without_limits_delivers_without_delay():
         return now_s() - began_s
 
     assert with_link(scenario, profiles.network("none")) == 0
+
+
+def test_a_message_fits_into_a_queue_with_its_overhead():
+    weight = encoded_size(draft(1)) + RATES.overhead_bytes
+
+    def waited_s(queue_bytes):
+        async def scenario(link, far_end):
+            began_s = now_s()
+            await link.send(draft(1))
+            await link.send(draft(2))
+            return now_s() - began_s
+
+        return with_link(scenario, dataclasses.replace(RATES, uplink_queue_bytes=queue_bytes))
+
+    assert waited_s(2 * weight) == 0
+    assert waited_s(2 * weight - 1) == pytest.approx(weight / RATES.uplink_rate_bytes_per_s)
+
+
+def test_who_waits_for_room_on_a_link_that_is_closed_is_told():
+    async def scenario(link, far_end):
+        async def refused():
+            with pytest.raises(LinkError, match="closed"):
+                await link.send(draft(2))
+            return now_s()
+
+        await link.send(draft(1))
+        async with asyncio.TaskGroup() as tasks:
+            waiting = tasks.create_task(refused())
+            await asyncio.sleep(0)
+            await link.aclose()
+        await asyncio.sleep(5)
+        return waiting.result() > 1, [message for _, message in far_end.arrived]
+
+    assert with_link(scenario, dataclasses.replace(RATES, uplink_queue_bytes=100)) == (True, [draft(1)])
+
+
+def test_a_full_queue_on_the_way_down_leaves_answers_where_they_are():
+    async def scenario(link, far_end):
+        for number in range(20):
+            far_end.answers.put_nowait(verdict(number))
+        await asyncio.sleep(0.25)
+        left = far_end.answers.qsize()
+        found = [await link.receive() for _ in range(20)]
+        return left, found
+
+    narrow = dataclasses.replace(RATES, downlink_rate_bytes_per_s=100, downlink_queue_bytes=300)
+    left, found = with_link(scenario, narrow)
+    assert left >= 15
+    assert found == [verdict(number) for number in range(20)]
+
+
+def test_a_cold_connection_is_made_once_an_outage_is_over():
+    async def connected_at_s():
+        tunnel = dataclasses.replace(RATES, name="tunnel", outages=(Outage(0.0, 8.0),))
+        async with ShapedConnector(FarEnds(), tunnel) as connector:
+            await connector.connect()
+            return now_s()
+
+    assert virtual_time.run(connected_at_s()) == 8 + ROUND_TRIP_S

@@ -1,5 +1,6 @@
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -94,3 +95,12 @@ def test_no_more_is_sent_in_any_time_than_its_opportunities_carry(times, steps):
     last_s = sent[-1][0]
     num_slots = sum(1 for _ in itertools.takewhile(lambda slot: trace.time_ms(slot) <= last_s * 1000 + 1e-3, itertools.count()))
     assert sum(size for _, size in sent) <= num_slots * SLOT_BYTES
+
+
+def test_the_rate_of_a_made_up_trace_wanders():
+    """What it is in a tenth of a second tells of the next one, and hardly of one three seconds later."""
+    trace = synthetic_trace(1.5e6, 0.5, seed=2, length_s=600)
+    counts = np.histogram(trace.times_ms, bins=6000, range=(0, 600_000))[0].astype(float)
+    near, far = (np.corrcoef(counts[:-lag], counts[lag:])[0, 1] for lag in (1, 30))
+    assert near > 0.8
+    assert abs(far) < 0.3
