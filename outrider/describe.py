@@ -8,11 +8,12 @@ from typing import Annotated
 
 import typer
 
+from outrider.folders import ModelArgument
 from outrider.running import waiting
 
 
 def describe_command(
-    model: Annotated[Path, typer.Argument(metavar="MODEL", help="A full model: a package, a checkpoint or an export.")],
+    model: ModelArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The folder to make: new, or empty.")],
     json: Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")] = False,
 ) -> None:

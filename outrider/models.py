@@ -15,6 +15,7 @@ import typer
 
 from outrider.describe import describe_command
 from outrider.distill import distill_command
+from outrider.folders import CheckpointArgument, PackageArgument
 from outrider.running import waiting
 from speculation.engines.architecture import DEFAULT_CONTEXT
 from speculation.errors import InvalidRequestError, PackageError
@@ -32,17 +33,11 @@ app.command("distill")(distill_command)
 app.command("describe")(describe_command)
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as one line of JSON.")]
-PackageArgument = Annotated[Path, typer.Argument(metavar="DIR", help="The package: a folder with manifest.json.")]
 
 
 @app.command("convert")
 def convert_command(
-    checkpoint: Annotated[
-        Path,
-        typer.Argument(
-            metavar="CHECKPOINT", help="A folder with config.json, tokenizer.json and model.safetensors, or shards."
-        ),
-    ],
+    checkpoint: CheckpointArgument,
     out: Annotated[Path, typer.Option(metavar="DIR", help="The package to make: a folder that is new, or empty.")],
     variant: Annotated[
         list[str] | None, typer.Option(metavar="NAME", help="fp32 (the default), q4, i8, q8, or q4_b64 and so on; may repeat.")

@@ -118,8 +118,28 @@ def test_a_refusal_is_one_line_and_an_exit_code(checkpoint, tmp_path, outrider, 
 def test_a_folder_that_is_taken_and_a_checkpoint_that_is_none_are_told_apart(checkpoint, package, tmp_path, outrider):
     assert outrider("models", "convert", checkpoint, "--out", package)[0] == 2
     code, _, said = outrider("models", "convert", tmp_path / "nowhere", "--out", tmp_path / "other")
-    assert code == 1
+    assert code == 2
     assert "is not a folder; a checkpoint is a folder with" in said
+    (tmp_path / "empty").mkdir()
+    assert outrider("models", "convert", tmp_path / "empty", "--out", tmp_path / "other")[0] == 1
+
+
+@pytest.mark.parametrize(
+    ("command", "what"),
+    [
+        (["show"], "package"),
+        (["verify"], "package"),
+        (["quantize", "--to", "int8"], "package"),
+        (["describe", "--out", "made"], "model"),
+    ],
+)
+def test_a_folder_that_is_not_there_is_bad_input_and_one_without_a_model_a_failure(command, what, tmp_path, outrider):
+    verb, *options = command
+    code, shown, said = outrider("models", verb, tmp_path / "nowhere", *options)
+    assert (code, shown) == (2, "")
+    assert f"nowhere is not a folder; a {what} is a folder" in said
+    (tmp_path / "empty").mkdir()
+    assert outrider("models", verb, tmp_path / "empty", *options)[0] == 1
 
 
 def test_an_out_folder_must_be_named(checkpoint, outrider):
