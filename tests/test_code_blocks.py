@@ -123,6 +123,9 @@ def test_what_is_only_read_still_occurs():
 
 @of(*SHELL)
 def test_the_commands_of_a_block_do_what_they_say(block, folder):
+    """The folders that its reader has are there."""
+    for name in re.findall(r"\b(?:CHECKPOINT|FULL|PACKAGE)\b", block.text):
+        (folder / name).mkdir(exist_ok=True)
     run_commands(block)
 
 
