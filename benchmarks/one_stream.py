@@ -240,7 +240,7 @@ def measure(full: FullModel, is_quick: bool) -> dict[str, Costs]:
 
 
 def figures_of(sampling: str, costs: Costs) -> dict[str, float]:
-    """Each part of the middle round, *ours* of the best and the worst beside it."""
+    """The middle of each part by itself, and of *ours*, all of a round together, the best and the worst beside it."""
     plain, ours = middle(costs["memory"]), [one.ours for one in costs["memory"]]
     return {
         "draft forward": plain.draft_forward,

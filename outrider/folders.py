@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -22,27 +22,15 @@ def existing(what: str) -> Callable[[Path], Path]:
     return checked
 
 
-PackageArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="DIR",
-        help="The package: a folder with manifest.json.",
-        callback=existing("a package is a folder with manifest.json in it"),
-    ),
-]
-CheckpointArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="CHECKPOINT",
-        help="A folder with config.json, tokenizer.json and model.safetensors, or shards.",
-        callback=existing("a checkpoint is a folder with config.json, tokenizer.json and model.safetensors"),
-    ),
-]
-ModelArgument = Annotated[
-    Path,
-    typer.Argument(
-        metavar="MODEL",
-        help="A full model: a package, a checkpoint or an export.",
-        callback=existing("a model is a folder, such as one that was downloaded from a model hub"),
-    ),
-]
+def _folder(metavar: str, told: str, what: str) -> Any:
+    return typer.Argument(metavar=metavar, help=told, callback=existing(what))
+
+
+_PACKAGE = "a package is a folder with manifest.json in it"
+_CHECKPOINT = "a checkpoint is a folder with config.json, tokenizer.json and model.safetensors"
+_MODEL = "a model is a folder, such as one that was downloaded from a model hub"
+_SHARDED = "A folder with config.json, tokenizer.json and model.safetensors, or shards."
+
+PackageArgument = Annotated[Path, _folder("DIR", "The package: a folder with manifest.json.", _PACKAGE)]
+CheckpointArgument = Annotated[Path, _folder("CHECKPOINT", _SHARDED, _CHECKPOINT)]
+ModelArgument = Annotated[Path, _folder("MODEL", "A full model: a package, a checkpoint or an export.", _MODEL)]
