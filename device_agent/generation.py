@@ -68,9 +68,8 @@ class Generation:
         self._may_draft = asyncio.Event()
         self._head_start = start = HeadStart()
         self._talk = Conversation(connector, self._session, sender, meter, start, self._receive, self._refused)
-        self._retries = Retries()
+        self._retries, self._misfits = Retries(), Misfits()
         self._is_alone = self._mode is Mode.DEVICE
-        self._misfits = Misfits()
         self._last: DoneEvent | ErrorEvent | None = None
 
     @property
@@ -286,6 +285,7 @@ class Generation:
         if self._mode is Mode.COLLABORATE and not self.pausing.paused_s:
             self._place.wrote(*self._meter.behind_first)
         self._last = done_event(next(self._numbers), reason, self._assignment, self._display, self._meter, self._session)
+        self.pausing.end()
         if self._place.is_queued and not self._limit.expired():  # paused for too long: what is over waits for no place
             self._limit.reschedule(_now_s())
 

@@ -26,7 +26,7 @@ class Pausing:
         self._tell = tell
         self._expire = expire
         self._since_s = 0.0
-        self._was_too_long = False
+        self._is_over = False
         self._limit: asyncio.TimerHandle | None = None
         self._conversation: asyncio.Timeout | None = None
 
@@ -41,8 +41,8 @@ class Pausing:
         return self._before_s + (now_s - self._since_s if self.is_paused else 0.0)
 
     def pause(self) -> None:
-        """At once; a draft step that runs still tells what it drafted. Nothing for one that is paused already."""
-        if self.is_paused:
+        """At once; a draft step that runs still tells what it drafted. Nothing for one that is paused already, or over."""
+        if self.is_paused or self._is_over:
             return
         loop = asyncio.get_running_loop()
         self._since_s = loop.time()
@@ -61,7 +61,8 @@ class Pausing:
             self._tell(Reason.RESUMED, paused_s)
 
     def end(self) -> None:
-        """The answer is over, paused or not."""
+        """The answer is over, paused or not; what is left of it, as hanging up, goes on. Safe to call twice."""
+        self._is_over = True
         if self.is_paused:
             self._go_on()
 
@@ -69,7 +70,7 @@ class Pausing:
         """Converse to the end. A pause breaks the conversation off, and another one begins once it is over."""
         while True:
             await self._share.released()
-            if self._was_too_long:
+            if self._is_over:
                 return None
             try:
                 async with asyncio.timeout(None) as conversation:
@@ -89,6 +90,5 @@ class Pausing:
         self._share.release(now_s)
 
     def _give_up(self) -> None:
-        self._was_too_long = True
         self._expire()
         self.end()

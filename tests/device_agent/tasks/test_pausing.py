@@ -141,6 +141,43 @@ def test_a_pause_that_is_too_long_ends_the_answer_with_what_there_is_and_frees_e
         assert ended_s == pytest.approx(5.2, abs=2 * STEP_S)
 
 
+class SlowGoodbyes(WatchedConnector):
+    """Hanging up takes a while; ``begun`` is set when it begins."""
+
+    begun: asyncio.Event
+
+    async def connect(self):
+        link = await super().connect()
+        aclose, self.begun = link.aclose, asyncio.Event()
+
+        async def slowly():
+            self.begun.set()
+            await asyncio.sleep(0.1)
+            await aclose()
+
+        link.aclose = slowly
+        return link
+
+
+@pytest.mark.parametrize("mode", ["collaborate", "cloud"])
+def test_an_answer_that_is_over_is_not_paused_while_it_hangs_up(mode):
+    async def work():
+        async with verifier(SlowEngine(PASS_S)) as made:
+            connector = SlowGoodbyes(MemoryConnector(made))
+            async with agent_of(connector, DraftEngine(step_s=STEP_S)) as running, asyncio.timeout(5):
+                stream, replay, seen = await running.start(request(mode=mode)), Replay(), []
+                await asyncio.sleep(0.1)
+                await connector.begun.wait()
+                stream.pause()
+                await follow(stream, replay, seen)
+            return connector.links, replay, seen
+
+    links, replay, seen = virtual_time.run(work())
+    assert len(links) == 1
+    assert reasons(seen) == ["link"]
+    assert list(replay.last["token_ids"]) == plain_decoding(FullEngine())
+
+
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_a_pause_that_is_too_long_ends_an_answer_that_waits_for_its_place_too(is_resumed):
     async def work():
