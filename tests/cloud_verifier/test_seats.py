@@ -277,6 +277,21 @@ async def test_kept_caches_give_way_to_an_attempt_that_may_become_longer():
         assert (verifier.seats.num_kept, len(verifier.seats.running), room.free_bytes) == (2, 1, 0)
 
 
+@virtually
+async def test_a_text_that_ended_untold_when_it_was_taken_over_is_not_kept_in_room_that_is_not_there():
+    """A pass on the engine's thread ended it, and the later attempt came before the loop heard of that: both want its room."""
+    async with running(max_sessions=8, max_kept=8) as (_, verifier, connector):
+        room = in_contexts(verifier, 1)
+        opening = {"prefix": PROMPT, "generation_start": len(PROMPT), "max_tokens": CONTEXT // 4 - len(PROMPT)}
+        for number in range(3):
+            await opened(connector, session_id=f"s{number}", max_tokens=CONTEXT // 4 - 3)
+        link = await opened(connector, session_id="ends", **opening)
+        await link.receive()
+        verifier.seats.find("ends").state.finish(FinishReason.LENGTH)
+        await opened(connector, session_id="ends", attempt=2, **opening)
+        assert (room.free_bytes, verifier.seats.num_kept, len(verifier.seats.running)) == (0, 0, 4)
+
+
 def sharing(queue, *capacities):
     """Seats of engines that share a queue, and a way to let sessions come to each."""
     account, members = Account(NOBODY), [Seats(capacity, capacity, 9, 0) for capacity in capacities]
