@@ -9,7 +9,7 @@ import pytest
 
 from device_agent.drafting.gathering import Schedule
 from device_agent.drafting.linear import Ahead, FixedLength
-from device_agent.drafting.resting import LONGEST_SPELL, SHORTEST_SPELL, TRIAL, Resting
+from device_agent.drafting.resting import LONGEST_SPELL, SETTLING, SHORTEST_SPELL, TRIAL, Rest, Resting
 from speculation.shaping import virtual_time
 from tests.device_agent.drafting.doubles import VOCABULARY, Watched
 from tests.device_agent.drafting.streams import Stream
@@ -72,6 +72,25 @@ def test_one_verdict_that_something_else_held_up_decides_nothing():
     watched(resting, 1.5, TRIAL - 1, noise=0)
     resting.verdict(1, 100 * SHORT_S, SHORT_S)
     assert not any(watched(resting, 1.5, TRIAL + SHORTEST_SPELL)[TRIAL:])
+
+
+def test_the_first_verdicts_of_a_spell_tell_of_what_was_under_way_and_decide_nothing():
+    resting = Resting()
+    for _ in range(SETTLING):
+        resting.verdict(50, SHORT_S, SHORT_S)
+    watched(resting, 0.5, 2 * TRIAL - SETTLING, noise=0)
+    assert resting.is_resting
+
+
+@pytest.mark.parametrize(("interval_s", "rests"), [(1.5 * SHORT_S, False), (3 * SHORT_S, True)])
+def test_what_counts_is_how_long_a_streams_verdict_came_after_its_last_one(interval_s, rests):
+    """Drafts bring two tokens a verdict, a rest one: they are worth up to twice the time."""
+    resting, now_s = Resting(), 0.0
+    rest = Rest(resting, is_allowed=True)
+    for _ in range(2 * TRIAL + 1):
+        rest.came(1 if resting.is_resting else 2, now_s, SHORT_S)
+        now_s += SHORT_S if resting.is_resting else interval_s
+    assert resting.is_resting is rests
 
 
 @pytest.mark.parametrize("pass_s", [LONG_S, None, 0.0])
