@@ -37,6 +37,9 @@ COMMANDS = (("make", "page"),)
 """What the README tells a stranger to run, all of it; ``ARGS`` chooses a free port, so that nothing is in the way."""
 
 SHOWN_COMMANDS = "; ".join(" ".join(command) for command in COMMANDS)
+AS_INSTALLED = "import runpy, sys; sys.modules['numba'] = None; runpy.run_module('outrider', run_name='__main__')"
+"""`python -m outrider` without the extra ``compiled``, as a stranger has it: a new clone would compile all choices first."""
+
 BLOCK = "fresh-clone"
 ROOT = Path(__file__).resolve().parents[1]
 TOTAL_LIMIT_S = 900.0
@@ -74,7 +77,7 @@ async def serving(folder: Path, port: int, is_quick: bool) -> AsyncIterator[str]
     (wanted,) = COMMANDS
     command = ["env", "PIP_NO_CACHE_DIR=1", *wanted, f"ARGS=--port {port}"]  # a stranger has nothing in pip's cache
     if is_quick:  # as `make` runs it once it has installed
-        command = [sys.executable, "-m", "outrider", "serve", "--port", str(port)]
+        command = [sys.executable, "-c", AS_INSTALLED, "serve", "--port", str(port)]
     log = (folder / "fresh_clone.log").open("wb")
     process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
     try:
