@@ -28,7 +28,8 @@ from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
 from speculation.keys import load_keys
-from speculation.settings import is_loopback, unbound
+from speculation.listening import unbound
+from speculation.settings import is_loopback
 from speculation.telemetry import exposition
 from speculation.telemetry.exposition import Listener
 from speculation.telemetry.otel import tracer_to

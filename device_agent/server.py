@@ -19,7 +19,8 @@ from device_agent.config import AgentConfig
 from device_agent.emulation.live import VerifierControls
 from device_agent.upgrades import QuietSocket
 from speculation.http_server import HttpServer, tls_settings
-from speculation.settings import is_loopback, unbound
+from speculation.listening import bind, unbound
+from speculation.settings import is_loopback
 
 BACKLOG = 128
 FLUSH_S = 5
@@ -56,7 +57,7 @@ async def serve(
     """
     if agent is None:
         agent = await asyncio.to_thread(build_agent, config, verifier)
-    with _bind(config) as listener:
+    with _listen(config) as listener:
         async with agent:
             running = RunningAgent(agent, config.host, listener.getsockname()[1], config.tls_cert is not None)
             async with _serving(agent, config, listener):
@@ -80,18 +81,14 @@ def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: as
     stop.set()
 
 
-def _bind(config: AgentConfig) -> socket.socket:
+def _listen(config: AgentConfig) -> socket.socket:
     """A listening socket: from here on connections wait, and none is refused."""
-    family = socket.AF_INET6 if ":" in config.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
+    listener = bind(config.host, config.port)
     try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((config.host, config.port))
         listener.listen(BACKLOG)
     except OSError as error:
         listener.close()
         raise unbound(f"{config.host}:{config.port}", error) from error
-    listener.setblocking(False)
     return listener
 
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import errno
 import ipaddress
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -19,12 +18,6 @@ from speculation.errors import ConfigurationError
 from speculation.protocol.cover import Cover
 
 FILE_VARIABLE = "CONFIG"
-HINTS = {
-    errno.EADDRINUSE: "; stop what serves there, or name another port (0 takes a free one)",
-    errno.EADDRNOTAVAIL: "; name an address of this machine, or 0.0.0.0 for all of them",
-    errno.EACCES: "; ports below 1024 are the administrator's: name another",
-}
-"""What helps where an address cannot be bound."""
 
 
 class Settings(BaseSettings):
@@ -123,12 +116,6 @@ def require_loopback(host: str, insecure: bool, has_keys: bool = False) -> None:
             f"host {host!r} can be reached from other machines and nothing guards it:"
             " name a file of keys, or bind 127.0.0.1, or set insecure"
         )
-
-
-def unbound(address: object, error: OSError) -> ConfigurationError:
-    """That nothing can listen at an address, and what would help."""
-    hint = HINTS.get(error.errno or 0, "")
-    return ConfigurationError(f"cannot listen on {address}: {error.strerror or error}{hint}")
 
 
 def is_loopback(host: str) -> bool:

@@ -14,10 +14,11 @@ from cloud_verifier.config import VerifierConfig
 from device_agent.door import KeyDoor
 from device_agent.guard import LoopbackGuard
 from outrider.pool.members import Members
-from outrider.proxy.service import Address, bind
+from outrider.proxy.service import Address
 from speculation.http_server import HttpServer, tls_settings
 from speculation.keys import load_keys
 from speculation.links.resolvers import LIST_FIELD, LIST_PATH
+from speculation.listening import bind
 from speculation.settings import is_loopback
 
 BACKLOG = 128
@@ -53,7 +54,7 @@ async def listening(members: Members, config: VerifierConfig) -> AsyncIterator[s
     Raises ``ConfigurationError`` where the address cannot be bound.
     """
     failure: Exception | None = None
-    with bind(Address(config.host.strip("[]"), config.port)) as listener:
+    with bind(config.host, config.port) as listener:
         listener.listen(BACKLOG)  # from here on connections wait, and none is refused
         tls = tls_settings(config.tls_cert, config.tls_key, config.tls_client_ca)
         server = HttpServer(build_app(members, config), FLUSH_S, **tls)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,8 @@ from typing import Any
 from outrider.proxy.connection import Connection, End
 from speculation.errors import ConfigurationError
 from speculation.links.targets import is_host
-from speculation.settings import require_loopback, unbound
+from speculation.listening import bind
+from speculation.settings import require_loopback
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.lane import Lane
 from speculation.shaping.network import NetworkProfile
@@ -76,7 +76,7 @@ class Proxy:
         loop = asyncio.get_running_loop()
         if self._pipes is None and self.network.name != UNSHAPED:
             self._pipes = self.network.pipes(self.seed, loop.time())
-        listener = bind(self.listen)
+        listener = bind(self.listen.host, self.listen.port)
         self.listen = Address(self.listen.host, listener.getsockname()[1])
         # Not yet serving it is there at once: whoever disables or removes this proxy meanwhile finds it.
         self._listener = await loop.create_server(self._accept, sock=listener, backlog=BACKLOG, start_serving=False)
@@ -218,17 +218,3 @@ async def proxies(insecure: bool, tell: Tell, catalogue: Catalogue = BUNDLED) ->
             held.close()
     if failure is not None:
         raise failure
-
-
-def bind(address: Address) -> socket.socket:
-    """A socket with that address, not listening yet. Raises ``ConfigurationError``."""
-    family = socket.AF_INET6 if ":" in address.host else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((address.host, address.port))
-    except OSError as error:
-        listener.close()
-        raise unbound(address, error) from error
-    listener.setblocking(False)
-    return listener

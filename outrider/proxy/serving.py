@@ -9,8 +9,9 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from outrider.proxy.control import build_app
-from outrider.proxy.service import Address, Proxies, Proxy, Tell, bind, proxies
+from outrider.proxy.service import Address, Proxies, Proxy, Tell, proxies
 from speculation.http_server import HttpServer
+from speculation.listening import bind
 from speculation.settings import require_loopback
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.network import NetworkProfile
@@ -90,7 +91,7 @@ async def _controlled(held: Proxies, address: Address | None, allowed_hosts: tup
         yield None
         return
     failure: Exception | None = None
-    with bind(address) as listener:
+    with bind(address.host, address.port) as listener:
         server = HttpServer(build_app(held, address.host, allowed_hosts), FLUSH_S)
         async with asyncio.TaskGroup() as tasks:
             tasks.create_task(server.serve(sockets=[listener]))

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from speculation.errors import ConfigurationError
 from speculation.http_server import HttpServer, tls_settings
+from speculation.listening import bind
 from speculation.settings import is_loopback
 from speculation.tenants import AUTHORIZATION, Keyring
 
@@ -61,15 +62,10 @@ class Listener:
 
     def bind(self) -> socket.socket:
         """Raises ``ConfigurationError``."""
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        bound = socket.socket(family, socket.SOCK_STREAM)
         try:
-            bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            bound.bind((self.host.strip("[]"), self.port))
-        except OSError as error:
-            bound.close()
-            raise ConfigurationError(f"metrics: cannot listen on {self.host}:{self.port}: {error.strerror}") from error
-        return bound
+            return bind(self.host, self.port)
+        except ConfigurationError as error:
+            raise ConfigurationError(f"metrics: {error}") from error
 
     def url(self, port: int) -> str:
         """Of the figures, once it listens on ``port``."""

@@ -12,6 +12,7 @@ import uvicorn
 from fastapi import FastAPI, Request, Response
 
 from speculation.engines.base import Chunk
+from speculation.listening import bind
 
 NAME, KEY = "org/tiny", "sesame"
 
@@ -171,14 +172,14 @@ def serving(served):
     """The URL of a server that runs while the block does."""
     config = uvicorn.Config(served.application(), port=0, log_level="warning", access_log=False, lifespan="off")
     server = uvicorn.Server(config)
-    socket = config.bind_socket()
-    thread = threading.Thread(target=server.run, kwargs={"sockets": [socket]})
+    listener = bind("127.0.0.1", 0)
+    thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
     thread.start()
     try:
         # The socket accepts from the moment it is bound on; what comes before the server runs waits in its queue.
-        socket.listen()
-        yield f"http://127.0.0.1:{socket.getsockname()[1]}"
+        listener.listen()
+        yield f"http://127.0.0.1:{listener.getsockname()[1]}"
     finally:
         server.should_exit = True
         thread.join()
-        socket.close()
+        listener.close()
