@@ -89,16 +89,19 @@ def clouds() -> tuple[str, ...]:
     return _names("clouds")
 
 
+@functools.cache  # a bundled file does not change, and every configuration asks for some
 def phone(name: str) -> PhoneProfile:
     """A phone by name. Raises ``UnknownNameError``, which lists the names."""
     return _load(PhoneProfile, "phone", name)
 
 
+@functools.cache
 def network(name: str) -> NetworkProfile:
     """A network by name. Raises ``UnknownNameError``, which lists the names."""
     return _load(NetworkProfile, "network", name)
 
 
+@functools.cache
 def cloud(name: str) -> CloudProfile:
     """A cloud machine by name. Raises ``UnknownNameError``, which lists the names."""
     return _load(CloudProfile, "cloud", name)

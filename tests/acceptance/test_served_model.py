@@ -90,10 +90,10 @@ async def test_collaborative_text_is_that_of_the_cloud_alone(folders, served, ru
     served.max_logprobs = 272
     remote = {"full_url": running[1], "full_route": route, "full_logprobs": num_logprobs}
     async with client_of(folders, "described", **remote) as client:
-        for temperature in TEMPERATURES:
-            together, alone = await answers(client, temperature=temperature)
-            assert together == alone
-            assert alone == own[temperature, max(0, num_logprobs)]
+        found = await asyncio.gather(*(answers(client, temperature=temperature) for temperature in TEMPERATURES))
+    for temperature, (together, alone) in zip(TEMPERATURES, found, strict=True):
+        assert together == alone
+        assert alone == own[temperature, max(0, num_logprobs)]
 
 
 async def test_a_server_that_fails_ends_the_streams_by_name_and_the_verifier_goes_on(folders, served, running):

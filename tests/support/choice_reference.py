@@ -3,6 +3,7 @@
 Written apart from the product; slow and plain on purpose. It made the golden vectors in ``tests/speculation/vectors``.
 """
 
+import functools
 import math
 
 import numpy as np
@@ -20,9 +21,14 @@ def philox(counter, key):
     return counter
 
 
+@functools.lru_cache(maxsize=1 << 16)  # four tokens share a block, and one row is asked for again and again
+def block(seed, position, number):
+    counter = (number, position % 2**32, position // 2**32, 1)
+    return philox(counter, (seed % 2**32, seed // 2**32))
+
+
 def bits(seed, position, token_id):
-    counter = (token_id // 4, position % 2**32, position // 2**32, 1)
-    return philox(counter, (seed % 2**32, seed // 2**32))[token_id % 4]
+    return block(seed, position, token_id // 4)[token_id % 4]
 
 
 def gumbel(seed, position, token_id):
@@ -68,7 +74,8 @@ def ranking(logits, position, parameters):
     rated, _ = rated_tokens(logits, position, parameters)
     ranking = sorted(rated, key=lambda token_id: (-rated[token_id], token_id))
     weights = [math.exp(rated[token_id] - rated[ranking[0]]) for token_id in ranking]
-    return ranking, [weight / sum(weights) for weight in weights]
+    total = sum(weights)
+    return ranking, [weight / total for weight in weights]
 
 
 def made_logits(size, number):
