@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+# By uv where it is there, several times as fast; what it cannot do (it reads none of pip's settings), pip does.
+UV := $(shell command -v uv 2>/dev/null)
+installed = { $(if $(UV),$(UV) pip install --quiet --python $(BIN)/python $(PIP_FLAGS) $(1) ||) $(PIP) $(PIP_FLAGS) $(1); }
 PROTO := speculation/wire/v1/verification.proto
 PROTOC_FLAGS = -I protos --python_out=$(1) --pyi_out=$(1) --grpc_python_out=$(1) protos/$(PROTO)
 
@@ -85,12 +88,12 @@ $(BIN)/python:
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.stamp-run: pyproject.toml | $(BIN)/python
-	@echo "installing (once, about a minute) ..." && $(PIP) --editable . && touch $@
+	@echo "installing (once, about a minute) ..." && $(call installed,--editable .) && touch $@
 
 # For all verbs of a developer at once: one run of pip reads the index, resolves and builds, not one for each of them.
 $(VENV)/.stamp-dev: pyproject.toml | $(BIN)/python
-	@echo "installing what a developer needs (once, about a minute) ..." && $(PIP) $(PIP_FLAGS) --editable '.[dev]' \
+	@echo "installing what a developer needs (once, about a minute) ..." && $(call installed,--editable '.[dev]') \
 	  && touch $(VENV)/.stamp-run $(VENV)/.stamp-test $(VENV)/.stamp-check $@
 
 $(VENV)/.stamp-%: pyproject.toml | $(BIN)/python
-	@echo "installing what 'make $*' needs ..." && $(PIP) --editable '.[$*]' && touch $@
+	@echo "installing what 'make $*' needs ..." && $(call installed,--editable '.[$*]') && touch $@
