@@ -12,7 +12,7 @@ from pydantic import BeforeValidator, Field, SecretStr, model_validator
 
 from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
 from cloud_verifier.ports import ANY_PORT, parse_ports
-from speculation.certificates import require_authorities, require_pair
+from speculation.certificates import require_authorities, require_grpc_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import read_keys, require_key
@@ -192,7 +192,7 @@ class VerifierConfig(Settings):
         return Cover(self.pad_bytes, self.tick_ms)
 
     def _check_tls(self) -> None:
-        require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
+        require_grpc_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
         require_authorities("tls_client_ca", self.tls_client_ca)
         if self.tls_client_ca is not None and self.tls_cert is None:
             raise ConfigurationError("tls_client_ca: without tls_cert there is no TLS; give tls_cert and tls_key, too")

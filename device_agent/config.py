@@ -14,7 +14,7 @@ from device_agent.drafting.policies import ADAPTIVE, make_policy
 from device_agent.drafting.policy import Policy
 from device_agent.drafting.turns import Order
 from device_agent.routing.default import ByRules, Thresholds
-from speculation.certificates import ClientTls, require_authorities, require_pair
+from speculation.certificates import ClientTls, require_authorities, require_grpc_pair, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
 from speculation.keys import load_key, read_key, read_keys, require_key
@@ -245,7 +245,7 @@ class AgentConfig(Settings):
 
     def _check_tls(self) -> None:
         require_pair("tls_cert", self.tls_cert, "tls_key", self.tls_key)
-        require_pair("verifier_cert", self.verifier_cert, "verifier_cert_key", self.verifier_cert_key)
+        require_grpc_pair("verifier_cert", self.verifier_cert, "verifier_cert_key", self.verifier_cert_key)
         require_authorities("verifier_ca", self.verifier_ca)
         for name in ("verifier_cert", "verifier_name"):
             if getattr(self, name) is not None and self.verifier_ca is None:

@@ -9,7 +9,11 @@ from pathlib import Path
 from speculation.errors import ConfigurationError
 
 CERTIFICATE = "-----BEGIN CERTIFICATE-----"
+CERTIFICATE_END = "-----END CERTIFICATE-----"
 PRIVATE_KEY = "PRIVATE KEY-----"
+GRPC_KINDS = tuple(map(bytes.fromhex, ("06092a864886f70d010101", "06082a8648ce3d030107", "06052b81040022")))
+"""What a certificate holds whose key is RSA, or lies on P-256 or P-384: gRPC agrees on a signature with no other. It starts all
+the same, and tells neither end why no connection comes about."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +52,23 @@ def require_pair(certificate_name: str, certificate: Path | None, key_name: str,
             f"{certificate_name} and {key_name}: {certificate} and {key} must be a certificate and its own key,"
             f" without a password ({_reason(error)})"
         ) from error
+
+
+def require_grpc_pair(certificate_name: str, certificate: Path | None, key_name: str, key: Path | None) -> None:
+    """``require_pair`` for an end that speaks gRPC: of a kind that it takes, too."""
+    require_pair(certificate_name, certificate, key_name, key)
+    if certificate is None:
+        return
+    first = certificate.read_text("ascii", "replace").partition(CERTIFICATE)[2].partition(CERTIFICATE_END)[0]
+    try:
+        content = ssl.PEM_cert_to_DER_cert(f"{CERTIFICATE}{first}{CERTIFICATE_END}")
+    except ValueError:
+        return  # PEM in a form that OpenSSL reads, and this does not
+    if not any(kind in content for kind in GRPC_KINDS):
+        raise ConfigurationError(
+            f"{certificate_name}: the key of {certificate} is of a kind that gRPC makes no connection with;"
+            " take one of RSA, or on P-256 or P-384"
+        )
 
 
 def require_authorities(name: str, path: Path | None) -> None:

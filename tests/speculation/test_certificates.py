@@ -2,12 +2,13 @@
 
 import pytest
 from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 
 from cloud_verifier.config import VerifierConfig
 from device_agent.config import AgentConfig
 from speculation.certificates import ClientTls
 from speculation.errors import ConfigurationError
-from tests.support.certificates import made
+from tests.support.certificates import made, signed_by_itself
 
 PAIRS = pytest.mark.parametrize(
     ("config", "cert", "key", "more"),
@@ -90,3 +91,24 @@ def test_the_agents_way_to_its_verifier_is_in_one_value(files):
     assert AgentConfig(verifier_ca=files.ca).verifier_tls == ClientTls(files.ca)
     config = AgentConfig(verifier_ca=files.ca, verifier_cert=files.cert, verifier_cert_key=files.key)
     assert config.verifier_tls == ClientTls(files.ca, files.cert, files.key)
+
+
+KINDS = {
+    "Ed25519": ed25519.Ed25519PrivateKey.generate,
+    "P-521": lambda: ec.generate_private_key(ec.SECP521R1()),
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()),
+    "P-384": lambda: ec.generate_private_key(ec.SECP384R1()),
+    "RSA": lambda: rsa.generate_private_key(65537, 2048),
+}
+NOT_GRPC = ("Ed25519", "P-521", "secp256k1")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@PAIRS
+def test_a_kind_of_key_that_grpc_does_not_take_is_refused_where_grpc_speaks(config, cert, key, more, kind, files, tmp_path):
+    own = signed_by_itself(tmp_path, KINDS[kind]())
+    given = {cert: own.cert, key: own.key} | dict.fromkeys(more, files.ca)
+    if kind not in NOT_GRPC or (config, cert) == (AgentConfig, "tls_cert"):
+        config(**given)
+    else:
+        assert f"{cert}: the key of {own.cert} is of a kind that gRPC makes no connection with" in refused(config, **given)
