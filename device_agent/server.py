@@ -23,6 +23,7 @@ from speculation.listening import bind, unbound
 from speculation.settings import is_loopback
 
 BACKLOG = 128
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FLUSH_S = 5
 """How long clients may take, once all answers are over, to read their ends."""
 
@@ -69,15 +70,16 @@ async def run(config: AgentConfig, on_ready: Callable[[RunningAgent], None]) -> 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with serve(config) as running:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, loop, number, stop)
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, _on_signal, loop, stop)
         on_ready(running)
         await stop.wait()
 
 
-def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
-    """The next signal of this kind has its usual effect again."""
-    loop.remove_signal_handler(number)
+def _on_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """The next signal, of either kind, has its usual effect again."""
+    for number in STOP_SIGNALS:
+        loop.remove_signal_handler(number)
     stop.set()
 
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
-import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel
+from cloud_verifier.server import stop_on_signal
 from outrider.pool.head import listening
 from outrider.pool.members import Members, following
 from outrider.pool.on_ray import replicas_on_ray
@@ -35,14 +34,7 @@ async def serve(config: VerifierConfig, build: Callable[[], FullModel] | None = 
 
 async def run(config: VerifierConfig, say: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then drain; a second signal ends at once. ``say`` hears where the list is."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
-
-    def on_signal(number: signal.Signals) -> None:
-        loop.remove_signal_handler(number)
-        stop.set()
-
     async with serve(config) as (url, _):
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal, number)
+        stop = stop_on_signal()
         say(f"verifiers on {url}")
         await stop.wait()

@@ -16,6 +16,7 @@ from speculation.settings import require_loopback
 from speculation.shaping.catalogue import BUNDLED, Catalogue
 from speculation.shaping.network import NetworkProfile
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 FLUSH_S = 5
 """How long clients of the control may take, once all is over, to read their answers."""
 
@@ -71,16 +72,17 @@ async def run(settings: ProxySettings, tell: Tell) -> None:
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     async with serve(settings, tell) as running:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, _on_signal, loop, number, stop)
+        for number in STOP_SIGNALS:
+            loop.add_signal_handler(number, _on_signal, loop, stop)
         known = {"control": str(running.control) if running.control else None, "seed": settings.seed}
         tell({"event": "listening"} | running.proxy.to_json() | known)
         await stop.wait()
 
 
-def _on_signal(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: asyncio.Event) -> None:
-    """The next signal of this kind has its usual effect again."""
-    loop.remove_signal_handler(number)
+def _on_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """The next signal, of either kind, has its usual effect again."""
+    for number in STOP_SIGNALS:
+        loop.remove_signal_handler(number)
     stop.set()
 
 

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import signal
 import socket
 
 import httpx
 import pytest
 
+from device_agent import server
 from device_agent.config import AgentConfig
 from device_agent.server import serve
 from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError
@@ -79,3 +82,17 @@ async def test_who_has_read_the_last_event_may_start_the_next_answer_at_once():
             stream = await agent.start(request(mode="device", max_tokens=2))
             while await stream.take():
                 pass
+
+
+async def test_behind_the_first_signal_one_of_either_kind_ends_at_once(monkeypatch):
+    handlers = []
+
+    @contextlib.asynccontextmanager
+    async def serving(_config):
+        yield None
+        handlers.extend(map(signal.getsignal, (signal.SIGTERM, signal.SIGINT)))
+
+    monkeypatch.setattr(server, "serve", serving)
+    async with asyncio.timeout(30):
+        await server.run(config(), lambda _: signal.raise_signal(signal.SIGTERM))
+    assert handlers == [signal.SIG_DFL, signal.default_int_handler]
