@@ -11,7 +11,7 @@ from cloud_verifier import server
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.engine import FullModel, build_engine
 from cloud_verifier.ports import parse_ports, turned
-from speculation.errors import ConfigurationError
+from speculation.errors import ConfigurationError, LinkError
 
 EVERYWHERE = ("0.0.0.0", "::")
 """Addresses that are bound, and that nobody can call."""
@@ -40,7 +40,8 @@ class ReplicaActor:
     async def serve(self, attempt: int) -> None:
         """Serve until ``drain``. That a verifier cannot start is told by ``target``, what breaks later is raised here.
 
-        Where it serves already, for whoever lost sight of it, this waits for the same end.
+        Where it serves already, for whoever lost sight of it, this waits for the same end; it raises ``LinkError`` where that
+        is none in order. Whoever asks behind such an end gets a verifier anew.
         """
         told = self._answer(attempt)
         try:
@@ -49,6 +50,8 @@ class ReplicaActor:
             else:
                 told.set_result(self._address(self._running.port))
                 await self._ended.wait()
+                if not self._drained.is_set():
+                    raise LinkError("it broke while it served")
         except Exception as error:
             if told.done():
                 raise
@@ -69,10 +72,14 @@ class ReplicaActor:
         model = await asyncio.to_thread(self._build)
         # Behind the seconds that loading takes, in which another replica of this machine may have bound one.
         port = free_port(self._config.host, self._ports)
-        async with server.serve(self._config.model_copy(update={"port": port}), full_model=model) as self._running:
-            told.set_result(self._address(self._running.port))
-            await self._drained.wait()
-        self._ended.set()
+        self._ended.clear()
+        try:
+            async with server.serve(self._config.model_copy(update={"port": port}), full_model=model) as self._running:
+                told.set_result(self._address(self._running.port))
+                await self._drained.wait()
+        finally:
+            self._running = None
+            self._ended.set()
 
     def _answer(self, attempt: int) -> asyncio.Future[str]:
         """One for each attempt: calls of one caller may be taken up in any order."""

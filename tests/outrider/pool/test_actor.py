@@ -19,7 +19,7 @@ from outrider.pool.actor import ReplicaActor, free_port
 from outrider.pool.head import listening
 from outrider.pool.members import Member, Members, following
 from speculation.engines.self_test import SelfTest
-from speculation.errors import ConfigurationError, EngineError, PackageError
+from speculation.errors import ConfigurationError, EngineError, LinkError, PackageError
 from tests.device_agent.doubles import IDENTITY, DraftEngine, SlowEngine, agent_of, plain_decoding, request
 from tests.device_agent.doubles import config as agent_config
 
@@ -100,6 +100,42 @@ async def test_a_replica_that_breaks_while_it_serves_raises_what_broke_it(monkey
     with pytest.raises(EngineError):
         await actor.serve(1)
     assert await actor.target(1) == "127.0.0.1:40001"
+
+
+async def test_a_replica_that_broke_serves_anew_and_whoever_joined_it_hears_of_its_end(monkeypatch):
+    breaks = asyncio.Event()
+
+    @contextlib.asynccontextmanager
+    async def broken(config, full_model):
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(break_down())
+            yield SimpleNamespace(port=40001, pairs=SimpleNamespace(num_sessions=1))
+
+    async def break_down():
+        await breaks.wait()
+        raise EngineError("the thread of the engine died")
+
+    async def end_of(serving):
+        try:
+            await serving
+        except Exception as error:
+            return error
+
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", full_model)
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+        with monkeypatch.context() as patched:
+            patched.setattr("cloud_verifier.server.serve", broken)
+            first = tasks.create_task(end_of(actor.serve(1)))
+            await actor.target(1)
+            second = tasks.create_task(end_of(actor.serve(2)))
+            assert await actor.target(2) == "127.0.0.1:40001"
+            breaks.set()
+            assert isinstance(await first, ExceptionGroup)
+            assert isinstance(await second, LinkError)
+        assert actor.num_sessions == 0
+        tasks.create_task(actor.serve(3))
+        assert await actor.target(3) != "127.0.0.1:40001"
+        await actor.drain()
 
 
 @pytest.mark.parametrize(("host", "shown"), [("0.0.0.0", "10.0.0.1"), ("127.0.0.1", "127.0.0.1"), ("::", "10.0.0.1")])
