@@ -18,7 +18,7 @@ from speculation.errors import ConfigurationError
 from speculation.keys import read_keys, require_key
 from speculation.protocol.cover import Cover
 from speculation.protocol.messages import INITIAL_CREDIT
-from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
+from speculation.settings import MAX_RETRY_AFTER_S, Settings, load_settings, require_cover, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 from speculation.telemetry.choices import Compat, LogFormat, read_endpoint
@@ -141,7 +141,7 @@ class VerifierConfig(Settings):
     max_message_bytes: int = Field(256 * 1024, ge=1024)
     pad_bytes: int = 0
     tick_ms: int = 0
-    retry_after_s: float = Field(1.0, ge=0)
+    retry_after_s: float = Field(1.0, ge=0, le=MAX_RETRY_AFTER_S)
     drain_grace_s: float = Field(10.0, ge=0)
     patience: Annotated[PatienceSetting, BeforeValidator(read_patience)] = AUTO
     gather: int = Field(1, ge=1)

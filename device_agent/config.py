@@ -21,7 +21,7 @@ from speculation.keys import load_key, read_key, read_keys, require_key
 from speculation.links.targets import DNS, parse_verifiers
 from speculation.protocol.cover import Cover
 from speculation.protocol.messages import MAX_PACKED_RANK
-from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
+from speculation.settings import MAX_RETRY_AFTER_S, Settings, load_settings, require_cover, require_loopback, require_one_source
 from speculation.shaping.battery import Battery
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import PhoneCost, WhenFull
@@ -158,7 +158,7 @@ class AgentConfig(Settings):
     max_prompt_bytes: int = Field(64 * 1024, ge=1)
     default_max_tokens: int | None = Field(None, ge=1)
     generation_defaults: GenerationSource = GenerationSource.MODEL
-    retry_after_s: float = Field(1.0, ge=0)
+    retry_after_s: float = Field(1.0, ge=0, le=MAX_RETRY_AFTER_S)
     drain_grace_s: float = Field(5.0, ge=0)
 
     @property

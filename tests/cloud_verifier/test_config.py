@@ -41,6 +41,8 @@ def test_an_unknown_key_is_refused_and_the_known_ones_listed():
         ("drain_grace_s", -1),
         ("gather", 0),
         ("draft_length", -1),
+        ("retry_after_s", float("inf")),
+        ("retry_after_s", 1e300),
     ],
 )
 def test_a_value_that_cannot_work_is_refused(key, value):

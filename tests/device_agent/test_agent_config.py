@@ -34,6 +34,8 @@ def test_flags_go_before_the_environment_and_that_before_the_file(tmp_path, monk
         ({"battery_percent": 50}, "battery_percent: the profile none has no figures of energy; name a phone that has"),
         ({"battery_percent": 101, "phone": "dimensity-9300"}, "battery_percent"),
         ({"auto_stability": 1.5}, "auto_stability"),
+        ({"retry_after_s": float("inf")}, "retry_after_s"),
+        ({"retry_after_s": 1e300}, "retry_after_s"),
         ({"colour": 1}, "unknown key"),
     ],
 )
