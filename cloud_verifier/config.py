@@ -207,11 +207,16 @@ class VerifierConfig(Settings):
             raise ConfigurationError(f"previous_pair and {REMOTE}: that server runs one model; leave out one or the other")
 
     def _check_pool(self) -> None:
-        """Raises ``ConfigurationError`` for ports that are none, and for details of a pool where there is none."""
+        """Raises ``ConfigurationError`` for ports that are none or too few, and for details of a pool where there is none."""
         parse_ports(self.replica_ports)
         given = [name for name in POOL_DETAILS if name in self.model_fields_set]
         if self.engine_pool is None and given:
             raise ConfigurationError(f"{', '.join(given)}: without engine_pool this is one verifier; give both or neither")
+        if self.engine_pool is not None and self.ray_address is None and self.replicas > 1 and self.metrics_port:
+            raise ConfigurationError(
+                f"metrics_port: {self.replicas} replicas on this machine cannot all listen on {self.metrics_port};"
+                " leave it out, or give machines of their own (ray_address)"
+            )
 
     def _check_remote(self) -> None:
         """Raises ``ConfigurationError`` for what means nothing with a server that runs the full model, or without one."""

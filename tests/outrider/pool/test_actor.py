@@ -190,6 +190,14 @@ def test_details_of_a_pool_without_a_pool_are_refused():
         VerifierConfig(replicas=3, ray_address="auto")
 
 
+def test_replicas_that_are_all_on_this_machine_are_refused_one_port_for_the_figures_of_each():
+    with pytest.raises(ConfigurationError, match="metrics_port: 2 replicas on this machine cannot all listen on 9464"):
+        VerifierConfig(engine_pool="ray", replicas=2, metrics_port=9464)
+    for works in ({"replicas": 1}, {"replicas": 2, "ray_address": "auto"}):
+        assert VerifierConfig(engine_pool="ray", metrics_port=9464, **works).metrics_port == 9464
+    assert VerifierConfig(engine_pool="ray", replicas=2, metrics_port=0).metrics_port == 0
+
+
 async def test_without_the_extra_a_pool_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "ray", None)
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
