@@ -111,10 +111,18 @@ def _keep(stream: IO[bytes], log: Path, ready: str, address: queue.SimpleQueue[s
     with stream, log.open("wb", buffering=0) as file:
         for line in stream:
             file.write(line)
-            text = line.decode("utf-8", "replace")
-            if text.startswith(ready):
-                address.put(text.removeprefix(ready).strip())
+            if (text := _said(line.decode("utf-8", "replace"))).startswith(ready):
+                address.put(text.removeprefix(ready).partition(",")[0].strip())  # behind a comma: where its figures are
     address.put(None)
+
+
+def _said(line: str) -> str:
+    """What a line of a service's says, where its log is JSON, too."""
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return line
+    return str(entry.get("message", "")) if isinstance(entry, dict) else line
 
 
 def _heard(verb: str, address: queue.SimpleQueue[str | None], log: Path) -> str:

@@ -46,6 +46,19 @@ def test_a_service_lives_while_the_block_runs_and_its_log_is_kept(tmp_path):
     assert (tmp_path / "log").read_text("utf-8") == f"agent on {address}\n"
 
 
+def test_a_service_may_say_behind_its_address_where_its_figures_are(tmp_path):
+    says = process("print('verifier on h:1, figures at http://h:2/metrics', file=sys.stderr, flush=True); signal.pause()")
+    with service("verifier", says, tmp_path / "log") as address:
+        assert address == "h:1"
+
+
+def test_a_service_whose_log_is_json_says_where_it_listens_too(tmp_path):
+    line = '{"level": "INFO", "logger": "outrider.services", "message": "verifier on h:1, figures at http://h:2/metrics"}'
+    says = process(f"print({line!r}, file=sys.stderr, flush=True)")
+    with service("verifier", says, tmp_path / "log") as address:
+        assert address == "h:1"
+
+
 def test_a_service_that_does_not_come_up_says_why(tmp_path):
     fails = process("sys.exit('outrider: error: no such cloud')")
     with pytest.raises(ConfigurationError, match="the verifier ended at once: outrider: error: no such cloud"):  # noqa: SIM117
