@@ -27,6 +27,8 @@ from speculation.truncation import MAX_VOCABULARY_SIZE
 ENVIRONMENT_PREFIX = "OUTRIDER_VERIFIER_"
 OWN_SIZE = "own"
 ALL_LOGPROBS = -1
+MOST_ON_THE_WIRE = 2**32 - 1
+"""The ceiling of a session is told in so many bits: a higher one would fail each session as it opens."""
 REMOTE = "full_url"
 POOL_DETAILS = ("replicas", "ray_address", "replica_cpus", "replica_ports")
 REMOTE_DETAILS = ("full_route", "full_model", "full_logprobs", "full_timeout_s", "full_api_key")
@@ -135,7 +137,7 @@ class VerifierConfig(Settings):
     cache_bytes: int | None = Field(None, ge=1)
     max_queued: int = Field(16, ge=0)
     max_kept: int = Field(0, ge=0)
-    credit: int = Field(256, ge=INITIAL_CREDIT)
+    credit: int = Field(256, ge=INITIAL_CREDIT, le=MOST_ON_THE_WIRE)
     max_rows: int = Field(256, ge=1)
     outbox_messages: int = Field(64, ge=1)
     max_message_bytes: int = Field(256 * 1024, ge=1024)

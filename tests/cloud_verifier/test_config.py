@@ -37,6 +37,7 @@ def test_an_unknown_key_is_refused_and_the_known_ones_listed():
         ("cache_bytes", 0),
         ("max_rows", 0),
         ("credit", 1),
+        ("credit", 2**32),
         ("port", 70000),
         ("drain_grace_s", -1),
         ("gather", 0),
