@@ -76,6 +76,23 @@ def test_urls_name_the_address(host):
     assert AgentConfig(host=host).host == host
 
 
+def has_ipv6():
+    try:
+        with socket.socket(socket.AF_INET6) as probe:
+            probe.bind(("::1", 0))
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(not has_ipv6(), reason="this machine has no loopback of IPv6")
+async def test_an_address_of_ipv6_may_stand_in_brackets_as_in_a_url():
+    async with asyncio.timeout(30), serve(config(host="[::1]"), agent=agent_of(None)) as running:
+        assert running.url == f"http://[::1]:{running.port}"
+        answer = await asyncio.to_thread(httpx.get, f"{running.url}/health")
+    assert answer.status_code == 200
+
+
 async def test_who_has_read_the_last_event_may_start_the_next_answer_at_once():
     async with asyncio.timeout(30), agent_of(None, DraftEngine(), max_streams=1) as agent:
         for _ in range(20):
