@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import asdict
@@ -24,6 +25,8 @@ from speculation.settings import is_loopback
 BACKLOG = 128
 FLUSH_S = 2
 """How long callers may take, once all is over, to read their answers."""
+
+_log = logging.getLogger(__name__)
 
 
 def build_app(members: Members, config: VerifierConfig) -> FastAPI:
@@ -53,6 +56,8 @@ async def listening(members: Members, config: VerifierConfig) -> AsyncIterator[s
 
     Raises ``ConfigurationError`` where the address cannot be bound.
     """
+    if config.keys is not None and config.tls_cert is None and not is_loopback(config.host):
+        _log.warning("keys, and all that they guard, cross the network in plain text: set tls_cert and tls_key")
     failure: Exception | None = None
     with bind(config.host, config.port) as listener:
         listener.listen(BACKLOG)  # from here on connections wait, and none is refused

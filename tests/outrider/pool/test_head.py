@@ -64,6 +64,14 @@ async def test_with_keys_every_route_but_health_is_closed(tmp_path):
         assert (await client.get("/health")).status_code == 200
 
 
+@pytest.mark.parametrize(("host", "is_told"), [("0.0.0.0", True), ("127.0.0.1", False)])
+async def test_that_keys_cross_the_network_in_plain_text_is_told(host, is_told, tmp_path, caplog):
+    config = VerifierConfig(port=0, engine_pool="ray", host=host, keys=key_file(tmp_path))
+    async with asyncio.timeout(30), listening(Serving(), config):
+        pass
+    assert any("plain text: set tls_cert and tls_key" in line for line in caplog.messages) == is_told
+
+
 async def test_without_keys_only_this_machine_is_told():
     async with client_of(base="http://evil.example") as client:
         assert (await client.get("/v1/verifiers")).status_code == 403
