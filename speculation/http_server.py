@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import logging
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,10 +20,16 @@ class HttpServer(uvicorn.Server):
     def __init__(self, app: Any, flush_s: int, **further: Any) -> None:
         quiet: dict[str, Any] = {"log_config": None, "access_log": False, "lifespan": "off", "server_header": False}
         super().__init__(uvicorn.Config(app, timeout_graceful_shutdown=flush_s, **quiet, **further))
+        logging.getLogger("uvicorn.error").addFilter(_is_told)  # the same filter counts once
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
+
+
+def _is_told(record: logging.LogRecord) -> bool:
+    """Not a request that was cut off, as by a second Ctrl-C: to uvicorn its task failed, and it writes a traceback for each."""
+    return not (record.exc_info and isinstance(record.exc_info[1], (asyncio.CancelledError, KeyboardInterrupt)))
 
 
 def tls_settings(certificate: Path | None, key: Path | None, client_authorities: Path | None = None) -> dict[str, Any]:
