@@ -43,7 +43,11 @@ async def _fault_of_tls(target: str, tls: ClientTls) -> str | None:
         return f"the verifier at {target} speaks no TLS: leave out verifier_ca, or set tls_cert and tls_key there"
     if tls.certificate is None:
         return f"the verifier at {target} wants a certificate: set verifier_cert and verifier_cert_key"
-    return f"the verifier at {target} does not take the certificate of verifier_cert: its tls_client_ca must have signed it"
+    # It says nothing of why: gRPC's server closes the connection without an alert.
+    return (
+        f"the verifier at {target} does not take the certificate of verifier_cert: its tls_client_ca must have signed it,"
+        " and it must not have expired"
+    )
 
 
 async def _is_heard(target: str, context: ssl.SSLContext, name: str | None = None) -> bool:

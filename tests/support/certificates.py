@@ -22,10 +22,10 @@ class Files:
     key: Path
 
 
-def made(folder: Path, name: str, host: str = "127.0.0.1") -> Files:
+def made(folder: Path, name: str, host: str = "127.0.0.1", not_after: datetime | None = None) -> Files:
     """An authority of that name, and a certificate for ``host`` that it signed."""
     authority = trustme.CA()
-    signed = authority.issue_cert(host)
+    signed = authority.issue_cert(host, not_after=not_after)
     files = Files(folder / f"{name}-ca.pem", folder / f"{name}-cert.pem", folder / f"{name}-key.pem")
     authority.cert_pem.write_to_path(files.ca)
     signed.cert_chain_pems[0].write_to_path(files.cert)

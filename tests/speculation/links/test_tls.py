@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import subprocess
 import sys
+from datetime import UTC, datetime, timedelta
 
 import grpc
 import pytest
@@ -106,6 +107,14 @@ async def test_a_verifier_that_is_called_by_its_address_may_be_known_by_another_
         connector_to(target, ClientTls(elsewhere.ca, name="elsewhere.example")) as connector,
     ):
         with pytest.raises(LinkError, match="wants a certificate"):
+            await connector.connect()
+
+
+async def test_a_certificate_of_a_device_that_expired_is_not_taken_for_a_strangers_alone(files, tmp_path):
+    expired = made(tmp_path, "expired", "device", datetime.now(UTC) - timedelta(days=1))
+    tls = ClientTls(files["service"].ca, expired.cert, expired.key)
+    async with serving(files["service"], expired.ca) as target, connector_to(target, tls) as connector:
+        with pytest.raises(LinkError, match="its tls_client_ca must have signed it, and it must not have expired"):
             await connector.connect()
 
 
