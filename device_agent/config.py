@@ -17,7 +17,7 @@ from device_agent.routing.default import ByRules, Thresholds
 from speculation.certificates import ClientTls, require_authorities, require_grpc_pair, require_pair
 from speculation.engines.providers import Provider
 from speculation.errors import ConfigurationError
-from speculation.keys import load_key, read_key, read_keys, require_key
+from speculation.keys import load_key, read_key, read_keys, require_key, require_no_pipe
 from speculation.links.targets import DNS, parse_verifiers
 from speculation.protocol.cover import Cover
 from speculation.protocol.messages import MAX_PACKED_RANK
@@ -255,6 +255,7 @@ class AgentConfig(Settings):
         if self.verifier_key is not None and self.verifier_key_file is not None:
             raise ConfigurationError("verifier_key and verifier_key_file: leave out one or the other")
         if self.verifier_key_file is not None:
+            require_no_pipe(self.verifier_key_file)
             read_key(self.verifier_key_file)
 
 

@@ -5,6 +5,7 @@ No key, and no text that could be one, stands in an error or in the log.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import stat
 import tomllib
@@ -37,6 +38,7 @@ def load_keys(path: Path) -> Keyring:
 
 def read_keys(path: Path) -> Keyring:
     """``load_keys`` without the warning, for whoever only checks."""
+    require_no_pipe(path)
     entries = _parse(path).get(ENTRIES)
     if not isinstance(entries, list) or not entries:
         raise ConfigurationError(f"the key file {path} has no [[{ENTRIES}]]; without keys leave out the setting")
@@ -65,6 +67,14 @@ def read_key(path: Path) -> str:
     if not is_key(key):
         raise ConfigurationError(f"the key file {path} must hold one key, a word of plain characters, and nothing else")
     return key
+
+
+def require_no_pipe(path: Path) -> None:
+    """Raises ``ConfigurationError`` for what a shell makes of ``<(...)``: settings are checked before they are used, and behind
+    the first reading a pipe is empty."""
+    with contextlib.suppress(OSError):  # what reading it tells better
+        if path.is_fifo():
+            raise ConfigurationError(f"the key file {path} is a pipe, and it is read more than once: write it to a file")
 
 
 def require_key(value: object, name: str) -> object:

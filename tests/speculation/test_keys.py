@@ -1,7 +1,10 @@
 """Files of keys, good and bad; and that no key is ever shown."""
 
+import contextlib
 import logging
+import os
 from hashlib import sha256
+from pathlib import Path
 
 import pytest
 
@@ -128,3 +131,27 @@ def test_a_file_with_anything_else_is_refused_and_not_shown(text, tmp_path):
     with pytest.raises(ConfigurationError, match="must hold one key") as refused:
         read_key(written(tmp_path, text))
     assert "sesame" not in str(refused.value)
+
+
+@contextlib.contextmanager
+def piped(text):
+    """A path as a shell gives it for ``<(...)``."""
+    reading, writing = os.pipe()
+    os.write(writing, text.encode())
+    os.close(writing)
+    yield Path(f"/dev/fd/{reading}")
+    os.close(reading)
+
+
+@BOTH_CONFIGS
+def test_keys_that_come_by_a_pipe_are_refused_since_they_are_read_twice(load):
+    fault = "the key file .+ is a pipe, and it is read more than once"
+    with piped(f'[[keys]]\ntenant = "alice"\nkey = "{SECRET}"\n') as pipe, pytest.raises(ConfigurationError, match=fault):
+        load(flags={"keys": pipe})
+
+
+def test_an_agents_own_key_by_a_pipe_is_refused_and_a_callers_is_not():
+    with piped(SECRET) as pipe:
+        with pytest.raises(ConfigurationError, match="is a pipe, and it is read more than once: write it to a file"):
+            device_agent.config.load_config(flags={"verifier_key_file": pipe})
+        assert read_key(pipe) == SECRET
