@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import signal
-import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import ExitStack, asynccontextmanager
 from dataclasses import dataclass
@@ -28,7 +27,7 @@ from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
 from speculation.keys import load_keys
-from speculation.listening import unbound
+from speculation.listening import require_free, unbound
 from speculation.settings import is_loopback
 from speculation.telemetry import exposition
 from speculation.telemetry.exposition import Listener
@@ -77,8 +76,9 @@ async def serve(
     ``full_model`` replaces what the configuration would load. ``engine_runner`` replaces the thread on which it would run, and
     stays its owner's to shut down; its engine must be that of ``full_model``, or decorate it. ``tracer`` replaces the one that
     the configuration names, and is closed here.
-    Raises ``ConfigurationError`` when the address cannot be bound, and what ``build_engine`` raises.
+    Raises ``ConfigurationError`` when the address cannot be bound, before a model is loaded, and what ``build_engine`` raises.
     """
+    _require_free(config)
     tracer = tracer or tracer_to(config.otlp_endpoint, "outrider-verifier")
     if full_model is None:
         full_model = await asyncio.to_thread(build_engine, config)
@@ -182,10 +182,16 @@ async def _listen(pairs: Pairs, config: VerifierConfig, keyring: Keyring | None,
             await server.stop(FLUSH_S + servicer.leaving_s)
 
 
+def _require_free(config: VerifierConfig) -> None:
+    require_free(config.host, config.port)
+    if config.metrics_port is not None:
+        Listener(config.metrics_host, config.metrics_port).bind().close()
+
+
 def _bind(server: Any, config: VerifierConfig) -> int:
     address = _address(config.host, config.port)
+    require_free(config.host, config.port)  # gRPC would not say why, and would write a line of its own
     try:
-        _try_to_bind(config)
         credentials = _credentials(config)
         return int(server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address))
     except OSError as error:
@@ -209,15 +215,6 @@ def _credentials(config: VerifierConfig) -> Any:
 def _hosts(config: VerifierConfig) -> tuple[str, ...]:
     """All addresses at which it is reached."""
     return (config.host,) if config.metrics_port is None else (config.host, config.metrics_host)
-
-
-def _try_to_bind(config: VerifierConfig) -> None:
-    """Raises ``OSError`` where the address cannot be bound: gRPC would not say why, and would write a line of its own."""
-    host = config.host.strip("[]")
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    with socket.socket(family, socket.SOCK_STREAM) as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind((host, config.port))
 
 
 def _options(config: VerifierConfig) -> list[tuple[str, int]]:

@@ -19,7 +19,7 @@ from device_agent.config import AgentConfig
 from device_agent.emulation.live import VerifierControls
 from device_agent.upgrades import QuietSocket
 from speculation.http_server import HttpServer, tls_settings
-from speculation.listening import bind, unbound
+from speculation.listening import bind, require_free, unbound
 from speculation.settings import is_loopback
 
 BACKLOG = 128
@@ -54,8 +54,9 @@ async def serve(
 
     ``agent`` replaces what the configuration would build; it is entered, and closed, here. ``verifier`` is a handle on the one
     that it calls, where that runs in this process.
-    Raises ``ConfigurationError`` when the address cannot be bound, and what ``build_agent`` raises.
+    Raises ``ConfigurationError`` when the address cannot be bound, before anything is built, and what ``build_agent`` raises.
     """
+    require_free(config.host, config.port)
     if agent is None:
         agent = await asyncio.to_thread(build_agent, config, verifier)
     with _listen(config) as listener:

@@ -15,6 +15,7 @@ from device_agent.config import AgentConfig
 from device_agent.server import RunningAgent
 from speculation.engines.providers import Provider
 from speculation.errors import InvalidRequestError
+from speculation.listening import require_free
 from speculation.settings import require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import PhoneCost
@@ -120,6 +121,7 @@ async def local_services(emulation: Emulation, models: Models = BUNDLED, **setti
     played: dict[str, Any] = asdict(emulation)
     config = AgentConfig(variant=models.draft_variant, **folders, **played, **settings)  # refused before a model is loaded
     full = VerifierConfig(port=0, cloud=emulation.cloud, profiles=emulation.profiles, variant=models.full_variant, **folders)
+    require_free(config.host, config.port)
     async with cloud_verifier.server.serve(full) as verifier:
         behind = config.model_copy(update={"verifier": verifier.target})
         async with device_agent.server.serve(behind, verifier=verifier.machine) as agent:

@@ -34,6 +34,11 @@ def bind(host: str, port: int) -> socket.socket:
     return bound
 
 
+def require_free(host: str, port: int) -> None:
+    """Raises ``ConfigurationError`` where that address cannot be bound: before a model is loaded, which may take minutes."""
+    bind(host, port).close()
+
+
 def unbound(address: object, error: OSError) -> ConfigurationError:
     """That nothing can listen at an address, and what would help."""
     hint = HINTS.get(error.errno or 0, "")

@@ -11,6 +11,7 @@ from cloud_verifier.server import stop_on_signal
 from outrider.pool.head import listening
 from outrider.pool.members import Members, following
 from outrider.pool.on_ray import replicas_on_ray
+from speculation.listening import require_free
 
 MARGIN_S = 8.0
 """What the drain of all replicas may take beyond the grace of each: what was said has to leave, on ticks of up to a second."""
@@ -23,6 +24,7 @@ async def serve(config: VerifierConfig, build: Callable[[], FullModel] | None = 
     Raises ``ConfigurationError`` (no Ray, no cluster, an address that cannot be bound), and what a verifier raises that cannot
     start.
     """
+    require_free(config.host, config.port)  # before there is a cluster, and replicas that load models
     members = Members()
     async with (
         replicas_on_ray(config, build) as replicas,

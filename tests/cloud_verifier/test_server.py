@@ -291,3 +291,15 @@ async def test_under_cover_every_message_has_its_size_on_the_wire_and_comes_whil
         assert finished_of(await collect(link)).reason is FinishReason.LENGTH
         counted = link.statistics
         assert (counted.sent_bytes, counted.received_bytes) == (512, 512 * counted.received_messages)
+
+
+@pytest.mark.parametrize(("setting", "said"), [("port", "cannot listen"), ("metrics_port", "metrics: cannot listen")])
+def test_an_address_that_is_taken_is_told_before_a_model_is_loaded(setting, said, monkeypatch):
+    monkeypatch.setattr("cloud_verifier.server.build_engine", pytest.fail)
+
+    async def start(port):
+        async with serve(VerifierConfig(**{"port": 0, setting: port})):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match=said):
+        asyncio.run(start(taken.getsockname()[1]))

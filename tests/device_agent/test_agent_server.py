@@ -113,3 +113,14 @@ async def test_behind_the_first_signal_one_of_either_kind_ends_at_once(monkeypat
     async with asyncio.timeout(30):
         await server.run(config(), lambda _: signal.raise_signal(signal.SIGTERM))
     assert handlers == [signal.SIG_DFL, signal.default_int_handler]
+
+
+def test_an_address_that_is_taken_is_told_before_a_model_is_loaded(monkeypatch):
+    monkeypatch.setattr("device_agent.server.build_agent", pytest.fail)
+
+    async def start(port):
+        async with serve(config(port=port)):
+            pass
+
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(ConfigurationError, match="cannot listen"):
+        asyncio.run(start(taken.getsockname()[1]))
