@@ -59,7 +59,7 @@ class Manifest:
                 variants=variants,
                 files={str(path): str(digest) for path, digest in entries["files"].items()},
             )
-        except (AttributeError, KeyError, TypeError, ValueError) as error:
+        except (AttributeError, KeyError, OverflowError, TypeError, ValueError) as error:
             raise PackageError(f"{MANIFEST} holds an entry of the wrong form: {error!r}") from error
 
     @property

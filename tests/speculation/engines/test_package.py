@@ -99,6 +99,7 @@ def test_an_unknown_variant_names_the_known_ones(good):
         ({"licence": None}, "lacks licence"),
         ({"lisence": "MIT"}, "unknown entries: lisence; known: context_length"),
         ({"num_parameters": "many"}, "wrong form"),
+        ({"num_parameters": 1e400}, "wrong form"),
         ({"num_parameters": 0}, "num_parameters must be positive"),
         ({"variants": []}, "wrong form"),
         ({"variants": {}}, "variants is empty"),
