@@ -115,7 +115,7 @@ def held_out_windows(corpus: Corpus, length: int, count: int) -> Tensor:
 
 
 def _stacked(tokens: Tokens, starts: NDArray[np.int64], length: int) -> Tensor:
-    return torch.from_numpy(np.stack([tokens[start : start + length] for start in starts]).astype(np.int64))
+    return torch.from_numpy(tokens[starts[:, None] + np.arange(length)].astype(np.int64))
 
 
 def _lines(path: Path) -> Iterator[str]:

@@ -266,6 +266,10 @@ def test_a_memory_that_is_full_is_said_with_what_takes_less(folder, tmp_path, mo
         jobs.distil(asked(folder, tmp_path), quiet)
 
 
+def test_samples_may_be_drawn_one_at_a_time(folder, tmp_path):
+    assert jobs.distil(asked(folder, tmp_path, steps=2, samples=2, samples_at_once=1), quiet).is_done
+
+
 def test_a_picture_is_drawn(folder, tmp_path):
     pytest.importorskip("matplotlib", reason="plots are an extra")
     jobs.distil(asked(folder, tmp_path, steps=4, checkpoint_steps=2, plot=tmp_path / "a.svg"), quiet)
