@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from outrider.training.place import PRECISIONS
 from outrider.training.samples import PROMPT_ROWS
 from speculation.engines.package_writer import write_json
 from speculation.engines.staging import check_is_free
@@ -17,6 +18,8 @@ from speculation.errors import InvalidRequestError, PackageError, UnknownNameErr
 
 RUN = "run.json"
 LEAST_ROWS = PROMPT_ROWS + 16
+MOST_SEED = 2**34 - 1
+"""The parts of the samples have seeds from a billion times this one on, and PyTorch takes 64 bits."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,10 +75,7 @@ def check(job: Job) -> None:
         raise InvalidRequestError(f"name each variant once, and one at least, not {list(job.variants)}", "variant")
     if not job.data:
         raise InvalidRequestError("there is nothing to learn from; name files with --data", "data")
-    for name, value in (("rows", job.rows - LEAST_ROWS + 1), ("batch", job.batch), ("samples", job.samples)):
-        if value < 1:
-            least = LEAST_ROWS if name == "rows" else 1
-            raise InvalidRequestError(f"--{name} must be at least {least}", name)
+    _check_numbers(job)
     for name, length in (("tokens", job.tokens), ("until-minutes", job.until_minutes)):
         if not length > 0:
             raise InvalidRequestError(f"--{name} must be more than 0, not {length:g}", name)
@@ -87,6 +87,22 @@ def check(job: Job) -> None:
         raise InvalidRequestError(f"{job.work} holds a run already; {hint}", "work")
     if job.plot is not None:
         _check_plot(job.plot)
+
+
+def _check_numbers(job: Job) -> None:
+    counts = {"rows": job.rows, "batch": job.batch, "samples": job.samples, "samples-at-once": job.samples_at_once}
+    counts |= {"checkpoint-steps": job.checkpoint_steps, "threads": job.threads}
+    for name, count in counts.items():
+        least = LEAST_ROWS if name == "rows" else 1
+        if count < least:
+            raise InvalidRequestError(f"--{name} must be at least {least}", name)
+    for name, rate in (("muon-lr", job.muon_lr), ("adam-lr", job.adam_lr)):
+        if not 0 <= rate < math.inf:
+            raise InvalidRequestError(f"--{name} must be a number from 0 on, not {rate:g}", name)
+    if not 0 <= job.seed <= MOST_SEED:
+        raise InvalidRequestError(f"--seed must be from 0 to {MOST_SEED}, not {job.seed}", "seed")
+    if job.precision not in (None, *PRECISIONS):
+        raise UnknownNameError("precision", str(job.precision), PRECISIONS)
 
 
 def _check_plot(file: Path) -> None:
