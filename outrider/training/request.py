@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from outrider.training.place import PRECISIONS
 from outrider.training.samples import PROMPT_ROWS
+from speculation.engines.files import read_json
 from speculation.engines.package_writer import write_json
 from speculation.engines.staging import check_is_free
 from speculation.engines.variants import LINEARS
@@ -115,20 +117,37 @@ def _check_plot(file: Path) -> None:
 
 
 def remember(job: Job, settings: Mapping[str, Any]) -> None:
-    """Writes what the run is, or compares it where one goes on. Raises ``InvalidRequestError`` where it differs."""
+    """Writes what the run is, or compares it where one goes on. Raises ``InvalidRequestError`` where it differs, and
+    ``PackageError`` where what was written is damaged, or cannot be written."""
     file, wanted = job.work / RUN, json.loads(json.dumps({**_of_the_run(job), **settings}))
     if file.is_file():
-        before = json.loads(file.read_text("utf-8"))
+        before = _before(file)
         differ = sorted(name for name in {*before, *wanted} if before.get(name) != wanted.get(name))
         if differ:
             hint = "a run goes on with what it began with; name another folder (--work) for another run"
             raise InvalidRequestError(f"{job.work} holds a run with another {', '.join(differ)}; {hint}", "resume")
         return
+    partial = file.with_suffix(".partial")
     try:
         job.work.mkdir(parents=True, exist_ok=True)
-        write_json(file, wanted)
+        write_json(partial, wanted)
+        partial.replace(file)
     except OSError as error:
+        # Half of it would be a run that is there, and with which nothing can go on.
+        with suppress(OSError):
+            partial.unlink()
         raise PackageError(f"{file} could not be written: {error}") from error
+
+
+def _before(file: Path) -> dict[str, Any]:
+    hint = "without it nobody knows what the run began with; name another folder (--work) for a new one"
+    try:
+        found = read_json(file)
+    except PackageError as error:
+        raise PackageError(f"{error}; {hint}") from error
+    if not isinstance(found, dict):
+        raise PackageError(f"{file} must hold a JSON object; {hint}")
+    return found
 
 
 def _of_the_run(job: Job) -> dict[str, Any]:
