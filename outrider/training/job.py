@@ -26,7 +26,7 @@ from speculation.engines.package_writer import PackageSource, write_package
 from speculation.engines.pairs import load_model
 from speculation.engines.quantise import BLOCK
 from speculation.engines.staging import staged_folder
-from speculation.engines.tokenizer_files import difference, meaning_of
+from speculation.engines.tokenizer_files import difference, meaning_of, num_ids_in
 from speculation.engines.variants import PLAIN
 from speculation.errors import CapacityError, InvalidRequestError, PackageError
 
@@ -84,6 +84,9 @@ def _shape(job: Job, full: Model, draft: Trainable | None) -> Shape:
             differ = f"the tokenizers of {job.draft} and {job.full} differ: {example} (draft, then full)"
             raise InvalidRequestError(f"{differ}; a draft speaks of the full model's tokens", "draft")
         shape = draft.decoder.shape
+        if shape.vocab_size < (num_tokens := num_ids_in(full.path)):
+            has = f"the tokenizer has {num_tokens} tokens, and the draft rows for {shape.vocab_size}"
+            raise InvalidRequestError(f"{has}; a package has one for each: begin a new draft (--shape)", "draft")
     else:
         shape = _new_shape(job, full)
     context = min(shape.max_position_embeddings, full.context_length)
@@ -98,7 +101,9 @@ def _shape(job: Job, full: Model, draft: Trainable | None) -> Shape:
 def _new_shape(job: Job, full: Model) -> Shape:
     context = min(full.context_length, DEFAULT_CONTEXT)
     hidden, inner, layers, heads, kv_heads = job.shape or (0, 0, 0, 0, 0)
-    shape = Shape(hidden, inner, layers, heads, kv_heads, full.vocabulary_size, context)
+    # A package has a row for each token of its file, also for those that the full model leaves out.
+    rows = max(full.vocabulary_size, num_ids_in(full.path))
+    shape = Shape(hidden, inner, layers, heads, kv_heads, rows, context)
     if heads < 1 or hidden % heads:
         raise InvalidRequestError(f"--shape {hidden},...: the width must be a multiple of the heads, {heads}", "shape")
     try:

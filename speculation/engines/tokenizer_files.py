@@ -55,6 +55,13 @@ def num_ids(tokenizer: Tokenizer) -> int:
     return max([len(vocabulary), *(token_id + 1 for token_id in vocabulary.values())])
 
 
+def num_ids_in(folder: Path) -> int:
+    """``num_ids`` of ``tokenizer.json`` in a model's folder, added tokens beyond the model's vocabulary among them."""
+    path = confined(folder, TOKENIZER, "model")
+    check_size(path, TOKENIZER_LIMIT_BYTES)
+    return num_ids(_parsed(path, path.read_bytes()))
+
+
 def meaning_of(folder: Path) -> Meaning:
     """What ``tokenizer.json`` of a model's folder does to a text, in one spelling: tokens with their ids, merges, added
     tokens, normaliser, pre-tokeniser. Not how a text is padded, cut or framed, nor how it is decoded.
