@@ -11,6 +11,7 @@ from pathlib import Path
 from outrider.checking import verified_digest
 from outrider.sources import Source, Told, refused, source_of
 from speculation.engines.selection import files_of
+from speculation.engines.staging import check_takes_its_name
 from speculation.errors import CapacityError, InvalidRequestError, PackageError
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -52,6 +53,8 @@ def download(wanted: Download, tell: Told = lambda name, done, total: None) -> D
         raise InvalidRequestError(f"a digest has 64 hexadecimal digits in lower case, not {wanted.expect!r}", "expect")
     if wanted.out.name in ("", ".."):
         raise InvalidRequestError(f"{wanted.out} is not the name of a folder to make", "out")
+    if not _holds(wanted.out):
+        check_takes_its_name(wanted.out)
     source = source_of(wanted.source, wanted.revision, wanted.endpoint)
     partial = wanted.out.parent / f".{wanted.out.name}.download"
     names = _chosen(source, wanted, partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -49,10 +50,21 @@ def staged_files(folder: Path, last: str) -> Iterator[Path]:
 
 
 def check_is_free(out: Path) -> None:
-    """Raises ``InvalidRequestError`` unless ``out`` is not there, or an empty folder."""
+    """Raises ``InvalidRequestError`` unless ``out`` is not there, or an empty folder, and can be put in place in one step."""
     is_taken = out.is_symlink() or (out.exists() and not (out.is_dir() and not any(out.iterdir())))
     if is_taken:
         raise InvalidRequestError(f"{out} exists already; name a new or an empty folder", "out")
+    check_takes_its_name(out)
+
+
+def check_takes_its_name(out: Path) -> None:
+    """Raises ``InvalidRequestError`` where the system would refuse, at the end of all work, to rename a folder to this."""
+    if out.name in ("", ".."):
+        raise InvalidRequestError(f"{out} is not the name of a folder to make", "out")
+    if os.path.ismount(out):
+        raise InvalidRequestError(
+            f"{out} cannot be put in place in one step: a file system is mounted there; name a folder in it", "out"
+        )
 
 
 def digests_of(folder: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import errno
 import json
+import os
 import shutil
 import sys
 
@@ -134,6 +135,14 @@ def test_a_folder_with_other_files_is_left_alone(checkpoint, tmp_path, outrider)
     shutil.copyfile(checkpoint / "config.json", out / "config.json")
     code, _, said = outrider("models", "download", checkpoint, "--out", out)
     assert (code, "has not the same model.safetensors" in said) == (2, True)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "there"]
+
+
+def test_a_mounted_folder_is_refused_before_files_come(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "mine").mkdir()
+    monkeypatch.setattr(os.path, "ismount", lambda path: True)
+    with pytest.raises(InvalidRequestError, match="name a folder in it"):
+        download(Download(str(checkpoint), tmp_path / "mine"))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["mine", "there"]
 
 

@@ -1,8 +1,10 @@
 """A checkpoint becomes a package, whole or not at all."""
 
 import json
+import os
 import subprocess
 import sys
+from pathlib import Path
 
 import ml_dtypes
 import numpy as np
@@ -196,6 +198,18 @@ def test_a_folder_that_holds_something_is_left_as_it_is(checkpoint, out):
 def test_an_empty_folder_is_taken(checkpoint, out):
     out.mkdir(parents=True)
     assert made(checkpoint, out).variants == ("fp32",)
+
+
+def test_a_place_that_no_folder_can_take_is_refused_before_the_work(checkpoint, tmp_path, monkeypatch):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    for out in (Path("."), Path(".."), Path("new/..")):
+        with pytest.raises(InvalidRequestError, match=r"is not the name of a folder to make|exists already"):
+            made(checkpoint, out)
+    monkeypatch.setattr(os.path, "ismount", lambda path: Path(path) == tmp_path / "empty")
+    with pytest.raises(InvalidRequestError, match=r"a file system is mounted there.*name a folder in it"):
+        made(checkpoint, tmp_path / "empty")
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 def test_a_file_in_the_way_is_refused(checkpoint, tmp_path):
