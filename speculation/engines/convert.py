@@ -8,16 +8,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from tokenizers import Tokenizer
-
 from speculation.engines.architecture import DEFAULT_CONTEXT, Architecture
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.files import file_digest, require
-from speculation.engines.manifest import TOKENIZER, Manifest
+from speculation.engines.manifest import CONFIG, TOKENIZER, Manifest
 from speculation.engines.package_writer import write_manifest
 from speculation.engines.staging import check_is_free, digests_of, staged_folder
+from speculation.engines.tokenizer_files import load_tokenizer
 from speculation.engines.variants import EXTERNAL_BYTES, LINEARS, CountedWeights, Progress, check_tied, write_graph
-from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
+from speculation.errors import InvalidRequestError, UnknownNameError
 
 UNSTATED = "not stated; see where the checkpoint came from"
 
@@ -50,7 +49,7 @@ def convert(wanted: Conversion, progress: Progress = lambda variant, done, total
     checkpoint = Checkpoint(wanted.checkpoint)
     architecture = _cut(Architecture.from_config(checkpoint.config), wanted.context_length)
     end_token_ids = _end_token_ids(checkpoint, wanted.end_token_ids, architecture.vocabulary_size)
-    _check_tokenizer(checkpoint.path / TOKENIZER, architecture.vocabulary_size)
+    load_tokenizer(checkpoint.path / TOKENIZER, architecture.vocabulary_size, CONFIG)  # as the package's will be
     check_tied(checkpoint, architecture.is_tied)
     with staged_folder(wanted.out) as folder:
         weights, limit_bytes = CountedWeights(checkpoint, checkpoint.sizes, checkpoint.path), wanted.external_bytes
@@ -104,14 +103,6 @@ def _end_token_ids(checkpoint: Checkpoint, given: tuple[int, ...], vocabulary_si
     fits = all(type(token) is int and 0 <= token < vocabulary_size for token in ids)
     require(fits, f"{checkpoint.path}: end tokens {found!r} must be whole numbers from 0 to {vocabulary_size - 1}")
     return tuple(ids)
-
-
-def _check_tokenizer(path: Path, vocabulary_size: int) -> None:
-    try:
-        size = Tokenizer.from_buffer(path.read_bytes()).get_vocab_size()
-    except Exception as error:
-        raise PackageError(f"{path} is not a tokenizer: {error}") from error
-    require(size <= vocabulary_size, f"{path} has {size} tokens; config.json has a vocabulary of {vocabulary_size}")
 
 
 def _provenance(checkpoint: Checkpoint) -> str:

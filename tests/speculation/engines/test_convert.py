@@ -18,7 +18,7 @@ from speculation.engines.package import Package
 from speculation.errors import InvalidRequestError, PackageError, UnknownNameError
 from tests.speculation.engines.conversions import CONFIG, VARIANTS, WEIGHTS, logits_of, made
 from tests.speculation.engines.families import config_of, family_logits, weights_of, write_checkpoint
-from tests.speculation.engines.tiny import token_ids
+from tests.speculation.engines.tiny import tiny_tokenizer, token_ids
 
 
 @pytest.fixture
@@ -275,6 +275,15 @@ def test_frequencies_that_older_checkpoints_hold_are_left_out(tmp_path, out):
     weights = WEIGHTS | {"model.layers.0.self_attn.rotary_emb.inv_freq": np.ones(8, np.float32)}
     package = made(write_checkpoint(tmp_path / "older", CONFIG, weights), out)
     assert package.num_parameters == sum(values.size for values in WEIGHTS.values())
+
+
+def test_an_id_beyond_the_vocabulary_is_refused_however_few_tokens_there_are(tmp_path, out):
+    tokenizer = json.loads(tiny_tokenizer())
+    tokenizer["model"]["vocab"]["!"] = 5000
+    write_checkpoint(tmp_path / "holes", CONFIG, WEIGHTS, tokenizer=json.dumps(tokenizer).encode())
+    with pytest.raises(PackageError, match=r"has 5001 tokens; config.json has a vocabulary of 272"):
+        made(tmp_path / "holes", out)
+    assert nothing_is_left(out)
 
 
 def test_a_tokenizer_that_does_not_fit_is_refused_before_anything_is_written(tmp_path, out):
