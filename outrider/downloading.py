@@ -135,9 +135,11 @@ def _drop_others(partial: Path, names: Sequence[str]) -> None:
 def _checked(folder: Path, wanted: Download) -> str:
     digest = verified_digest(folder)
     if wanted.expect not in (None, digest):
+        left = f"{wanted.out} was there already, and is left as it is"
         if folder != wanted.out:
             shutil.rmtree(folder)
-        raise PackageError(f"the digest of {wanted.source} is {digest}, and {wanted.expect} was expected; it was not kept")
+            left = "it was not kept"
+        raise PackageError(f"the digest of {wanted.source} is {digest}, and {wanted.expect} was expected; {left}")
     return digest
 
 

@@ -123,6 +123,9 @@ def test_another_digest_than_expected_is_refused(checkpoint, tmp_path, outrider)
     assert [path.name for path in tmp_path.iterdir()] == ["there"]
     assert outrider("models", "download", checkpoint, "--out", out, "--expect", "c0ffee")[0] == 2
     assert outrider("models", "download", checkpoint, "--out", out, "--expect", right)[0] == 0
+    code, _, said = outrider("models", "download", checkpoint, "--out", out, "--expect", "0" * 64)
+    assert (code, "not kept" in said, said.endswith(f"; {out} was there already, and is left as it is\n")) == (1, False, True)
+    assert load_model(out).digest == right
 
 
 def test_a_folder_with_other_files_is_left_alone(checkpoint, tmp_path, outrider):
