@@ -41,6 +41,7 @@ def entry(shape=(2,), begin=0, end=8, dtype="F32"):
         ({"a": entry(), "b": entry(begin=12, end=20)}, bytes(20), "b leaves a hole before it"),
         ({"a": entry(begin=2**70, end=2**70 + 8)}, bytes(8), "a leaves a hole before it"),
         ({"a": entry(shape=(2**40, 2**40))}, bytes(8), "takes 4835703278458516698824704"),
+        ({"a": entry(shape=[2**62] * 300)}, bytes(8), "takes more than any file has"),
         ({"a": entry(shape=(-2, -1))}, bytes(8), "a shape is a list of whole numbers"),
         ({"a": entry(shape=(2.0,))}, bytes(8), "a shape is a list of whole numbers"),
         ({"a": entry(shape=(True, 2))}, bytes(8), "a shape is a list of whole numbers"),
