@@ -14,8 +14,9 @@ HEAD_SIZE_STEP = 16
 """ONNX Runtime's attention node takes no other head sizes where it turns positions itself."""
 DEFAULT_CONTEXT = 4096
 """Tokens. Every slot of an engine has memory for its context, so few want all positions of a model that has 131,072."""
-MAX_LAYERS = 1024
+MAX_LAYERS = MAX_HEAD_SIZE = 1024
 """Far above any decoder; keeps a damaged configuration from filling the memory."""
+SIZE_LIMIT = 2**31
 POSITIVE = ("hidden_size", "intermediate_size", "num_layers", "num_heads", "num_kv_heads", "vocabulary_size", "context_length")
 DEFAULT_WINDOW = 4096
 FULL, SLIDING = "full_attention", "sliding_attention"
@@ -78,8 +79,11 @@ class Architecture:
     def __post_init__(self) -> None:
         for name in POSITIVE:
             _require(getattr(self, name) > 0, f"{name} must be positive, not {getattr(self, name)}")
-        is_served = self.head_size > 0 and self.head_size % HEAD_SIZE_STEP == 0
-        _require(is_served, f"head_dim must be a positive multiple of {HEAD_SIZE_STEP}, not {self.head_size}")
+            is_size = name == "context_length" or getattr(self, name) < SIZE_LIMIT
+            _require(is_size, f"{name} must be below {SIZE_LIMIT}, not {getattr(self, name)}")
+        is_served = 0 < self.head_size <= MAX_HEAD_SIZE and self.head_size % HEAD_SIZE_STEP == 0
+        right = f"a positive multiple of {HEAD_SIZE_STEP}, and at most {MAX_HEAD_SIZE}"
+        _require(is_served, f"head_dim must be {right}, not {self.head_size}")
         self.rotary.check_head(self.head_size)
         heads = f"num_attention_heads ({self.num_heads}) must be a multiple of num_key_value_heads ({self.num_kv_heads})"
         _require(self.num_heads % self.num_kv_heads == 0, heads)

@@ -34,7 +34,6 @@ from speculation.engines.architecture import Architecture, slot_capacity
 from speculation.errors import PackageError
 
 OPSET, IR_VERSION = 21, 10
-
 Weights = Mapping[str, NDArray[Any]]
 
 
@@ -98,11 +97,14 @@ class Matrix:
         return 4 * self.shape[0] * self.shape[1]
 
     def read(self) -> NDArray[np.float32]:
-        """The values; matrices with several names are stacked. Raises ``PackageError`` as ``build`` does."""
+        """The values; several are stacked, in memory that is taken once the first and largest is right. Raises as ``build``."""
+        first, start = read_weight(self.weights, self.names[0], self.shapes[0]), self.shapes[0][0]
         if len(self.names) == 1:
-            return read_weight(self.weights, self.names[0], self.shapes[0])
-        stacked, start = np.empty(self.shape, np.float32), 0
-        for name, shape in zip(self.names, self.shapes, strict=True):
+            return first
+        stacked = np.empty(self.shape, np.float32)
+        stacked[:start] = first
+        del first
+        for name, shape in zip(self.names[1:], self.shapes[1:], strict=True):
             stacked[start : start + shape[0]] = read_weight(self.weights, name, shape)
             start += shape[0]
         return stacked
@@ -237,8 +239,7 @@ class _DecoderBuilder:
         sigmoid = parts.node("Sigmoid", [gate], f"{prefix}.sigmoid")
         activated = parts.node("Mul", [gate, sigmoid], f"{prefix}.silu")
         product = parts.node("Mul", [activated, up], f"{prefix}.product")
-        shape = (a.hidden_size, a.intermediate_size)
-        return self._linear(f"{prefix}.down_proj", product, shape, has_bias=a.has_mlp_bias)
+        return self._linear(f"{prefix}.down_proj", product, (a.hidden_size, a.intermediate_size), has_bias=a.has_mlp_bias)
 
     def _linear(self, name: str, x: str, shape: tuple[int, int], *, has_bias: bool) -> str:
         out = self.linear.emit(self.parts, name, x, self._matrix(name, shape))

@@ -116,6 +116,12 @@ def test_a_weight_of_another_shape_is_named():
         build(Architecture.from_config(TINY), weights)
 
 
+def test_stacked_weights_take_no_memory_before_the_first_has_the_shape_that_is_asked_for():
+    too_many = {"num_attention_heads": 2**31 - 2, "num_key_value_heads": 2}
+    with pytest.raises(PackageError, match=r"q_proj.weight has shape \[64, 32\]; config.json asks for \[34359738336, 32\]"):
+        build(Architecture.from_config({**TINY, **too_many}), tiny_weights(TINY))
+
+
 @pytest.mark.parametrize(
     ("overrides", "message"),
     [
@@ -124,6 +130,8 @@ def test_a_weight_of_another_shape_is_named():
         ({"num_key_value_heads": 3}, "must be a multiple of num_key_value_heads"),
         ({"num_hidden_layers": 0}, "num_layers must be positive"),
         ({"head_dim": 24}, "head_dim must be a positive multiple of 16"),
+        ({"head_dim": 1_000_000}, "head_dim must be a positive multiple of 16, and at most 1024, not 1000000"),
+        ({"num_attention_heads": 10**29}, "num_heads must be below 2147483648"),
         ({"hidden_size": "wide"}, "no size"),
     ],
 )
