@@ -138,10 +138,9 @@ def show(package: PackageArgument, json: JsonOption = False) -> None:
 def verify(package: PackageArgument, json: JsonOption = False) -> None:
     """Compare every file of a package with its digest."""
     from outrider.checking import damages
-    from speculation.engines.files import confined, read_json
-    from speculation.engines.manifest import MANIFEST, Manifest
+    from speculation.engines.manifest import read_manifest
 
-    manifest = Manifest.from_json(read_json(confined(package, MANIFEST)))
+    manifest = read_manifest(package)
     with waiting("reading the files"):
         damaged = damages(package, manifest)
     if json:

@@ -13,7 +13,7 @@ from speculation.engines.files import checked, read_json, require
 from speculation.engines.graph import Linear
 from speculation.engines.graph_weights import GraphWeights
 from speculation.engines.importance import importance_of, read_text
-from speculation.engines.manifest import INDEX, MANIFEST, PAIR, WEIGHTS, Manifest, PairManifest
+from speculation.engines.manifest import INDEX, MANIFEST, PAIR, WEIGHTS, Manifest, PairManifest, check_is_no_pair
 from speculation.engines.package import Package
 from speculation.engines.package_writer import write_manifest
 from speculation.engines.quantise import BLOCK, BLOCKS, Int4Linear
@@ -103,6 +103,7 @@ def add_quantised(wanted: Quantisation, progress: Progress = lambda variant, don
 
 def _opened(path: Path) -> Package:
     """The package in a folder. Where there is none, the refusal names the command that makes one."""
+    check_is_no_pair(path)
     if path.is_dir() and not (path / MANIFEST).exists():
         is_checkpoint = any((path / name).exists() for name in (WEIGHTS, INDEX))
         source = path if is_checkpoint else "CHECKPOINT"

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
-from speculation.engines.files import digest_of, require
+from speculation.engines.files import confined, digest_of, read_json, require
 from speculation.errors import PackageError
 from speculation.protocol.messages import MAX_VERSION
 
@@ -66,6 +67,21 @@ class Manifest:
     def digest(self) -> str:
         """One digest for all of the package's files."""
         return digest_of(dict(self.files))
+
+
+def read_manifest(folder: Path) -> Manifest:
+    """The manifest of a package. Raises ``PackageError`` where it cannot be right, and for a folder that is something else."""
+    check_is_no_pair(folder)
+    what = f"`outrider models list {folder}` tells what it is"
+    is_there = (folder / MANIFEST).exists() or (folder / MANIFEST).is_symlink()
+    require(is_there, f"{folder / MANIFEST} is not there, so {folder} is no package: {what}")
+    return Manifest.from_json(read_json(confined(folder, MANIFEST)))
+
+
+def check_is_no_pair(folder: Path) -> None:
+    """Raises ``PackageError`` for a folder that holds packages, where one is needed."""
+    is_pair = (folder / PAIR).is_file() and not (folder / MANIFEST).exists()
+    require(not is_pair, f"{folder} is a pair, no package; name one of its halves (draft and full, most often)")
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,9 +28,9 @@ from speculation.engines.manifest import (
     PROMPTS,
     TOKENIZER,
     WEIGHTS,
-    Manifest,
     PairManifest,
     Variant,
+    read_manifest,
 )
 from speculation.engines.manifest import pair_digest as digest_of_pair
 from speculation.engines.model import TORCH, TRANSFORMERS
@@ -61,7 +61,7 @@ class Package:
     def __init__(self, path: Path) -> None:
         self.path = path
         require(path.is_dir(), f"{path} is not a folder; a package is a folder with {MANIFEST} in it")
-        self.manifest = Manifest.from_json(read_json(confined(path, MANIFEST)))
+        self.manifest = read_manifest(path)
         self.config: Mapping[str, Any] = read_json(self._checked(CONFIG))
         require(isinstance(self.config, dict), f"{path / CONFIG} must hold a JSON object")
         self.architecture = Architecture.from_config(self.config)

@@ -6,7 +6,7 @@ import pytest
 
 from outrider import models
 from speculation.engines.architecture import SUPPORTED
-from speculation.engines.package import Package
+from speculation.engines.package import Package, bundled_pair_path
 from speculation.engines.pairs import load_model
 from speculation.engines.quantise import BLOCK
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
@@ -287,3 +287,14 @@ def test_what_is_no_package_is_refused(tmp_path, outrider):
         code, _, said = outrider("models", verb, tmp_path)
         assert code == 1
         assert "manifest.json is not there" in said
+
+
+@pytest.mark.parametrize("verb", [("show",), ("verify",), ("quantize", "--to", "int8")])
+def test_a_folder_of_another_kind_is_told_what_it_is_instead_of_what_it_lacks(verb, checkpoint, outrider):
+    code, _, said = outrider("models", verb[0], bundled_pair_path(), *verb[1:])
+    assert (code, f"{bundled_pair_path()} is a pair, no package; name one of its halves" in said) == (1, True)
+    if verb == ("quantize", "--to", "int8"):
+        return  # its refusal names the command that makes a package
+    code, _, said = outrider("models", verb[0], checkpoint)
+    assert (code, "is incomplete" in said) == (1, False)
+    assert f"{checkpoint} is no package: `outrider models list {checkpoint}` tells what it is" in said
