@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 import secrets
 import shutil
+import signal
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +23,10 @@ def staged_folder(out: Path) -> Iterator[Path]:
     """
     folder = _partial(out.parent, out.name)
     try:
-        folder.mkdir(parents=True)
-        yield folder
-        folder.rename(out)
+        with _ended_by_sigterm():
+            folder.mkdir(parents=True)
+            yield folder
+            folder.rename(out)
     except OSError as error:
         raise PackageError(f"{out} could not be made: {error}") from error
     finally:
@@ -40,9 +43,10 @@ def staged_files(folder: Path, last: str) -> Iterator[Path]:
     """
     staged = _partial(folder, "new")
     try:
-        staged.mkdir()
-        yield staged
-        _move(staged, folder, last)
+        with _ended_by_sigterm():
+            staged.mkdir()
+            yield staged
+            _move(staged, folder, last)
     except OSError as error:
         raise PackageError(f"{folder} could not be added to: {error}") from error
     finally:
@@ -70,6 +74,24 @@ def check_takes_its_name(out: Path) -> None:
 def digests_of(folder: Path) -> dict[str, str]:
     """The digest of every file of a folder, by its path in it."""
     return {name: file_digest(folder / name) for name in _names(folder)}
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """SIGTERM ends the block as Ctrl-C does, where nobody hears it: else it ends the process, and what was written stays."""
+    is_heard = signal.getsignal(signal.SIGTERM) is not signal.SIG_DFL
+    if is_heard or threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    signal.signal(signal.SIGTERM, _leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def _leave(number: int, _: object) -> None:
+    raise SystemExit(128 + number)
 
 
 def _partial(parent: Path, name: str) -> Path:
