@@ -132,10 +132,11 @@ def num_parameters(model: Any) -> int:
     sizes: dict[str, int] = {t.name: math.prod(t.dims) for t in model.graph.initializer if t.data_type not in TOKEN_TYPES}
     for node in model.graph.node:
         attributes = {attribute.name: attribute.i for attribute in node.attribute}
-        if node.op_type == "MatMulNBits":
-            sizes[node.input[1]] = attributes["K"] * attributes["N"]
-        elif node.op_type == "GatherBlockQuantized":
-            sizes[node.input[0]] = sizes.get(node.input[0], 0) * 8 // attributes.get("bits", 4)
+        # One without its inputs or sizes is refused where it is loaded; nothing is counted of it.
+        if node.op_type == "MatMulNBits" and len(node.input) > 1:
+            sizes[node.input[1]] = attributes.get("K", 0) * attributes.get("N", 0)
+        elif node.op_type == "GatherBlockQuantized" and node.input:
+            sizes[node.input[0]] = sizes.get(node.input[0], 0) * 8 // (attributes.get("bits") or 4)
         for name in [node.input[place] for place in NOT_LEARNED.get(node.op_type, ()) if place < len(node.input)]:
             sizes[name] = 0
     return max(1, sum(sizes.values()))
@@ -205,7 +206,7 @@ def _check_outputs(model: Any, path: Path, facts: ExportFacts, present: tuple[st
     says = f"{facts.source} says {facts.vocabulary_size}"
     require(size == facts.vocabulary_size, f"{path} has a vocabulary of {size}; {says}")
     kind = outputs[facts.names.logits].type.tensor_type.elem_type
-    require(kind in CACHE_TYPES, f"{path} gives logits of {TensorProto.DataType.Name(kind)}; FLOAT or FLOAT16 is right")
+    require(kind in CACHE_TYPES, f"{path} gives logits of {_type_name(kind)}; FLOAT or FLOAT16 is right")
     gives_all = takes_one_token or shape[1].dim_value != 1
     require(gives_all, f"{path} gives logits of the last token only; those of every token are needed")
 
@@ -213,7 +214,7 @@ def _check_outputs(model: Any, path: Path, facts: ExportFacts, present: tuple[st
 def _cache_form(values: list[Any], path: Path, facts: ExportFacts) -> tuple[type[Any], int, int]:
     """Type, heads and head size of all caches, which are one."""
     kinds = {value.type.tensor_type.elem_type for value in values}
-    names = ", ".join(sorted(TensorProto.DataType.Name(kind) for kind in kinds))
+    names = ", ".join(sorted(_type_name(kind) for kind in kinds))
     require(len(kinds) == 1 and kinds <= CACHE_TYPES.keys(), f"{path} has caches of {names}; FLOAT or FLOAT16 is right")
     shapes = {tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
     shape = shapes.pop()
@@ -239,13 +240,13 @@ def _agreed(path: Path, source: str, what: str, found: int, said: int | None) ->
 
 def _token_type(value: Any, path: Path) -> type[Any]:
     kind = value.type.tensor_type.elem_type
-    require(kind in TOKEN_TYPES, f"{path} takes {value.name} as {TensorProto.DataType.Name(kind)}; INT64 or INT32 is right")
+    require(kind in TOKEN_TYPES, f"{path} takes {value.name} as {_type_name(kind)}; INT64 or INT32 is right")
     return TOKEN_TYPES[kind]
 
 
 def _switch_type(value: Any, path: Path) -> type[Any]:
     kind, rank = value.type.tensor_type.elem_type, len(value.type.tensor_type.shape.dim)
-    says = f"{path} takes {value.name} as {TensorProto.DataType.Name(kind)} of {rank} dimensions; BOOL of 1 is right"
+    says = f"{path} takes {value.name} as {_type_name(kind)} of {rank} dimensions; BOOL of 1 is right"
     require(kind == TensorProto.BOOL and rank == 1, says)
     return np.bool_
 
@@ -264,6 +265,11 @@ def _fixed_inputs(inputs: Mapping[str, Any], facts: ExportFacts, types: Mapping[
 def _window_names(facts: ExportFacts) -> list[str]:
     """Inputs that may ask for the window, where the configuration says one."""
     return [facts.names.window % layer for layer in range(facts.num_layers)] if facts.window and facts.names.window else []
+
+
+def _type_name(kind: int) -> str:
+    """What ONNX calls a type of numbers; a damaged graph may have one that it has no name for."""
+    return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else f"type {kind}"
 
 
 def _is_pointer(path: Path) -> bool:

@@ -47,7 +47,7 @@ class RaggedEngine:
         self._pools = self._allocated()
         try:
             self._session = load_session(make_ragged(graph, self._capacity), graph.path.parent, threads)
-        except (PackageError, ValueError) as error:
+        except (KeyError, PackageError, ValueError) as error:  # KeyError: a constant of a type that there is not
             raise CannotBeRaggedError(f"the graph does not load with lengths as inputs: {error}") from error
         self._inputs = {value.name for value in self._session.get_inputs()}
         logits = next(value for value in self._session.get_outputs() if value.name == graph.names.logits)

@@ -66,6 +66,19 @@ def with_type(name, kind):
     return change
 
 
+def with_output_type(name, kind):
+    def change(model):
+        for value in model.graph.output:
+            if value.name == name:
+                value.type.tensor_type.elem_type = kind
+
+    return change
+
+
+def with_product_of_no_size(model):
+    model.graph.node[0].op_type, model.graph.node[0].domain = "MatMulNBits", "com.microsoft"
+
+
 def with_domain(model):
     model.graph.node[0].domain = "com.example"
     model.opset_import.append(helper.make_opsetid("com.example", 1))
@@ -100,6 +113,10 @@ def with_caches_of(num_tokens):
         (without_input("past_key_values.1.key"), r"caches for 1.5 layers; config.json says 2"),
         (with_type("past_key_values.0.key", TensorProto.FLOAT16), "caches of FLOAT, FLOAT16; FLOAT or FLOAT16 is right"),
         (with_type("input_ids", TensorProto.FLOAT), "takes input_ids as FLOAT; INT64"),
+        (with_type("input_ids", 99), "takes input_ids as type 99; INT64"),
+        (with_type("past_key_values.0.key", -1), "caches of FLOAT, type -1; FLOAT or FLOAT16 is right"),
+        (with_output_type("logits", 99), "gives logits of type 99; FLOAT or FLOAT16 is right"),
+        (with_product_of_no_size, "cannot be loaded by ONNX Runtime"),
         (with_domain, r"operators of com.example, which need a library of their own; known: ai.onnx, .*com.microsoft"),
         (with_operator, "cannot be loaded by ONNX Runtime: .*Teleport"),
         (one_row_of_logits, "logits of the last token only"),
@@ -186,4 +203,17 @@ def test_a_choice_of_halves_that_is_no_truth_value_is_refused(path):
 def test_a_decoder_of_a_fixed_number_of_tokens_is_refused(path):
     change_graph(path, with_tokens_of_a_run(2))
     with pytest.raises(PackageError, match=r"2 tokens a run; any number is right, or one .*multi_token_decode"):
+        use(path)
+
+
+def test_tables_of_positions_of_a_type_that_is_none_are_refused(tmp_path):
+    path = export_folder(tmp_path, graphs={"model.onnx": {"attention": "gqa"}})
+
+    def change(model):
+        for tensor in model.graph.initializer:
+            if tensor.name in ("cos", "sin"):
+                tensor.data_type = 99
+
+    change_graph(path, change)
+    with pytest.raises(PackageError, match=r"cannot be loaded by ONNX Runtime"):
         use(path)
