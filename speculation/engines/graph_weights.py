@@ -16,6 +16,7 @@ from onnx import TensorProto
 from speculation.engines.architecture import Architecture
 from speculation.engines.files import require
 from speculation.engines.variants import EMBEDDING, HEAD
+from speculation.errors import PackageError
 
 OWN_NAMES = {"logits.weight": HEAD}
 """Constants of ``graph.py`` that are named after their node."""
@@ -55,7 +56,10 @@ class GraphWeights(Mapping[str, NDArray[np.float32]]):
 
     def __getitem__(self, name: str) -> NDArray[np.float32]:
         place = self._places[name]
-        values = self._values(place.constant)
+        try:
+            values = self._values(place.constant)
+        except (KeyError, ValueError) as error:
+            raise PackageError(f"{self.path}: {place.constant.name} cannot be read as its entries say: {error!r}") from error
         values = (values if place.constant.name == EMBEDDING else values.T)[place.rows]
         step = max(1, BLOCK_VALUES * len(values) // values.size)
         are_numbers = all(np.isfinite(values[start : start + step]).all() for start in range(0, len(values), step))

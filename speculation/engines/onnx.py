@@ -276,10 +276,10 @@ def _check_interface(session: Any, package: Package, name: str) -> None:
     if found.keys() != caches | small:
         wrong = ", ".join(sorted(found.keys() ^ (caches | small)))
         raise PackageError(f"{name} is not a packed graph with {shape.num_layers} layers; missing or unexpected: {wrong}")
-    sizes = {(found[cache][1], found[cache][3]) for cache in caches}
+    sizes = {tuple(found[cache][1::2]) for cache in caches}  # as many as there are: a damaged graph may have fewer dimensions
     if sizes != {(shape.num_kv_heads, shape.head_size)}:
         wanted = f"{shape.num_kv_heads} heads of {shape.head_size}"
         raise PackageError(f"{name} keeps key-value heads of {sorted(map(str, sizes))}; config.json says {wanted}")
-    vocabulary = session.get_outputs()[0].shape[1]
+    vocabulary = next(iter(session.get_outputs()[0].shape[1:]), None)
     if vocabulary != shape.vocabulary_size:
         raise PackageError(f"{name} has a vocabulary of {vocabulary}; config.json says {shape.vocabulary_size}")

@@ -5,10 +5,12 @@ import tracemalloc
 
 import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 
 from speculation.engines.adding import Quantisation, add_quantised
 from speculation.engines.convert import Conversion, convert
+from speculation.engines.graph import read_weight
 from speculation.engines.graph_weights import GraphWeights
 from speculation.engines.package import Package
 from speculation.errors import PackageError
@@ -41,6 +43,27 @@ def test_a_range_beyond_the_file_is_refused(tmp_path):
         file.truncate(5000)
     with pytest.raises(PackageError, match=r"logits.weight ends at byte \d+ of model.onnx_data, which has 5000"):
         found["lm_head.weight"]
+
+
+@pytest.mark.parametrize("external_bytes", [INSIDE, BESIDE], ids=["inside", "beside"])
+@pytest.mark.parametrize("change", ["dims", "place"])
+def test_a_constant_that_does_not_fit_together_is_refused(tmp_path, external_bytes, change):
+    config = config_of("llama")
+    checkpoint = write_checkpoint(tmp_path / "checkpoint", config, weights_of(config))
+    convert(Conversion(checkpoint, tmp_path / "made", external_bytes=external_bytes))
+    path = tmp_path / "made" / "onnx" / "model.onnx"
+    model = onnx.load(path, load_external_data=False)
+    head = next(tensor for tensor in model.graph.initializer if tensor.name == "logits.weight")
+    if change == "dims":
+        del head.dims[1:]
+    elif external_bytes == INSIDE:
+        head.raw_data = head.raw_data[:-2]
+    else:
+        next(entry for entry in head.external_data if entry.key == "offset").value = "here"
+    path.write_bytes(model.SerializeToString())
+    found = GraphWeights(path, Package(tmp_path / "made").architecture)
+    with pytest.raises(PackageError, match=r"model.onnx: logits.weight cannot be read|lm_head.weight has shape"):
+        read_weight(found, "lm_head.weight", (config["vocab_size"], config["hidden_size"]))
 
 
 @pytest.fixture(scope="module")

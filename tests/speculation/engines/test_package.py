@@ -215,6 +215,24 @@ def test_a_graph_of_another_model_is_refused(path, tmp_path, other, message):
         use_all(path)
 
 
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (("past_key_values.0.key",), "keeps key-value heads"),
+        (("input_ids", "out_idx", "unpad_idx", "pad_idx", "logits"), "vocabulary of None; config.json says 272"),
+    ],
+)
+def test_a_graph_that_leaves_its_shapes_out_is_refused(path, names, message):
+    model = onnx.load(path / "onnx" / "model.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        if value.name in names:
+            value.type.tensor_type.ClearField("shape")
+    onnx.save(model, path / "onnx" / "model.onnx")
+    list_again(path, "onnx/model.onnx")
+    with pytest.raises(PackageError, match=message):
+        use_all(path)
+
+
 def test_a_tokenizer_that_is_none_is_refused(path):
     (path / "tokenizer.json").write_text("{}")
     list_again(path, "tokenizer.json")
