@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
@@ -21,6 +21,9 @@ MAX_FILE_BYTES = 16 * 1024 * 1024
 Tell = Callable[[str, int, int], None]
 """Told of each file: its name, how many are done, how many there are."""
 
+Refused = Callable[[str, OSError], None]
+"""Told of a folder that cannot be read: how its documents' names begin, and what the system says."""
+
 
 @dataclass(frozen=True, slots=True)
 class Source:
@@ -33,22 +36,36 @@ class Source:
 
 @dataclass(slots=True)
 class Outcome:
-    """Names of documents, by what became of them; ``skipped`` says why of each."""
+    """Names of documents, by what became of them; ``skipped`` says why of each. Those in ``unread``, and all in a folder there,
+    nobody could look at, so what the store has of them stays.
+    """
 
     added: list[str] = field(default_factory=list)
     unchanged: list[str] = field(default_factory=list)
     removed: list[str] = field(default_factory=list)
     skipped: dict[str, str] = field(default_factory=dict)
+    unread: set[str] = field(default_factory=set)
+
+    def refused(self, name: str, error: OSError) -> None:
+        """A file or a folder that the system does not let be read."""
+        self.skipped[name] = f"it cannot be read: {error.strerror}"
+        self.unread.add(name)
+
+    def knows(self, name: str) -> bool:
+        """Whether it was seen what became of a document."""
+        folders = (parent.as_posix() for parent in PurePosixPath(name).parents)
+        return name not in self.unread and self.unread.isdisjoint(folders)
 
 
-def sources_of(paths: Sequence[Path]) -> list[Source]:
-    """The files that were named, and those of named folders with ``SUFFIXES``. Symbolic links in folders are passed by.
+def sources_of(paths: Sequence[Path], refused: Refused = lambda name, error: None) -> list[Source]:
+    """The files that were named, and those of named folders with ``SUFFIXES``. Symbolic links in folders are passed by, and
+    folders that cannot be read, of which ``refused`` is told.
 
     Raises ``InvalidRequestError`` for a path that is not there, and for two files that would get one name.
     """
     found: dict[str, Source] = {}
     for path in paths:
-        for source in _sources_in(path.absolute()):
+        for source in _sources_in(path.absolute(), refused):
             other = found.setdefault(source.name, source)
             if other.path != source.path:
                 raise InvalidRequestError(
@@ -57,11 +74,15 @@ def sources_of(paths: Sequence[Path]) -> list[Source]:
     return list(found.values())
 
 
-def _sources_in(path: Path) -> Iterator[Source]:
+def _sources_in(path: Path, refused: Refused) -> Iterator[Source]:
+    def pass_over(error: OSError) -> None:
+        inside = Path(error.filename).relative_to(path)
+        refused(PurePosixPath(f"{path.name}/{inside.as_posix()}").as_posix(), error)
+
     if path.is_file():
         yield Source(path.name, path, str(path))
     elif path.is_dir():
-        for folder, folders, names in os.walk(path):
+        for folder, folders, names in os.walk(path, onerror=pass_over):
             folders.sort()
             for file in (Path(folder, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)):
                 if file.is_file() and not file.is_symlink():
@@ -78,7 +99,8 @@ def add(store: Store, embedder: Embedder, paths: Sequence[Path], label: Label | 
     another path's document has.
     """
     store.check_model(embedder.digest)
-    sources, entries, outcome = sources_of(paths), {entry.name: entry for entry in store.entries()}, Outcome()
+    outcome = Outcome()
+    sources, entries = sources_of(paths, outcome.refused), {entry.name: entry for entry in store.entries()}
     for source in sources:
         _check_root(source, entries.get(source.name))
     for number, source in enumerate(sources):
@@ -87,7 +109,7 @@ def add(store: Store, embedder: Embedder, paths: Sequence[Path], label: Label | 
     tell("", len(sources), len(sources))
     roots = {str(path.absolute()) for path in paths}
     kept = {*outcome.added, *outcome.unchanged}
-    gone = [entry.name for entry in entries.values() if entry.root in roots and entry.name not in kept]
+    gone = [e.name for e in entries.values() if e.root in roots and e.name not in kept and outcome.knows(e.name)]
     remove(store, gone)
     outcome.removed += gone
     return outcome
@@ -160,7 +182,7 @@ def _text_of(source: Source, outcome: Outcome) -> str | None:
         outcome.skipped[source.name] = "it is no text in UTF-8"
         return None
     except OSError as error:
-        outcome.skipped[source.name] = f"it cannot be read: {error.strerror}"
+        outcome.refused(source.name, error)
         return None
     if not text.strip() or "\0" in text:
         outcome.skipped[source.name] = "it holds no text"

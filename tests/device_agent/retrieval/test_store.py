@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +17,7 @@ from device_agent.retrieval.documents import Cut, Label
 from device_agent.retrieval.indexing import relabel, remove
 from device_agent.retrieval.store import Store
 from speculation.errors import ConfigurationError, InvalidRequestError, StoreError
-from tests.device_agent.retrieval.scene import add, new_store, small_embedder, write_files
+from tests.device_agent.retrieval.scene import TEXTS, add, new_store, small_embedder, write_files
 
 
 @pytest.fixture
@@ -134,6 +136,42 @@ def test_a_name_that_is_no_text_and_what_is_no_file_are_passed_over(store, files
     outcome = add(store, files)
     assert list(outcome.skipped.values()) == ["its name is no text in UTF-8"]
     assert len(outcome.added) == 3
+
+
+def test_a_folder_that_cannot_be_read_is_named_and_loses_no_document(store, files, monkeypatch):
+    add(store, files)
+    before, scan = store.digest, os.scandir
+
+    def scandir(path):
+        if os.path.basename(path) == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return scan(path)
+
+    monkeypatch.setattr(os, "scandir", scandir)
+    (files / "fruit.md").unlink()
+    outcome = add(store, files)
+    assert outcome.skipped == {"files/deep": "it cannot be read: Permission denied"}
+    assert outcome.removed == ["files/fruit.md"], "what is gone from a folder that was read is gone"
+    assert names(store) == ["files/deep/stars.rst", "files/tools.txt"]
+    monkeypatch.undo()
+    (files / "fruit.md").write_text(TEXTS["fruit.md"], "utf-8")
+    add(store, files)
+    assert store.digest == before
+
+
+def test_a_file_that_cannot_be_read_leaves_its_document(store, files, monkeypatch):
+    add(store, files)
+    before, read = store.digest, Path.read_text
+
+    def read_text(path, *encoding):
+        if path.name == "tools.txt":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return read(path, *encoding)
+
+    monkeypatch.setattr(Path, "read_text", read_text)
+    outcome = add(store, files)
+    assert outcome.skipped == {"files/tools.txt": "it cannot be read: Permission denied"}
+    assert (outcome.removed, store.digest) == ([], before)
 
 
 def test_a_store_of_another_model_is_refused(store):
