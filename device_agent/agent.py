@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import contextvars
 import itertools
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -37,6 +37,8 @@ from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError, LinkError
 from speculation.links.base import TRACEPARENT, Connector
 from speculation.telemetry.spans import UNTRACED, Span, Tracer
+
+SHUTTING_DOWN = "the agent is shutting down"
 
 
 class DeviceAgent:
@@ -80,7 +82,8 @@ class DeviceAgent:
         self._running: set[asyncio.Task[None]] = set()
         promises = Promises(self._drafting.step_cost)
         self._places = Places(config.num_places, config.max_queued_streams, config.retry_after_s, promises)
-        self._is_draining = False
+        self.is_draining = False
+        self._coming: set[asyncio.Timeout] = set()
         self._cleanup = contextlib.AsyncExitStack()
         self.metrics = AgentMetrics(pair, config, self._drafting, self.emulation, self._places)
 
@@ -117,13 +120,26 @@ class DeviceAgent:
 
     async def drain(self, grace_s: float) -> None:
         """Refuse new answers, let those that run finish within ``grace_s``, then end the rest."""
-        self._is_draining = True
+        self.is_draining = True
+        for limit in self._coming:
+            limit.reschedule(asyncio.get_running_loop().time())
         if self._running and grace_s > 0:
             await asyncio.wait(self._running, timeout=grace_s)
         if self._running:
             for task in self._running:
                 task.cancel()
             await asyncio.wait(self._running)
+
+    @contextlib.asynccontextmanager
+    async def coming(self, within_s: float) -> AsyncIterator[None]:
+        """A request comes in the block, which raises ``TimeoutError`` where it takes longer, and once the agent stops: then it
+        would be refused anyhow, and is not waited for."""
+        async with asyncio.timeout(0 if self.is_draining else within_s) as limit:
+            self._coming.add(limit)
+            try:
+                yield
+            finally:
+                self._coming.discard(limit)
 
     async def stream(self, request: StreamRequest) -> AsyncGenerator[Event, None]:
         """The events of one answer; the last is ``DoneEvent`` or ``ErrorEvent``. Closing the generator cancels the answer.
@@ -183,8 +199,8 @@ class DeviceAgent:
             raise
 
     def _launch(self, stream: Stream, assignment: Assignment, meter: Meter, place: Place, span: Span) -> None:
-        if self._is_draining:
-            raise LinkError("the agent is shutting down")
+        if self.is_draining:
+            raise LinkError(SHUTTING_DOWN)
         if self._tasks is None:
             raise ConfigurationError("the agent is not running: use it inside its 'async with'")
         numbers, put, pause_s = itertools.count(), stream.put, self.config.max_pause_s

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +10,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 
 from device_agent import answers
+from device_agent.agent import SHUTTING_DOWN, DeviceAgent
 from device_agent.answers import Judged, parse, use_of
 from device_agent.request import StreamRequest
 from device_agent.stream import Stream
@@ -43,29 +43,30 @@ async def body_of(request: Request) -> Any:
 
 
 def _asking(request: Request) -> answers.Ask:
-    limit_bytes = request.app.state.agent.config.max_body_bytes
-
     async def ask(count: Callable[[int], None]) -> Any:
-        return parse(await read(request, limit_bytes, count))
+        return parse(await read(request, count))
 
     return ask
 
 
-async def read(request: Request, limit_bytes: int, count: Callable[[int], None]) -> bytes:
+async def read(request: Request, count: Callable[[int], None]) -> bytes:
     """The body; ``count`` is told of each piece.
 
     Raises ``HTTPException`` 413 as soon as it is over the limit, ``InvalidRequestError`` where it does not come within
-    ``BODY_S``, ``LinkError`` where the client goes away.
+    ``BODY_S``, ``LinkError`` where the client goes away, or the agent stops.
     """
-    body = bytearray()
+    agent: DeviceAgent = request.app.state.agent
+    body, limit_bytes = bytearray(), agent.config.max_body_bytes
     try:
-        async with asyncio.timeout(BODY_S):
+        async with agent.coming(BODY_S):
             async for piece in request.stream():
                 body += piece
                 count(len(piece))
                 if len(body) > limit_bytes:
                     raise HTTPException(413, f"the body is over the limit of {limit_bytes} bytes")
     except TimeoutError as error:
+        if agent.is_draining:
+            raise LinkError(SHUTTING_DOWN) from error
         raise InvalidRequestError(f"the body was not whole within {BODY_S:g} s: {len(body)} bytes of it came") from error
     except ClientDisconnect as error:
         raise LinkError("the client went away before its request was whole") from error

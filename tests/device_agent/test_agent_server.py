@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import signal
 import socket
 
@@ -33,6 +34,23 @@ async def test_an_address_that_is_taken_is_a_configuration_error():
         with pytest.raises(ConfigurationError, match="cannot listen"):
             async with serve(config(port=taken.getsockname()[1]), agent=agent_of(None)):
                 pass
+
+
+@pytest.mark.parametrize("path", ["/v1/stream", "/v1/completions", "/v1/tasks", "/tokenize"])
+async def test_a_request_that_is_not_whole_is_refused_as_the_agent_stops_and_not_waited_for(path, monkeypatch, caplog):
+    monkeypatch.setattr(server, "FLUSH_S", 600)
+    async with asyncio.timeout(10):
+        async with serve(config(), agent=agent_of(None)) as running:
+            reader, writer = await asyncio.open_connection(running.host, running.port)
+            head = f"POST {path} HTTP/1.1\r\nHost: {running.host}\r\nContent-Length: 100\r\nExpect: 100-continue\r\n\r\n"
+            writer.write(head.encode())
+            await reader.readuntil(b"100 Continue\r\n\r\n")
+            writer.write(b"{")
+        answered, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+    assert answered.startswith(b"HTTP/1.1 503")
+    assert json.loads(body)["error"]["message"] == "the agent is shutting down"
+    assert not caplog.records
 
 
 async def test_an_error_of_the_block_leaves_as_it_is():
