@@ -179,6 +179,17 @@ def test_a_file_that_cannot_be_written_is_one_line(capsys, tmp_path):
     assert capsys.readouterr().err == f"outrider: error: {plot}: Is a directory\n"
 
 
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"), [(">&-", ["version"], 0), ("2>&-", ["generate", ""], 2), ("<&- >&- 2>&-", ["version"], 0)]
+)
+def test_a_stream_that_was_closed_before_the_start_takes_what_is_said(closed, arguments, code):
+    command = [sys.executable, "-m", "outrider", *arguments]
+    ran = subprocess.run(["sh", "-c", f'exec "$@" {closed}', "sh", *command], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == code
+    assert "Traceback" not in ran.stderr
+    assert "error" not in ran.stdout, "what is meant for standard error takes no other way"
+
+
 def test_ctrl_c_while_the_command_is_being_loaded_ends_it_as_it_does_later(monkeypatch):
     class Interrupted(ModuleType):
         def __getattr__(self, name):
