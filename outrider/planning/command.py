@@ -55,6 +55,8 @@ def run_plan(
 ) -> None:
     """Ask, and print. Raises ``InvalidRequestError`` for what cannot be asked, ``CapacityError`` for what does not fit."""
     check_plot(plot)
+    if prompts is not None and pair is None:
+        raise InvalidRequestError("--prompts: they are for a pair of models; name one with --pair", "prompts")
     effort = _effort(is_quick, max_tokens)
     asked = Asked(
         place=_place(Catalogue(folder), phone, network, cloud, draft, full),
