@@ -11,10 +11,13 @@ import ssl
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from urllib.request import urlopen
+from urllib.parse import urlsplit
+from urllib.request import HTTPSHandler, ProxyHandler, build_opener
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
+
+from speculation.links.targets import is_here
 
 TIMEOUT_S = 3.0
 
@@ -24,13 +27,18 @@ def is_healthy(url: str, ca: Path | None = None, cert: Path | None = None, cert_
     scheme, _, target = url.partition("://")
     try:
         if scheme == "grpc":
-            return _serves_grpc(grpc.insecure_channel(target))
+            return _serves_grpc(grpc.insecure_channel(target, options=_way_to(target)))
         if scheme == "grpcs":
             files = [path and path.read_bytes() for path in (ca, cert_key, cert)]
-            return _serves_grpc(grpc.secure_channel(target, grpc.ssl_channel_credentials(*files)))
+            return _serves_grpc(grpc.secure_channel(target, grpc.ssl_channel_credentials(*files), options=_way_to(target)))
         return _serves_http(url, ca, cert, cert_key)
     except (OSError, ValueError):
         return False
+
+
+def _way_to(target: str) -> list[tuple[str, int]]:
+    """No proxy that the environment names knows the way to this machine itself."""
+    return [("grpc.enable_http_proxy", 0)] if is_here(target) else []
 
 
 def _serves_grpc(channel: grpc.Channel) -> bool:
@@ -46,7 +54,8 @@ def _serves_http(url: str, ca: Path | None, cert: Path | None, cert_key: Path | 
     context = ssl.create_default_context(cafile=ca)
     if cert is not None:
         context.load_cert_chain(cert, cert_key)
-    with urlopen(url, timeout=TIMEOUT_S, context=context) as response:
+    proxies: dict[str, str] | None = {} if is_here(urlsplit(url).netloc) else None  # None are those that the environment names
+    with build_opener(ProxyHandler(proxies), HTTPSHandler(context=context)).open(url, timeout=TIMEOUT_S) as response:
         return bool(response.status == 200)
 
 

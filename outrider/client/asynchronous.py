@@ -32,6 +32,7 @@ from outrider.client.graphs import graph_events
 from outrider.client.reading import JSON, done_of, error_of, event_of, json_of, messages_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
+from speculation.settings import is_loopback
 from speculation.tenants import AUTHORIZATION, bearer, is_key
 
 DEFAULT_URL = "http://127.0.0.1:8080"
@@ -89,8 +90,10 @@ class Client:
         headers = {} if key is None else {AUTHORIZATION: bearer(key)}
         timeout = httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S)
         require_authorities("ca", ca)
-        verify = True if ca is None else ssl.create_default_context(cafile=ca)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=headers, verify=verify)
+        verify = httpx.create_ssl_context() if ca is None else ssl.create_default_context(cafile=ca)
+        # No proxy that the environment names knows the way to this machine itself.
+        has_proxy = not is_loopback(httpx.URL(self.url).host)
+        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=has_proxy)
 
     async def __aenter__(self) -> Self:
         return self

@@ -13,6 +13,7 @@ from speculation.errors import InvalidRequestError, LinkError
 from speculation.links.base import TRACEPARENT, LinkStatistics
 from speculation.links.diagnosis import fault_of
 from speculation.links.status import error_from
+from speculation.links.targets import is_here
 from speculation.protocol.messages import Cancel, CloudMessage, DeviceMessage, Finished
 from speculation.tenants import AUTHORIZATION, bearer
 from speculation.wire import codec
@@ -198,6 +199,7 @@ def _has_failed(channel: Any) -> bool:
 
 def channel_to(target: str, tls: ClientTls | None, options: Sequence[tuple[str, int | str]]) -> Any:
     """A channel to ``target``, over TLS where ``tls`` says how. Raises ``LinkError`` where its files are gone."""
+    options = [*options, *_way_to(target)]
     if tls is None:
         return grpc.aio.insecure_channel(target, options=options)
     try:
@@ -214,3 +216,8 @@ async def _wait_ready(channel: Any, target: str, tls: ClientTls | None) -> None:
             nobody = f"there is no verifier at {target}; start one with: outrider verifier"
             raise LinkError(await fault_of(target, tls) or nobody)
         await channel.wait_for_state_change(state)
+
+
+def _way_to(target: str) -> list[tuple[str, int | str]]:
+    """Options of a channel: no proxy that the environment names knows the way to this machine itself."""
+    return [("grpc.enable_http_proxy", 0)] if is_here(target) else []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from dataclasses import dataclass
 
 from speculation.errors import ConfigurationError
@@ -54,6 +55,15 @@ def is_host(text: str) -> bool:
     except UnicodeError:  # such as a label that is empty, or longer than 63 characters
         return False
     return bool(text) and text.isprintable() and not any(c in "/@?#, " or c.isspace() for c in text)
+
+
+def is_here(target: str) -> bool:
+    """Whether ``host:port`` names this machine alone; names are not looked up."""
+    host = _host(target)
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _is_url(rest: str) -> bool:

@@ -40,6 +40,26 @@ async def test_a_whole_answer_is_its_last_event():
             await client.generate("The")
 
 
+@pytest.mark.parametrize(("variable", "proxy"), [("http_proxy", "http://127.0.0.1:1"), ("ALL_PROXY", "socks5://127.0.0.1:1")])
+async def test_an_agent_on_this_machine_is_asked_without_a_proxy(variable, proxy, monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, proxy)
+    async with agent_that_answers(stream_of(*EVENTS)) as (url, _):
+        for named in (url, url.replace("127.0.0.1", "localhost")):
+            async with Client(named) as client:
+                assert await client.generate("The") == EVENTS[-1]
+
+
+async def test_an_agent_elsewhere_is_asked_through_the_proxy_of_this_machine(monkeypatch):
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    async with agent_that_answers(stream_of(*EVENTS)) as (url, _):
+        monkeypatch.setenv("http_proxy", url)
+        async with Client("http://phone.invalid:8080") as client:
+            assert await client.generate("The") == EVENTS[-1]
+
+
 async def test_what_an_answer_does_is_asked_of_its_own_path_and_told_as_the_agent_tells_it():
     told = b'HTTP/1.1 200 OK\r\ncontent-length: 18\r\nconnection: close\r\n\r\n{"state":"paused"}'
     async with agent_that_answers(told) as (url, _), Client(url) as client:

@@ -70,7 +70,11 @@ def events_of(outrider, *arguments):
     return [json.loads(line) for line in out.splitlines()]
 
 
-def test_both_services_say_that_they_are_healthy(services):
+@pytest.mark.parametrize("proxy", [None, "http://127.0.0.1:1"])
+def test_both_services_say_that_they_are_healthy(services, proxy, monkeypatch):
+    if proxy is not None:
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.setenv("http_proxy", proxy)
     target, url = services
     assert probe.is_healthy(f"grpc://{target}")
     assert probe.is_healthy(f"{url}/health")

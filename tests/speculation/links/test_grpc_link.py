@@ -133,6 +133,20 @@ async def test_sending_into_the_end_neither_loses_what_was_said_nor_how_it_ended
                 await connector.aclose()
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
+async def test_a_verifier_on_this_machine_is_asked_without_a_proxy(host, monkeypatch):
+    for name in ("no_proxy", "no_grpc_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    async with asyncio.timeout(LIMIT_S), listening(Script([OPENED], stays_open=True)) as target:
+        connector = GrpcConnector(target.replace("127.0.0.1", host), connect_timeout_s=LIMIT_S / 2)
+        link = await connector.connect()
+        await link.send(OPEN)
+        assert await link.receive() == OPENED
+        await link.aclose()
+        await connector.aclose()
+
+
 async def test_streams_share_one_connection_and_close_apart():
     async with asyncio.timeout(LIMIT_S), listening(Script([OPENED, OPENED], stays_open=True)) as target:
         connector = GrpcConnector(target)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from speculation.errors import ConfigurationError
-from speculation.links.targets import parse_verifiers
+from speculation.links.targets import is_here, parse_verifiers
 
 
 @pytest.mark.parametrize(
@@ -54,3 +54,20 @@ def test_a_verifier_is_named_in_one_of_these_ways(text, kind, targets, hosts):
 def test_anything_else_is_refused_with_what_would_be_right(text):
     with pytest.raises(ConfigurationError, match=r"verifier must be host:port, such as 127\.0\.0\.1:50051, several"):
         parse_verifiers(text)
+
+
+@pytest.mark.parametrize(
+    ("target", "is_local"),
+    [
+        ("127.0.0.1:1", True),
+        ("127.3.2.1:1", True),
+        ("[::1]:1", True),
+        ("localhost:1", True),
+        ("10.0.0.1:1", False),
+        ("[fe80::1]:1", False),
+        ("verifier:1", False),
+        ("localhost.example:1", False),
+    ],
+)
+def test_a_target_of_this_machine_is_known_by_its_name(target, is_local):
+    assert is_here(target) is is_local
