@@ -31,7 +31,7 @@ from outrider.client.graphs import PATH as GRAPHS
 from outrider.client.graphs import graph_events
 from outrider.client.reading import JSON, done_of, error_of, event_of, json_of, messages_of, object_of
 from speculation.certificates import require_authorities
-from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
+from speculation.errors import ConfigurationError, InvalidRequestError, LinkError, MalformedMessageError
 from speculation.settings import is_loopback
 from speculation.tenants import AUTHORIZATION, bearer, is_key
 
@@ -79,7 +79,8 @@ class Client:
     agent that asks who is calling. ``ca`` is a file with the authority that signed the certificate of an https agent, where
     it is none that this machine knows.
 
-    Raises ``InvalidRequestError`` for a ``url`` or a ``key`` that is none, ``ConfigurationError`` for such a ``ca``.
+    Raises ``InvalidRequestError`` for a ``url`` or a ``key`` that is none, ``ConfigurationError`` for such a ``ca``, or a
+    proxy in the environment that cannot be used.
     """
 
     def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0, key: str | None = None, ca: Path | None = None) -> None:
@@ -93,7 +94,13 @@ class Client:
         verify = httpx.create_ssl_context() if ca is None else ssl.create_default_context(cafile=ca)
         # No proxy that the environment names knows the way to this machine itself.
         has_proxy = not is_loopback(httpx.URL(self.url).host)
-        self._http = httpx.AsyncClient(base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=has_proxy)
+        try:
+            self._http = httpx.AsyncClient(
+                base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=has_proxy
+            )
+        except (ImportError, ValueError, httpx.InvalidURL) as error:
+            why = f"the proxy that the environment names cannot be used ({error})"
+            raise ConfigurationError(f"{why}: mend HTTP_PROXY, HTTPS_PROXY or ALL_PROXY, or unset it") from error
 
     async def __aenter__(self) -> Self:
         return self

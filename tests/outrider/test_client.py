@@ -1,6 +1,7 @@
 """The client against a small real HTTP server on a free port that answers as an agent would."""
 
 import asyncio
+import sys
 from contextlib import aclosing
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from speculation.errors import (
     STATUS,
     AuthenticationError,
     CapacityError,
+    ConfigurationError,
     EngineError,
     InvalidRequestError,
     LinkError,
@@ -58,6 +60,14 @@ async def test_an_agent_elsewhere_is_asked_through_the_proxy_of_this_machine(mon
         monkeypatch.setenv("http_proxy", url)
         async with Client("http://phone.invalid:8080") as client:
             assert await client.generate("The") == EVENTS[-1]
+
+
+@pytest.mark.parametrize("proxy", ["socks5://127.0.0.1:1", "nonsense://127.0.0.1:1", "http://[::1"])
+def test_a_proxy_that_cannot_be_used_is_named_in_the_refusal(proxy, monkeypatch):
+    monkeypatch.setenv("ALL_PROXY", proxy)
+    monkeypatch.setitem(sys.modules, "socksio", None)  # as where it is not installed
+    with pytest.raises(ConfigurationError, match="the proxy that the environment names cannot be used"):
+        Client("http://phone.invalid:8080")
 
 
 async def test_what_an_answer_does_is_asked_of_its_own_path_and_told_as_the_agent_tells_it():
