@@ -5,6 +5,8 @@
 
 from __future__ import annotations
 
+import gc
+
 import pytest
 from hypothesis import settings
 
@@ -19,6 +21,12 @@ settings.register_profile("fuzz", max_examples=3000, deadline=None)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begun last, a test of two minutes is all that runs in the end."""
     items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+def pytest_collection_finish() -> None:
+    """What was collected stays to the end: no later search for garbage looks through thousands of tests again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
