@@ -258,3 +258,10 @@ async def test_leaving_a_stream_early_closes_the_connection():
         async with aclosing(client.stream("The")) as events:
             assert await anext(events) == EVENTS[0]
         await is_gone.wait()
+
+
+async def test_an_agent_in_plain_text_is_asked_without_a_look_at_any_certificate(monkeypatch):
+    """It would take tens of milliseconds of the caller's event loop."""
+    monkeypatch.setattr("ssl.SSLContext.load_verify_locations", pytest.fail)
+    async with Client("http://127.0.0.1:1"):
+        pass

@@ -1,6 +1,8 @@
 """Requests to a server that drips, breaks off or goes away, and what ends with the engine."""
 
 import gc
+import socket
+import ssl
 import threading
 
 import httpx
@@ -15,6 +17,7 @@ from tests.speculation.engines.remote.scene import (
     connected,
     rows_of,
 )
+from tests.support.certificates import made
 from tests.support.served_model import serving
 
 
@@ -96,3 +99,25 @@ def test_connections_and_threads_end_with_the_engine(url, route, monkeypatch):
     del engine
     gc.collect()
     assert len(ended) == 1
+
+
+def test_certificates_are_verified_where_there_are_some_and_read_nowhere_else(tmp_path, monkeypatch):
+    files = made(tmp_path, "nobody knows")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files.cert, files.key)
+    with context.wrap_socket(socket.create_server(("127.0.0.1", 0)), server_side=True) as secured:
+        thread = threading.Thread(target=hung_up_on, args=(secured, remote_http.ATTEMPTS))
+        thread.start()
+        http = JsonServer(f"https://127.0.0.1:{secured.getsockname()[1]}", None, 10.0, 1)
+        with pytest.raises(EngineError, match="CERTIFICATE_VERIFY_FAILED"):
+            http.get("/v1/models", 100)
+        http.close()
+        thread.join()
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", pytest.fail)
+    JsonServer("http://127.0.0.1:1", None, 10.0, 1).close()
+
+
+def hung_up_on(secured, num_calls):
+    for _ in range(num_calls):
+        with pytest.raises(ssl.SSLError):
+            secured.accept()
