@@ -4,9 +4,10 @@ python -m benchmarks.fresh_clone [--quick] [--repeat N] [--json FILE] [--fill RE
 
 Clones this checkout's last commit into an empty folder, runs ``COMMANDS`` in it, waits until the agent is healthy, opens its
 page in a Chromium that is there already, types a prompt, starts, and waits for a token; without Chromium (extra ``page``) the
-answer is asked for over ``POST /v1/stream``, as the page does. ``--quick`` installs nothing: the clone runs with the packages
-of this environment. pip's cache is left out, as a stranger has none. Much of the time is the package index's and the line's, so
-it differs from place to place.
+answer is asked for over ``POST /v1/stream``, as the page does. Packages are installed by pip, and once more by uv where that is
+on the path, as ``make`` does then. ``--quick`` installs nothing: the clone runs with the packages of this environment. Caches
+of packages are left out, as a stranger has none. Much of the time is the package index's and the line's, so it differs from
+place to place.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import os
+import shutil
 import signal
 import socket
 import sys
@@ -40,6 +42,10 @@ SHOWN_COMMANDS = "; ".join(" ".join(command) for command in COMMANDS)
 AS_INSTALLED = "import runpy, sys; sys.modules['numba'] = None; runpy.run_module('outrider', run_name='__main__')"
 """`python -m outrider` without the extra ``compiled``, as a stranger has it: a new clone would compile all choices first."""
 
+PIP, UV, NOBODY = "installed by pip", "installed by uv", "there already"
+INSTALLERS = {PIP: ("UV=",), UV: ()}
+"""What ``make`` is told so that it installs that way; uv it takes by itself, where it is."""
+
 BLOCK = "fresh-clone"
 ROOT = Path(__file__).resolve().parents[1]
 TOTAL_LIMIT_S = 900.0
@@ -53,7 +59,7 @@ COLUMNS = ("commands", "packages", "seen on", "clone, s", "install and start, s"
 class Run:
     """One stranger. Times in seconds, each from the end of the one before."""
 
-    is_installed: bool
+    packages: str
     is_on_page: bool
     clone_s: float
     serves_s: float
@@ -71,12 +77,12 @@ def free_port() -> int:
 
 
 @contextlib.asynccontextmanager
-async def serving(folder: Path, port: int, is_quick: bool) -> AsyncIterator[str]:
+async def serving(folder: Path, port: int, packages: str) -> AsyncIterator[str]:
     """The agent's URL, of what ``COMMANDS`` started in a clone; ended when the block is left."""
     url = f"http://127.0.0.1:{port}"
     (wanted,) = COMMANDS
-    command = ["env", "PIP_NO_CACHE_DIR=1", *wanted, f"ARGS=--port {port}"]  # a stranger has nothing in pip's cache
-    if is_quick:  # as `make` runs it once it has installed
+    command = ["env", "PIP_NO_CACHE_DIR=1", "UV_NO_CACHE=1", *wanted, f"ARGS=--port {port}", *INSTALLERS.get(packages, ())]
+    if packages is NOBODY:  # as `make` runs it once it has installed
         command = [sys.executable, "-c", AS_INSTALLED, "serve", "--port", str(port)]
     log = (folder / "fresh_clone.log").open("wb")
     process = await asyncio.create_subprocess_exec(*command, cwd=folder, stdout=log, stderr=log, start_new_session=True)
@@ -139,35 +145,33 @@ async def clone(folder: Path) -> None:
         raise RuntimeError("this checkout cannot be cloned")
 
 
-async def stranger(is_quick: bool) -> Run:
+async def stranger(packages: str) -> Run:
     """One of them, from nothing to the first token."""
     with tempfile.TemporaryDirectory(prefix="outrider-clone-") as folder:
         async with open_browser() as page:
-            return await _wait(Path(folder) / "outrider", is_quick, page)
+            return await _wait(Path(folder) / "outrider", packages, page)
 
 
-async def _wait(folder: Path, is_quick: bool, page: Any) -> Run:
+async def _wait(folder: Path, packages: str, page: Any) -> Run:
     began_s = time.monotonic()
     await clone(folder)
     cloned_s = time.monotonic()
-    async with serving(folder, free_port(), is_quick) as url:
+    async with serving(folder, free_port(), packages) as url:
         served_s = time.monotonic()
         await (first_token(url) if page is None else first_token_on(page, url))
         seen_s = time.monotonic()
-    return Run(not is_quick, page is not None, cloned_s - began_s, served_s - cloned_s, seen_s - served_s)
+    return Run(packages, page is not None, cloned_s - began_s, served_s - cloned_s, seen_s - served_s)
 
 
 def grid(runs: Sequence[Run]) -> Grid:
-    times_s = (median(getattr(run, name) for run in runs) for name in ("clone_s", "serves_s", "token_s", "total_s"))
-    packages = "installed" if runs[0].is_installed else "there already"
-    row = [
-        str(len(COMMANDS)),
-        packages,
-        "the page" if runs[0].is_on_page else "the stream",
-        *(f"{time_s:.1f}" for time_s in times_s),
-    ]
-    title = f"Measured: from a fresh clone to the first token, by `{SHOWN_COMMANDS}` (median of {len(runs)})"
-    return Grid(title, COLUMNS, [row])
+    rows = []
+    for packages in dict.fromkeys(run.packages for run in runs):
+        alike = [run for run in runs if run.packages == packages]
+        times_s = (median(getattr(run, name) for run in alike) for name in ("clone_s", "serves_s", "token_s", "total_s"))
+        seen_on = "the page" if alike[0].is_on_page else "the stream"
+        rows.append([str(len(COMMANDS)), packages, seen_on, *(f"{time_s:.1f}" for time_s in times_s)])
+    title = f"Measured: from a fresh clone to the first token, by `{SHOWN_COMMANDS}` (median of {len(runs) // len(rows)})"
+    return Grid(title, COLUMNS, rows)
 
 
 def main() -> None:
@@ -175,7 +179,8 @@ def main() -> None:
     add_arguments(parser)
     parser.add_argument("--repeat", type=int, default=1, metavar="N", help="strangers, one after the other")
     arguments = parser.parse_args()
-    runs = [asyncio.run(stranger(arguments.quick)) for _ in range(arguments.repeat)]
+    ways = [NOBODY] if arguments.quick else [PIP, UV] if shutil.which("uv") else [PIP]
+    runs = [asyncio.run(stranger(packages)) for _ in range(arguments.repeat) for packages in ways]
     publish(arguments, BLOCK, [grid(runs)], [asdict(run) for run in runs])
 
 
