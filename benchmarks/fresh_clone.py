@@ -49,6 +49,9 @@ INSTALLERS = {PIP: ("UV=",), UV: ()}
 BLOCK = "fresh-clone"
 ROOT = Path(__file__).resolve().parents[1]
 TOTAL_LIMIT_S = 900.0
+NO_CACHES = ("PIP_NO_CACHE_DIR=1", "UV_NO_CACHE=1")
+"""A stranger has nothing in the cache of either."""
+
 ASK_EVERY_S = 0.05
 PROMPT, MAX_TOKENS = "The module provides", 16
 SHOWN = "[data-mode=collaborate] .answer :is(.tentative, .final)"
@@ -81,7 +84,7 @@ async def serving(folder: Path, port: int, packages: str) -> AsyncIterator[str]:
     """The agent's URL, of what ``COMMANDS`` started in a clone; ended when the block is left."""
     url = f"http://127.0.0.1:{port}"
     (wanted,) = COMMANDS
-    command = ["env", "PIP_NO_CACHE_DIR=1", "UV_NO_CACHE=1", *wanted, f"ARGS=--port {port}", *INSTALLERS.get(packages, ())]
+    command = ["env", *NO_CACHES, *wanted, f"ARGS=--port {port}", *INSTALLERS.get(packages, ())]
     if packages is NOBODY:  # as `make` runs it once it has installed
         command = [sys.executable, "-c", AS_INSTALLED, "serve", "--port", str(port)]
     log = (folder / "fresh_clone.log").open("wb")

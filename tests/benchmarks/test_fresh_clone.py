@@ -28,3 +28,12 @@ async def test_a_command_that_ends_is_an_error_with_its_last_words(tmp_path, mon
     with pytest.raises(RuntimeError, match=r"ended with 3:\nno luck"):
         async with serving(tmp_path, fresh_clone.free_port(), PIP):
             pass
+
+
+async def test_a_stranger_has_nothing_in_any_installers_cache(tmp_path, monkeypatch):
+    """Where uv is on the path it installs: what it kept from another day would be no stranger's wait."""
+    told = 'echo "pip: $PIP_NO_CACHE_DIR, uv: $UV_NO_CACHE"; exit 3'
+    monkeypatch.setattr(fresh_clone, "COMMANDS", (("sh", "-c", told),))
+    with pytest.raises(RuntimeError, match=r"ended with 3:\npip: 1, uv: 1\n"):
+        async with serving(tmp_path, fresh_clone.free_port(), PIP):
+            pass
