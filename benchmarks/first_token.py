@@ -150,10 +150,18 @@ class Models:
         return cut
 
 
+def emulated() -> list[str]:
+    """Phones that a draft takes time on."""
+    return [phone for phone in profiles.phones() if phone != UNSHAPED]
+
+
 def all_cases(prompts: Sequence[str]) -> list[Case]:
-    phones = [phone for phone in profiles.phones() if phone != UNSHAPED]
     return [
-        Case(phone, model, policy, prompt) for phone in phones for model in MODELS for policy in POLICIES for prompt in prompts
+        Case(phone, model, policy, prompt)
+        for phone in emulated()
+        for model in MODELS
+        for policy in POLICIES
+        for prompt in prompts
     ]
 
 
@@ -228,7 +236,9 @@ def to_json(row: Row) -> dict[str, object]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add_arguments(parser)
-    parser.add_argument("--phone", nargs="+", default=[DEFAULT_PHONE], metavar="NAME", help=f"{DEFAULT_PHONE} by default")
+    parser.add_argument(
+        "--phone", nargs="+", choices=emulated(), default=[DEFAULT_PHONE], metavar="NAME", help=f"{DEFAULT_PHONE} by default"
+    )
     arguments = parser.parse_args()
     models = Models()
     cases = [case for case in all_cases(list(models.prompts)) if case.phone in arguments.phone]

@@ -82,3 +82,12 @@ def test_tables_say_what_is_missed():
     assert all(len(grid.columns) == len(line) for grid in (every, spread) for line in grid.rows)
     other = dataclasses.replace(steep, case=CLOUD_FIRST)
     assert grids([flat, other])[1].rows == []
+
+
+@pytest.mark.parametrize("phone", ["brick", profiles.UNSHAPED])
+def test_a_phone_without_a_row_is_refused_and_does_not_reach_every_aim(phone, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["first_token", "--quick", "--phone", phone])
+    with pytest.raises(SystemExit) as left:
+        first_token.main()
+    assert left.value.code == 2
+    assert f"invalid choice: '{phone}'" in capsys.readouterr().err
