@@ -46,6 +46,8 @@ def main() -> None:
     runs, cells = (QUICK, few_cells()) if arguments.quick else (Runs(), all_cells())
     if arguments.acceptance is not None:
         cells = [cell for cell in cells if cell.alpha == arguments.acceptance]
+    if not cells:
+        parser.error(f"--quick runs at acceptance {few_cells()[0].alpha:g} alone")
     began_s, began_cpu_s = time.perf_counter(), _cpu_s()
     rows = measured(cells, runs, 1 if arguments.quick else arguments.processes)
     took_s = time.perf_counter() - began_s

@@ -83,3 +83,11 @@ def test_figures_do_not_depend_on_the_number_of_processes():
     alone, together = (grid.measured(cells, Runs(30, 1), count) for count in (1, 2))
     assert [row.to_json() for row in alone] == [row.to_json() for row in together]
     assert [row.cell for row in alone] == cells
+
+
+def test_an_acceptance_that_the_short_form_has_not_is_refused_before_anything_is_run(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["grid", "--quick", "--acceptance", "0.6"])
+    with pytest.raises(SystemExit) as left:
+        grid.main()
+    assert left.value.code == 2
+    assert "--quick runs at acceptance 0.8 alone" in capsys.readouterr().err
