@@ -1,9 +1,12 @@
-"""The prompts that come with the pair."""
+"""The prompts that come with the pair, and what its page says of making it again."""
+
+import re
 
 import pytest
 
 from models.recipes.corpus import whole_words
 from speculation.engines.package import load_pair
+from tests.support.code_blocks import ROOT
 
 
 @pytest.mark.parametrize(
@@ -18,3 +21,9 @@ def test_every_prompt_of_the_pair_has_a_title_and_its_source():
         assert prompt["title"]
         assert "#" in prompt["source"]
         assert prompt["text"] == prompt["text"].rstrip()
+
+
+def test_the_page_makes_the_next_release_and_not_the_last_one_again():
+    text = (ROOT / "models/README.md").read_text("utf-8")
+    (version,) = re.findall(r"^make pair ARGS=\"--version (\d+)\"", text, re.MULTILINE)
+    assert int(version) == load_pair().version + 1
