@@ -6,7 +6,7 @@
 The production verifier in a process of its own, real gRPC, and replay devices in another, whose drafts were recorded and cost
 the machine nothing but sending them (``processes/devices.py``). All systems run the bundled full model on one thread, take
 turns in every round, and are asked for the same texts; every text that ends is compared. The rates are medians over the rounds,
-the ratios those of each round.
+the ratios those of each round. Peers (``capacity_peers.py``) are asked once, before the rounds.
 
 ``--briefly``: drafts of devices and decoding alone, and nobody else, so that there is time for more rounds; and how far
 decoding alone differs from itself, for a ratio can be told no better.
@@ -95,11 +95,8 @@ def _grid(rounds: Rounds, temperature: float, others: Mapping[str, Mapping[int, 
         *others,
     ]
     cells = [_rate_cells(rounds, temperature, count, systems, others) for count in sorted({run.count for run in rows})]
-    return Grid(
-        f"Measured, wall clock: final tokens a second, temperature {temperature:g} (medians of {len(rounds)} rounds)",
-        columns,
-        cells,
-    )
+    measured = f"medians of {len(rounds)} rounds" + (f"; {', '.join(others)}: once, before them" if others else "")
+    return Grid(f"Measured, wall clock: final tokens a second, temperature {temperature:g} ({measured})", columns, cells)
 
 
 def _rate_cells(

@@ -52,6 +52,15 @@ def test_rates_are_medians_and_ratios_those_of_each_round():
     assert table.rows == [["4", "100", "80", "1.50 (1.25 to 3.00)", "200", "0.50", "0.50", "0.75", "55"]]
 
 
+def test_a_rate_that_was_measured_once_is_not_called_a_median():
+    """Peers are asked before the rounds, and take no turns in them."""
+    rounds = [[made(OURS, 2.0), made(ALONE, 1.0)]] * 3
+    (table,) = capacity.grids(rounds, {0.0: {"peer": {4: 55.0}, "other": {4: 5.0}}})
+    assert table.title.endswith("(medians of 3 rounds; peer, other: once, before them)")
+    (table,) = capacity.grids(rounds, {})
+    assert table.title.endswith("(medians of 3 rounds)")
+
+
 def test_briefly_it_is_told_how_far_decoding_alone_differs_from_itself():
     rounds = [[made(OURS, ours), made(ALONE, alone)] for ours, alone in ((100.0, 100.0), (99.0, 110.0), (96.0, 80.0))]
     table = capacity.brief_grid(rounds)
