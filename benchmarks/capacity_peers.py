@@ -40,6 +40,9 @@ async def peers(counts: Sequence[int], llama_server: Path | None) -> Peers:
     for answer in await _server(counts, llama_server):
         rates = found.setdefault(answer["temperature"], {}).setdefault(SERVER, {})
         rates[answer["count"]] = answer["tokens_per_s"]
+        if answer["temperature"] == 0:  # what is drawn is its own
+            same = f"{answer['same_texts']} of {answer['texts']} texts are the recorded ones"
+            print(f"{SERVER}, {answer['count']} clients, temperature 0: {same}", file=sys.stderr)
     return found
 
 
