@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
@@ -107,8 +107,18 @@ def text_of(pair: Pair, trace: Trace) -> str:
     return next(prompt["text"] for prompt in pair.prompts if prompt["source"] == trace.prompt)
 
 
+def told_tokens(counts: Mapping[float, int]) -> str:
+    """How many tokens, by temperature: texts that are drawn end sooner."""
+    (first, num_tokens), *others = counts.items()
+    told = [
+        f"{num_tokens:,} tokens at temperature {first:g}",
+        *(f"{count:,} at {temperature:g}" for temperature, count in others),
+    ]
+    return " and ".join(told)
+
+
 def grid(rows: Sequence[Row]) -> Grid:
-    title = f"Measured along the full model's own paths, {max(row.num_tokens for row in rows)} tokens a temperature"
+    title = f"Measured along the full model's own paths, {told_tokens({row.temperature: row.num_tokens for row in rows})}"
     cells = [
         [row.way, f"{row.temperature:g}", f"{row.agreement:.3f}", f"{row.covered:.3f}", f"{row.row_us:.0f}"] for row in rows
     ]

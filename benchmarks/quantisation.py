@@ -19,6 +19,7 @@ from pathlib import Path
 from rich.progress import track
 
 from benchmarks import trace_file
+from benchmarks.lookup import told_tokens
 from benchmarks.quantised_models import (
     PASSES,
     WAYS_TO_PRUNE,
@@ -112,8 +113,8 @@ def quantised_grid(rows: Sequence[Measured], extent: Extent) -> Grid:
     plain = {row.model: row for row in rows if row.way == PLAIN}
     lost = sum(len(prompt) - 1 for prompt in prompts_of(extent.pair, extent.num_prompts))
     title = (
-        f"Measured: loss in nats a token over {lost:,} tokens of held-out prompts, agreement over {tokens(extent):,} tokens a "
-        "temperature, speeds with their ratio to fp32"
+        f"Measured: loss in nats a token over {lost:,} tokens of held-out prompts, agreement over "
+        f"{told_tokens(tokens(extent))}, speeds with their ratio to fp32"
     )
     table = [[row.model, row.way, f"{row.megabytes:.1f}", *cells(row, plain[row.model])] for row in rows]
     return Grid(title, ["model", "variant", "graph, MB", *columns(rows)], table)
@@ -125,10 +126,10 @@ def sparse_grid(rows: Sequence[Measured]) -> Grid:
     return Grid(title, ["weights that stay", "zeros", "graph, MB", *columns(rows)], table)
 
 
-def tokens(extent: Extent) -> int:
-    """Generated tokens of the traces of the temperature that has most."""
-    temperatures = {trace.temperature for trace in extent.traces}
-    return max(sum(len(t.token_ids) for t in extent.traces if t.temperature == wanted) for wanted in temperatures)
+def tokens(extent: Extent) -> dict[float, int]:
+    """Generated tokens of the traces, by temperature."""
+    temperatures = sorted({trace.temperature for trace in extent.traces})
+    return {wanted: sum(len(t.token_ids) for t in extent.traces if t.temperature == wanted) for wanted in temperatures}
 
 
 def chosen(is_quick: bool) -> Extent:
