@@ -3,7 +3,8 @@
     python -m benchmarks.wall_clock [--quick] [--rounds N] [--json FILE] [--fill README.md]
 
 Real gRPC and HTTP on loopback. Once each service has a core of its own, once both share one. The reader is on the agent's core,
-as an app is on the phone, and only collects bytes: what an app does with the events is its own affair.
+as an app is on the phone, and only collects bytes: what an app does with the events is its own affair. All figures are the
+agent's own, those of its ``done`` event: what HTTP adds to a reader's first token is not in them (``kept_connection.py``).
 
 Cloud and collaborative answers to the same prompt take turns, either first, so that drift of the machine meets both alike;
 rates are medians over prompts and rounds, and the ratio is the median of each pair's own ratio, with its 95 % interval by the
