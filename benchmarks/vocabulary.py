@@ -3,9 +3,10 @@
     python -m benchmarks.vocabulary [--quick] [--before FILE] [--json FILE] [--fill PAGE]
 
 A decoder of four layers, 256 wide, its embeddings tied, decodes one row of one session a step. The head is a step that wants
-its row's logits less one that wants none. Choices are made over logits that look like a trained model's
-(``benchmarks.choice_cost``); what they take of the noise is in their figures, the bits of all tokens stand apart. Ranked is
-what a draft asks for: its first four tokens with their confidences. Figures are CPU time, the best of several runs.
+its row's logits less one that wants none. Choices are made by NumPy, over logits that look like a trained
+model's (``benchmarks.choice_cost``, which has them by machine code, too); what they take of the noise is in their figures, the
+bits of all tokens stand apart. Ranked is what a draft asks for: its first four tokens with their confidences. Figures are CPU
+time, the best of several runs.
 """
 
 from __future__ import annotations
