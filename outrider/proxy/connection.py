@@ -121,7 +121,11 @@ class End(asyncio.Protocol):
             return
         if self.peer._is_writable or self.peer.is_closed:
             self._take()
-            self._set_timer()
+            self._set_timer(self.lane.next_due_s)
+        elif self.peer._transport is not None:  # the end that a toxic makes waits for nobody who reads nothing
+            if self.lane.cut_s <= self._loop.time():
+                self._take()
+            self._set_timer(self.lane.cut_s)
         self.adjust_reading()
 
     def adjust_reading(self) -> None:
@@ -173,8 +177,7 @@ class End(asyncio.Protocol):
         elif self.peer._transport is not None and not self.peer._transport.is_closing():
             self.peer._transport.write_eof()
 
-    def _set_timer(self) -> None:
-        due_s = self.lane.next_due_s
+    def _set_timer(self, due_s: float) -> None:
         if self._timer is not None:
             if self._timer.when() == due_s and not self._timer.cancelled():
                 return

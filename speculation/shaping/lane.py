@@ -65,8 +65,12 @@ class Lane:
     @property
     def next_due_s(self) -> float:
         """When there is something to take; infinite where nothing is under way."""
-        first_s = self._under_way[0].due_s if self._under_way else math.inf
-        return first_s if self._cut is None else min(first_s, self._cut.due_s)
+        return min(self._under_way[0].due_s if self._under_way else math.inf, self.cut_s)
+
+    @property
+    def cut_s(self) -> float:
+        """When a toxic ends the connection by itself; infinite where none does."""
+        return math.inf if self._cut is None else self._cut.due_s
 
     def offer(self, now_s: float, data: bytes) -> None:
         """Bytes come in at the near end."""

@@ -223,6 +223,25 @@ async def test_reset_peer_resets():
             await reader.read()
 
 
+@pytest.mark.parametrize("kind", ["timeout", "reset_peer"])
+async def test_a_connection_whose_client_reads_nothing_is_ended_in_its_time_too(kind):
+    is_full, is_cut = asyncio.Event(), asyncio.Event()
+
+    async def flood(reader, writer):
+        try:
+            await until_it_stops(writer)
+            is_full.set()
+            await reader.read()
+        finally:
+            is_cut.set()
+
+    async with proxied(flood) as running, connected(running):
+        await is_full.wait()
+        running.proxy.set_toxics([toxic(kind, timeout=1)])
+        async with asyncio.timeout(5):
+            await is_cut.wait()
+
+
 async def test_toxicity_is_the_share_of_connections_that_get_it():
     async with proxied() as running:
         running.proxy.set_toxics([toxic("timeout", toxicity=0.5, timeout=1)])
