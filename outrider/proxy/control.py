@@ -12,10 +12,11 @@ from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
 from device_agent.guard import LoopbackGuard
-from outrider.proxy.service import Proxies, Proxy, parse_address
+from outrider.proxy.service import Address, Proxies, Proxy, parse_address
 from speculation.errors import ConfigurationError, InvalidRequestError, LinkError, OutriderError
 from speculation.foreign_json import loads
 from speculation.settings import is_loopback
+from speculation.shaping.network import NetworkProfile
 from speculation.shaping.profiles import UNSHAPED
 from speculation.shaping.toxics import Toxic, toxic_from, updated
 
@@ -100,7 +101,9 @@ class _Control:
         given = await _json(request)
         if not (isinstance(given, list) and all(isinstance(fields, dict) for fields in given)):
             raise InvalidRequestError("bad request body: it is no list of JSON objects")
-        made = [await self._make_or_keep(_known(fields, _PROXY_FIELDS)) for fields in given]
+        for fields in given:  # all of it is judged before anything is made, or removed for something else
+            self._asked(fields)
+        made = [await self._make_or_keep(fields) for fields in given]
         return JSONResponse({"proxies": [proxy.to_json() for proxy in made]}, 201)
 
     async def _make_or_keep(self, fields: Mapping[str, Any]) -> Proxy:
@@ -115,11 +118,16 @@ class _Control:
     async def _make(self, fields: Mapping[str, Any]) -> Proxy:
         if len(self._proxies.by_name) >= MAX_PROXIES:
             raise ControlError(f"there are {MAX_PROXIES} proxies, and no more may be", 409)
+        return await self._proxies.add(*self._asked(fields))
+
+    def _asked(self, fields: Mapping[str, Any]) -> tuple[str, Address, Address, NetworkProfile, int, bool]:
+        """What a new proxy is made of. Raises ``InvalidRequestError``, ``ConfigurationError``."""
+        name = _text(_known(fields, _PROXY_FIELDS), "name")
         listen = parse_address(_text(fields, "listen", "127.0.0.1:0"), "listen")
+        self._proxies.check(listen)
         upstream = parse_address(_text(fields, "upstream"), "upstream", first_port=1)
         network = self._proxies.catalogue.network(_text(fields, "network", UNSHAPED))
-        seed, is_enabled = _number(fields, "seed"), _flag(fields, "enabled", True)
-        return await self._proxies.add(_text(fields, "name"), listen, upstream, network, seed, is_enabled)
+        return name, listen, upstream, network, _number(fields, "seed"), _flag(fields, "enabled", True)
 
     async def show_proxy(self, request: Request) -> Response:
         return JSONResponse(self._proxy(request).to_json())

@@ -175,11 +175,15 @@ class Proxies:
         self._insecure = insecure
         self._tell = tell
 
+    def check(self, listen: Address) -> None:
+        """Raises ``ConfigurationError`` for an address that others reach, unless that is allowed."""
+        require_loopback(listen.host, self._insecure)
+
     async def add(
         self, name: str, listen: Address, upstream: Address, network: NetworkProfile, seed: int, is_enabled: bool = True
     ) -> Proxy:
         """A new proxy. Raises ``ConfigurationError``: an address that others reach, or that cannot be bound."""
-        require_loopback(listen.host, self._insecure)
+        self.check(listen)
         proxy = Proxy(name, listen, upstream, network, seed, self._tasks, self._tell)
         self.by_name[name] = proxy
         try:
@@ -192,7 +196,7 @@ class Proxies:
 
     def move(self, proxy: Proxy, listen: Address, upstream: Address) -> None:
         """Other addresses; the proxy is disabled until it is enabled again. Raises ``ConfigurationError``."""
-        require_loopback(listen.host, self._insecure)
+        self.check(listen)
         proxy.disable()
         proxy.listen, proxy.upstream = listen, upstream
 

@@ -102,6 +102,19 @@ async def test_a_list_of_proxies_is_made_once_and_made_anew_where_it_is_another(
         assert (await client.post("/populate", json={"name": "a"})).status_code == 400
 
 
+async def test_a_list_with_something_wrong_in_it_leaves_the_proxies_as_they_are():
+    async with controlled() as (running, client):
+        known = {"name": "outrider", "listen": "127.0.0.1:0", "upstream": "127.0.0.1:1"}
+        wrong = [{"upstream": ""}, {"upstream": "nonsense"}, {"listen": "0.0.0.0:0"}, {"network": "abacus"}, {"seed": -1}]
+        for change in wrong:
+            answer = await client.post("/populate", json=[NOWHERE, known | change])
+            assert answer.status_code == 400
+            assert list(running.all.by_name) == ["outrider"], change
+        async with connected(running) as (reader, writer):
+            writer.write(b"x")
+            assert await reader.read(1) == b"x"
+
+
 NOWHERE = {"name": "n", "upstream": "127.0.0.1:1"}
 
 
