@@ -18,7 +18,7 @@ from speculation.foreign_json import loads
 from speculation.settings import is_loopback
 from speculation.shaping.network import NetworkProfile
 from speculation.shaping.profiles import UNSHAPED
-from speculation.shaping.toxics import Toxic, toxic_from, updated
+from speculation.shaping.toxics import Toxic, check_name, toxic_from, updated
 
 MAX_BODY_BYTES = 64 * 1024
 MAX_PROXIES = 64
@@ -123,6 +123,7 @@ class _Control:
     def _asked(self, fields: Mapping[str, Any]) -> tuple[str, Address, Address, NetworkProfile, int, bool]:
         """What a new proxy is made of. Raises ``InvalidRequestError``, ``ConfigurationError``."""
         name = _text(_known(fields, _PROXY_FIELDS), "name")
+        check_name(name)
         listen = parse_address(_text(fields, "listen", "127.0.0.1:0"), "listen")
         self._proxies.check(listen)
         upstream = parse_address(_text(fields, "upstream"), "upstream", first_port=1)

@@ -6,6 +6,7 @@ can be used. What is written wrongly is refused where toxiproxy ignores it.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -76,6 +77,7 @@ def toxic_from(fields: Mapping[str, Any]) -> Toxic:
     name = fields.get("name") or f"{kind}_{stream.value}"
     if not isinstance(name, str):
         raise InvalidRequestError("the name of a toxic is a string", "name")
+    check_name(name)
     attributes = _attributes(kind, fields.get("attributes", {}), {})
     return Toxic(name, kind, stream, _toxicity(fields.get("toxicity", 1.0)), attributes)
 
@@ -107,7 +109,16 @@ def _stream(given: object) -> Stream:
 def _toxicity(given: object) -> float:
     if isinstance(given, bool) or not isinstance(given, int | float):
         raise InvalidRequestError("toxicity is a chance from 0 to 1", "toxicity")
-    return float(given)
+    try:
+        return float(given)
+    except OverflowError:  # a whole number of hundreds of digits
+        return math.inf
+
+
+def check_name(name: str) -> None:
+    """Of a proxy or a toxic: a part of paths, and of answers in UTF-8. Raises ``InvalidRequestError``."""
+    if "/" in name or any("\ud800" <= character <= "\udfff" for character in name):
+        raise InvalidRequestError(f"a name has no slash in it, and no half of a surrogate pair, unlike {name[:80]!r}", "name")
 
 
 def _refuse_unknown(fields: Mapping[str, Any], known: tuple[str, ...]) -> None:

@@ -162,6 +162,23 @@ async def test_a_refusal_is_an_error_object_with_its_status():
             assert running.proxy.toxics == []
 
 
+async def test_a_name_that_no_path_can_hold_is_refused():
+    async with controlled() as (_, client):
+        for name in (r"\ud800", "a/b"):
+            for path, body in (("/proxies", '"upstream": "127.0.0.1:1"'), ("/proxies/outrider/toxics", '"type": "latency"')):
+                answer = await client.post(path, content=f'{{"name": "{name}", {body}}}')
+                assert (answer.status_code, "name" in answer.json()["error"]) == (400, True), (path, name)
+        assert list((await client.get("/proxies")).json()) == ["outrider"]
+        assert (await client.get("/proxies/outrider/toxics")).json() == []
+
+
+async def test_a_toxicity_beyond_all_floats_is_refused():
+    async with controlled() as (_, client):
+        body = '{"type": "latency", "toxicity": 1' + "0" * 400 + "}"
+        answer = await client.post("/proxies/outrider/toxics", content=body)
+        assert (answer.status_code, answer.json()["error"]) == (400, "toxicity is a chance from 0 to 1, not inf")
+
+
 async def test_a_toxic_that_is_there_is_not_added_twice():
     async with controlled() as (_, client):
         for status in (200, 409):
