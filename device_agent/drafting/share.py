@@ -77,5 +77,6 @@ class Share:
             self._released.set()
 
     async def released(self) -> None:
-        """Until it is not held."""
-        await self._released.wait()
+        """Until it is not held; one that is held again by the time that its waiter runs is waited for again."""
+        while self.is_held:
+            await self._released.wait()

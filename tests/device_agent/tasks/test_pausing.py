@@ -119,6 +119,24 @@ def test_a_paused_answer_costs_neither_draft_steps_nor_passes_and_its_verifier_i
     assert list(replay.last["token_ids"]) == plain_decoding(FullEngine())
 
 
+@pytest.mark.parametrize("mode", ["collaborate", "cloud", "device"])
+def test_an_answer_that_is_resumed_and_paused_at_once_stays_paused(mode):
+    async def work():
+        async with verifier(SlowEngine(PASS_S)) as made, agent_of(MemoryConnector(made), DraftEngine(step_s=STEP_S)) as running:
+            stream = await running.start(request(mode=mode))
+            await asyncio.sleep(0.3)
+            stream.pause()
+            await asyncio.sleep(0.3)
+            stream.resume()
+            stream.pause()
+            before = made.statistics.passes
+            await asyncio.sleep(10)
+            assert (made.statistics.passes, made.num_sessions) == (before, 0)
+            assert stream.state is StreamState.PAUSED
+
+    virtual_time.run(work())
+
+
 def test_a_pause_that_is_too_long_ends_the_answer_with_what_there_is_and_frees_everything():
     async def work(mode):
         draft = DraftEngine(step_s=STEP_S)
