@@ -138,6 +138,9 @@ class Lane:
         """Bytes that fill what is sent and travels at the slowest rate, and the queue before it."""
         direction = None if self._pipe is None else self._pipe.direction
         rates = [float(t.attributes["rate"] * 1000) for t in toxics if t.type == "bandwidth" and t.attributes["rate"]]
+        # Slices with a time between them are as slow as a rate, and each is a thing of its own to hold.
+        slicers = [t.attributes for t in toxics if t.type == "slicer" and t.attributes["delay"]]
+        rates += [1e6 * slicer["average_size"] / slicer["delay"] for slicer in slicers]
         late_s = [(t.attributes["latency"] + t.attributes["jitter"]) / 1e3 for t in toxics if t.type == "latency"]
         queue_bytes = math.inf
         if direction is not None and self._pipe is not None:

@@ -166,6 +166,8 @@ def test_what_is_under_way_leaves_when_its_toxic_goes():
 def test_a_lane_is_full_at_a_bound_that_follows_the_rate_and_never_beyond_the_largest():
     assert lane()._limit_bytes == MAX_UNDER_WAY_BYTES
     assert lane(toxic("bandwidth", rate=10))._limit_bytes == MIN_QUEUE_BYTES
+    assert lane(toxic("slicer", average_size=10, delay=10_000))._limit_bytes == MIN_QUEUE_BYTES
+    assert lane(toxic("slicer", average_size=10))._limit_bytes == MAX_UNDER_WAY_BYTES
     assert lane(pipe=Pipe(Direction(1e9, 10.0), 0))._limit_bytes == MAX_UNDER_WAY_BYTES
     assert lane(pipe=Pipe(Direction(1e5, 0.5, queue_bytes=3000), 0))._limit_bytes == 53_000
     full = lane(toxic("bandwidth", rate=10))
