@@ -116,8 +116,9 @@ class Proxy:
         number = self._num_accepted
         upstream, downstream = self._lanes(number)
         connection = Connection(upstream, downstream, self._forget(number))
+        has_room = len(self._connections) < MAX_CONNECTIONS  # those that come behind it are not there before it
         self._connections.add(connection)
-        task = self.tasks.create_task(self._connect(connection, number))
+        task = self.tasks.create_task(self._connect(connection, number, has_room))
         self._connecting.add(task)
         task.add_done_callback(self._connecting.discard)
         return connection.client
@@ -130,9 +131,9 @@ class Proxy:
                 lane.set_toxics(toxics, now_s)
             yield lane
 
-    async def _connect(self, connection: Connection, number: int) -> None:
+    async def _connect(self, connection: Connection, number: int, has_room: bool) -> None:
         loop = asyncio.get_running_loop()
-        if len(self._connections) > MAX_CONNECTIONS:
+        if not has_room:
             connection.reset()
             return
         try:

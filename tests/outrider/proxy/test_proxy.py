@@ -5,7 +5,7 @@ import dataclasses
 import hashlib
 import random
 import socket
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
@@ -264,6 +264,19 @@ async def test_a_connection_too_many_is_closed_at_once_and_the_others_go_on(monk
                 await other.read()
         writer.write(b"y")
         assert await reader.read(1) == b"y"
+
+
+async def test_of_connections_that_come_together_as_many_are_taken_as_there_is_room_for(monkeypatch):
+    monkeypatch.setattr(service, "MAX_CONNECTIONS", 5)
+    async with proxied() as running, AsyncExitStack() as stack:
+        ends = [await stack.enter_async_context(connected(running)) for _ in range(3)]
+        ends += await asyncio.gather(*[stack.enter_async_context(connected(running)) for _ in range(4)])
+        answers = []
+        for reader, writer in ends:
+            with suppress(ConnectionError):
+                writer.write(b"x")
+                answers.append(await reader.read(1))
+    assert answers == [b"x"] * 5
 
 
 async def test_an_address_that_others_reach_needs_to_be_wanted():
