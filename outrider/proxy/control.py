@@ -134,9 +134,13 @@ class _Control:
         return JSONResponse(self._proxy(request).to_json())
 
     async def update_proxy(self, request: Request) -> Response:
-        """``enabled``, ``listen`` and ``upstream`` may change; another address cuts the connections that are there."""
+        """``enabled``, ``listen`` and ``upstream`` may change; another address cuts the connections that are there. The others
+        may be repeated, as by a client that sends back what it was told."""
         proxy = self._proxy(request)
         fields = _known(await _object(request), _PROXY_FIELDS)
+        for name, value in (("name", proxy.name), ("network", proxy.network.name), ("seed", proxy.seed)):
+            if fields.get(name) and fields[name] != value:
+                raise InvalidRequestError(f"{name} stays {value!r}: remove the proxy, and make it anew with another", name)
         listen = parse_address(_text(fields, "listen", str(proxy.listen)), "listen")
         upstream = parse_address(_text(fields, "upstream", str(proxy.upstream)), "upstream", first_port=1)
         is_enabled = _flag(fields, "enabled", proxy.is_enabled)

@@ -87,6 +87,15 @@ async def test_a_proxy_is_made_moved_and_removed():
         assert list((await client.get("/proxies")).json()) == ["outrider"]
 
 
+async def test_what_is_told_of_a_proxy_may_be_sent_back_with_a_change():
+    async with controlled() as (_, client):
+        told = (await client.get("/proxies/outrider")).json()
+        down = await client.post("/proxies/outrider", json=told | {"enabled": False})
+        assert (down.status_code, down.json()) == (200, told | {"enabled": False})
+        empty = await client.post("/proxies/outrider", json=told | {"name": "", "network": None, "toxics": None})
+        assert (empty.status_code, empty.json()) == (200, told)
+
+
 async def test_a_list_of_proxies_is_made_once_and_made_anew_where_it_is_another():
     async with controlled() as (running, client):
         body = [{"name": "a", "upstream": "127.0.0.1:1"}, {"name": "b", "upstream": "127.0.0.1:2"}]
@@ -133,6 +142,9 @@ REFUSALS = [
     ("POST", "/proxies", NOWHERE | {"colour": 1}, 400, "unknown field 'colour'"),
     ("POST", "/proxies/outrider", {"enabled": "no"}, 400, "enabled is true or false"),
     ("POST", "/proxies/outrider", {"listen": "0.0.0.0:0"}, 400, "set insecure"),
+    ("POST", "/proxies/outrider", {"network": "lte"}, 400, "network stays 'none'"),
+    ("POST", "/proxies/outrider", {"seed": 7}, 400, "seed stays 0"),
+    ("POST", "/proxies/outrider", {"name": "other"}, 400, "name stays 'outrider'"),
     ("POST", "/proxies/outrider/toxics", {"type": "fire"}, 400, "invalid toxic type 'fire'"),
     ("POST", "/proxies/outrider/toxics", {"type": "latency", "stream": "up"}, 400, "can be either upstream or downstream"),
     ("POST", "/proxies/outrider/toxics", {"type": "latency", "attributes": {"rate": 1}}, 400, "unknown field 'rate'"),
