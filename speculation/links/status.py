@@ -62,14 +62,9 @@ def status_from(error: BaseException) -> Any:
 def error_from(call_error: Any) -> OutriderError:
     """The leaf that a failed call (``grpc.aio.AioRpcError``) stands for; what cannot be told apart is a ``LinkError``."""
     code, message = call_error.code(), call_error.details() or ""
-    status = _details(call_error.trailing_metadata() or ())
-    if status is not None:
-        info, retry = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo()
-        retry_after_s = None
-        for detail in status.details:
-            detail.Unpack(info)
-            if detail.Unpack(retry):
-                retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    told = _details(call_error.trailing_metadata() or ())
+    if told is not None:
+        status, info, retry_after_s = told
         if info.domain == DOMAIN and info.reason in _LEAVES:
             return _rebuild(_LEAVES[info.reason], status.message, dict(info.metadata), retry_after_s)
     leaf = _BARE.get(code.name, errors.LinkError) if isinstance(code, grpc.StatusCode) else errors.LinkError
@@ -91,17 +86,25 @@ def _text(value: object) -> str:
 
 def _numbers(text: str) -> tuple[int, ...]:
     """``_text`` back, as far as it means something: a peer may send anything."""
-    return tuple(int(word) for word in text.split() if word.isascii() and word.isdecimal())
+    words = [word for word in text.split() if word.isascii() and word.isdecimal() and len(word) <= MAX_FIELD_CHARACTERS]
+    return tuple(map(int, words))
 
 
-def _details(trailers: Iterable[tuple[str, Any]]) -> Any | None:
-    for key, value in trailers:
-        if key == DETAILS_KEY:
-            try:
-                return status_pb2.Status.FromString(value)
-            except DecodeError:
-                return None
-    return None
+def _details(trailers: Iterable[tuple[str, Any]]) -> tuple[Any, Any, float | None] | None:
+    """The status, its ``ErrorInfo``, and the time to wait; None where there is no status, or it is damaged."""
+    value = next((value for key, value in trailers if key == DETAILS_KEY), None)
+    if value is None:
+        return None
+    info, retry, retry_after_s = error_details_pb2.ErrorInfo(), error_details_pb2.RetryInfo(), None
+    try:
+        status = status_pb2.Status.FromString(value)
+        for detail in status.details:
+            detail.Unpack(info)
+            if detail.Unpack(retry):
+                retry_after_s = retry.retry_delay.ToNanoseconds() / 1e9
+    except DecodeError:
+        return None
+    return status, info, retry_after_s
 
 
 def _rebuild(leaf: type[OutriderError], message: str, fields: dict[str, str], retry_after_s: float | None) -> OutriderError:

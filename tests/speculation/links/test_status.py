@@ -50,7 +50,7 @@ def test_every_leaf_has_the_code_of_the_one_table(leaf):
     assert grpc.StatusCode[STATUS[leaf].grpc].value[0] == status_from(error).code
 
 
-@pytest.mark.parametrize("told", ["", "3 two -1 \u0663"])
+@pytest.mark.parametrize("told", ["", "3 two -1 \u0663", "3 " + "9" * 5000])
 def test_counters_that_mean_nothing_are_left_out(told):
     """What a peer sends in their place neither fails nor counts."""
     status = status_from(PairError("not served", 1, (3, 2)))
@@ -97,6 +97,16 @@ def test_a_foreign_exception_does_not_tell_its_text():
 def test_a_bare_or_damaged_status_is_read_by_its_code(code, leaf, trailers):
     got = error_from(grpc.aio.AioRpcError(code, grpc.aio.Metadata(), trailers, "why"))
     assert type(got) is leaf
+    assert "why" in str(got)
+
+
+@pytest.mark.parametrize("number", [0, 1], ids=["ErrorInfo", "RetryInfo"])
+def test_a_damaged_detail_of_a_status_leaves_its_code(number):
+    status = status_from(CapacityError("full", 2.5))
+    status.details[number].value = b"\xff\xff"
+    trailers = grpc.aio.Metadata((DETAILS_KEY, status.SerializeToString()))
+    got = error_from(grpc.aio.AioRpcError(grpc.StatusCode.RESOURCE_EXHAUSTED, grpc.aio.Metadata(), trailers, "why"))
+    assert type(got) is CapacityError
     assert "why" in str(got)
 
 
