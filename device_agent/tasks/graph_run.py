@@ -160,6 +160,7 @@ class GraphRun:
         if self._too_long is not None:
             self._too_long.cancel()
             self._too_long = None
+            self._refused.clear()  # paused, nothing was tried
         self._group.resume()
         self._news.set()
 

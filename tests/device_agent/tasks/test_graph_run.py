@@ -206,6 +206,28 @@ def test_a_sub_task_waits_for_a_place_that_somebody_else_has_and_in_the_end_fail
     assert "answers are being written already" in last.results["long"]["error"]["message"]
 
 
+def test_a_pause_is_no_time_in_which_there_was_no_room_for_a_sub_task():
+    async def work():
+        made = agent_of(None, DraftEngine(step_s=STEP_S), max_streams=1, retry_after_s=1.0, max_pause_s=1000.0)
+        async with made, running(made, graph()) as run:
+            while not run.board.entries["start"].ended_ms:
+                await run.take()
+            run.pause()
+            await asyncio.sleep(1)
+            other = await made.start(request(mode="device"))
+            other.pause()
+            run.resume()
+            await asyncio.sleep(10)  # refused
+            run.pause()
+            await asyncio.sleep(MAX_REFUSED_S)
+            run.resume()
+            await asyncio.sleep(10)  # refused again, and tried again
+            await other.aclose()
+            return await events_of(run)
+
+    assert virtual_time.run(work())[-1].status == "done"
+
+
 def test_a_paused_graph_begins_nothing_and_goes_on_with_the_same_texts():
     async def work(pause_s):
         async with agent_of(None, DraftEngine(step_s=STEP_S)) as made, running(made, graph()) as run:
