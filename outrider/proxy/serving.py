@@ -7,6 +7,7 @@ import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from typing import Any
 
 from outrider.proxy.control import build_app
 from outrider.proxy.service import Address, Proxies, Proxy, Tell, proxies
@@ -68,15 +69,32 @@ async def serve(settings: ProxySettings, tell: Tell) -> AsyncIterator[RunningPro
 
 
 async def run(settings: ProxySettings, tell: Tell) -> None:
-    """Serve until SIGTERM or SIGINT; a second signal ends at once. ``tell`` hears first where it listens."""
+    """Serve until SIGTERM or SIGINT; a second signal ends at once. ``tell`` hears first where it listens.
+
+    Where it raises ``OSError``, as whoever read what it writes is gone, the proxy ends with that.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
-    async with serve(settings, tell) as running:
+    failures: list[OSError] = []
+
+    def hear(event: dict[str, Any]) -> None:
+        """Called by tasks and callbacks, none of which could pass a failure on."""
+        if failures:
+            return
+        try:
+            tell(event)
+        except OSError as error:
+            failures.append(error)
+            stop.set()
+
+    async with serve(settings, hear) as running:
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, _on_signal, loop, stop)
         known = {"control": str(running.control) if running.control else None, "seed": settings.seed}
-        tell({"event": "listening"} | running.proxy.to_json() | known)
+        hear({"event": "listening"} | running.proxy.to_json() | known)
         await stop.wait()
+        if failures:
+            raise failures[0]
 
 
 def _on_signal(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -12,7 +12,7 @@ import pytest
 from outrider.proxy import service
 from outrider.proxy.connection import WRITE_BUFFER_BYTES
 from outrider.proxy.service import Address, parse_address
-from outrider.proxy.serving import ProxySettings, serve
+from outrider.proxy.serving import ProxySettings, run, serve
 from speculation.errors import ConfigurationError
 from speculation.shaping import exact_time
 from speculation.shaping.lane import MAX_UNDER_WAY_BYTES
@@ -277,6 +277,31 @@ async def test_of_connections_that_come_together_as_many_are_taken_as_there_is_r
                 writer.write(b"x")
                 answers.append(await reader.read(1))
     assert answers == [b"x"] * 5
+
+
+@pytest.mark.parametrize("spared", [0, 1, 2])
+async def test_a_proxy_whose_events_nobody_takes_any_more_ends_with_that_error_alone(spared):
+    told, address = [], asyncio.get_running_loop().create_future()
+
+    def tell(event):
+        if not told:
+            address.set_result(parse_address(event["listen"], "listen"))
+        told.append(event["event"])
+        if len(told) > spared:
+            raise BrokenPipeError
+
+    async def knock(address):
+        at = await address
+        with suppress(ConnectionError):
+            _, writer = await asyncio.open_connection(at.host, at.port)
+            writer.close()
+
+    async with listening(echo) as upstream:
+        settings = ProxySettings(listen=LOOPBACK, upstream=upstream, network=NONE)
+        with pytest.raises(BrokenPipeError):
+            async with asyncio.timeout(20):
+                await asyncio.gather(run(settings, tell), knock(address))
+    assert told == ["listening", "opened", "closed"][: spared + 1]
 
 
 async def test_an_address_that_others_reach_needs_to_be_wanted():
