@@ -14,6 +14,9 @@ from typing import TypeVar
 from rich.progress import Progress
 
 WARM_UP_S, WARM_UP_A_DEVICE_S = 1.0, 0.12
+LONGEST_WINDOW_S = 60.0
+"""Without a token: then something is wrong, and it is not the machine that is slow."""
+
 DEPTH = 8
 OURS, ALONE, ONE_ROW, IN_CLOUD = "drafts of devices", "decoding alone", "alone, one-row steps", "speculation in the cloud"
 Flags = tuple[str, ...]
@@ -129,7 +132,21 @@ async def service(flags: Flags, slots: int) -> AsyncIterator[Service]:
 async def run(
     system: System, verifier: Service, count: int, temperature: float, seconds: float, models: Models = BUNDLED
 ) -> Run:
-    """Devices for a while. Raises ``RuntimeError`` where they fail."""
+    """Devices for a while; twice as long where nothing was written, as on a machine that is busy for a moment. Raises
+    ``RuntimeError`` where they fail, or write nothing at all."""
+    while True:
+        devices, done = await _window(system, verifier, count, temperature, seconds, models)
+        if devices["tokens"] and done["passes"]:
+            return _run(system, count, temperature, devices, done)
+        if seconds > LONGEST_WINDOW_S:
+            raise RuntimeError(f"the devices of {system.name} wrote nothing within {seconds:g} s")
+        seconds *= 2
+
+
+async def _window(
+    system: System, verifier: Service, count: int, temperature: float, seconds: float, models: Models
+) -> tuple[dict[str, float], dict[str, float]]:
+    """What devices did for a while, and what the verifier did meanwhile."""
     warm_up_s = WARM_UP_S + count * WARM_UP_A_DEVICE_S
     flags = {
         "--count": count,
@@ -150,7 +167,7 @@ async def run(
     await process.wait()
     if not line:
         raise RuntimeError(f"the devices of {system.name} failed")
-    return _run(system, count, temperature, json.loads(line), {name: after[name] - before[name] for name in after})
+    return json.loads(line), {name: after[name] - before[name] for name in after}
 
 
 def _run(system: System, count: int, temperature: float, devices: dict[str, float], done: dict[str, float]) -> Run:

@@ -1,5 +1,6 @@
 """The measured capacity: what replay devices draft, and what the tables make of runs."""
 
+import asyncio
 import contextlib
 
 import numpy as np
@@ -114,3 +115,30 @@ def test_what_a_verdict_costs_beside_the_forward_is_what_the_process_computed_be
 def test_a_peer_that_was_not_asked_for_a_count_leaves_its_cell_empty():
     (table,) = capacity.grids([[made(OURS, 2.0), made(ALONE, 1.0)]], {0.0: {"peer": {1: 5.0}}})
     assert table.rows[0][-1] == "-"
+
+
+@pytest.mark.parametrize("num_empty", [0, 2])
+def test_a_window_in_which_nothing_was_written_is_no_figure_and_a_longer_one_follows(num_empty, monkeypatch):
+    """As where a busy machine gave the verifier no time at all."""
+    asked_s = []
+
+    async def window(system, verifier, count, temperature, seconds, models):
+        asked_s.append(seconds)
+        written = 0 if len(asked_s) <= num_empty else 12
+        devices = {"tokens": written, "seconds": seconds, "cpu_s": 0.1, "verdicts": written, "texts": 0, "same_texts": 0}
+        spent = {"forward_s": 0.1, "draft_forward_s": 0.0, "at_s": seconds, "cpu_s": 0.2, "forward_wall_s": 0.1}
+        return devices, {"passes": written / 4, "rows": written, **spent}
+
+    monkeypatch.setattr(capacity_runs, "_window", window)
+    found = asyncio.run(capacity_runs.run(SYSTEMS[0], None, 2, 0.0, 0.5))
+    assert asked_s == [0.5, 1.0, 2.0][: num_empty + 1]
+    assert (found.tokens_per_s, found.rows_per_pass) == (12 / asked_s[-1], 4)
+
+
+def test_devices_that_never_write_are_an_error(monkeypatch):
+    async def window(*asked):
+        return {"tokens": 0}, {"passes": 0}
+
+    monkeypatch.setattr(capacity_runs, "_window", window)
+    with pytest.raises(RuntimeError, match="wrote nothing within"):
+        asyncio.run(capacity_runs.run(SYSTEMS[0], None, 2, 0.0, 0.5))
