@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import tomllib
 from contextlib import aclosing, nullcontext
@@ -41,12 +42,30 @@ class Asked:
 
     @classmethod
     def of(cls, file: Path, svg: Path | None) -> Asked:
-        """Raises ``InvalidRequestError`` for a file that holds no graph that could run, and a folder that is not there."""
+        """Raises ``InvalidRequestError`` for a file that holds no graph that could run, or a picture that cannot be written."""
         graph = read(file)
         TaskGraph.from_json(graph)
-        if svg is not None and (svg.is_dir() or not svg.absolute().parent.is_dir()):
-            raise InvalidRequestError(f"--svg {svg}: name a file in a folder that is there", "svg")
+        if svg is not None:
+            _try_to_write(svg)
         return cls(graph, svg)
+
+
+def _try_to_write(svg: Path) -> None:
+    """Before the graph runs, and without a trace: what is there stays as it is. Raises ``InvalidRequestError``."""
+    try:
+        if svg.is_dir() or not svg.absolute().parent.is_dir():
+            raise InvalidRequestError(f"--svg {svg}: name a file in a folder that is there", "svg")
+        if svg.is_file():
+            svg.open("ab").close()
+        elif not os.path.lexists(svg):  # else a pipe, say, whose other end would wait for what is written
+            svg.open("xb").close()
+            svg.unlink()
+    except OSError as error:
+        raise _unwritable(svg, error) from error
+
+
+def _unwritable(svg: Path, error: OSError) -> InvalidRequestError:
+    return InvalidRequestError(f"--svg {svg} cannot be written: {error.strerror}", "svg")
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -152,4 +171,4 @@ def _draw(last: GraphDoneEvent, file: Path) -> None:
     try:
         file.write_bytes(picture)
     except OSError as error:
-        raise InvalidRequestError(f"--svg {file} cannot be written: {error.strerror}", "svg") from error
+        raise _unwritable(file, error) from error

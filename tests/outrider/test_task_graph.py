@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -179,6 +180,22 @@ def test_a_picture_that_cannot_be_written_is_refused_first(outrider, graph_file,
         code, _, err = outrider("tasks", graph_file, "--svg", place)
         assert code == 2
         assert "name a file in a folder that is there" in err
+
+
+def test_a_picture_that_the_system_refuses_is_told_before_the_graph_runs_and_nothing_is_left(
+    outrider, graph_file, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(task_graph, "client_at", lambda *_, **__: pytest.fail("models are loaded"))
+    for place in (Path("/proc/schedule.svg"), tmp_path / f"{'x' * 300}.svg"):
+        code, out, err = outrider("tasks", graph_file, "--svg", place)
+        assert (code, out) == (2, "")
+        assert f"--svg {place} cannot be written: " in err
+    kept = tmp_path / "kept.svg"
+    kept.write_text("as it was")
+    for place in (kept, tmp_path / "new.svg"):
+        assert task_graph.Asked.of(graph_file, place).svg == place
+    assert kept.read_text() == "as it was"
+    assert sorted(tmp_path.iterdir()) == [graph_file, kept]
 
 
 async def test_on_a_terminal_a_row_for_each_sub_task_shows_the_end_of_its_text_and_runs_no_markup(monkeypatch):
