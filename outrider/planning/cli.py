@@ -34,7 +34,7 @@ def plan(
     ] = 0.55,
     pair: Annotated[Path | None, typer.Option(metavar="FOLDER", help="Take the tokens of this pair of models instead.")] = None,
     prompts: Annotated[Path | None, typer.Option(metavar="FILE", help="Prompts for it, one a line; else its own.")] = None,
-    temperature: Annotated[float, typer.Option(metavar="T", help="Its temperature.")] = 0.8,
+    temperature: Annotated[float | None, typer.Option(metavar="T", help="Its temperature; 0.8 by default.")] = None,
     rate: Annotated[float, typer.Option(metavar="R", help="Tokens a second that each of many devices must get.")] = 20.0,
     prompt_tokens: Annotated[int, typer.Option(metavar="N", help="Tokens of a prompt.")] = 64,
     max_tokens: Annotated[int | None, typer.Option(metavar="N", help="Tokens of an answer.")] = None,

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 FILE_WIDTH = 160
 FEWEST_TOKENS = 16
 PLOT_TYPES = (".png", ".svg")
+TEMPERATURE = 0.8
 
 
 def run_plan(
@@ -43,7 +44,7 @@ def run_plan(
     second_covers: float,
     pair: Path | None,
     prompts: Path | None,
-    temperature: float,
+    temperature: float | None,
     rate: float,
     prompt_tokens: int,
     max_tokens: int | None,
@@ -57,6 +58,8 @@ def run_plan(
     check_plot(plot)
     if prompts is not None and pair is None:
         raise InvalidRequestError("--prompts: they are for a pair of models; name one with --pair", "prompts")
+    if temperature is not None and pair is None:
+        raise InvalidRequestError("--temperature: it is for a pair of models; name one with --pair", "temperature")
     effort = _effort(is_quick, max_tokens)
     asked = Asked(
         place=_place(Catalogue(folder), phone, network, cloud, draft, full),
@@ -65,7 +68,7 @@ def run_plan(
         context_length=_context(context, prompt_tokens, effort),
         rate_tokens_per_s=_positive(rate, "rate"),
         effort=effort,
-        pair=None if pair is None else _real(pair, prompts, temperature),
+        pair=None if pair is None else _real(pair, prompts, TEMPERATURE if temperature is None else temperature),
     )
     with telling(planning.num_steps(effort)) as tell:
         found = planning.plan(asked, tell)

@@ -70,6 +70,7 @@ def test_a_plan_for_programs_is_one_object_with_what_was_asked(outrider):
         (["--pair", "/nowhere/at/all"], "is not a folder"),
         (["--pair", "x", "--prompts", "/nowhere/at/all"], "cannot be read"),
         (["--prompts", "prompts.txt"], "--prompts: they are for a pair of models; name one with --pair"),
+        (["--temperature", "0.8"], "--temperature: it is for a pair of models; name one with --pair"),
         (["--pair", "x", "--temperature", "-1"], "--temperature is 0 or more"),
     ],
 )
