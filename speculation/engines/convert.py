@@ -41,9 +41,10 @@ class Conversion:
 def convert(wanted: Conversion, progress: Progress = lambda variant, done, total: None) -> Manifest:
     """Make a package; at most about twice the bytes of the largest weight in float32 are in memory.
 
-    ``out`` appears whole or not at all. Raises ``InvalidRequestError`` where it exists and holds something, and for a context
-    that the model has not; ``UnknownNameError`` for a variant that does not exist; ``PackageError`` for a checkpoint that is
-    damaged, is of an architecture that cannot be built, or holds weights that the graph would leave out.
+    ``out`` appears whole or not at all. Raises ``InvalidRequestError`` where it exists and holds something, for a context that
+    the model has not, and for a name or a licence that is no UTF-8; ``UnknownNameError`` for a variant that does not exist;
+    ``PackageError`` for a checkpoint that is damaged, is of an architecture that cannot be built, or holds weights that the
+    graph would leave out.
     """
     _check_request(wanted)
     checkpoint = Checkpoint(wanted.checkpoint)
@@ -57,7 +58,7 @@ def convert(wanted: Conversion, progress: Progress = lambda variant, done, total
         for name in checkpoint.small_files:
             shutil.copyfile(checkpoint.path / name, folder / name)
         manifest = Manifest(
-            name=wanted.name or checkpoint.path.resolve().name,
+            name=wanted.name or _name_of(checkpoint),
             licence=wanted.licence or UNSTATED,
             provenance=_provenance(checkpoint),
             num_parameters=sum(checkpoint.sizes[name] for name in weights.used),
@@ -71,6 +72,9 @@ def convert(wanted: Conversion, progress: Progress = lambda variant, done, total
 
 
 def _check_request(wanted: Conversion) -> None:
+    for key, text in (("name", wanted.name), ("licence", wanted.licence)):
+        if text is not None and text != _in_utf8(text):
+            raise InvalidRequestError(f"--{key} is text in UTF-8 (got {text!a})", key)
     for variant in wanted.variants:
         if variant not in LINEARS:
             raise UnknownNameError("variant", variant, LINEARS)
@@ -107,4 +111,13 @@ def _end_token_ids(checkpoint: Checkpoint, given: tuple[int, ...], vocabulary_si
 
 def _provenance(checkpoint: Checkpoint) -> str:
     digests = ", ".join(f"{path.name} {file_digest(path)}" for path in checkpoint.weight_files)
-    return f"converted from the checkpoint {checkpoint.path.resolve().name}; SHA-256 of its weights: {digests}"
+    return f"converted from the checkpoint {_name_of(checkpoint)}; SHA-256 of its weights: {digests}"
+
+
+def _name_of(checkpoint: Checkpoint) -> str:
+    return _in_utf8(checkpoint.path.resolve().name)
+
+
+def _in_utf8(text: str) -> str:
+    """What a manifest can hold of a name: the system's may have other bytes."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")

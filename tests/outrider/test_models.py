@@ -41,6 +41,22 @@ def test_a_conversion_says_in_one_line_what_it_made(checkpoint, tmp_path, outrid
     assert shown.count("\n") == 1
 
 
+def test_a_name_that_is_no_utf8_is_refused_and_a_folder_that_has_such_a_name_is_told_by_what_can_be_written(
+    checkpoint, tmp_path, outrider
+):
+    for flag in ("--name", "--licence"):
+        code, shown, said = outrider("models", "convert", checkpoint, "--out", tmp_path / "made", flag, "na\udcffme")
+        assert (code, shown, said.count("\n")) == (2, "", 1)
+        assert f"{flag} is text in UTF-8" in said
+    folder = checkpoint.rename(tmp_path / "che\udcffck")
+    code, shown, said = outrider("models", "convert", folder, "--out", tmp_path / "made", "--json")
+    assert (code, said) == (0, "")
+    told = json.loads(shown)
+    assert told["name"] == "che\ufffdck"
+    assert "the checkpoint che\ufffdck;" in told["provenance"]
+    assert outrider("models", "verify", tmp_path / "made")[0] == 0
+
+
 def test_a_description_says_in_one_line_what_it_saves(checkpoint, tmp_path, outrider):
     code, shown, said = outrider("models", "describe", checkpoint, "--out", tmp_path / "small")
     assert (code, said) == (0, "")
