@@ -22,7 +22,7 @@ Tell = Callable[[str, int, int], None]
 """Told of each file: its name, how many are done, how many there are."""
 
 Refused = Callable[[str, OSError], None]
-"""Told of a folder that cannot be read: how its documents' names begin, and what the system says."""
+"""Told of a folder or a file that cannot be read: how its documents' names begin, and what the system says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +59,7 @@ class Outcome:
 
 def sources_of(paths: Sequence[Path], refused: Refused = lambda name, error: None) -> list[Source]:
     """The files that were named, and those of named folders with ``SUFFIXES``. Symbolic links in folders are passed by, and
-    folders that cannot be read, of which ``refused`` is told.
+    what cannot be read, of which ``refused`` is told.
 
     Raises ``InvalidRequestError`` for a path that is not there, and for two files that would get one name.
     """
@@ -85,7 +85,12 @@ def _sources_in(path: Path, refused: Refused) -> Iterator[Source]:
         for folder, folders, names in os.walk(path, onerror=pass_over):
             folders.sort()
             for file in (Path(folder, name) for name in sorted(names) if name.lower().endswith(SUFFIXES)):
-                if file.is_file() and not file.is_symlink():
+                try:
+                    is_taken = file.is_file() and not file.is_symlink()
+                except OSError as error:  # of a folder that can be listed and not entered
+                    pass_over(error)
+                    continue
+                if is_taken:
                     yield Source(f"{path.name}/{file.relative_to(path).as_posix()}", file, str(path))
     else:
         raise InvalidRequestError(f"{path} is not there; name files or folders with {', '.join(SUFFIXES)}", "path")

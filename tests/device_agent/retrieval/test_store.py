@@ -159,6 +159,22 @@ def test_a_folder_that_cannot_be_read_is_named_and_loses_no_document(store, file
     assert store.digest == before
 
 
+def test_what_lies_in_a_folder_that_can_be_listed_and_not_entered_is_named_and_the_rest_is_taken(store, files, monkeypatch):
+    add(store, files)
+    before, stat = store.digest, Path.stat
+
+    def refuse(path, *, follow_symlinks=True):
+        if path.parent.name == "deep":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return stat(path, follow_symlinks=follow_symlinks)
+
+    monkeypatch.setattr(Path, "stat", refuse)
+    outcome = add(store, files)
+    assert outcome.skipped == {"files/deep/stars.rst": "it cannot be read: Permission denied"}
+    assert (outcome.unchanged, outcome.removed) == (["files/fruit.md", "files/tools.txt"], [])
+    assert store.digest == before
+
+
 def test_a_file_that_cannot_be_read_leaves_its_document(store, files, monkeypatch):
     add(store, files)
     before, read = store.digest, Path.read_text
