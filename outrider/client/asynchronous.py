@@ -79,8 +79,8 @@ class Client:
     agent that asks who is calling. ``ca`` is a file with the authority that signed the certificate of an https agent, where
     it is none that this machine knows.
 
-    Raises ``InvalidRequestError`` for a ``url`` or a ``key`` that is none, ``ConfigurationError`` for such a ``ca``, or a
-    proxy in the environment that cannot be used.
+    Raises ``InvalidRequestError`` for a ``url`` or a ``key`` that is none, ``ConfigurationError`` for such a ``ca``, or
+    authorities or a proxy in the environment that cannot be used.
     """
 
     def __init__(self, url: str = DEFAULT_URL, timeout_s: float = 60.0, key: str | None = None, ca: Path | None = None) -> None:
@@ -288,4 +288,10 @@ async def _require_success(response: httpx.Response) -> None:
 
 def _authorities(ca: Path | None) -> ssl.SSLContext:
     """Made for https alone: to read all that this machine knows takes tens of milliseconds, in which the loop does nothing."""
-    return httpx.create_ssl_context() if ca is None else ssl.create_default_context(cafile=ca)
+    if ca is not None:
+        return ssl.create_default_context(cafile=ca)
+    try:
+        return httpx.create_ssl_context()
+    except OSError as error:
+        why = f"the authorities that the environment names cannot be read ({error.strerror or error})"
+        raise ConfigurationError(f"{why}: mend SSL_CERT_FILE, or unset it") from error

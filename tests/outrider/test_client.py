@@ -70,6 +70,15 @@ def test_a_proxy_that_cannot_be_used_is_named_in_the_refusal(proxy, monkeypatch)
         Client("http://phone.invalid:8080")
 
 
+@pytest.mark.parametrize(("holds", "why"), [(None, "No such file"), ("nothing", "no certificate")])
+def test_authorities_of_the_environment_that_cannot_be_read_are_named_in_the_refusal(holds, why, monkeypatch, tmp_path):
+    if holds is not None:
+        (tmp_path / "ca.pem").write_text(holds)
+    monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
+    with pytest.raises(ConfigurationError, match=f"authorities that the environment names.*{why}.*mend SSL_CERT_FILE"):
+        Client("https://phone.invalid:8080")
+
+
 async def test_what_an_answer_does_is_asked_of_its_own_path_and_told_as_the_agent_tells_it():
     told = b'HTTP/1.1 200 OK\r\ncontent-length: 18\r\nconnection: close\r\n\r\n{"state":"paused"}'
     async with agent_that_answers(told) as (url, _), Client(url) as client:
