@@ -152,13 +152,20 @@ export function cancel(url, sessionId, options = {}) {
  * @param {Options} options
  * @returns {Promise<AnswerState>}
  */
-async function control(url, method, sessionId, verb, { key, signal, fetch = globalThis.fetch }) {
+async function control(url, method, sessionId, verb, { key, signal, fetch = globalThis.fetch, silenceMs = SILENCE_MS }) {
+  const leaving = new AbortController();
+  const leave = () => leaving.abort(signal?.reason);
+  if (signal?.aborted) leave();
+  signal?.addEventListener("abort", leave);
   let response, text;
   try {
-    response = await fetch(streamPath(url, sessionId) + verb, { method, headers: authorized(key), signal });
-    text = await response.text();
+    const asked = fetch(streamPath(url, sessionId) + verb, { method, headers: authorized(key), signal: leaving.signal });
+    response = await unlessSilent(asked, silenceMs, leaving);
+    text = await unlessSilent(response.text(), silenceMs, leaving);
   } catch (error) {
     throw signal?.aborted ? error : unreachable(url, error);
+  } finally {
+    signal?.removeEventListener("abort", leave);
   }
   if (!response.ok) throw refusal(response, text);
   const { state } = parsed(text);
@@ -222,14 +229,15 @@ async function* follow(url, place, request, options) {
  */
 async function* connection(url, place, request, options) {
   const leaving = new AbortController();
+  const silenceMs = options.silenceMs ?? SILENCE_MS;
   const leave = () => leaving.abort(options.signal?.reason);
   if (options.signal?.aborted) leave();
   options.signal?.addEventListener("abort", leave);
   try {
-    const response = await send(url, place, request, options, leaving.signal);
-    if (!response.ok) throw refusal(response, await response.text());
+    const response = await unlessSilent(send(url, place, request, options, leaving.signal), silenceMs, leaving);
+    if (!response.ok) throw refusal(response, await unlessSilent(response.text(), silenceMs, leaving));
     if (response.status === 204) return;
-    for await (const message of messages(watched(response.body, options.silenceMs ?? SILENCE_MS, leaving))) {
+    for await (const message of messages(watched(response.body, silenceMs, leaving))) {
       const event = parsed(message.data);
       if (!Number.isInteger(event.seq)) throw malformed("the agent sent an event that lacks a field: seq");
       place.numFailures = 0;
@@ -411,15 +419,27 @@ async function* pieces(body) {
 async function* watched(body, silenceMs, connection) {
   const coming = pieces(body);
   for (;;) {
-    const timer = setTimeout(() => connection.abort(new Error(`nothing came for ${silenceMs} ms`)), silenceMs);
-    let piece;
-    try {
-      piece = await coming.next();
-    } finally {
-      clearTimeout(timer);
-    }
+    const piece = await unlessSilent(coming.next(), silenceMs, connection);
     if (piece.done) return;
     yield piece.value;
+  }
+}
+
+/**
+ * What comes; where it does not for too long, it fails as by a connection that broke.
+ *
+ * @template T
+ * @param {Promise<T>} coming
+ * @param {number} silenceMs
+ * @param {AbortController} connection
+ * @returns {Promise<T>}
+ */
+async function unlessSilent(coming, silenceMs, connection) {
+  const timer = setTimeout(() => connection.abort(new Error(`nothing came for ${silenceMs} ms`)), silenceMs);
+  try {
+    return await coming;
+  } finally {
+    clearTimeout(timer);
   }
 }
 

@@ -96,6 +96,29 @@ async def test_a_connection_that_falls_silent_is_taken_for_broken_and_a_slow_rea
         assert (proxy.num_cut, proxy.num_opened) == (1, 3)
 
 
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 503 Busy\r\ncontent-length: 9\r\n\r\nhalf"])
+async def test_who_takes_a_request_and_never_answers_it_is_given_up_as_one_who_is_not_there(head):
+    asked, cut = [], stream_of(EVENTS[0]).replace(b"connection: close", b"content-length: 9999")
+
+    async def answer(reader, writer):
+        asked.append((await reader.readuntil(b"\r\n\r\n")).split()[0])
+        is_first = len(asked) == 1
+        writer.write(cut if is_first else head)
+        while not is_first and await reader.read(1000):  # until the client leaves
+            pass
+        writer.close()
+
+    async with asyncio.timeout(30), await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        options = SOON | {"silenceMs": 300}
+        got, (paused,) = await run(
+            follow(url, request=BODY, options=options),
+            {"do": "control", "url": url, "session": "s", "verbs": ["pause"], "options": options},
+        )
+    assert (got["events"], got["error"]["code"], asked.count(b"GET")) == ([EVENTS[0].to_json()], "link", 5)
+    assert paused["code"] == "link"
+
+
 @ON_ONE_AGENT
 async def test_an_answer_is_read_on_and_behind_its_last_event_is_nothing(running):
     events = await Sse(running.url).begin(BODY)
