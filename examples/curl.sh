@@ -4,6 +4,7 @@
 #     examples/curl.sh [URL [KEY_FILE]]
 set -euo pipefail
 url=${1:-http://127.0.0.1:8080}
+url=${url%/}
 json=(--header 'content-type: application/json')
 
 # The key goes through a pipe: as an argument everybody on this machine could read it.

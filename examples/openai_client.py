@@ -20,7 +20,7 @@ def main() -> None:
     given = parser.parse_args()
     key = given.key_file.read_text().strip() if given.key_file else "none is asked for"
 
-    with OpenAI(base_url=f"{given.url}/v1", api_key=key) as client:
+    with OpenAI(base_url=f"{given.url.rstrip('/')}/v1", api_key=key) as client:
         model = client.models.list().data[0].id
         print(f"model: {model}")
         whole = client.completions.create(model=model, prompt=QUESTION, max_tokens=16, temperature=0.8, seed=7)

@@ -107,6 +107,15 @@ async def test_openais_library_shows_the_same_text(agent, text):
     assert pieces.endswith(f" pieces: {shown!r}")
 
 
+@pytest.mark.parametrize("command", [[sys.executable, EXAMPLES / "openai_client.py"], [EXAMPLES / "curl.sh"]])
+@ON_ONE_LOOP
+async def test_an_address_as_the_services_print_it_ends_with_a_slash_and_is_taken(verifier, command):
+    if shutil.which("curl") is None and len(command) == 1:
+        pytest.skip("there is no curl on the path")
+    async with device_agent.server.serve(AgentConfig(port=0, verifier=verifier)) as running:
+        assert "pydoc-full" in await run(*command, f"{running.url}/")
+
+
 @pytest.mark.skipif(shutil.which("node") is None, reason="there is no node on the path")
 @ON_ONE_LOOP
 async def test_the_javascript_client_follows_an_answer_and_leaves_another(agent, text):
