@@ -116,7 +116,8 @@ class StreamRequest:
         _require(0 <= (self.logprobs or 0) <= MAX_LOGPROBS, "logprobs", f"from 0 to {MAX_LOGPROBS}", self.logprobs)
         self.parameters(self.seed or 0)
         if self.mode is Mode.DEVICE and self.reveal is Reveal.FINAL:
-            raise InvalidRequestError("mode device has no final tokens to show: use reveal all or stable", "reveal")
+            where = "use POST /v1/stream with reveal all or stable"  # other routes show final text alone
+            raise InvalidRequestError(f"mode device has no final tokens to show: {where}", "reveal")
         if self.is_private:
             self._check_stays()
         if self.logprobs is not None and (self.is_private or self.mode is Mode.DEVICE):

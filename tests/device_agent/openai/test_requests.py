@@ -158,6 +158,12 @@ def test_values_that_cannot_be_served_are_refused_by_name(given, parameter):
     assert refusal.value.parameter == parameter
 
 
+@pytest.mark.parametrize("given", [{"mode": "device"}, {"privacy": "device_only"}])
+def test_what_has_no_final_text_is_shown_the_route_that_serves_it(given):
+    with pytest.raises(InvalidRequestError, match="use POST /v1/stream with reveal all or stable"):
+        completion({"prompt": "a", "reveal": "all"} | given)
+
+
 def test_a_stream_says_whether_it_wants_the_usage():
     assert not completion({"prompt": "a"}).is_stream
     options = {"include_usage": True, "continuous_usage_stats": True, "include_obfuscation": False}
