@@ -5,6 +5,7 @@
  */
 
 import { inFrames, write } from "./frames.mjs";
+import { OutriderError } from "./outrider.mjs";
 import { faultWords } from "./words.mjs";
 
 export const TASKS = "/v1/tasks";
@@ -24,6 +25,7 @@ export const EXAMPLE = {
 const SIGNS = { waiting: "·", running: "▶", done: "✓", failed: "✗", skipped: "–", cancelled: "■" };
 const SVG = "http://www.w3.org/2000/svg";
 const WIDTH = 1000;
+const BROKEN = { message: "the connection to the agent ended before the graph was done" };
 
 /** @typedef {{state: string, beganMs: number | null, endedMs: number | null, tokens: number, text: string, why: string}} Row */
 
@@ -31,6 +33,7 @@ const WIDTH = 1000;
 export class Schedule {
   /** @type {Map<string, Row>} */ rows = new Map();
   /** @type {any} */ last = null;
+  #isLeft = false;
 
   /** @param {any} event One of `POST /v1/tasks`. */
   heard(event) {
@@ -50,6 +53,16 @@ export class Schedule {
     } else if (event.event === "done") this.last = event;
   }
 
+  /** No more will be heard: the agent cancels a graph whose reader is gone. @param {number} atMs */
+  left(atMs) {
+    if (this.last !== null) return;
+    this.#isLeft = true;
+    for (const row of this.rows.values()) {
+      if (row.state === "running") row.endedMs = atMs;
+      if (row.state === "running" || row.state === "waiting") row.state = "cancelled";
+    }
+  }
+
   /** @param {string} name @returns {Row} */
   #row(name) {
     const row = this.rows.get(name);
@@ -61,6 +74,7 @@ export class Schedule {
   words() {
     const states = [...this.rows.values()].map(({ state }) => state);
     const count = (/** @type {string} */ state) => states.filter((each) => each === state).length;
+    if (this.#isLeft) return `${count("done")} of ${states.length} done; what was not over is cancelled.`;
     if (this.last === null) return `${count("done")} of ${states.length} done, ${count("running")} running.`;
     const chain = this.last.critical_path.join(", then ");
     const took = `${this.last.status} in ${(this.last.makespan_ms / 1000).toFixed(2)} s`;
@@ -123,9 +137,13 @@ export class GraphPanel {
         this.#schedule.heard(event);
         this.#draw();
       }
+      if (this.#schedule.last === null) this.#fault(BROKEN);
     } catch (error) {
-      this.#fault(error);
+      const isToldBetter = error instanceof OutriderError || this.#leaving.signal.aborted;
+      this.#fault(isToldBetter ? error : BROKEN);
     } finally {
+      this.#schedule.left(performance.now() - this.#beganMs);
+      if (this.#schedule.rows.size > 0) this.#draw();
       this.#leaving = null;
       this.#running(false);
     }
