@@ -44,7 +44,8 @@ class PhonePage:
 
     def url(self, port: int) -> str:
         """Its address; what stands behind ``#`` never leaves the browser."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
+        bare = self.host.strip("[]")  # a host may be given with its brackets
+        host = f"[{bare}]" if ":" in bare else bare
         fragment = "" if self.key is None else f"#key={quote(self.key, safe='')}"
         return f"{self.scheme}://{host}:{port}/{fragment}"
 

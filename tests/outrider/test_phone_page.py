@@ -68,6 +68,7 @@ def test_what_is_drawn_is_read_as_the_address():
     [
         (PhonePage("http", LAN, None), f"http://{LAN}:8080/"),
         (PhonePage("https", "phone.example", "sesame-sesame"), "https://phone.example:8080/#key=sesame-sesame"),
+        (PhonePage("http", "[fd00::2]", None), "http://[fd00::2]:8080/"),
         (PhonePage("http", "fd00::1", "a#b%c/d"), "http://[fd00::1]:8080/#key=a%23b%25c%2Fd"),
     ],
 )
