@@ -5,7 +5,7 @@
  * @module agent
  */
 
-import { OutriderError, messages, stream } from "./outrider.mjs";
+import { OutriderError, authorized, messages, stream } from "./outrider.mjs";
 
 const KEPT = "outrider.key";
 
@@ -122,9 +122,7 @@ export class Agent {
    * @returns {Promise<Response>}
    */
   async #send(method, path, body, signal) {
-    /** @type {Record<string, string>} */
-    const headers = {};
-    if (this.key !== undefined) headers.authorization = `Bearer ${this.key}`;
+    const headers = authorized(this.key);
     if (body !== undefined) headers["content-type"] = "application/json";
     let response;
     try {

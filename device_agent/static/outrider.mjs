@@ -153,13 +153,14 @@ export function cancel(url, sessionId, options = {}) {
  * @returns {Promise<AnswerState>}
  */
 async function control(url, method, sessionId, verb, { key, signal, fetch = globalThis.fetch, silenceMs = SILENCE_MS }) {
+  const headers = authorized(key);
   const leaving = new AbortController();
   const leave = () => leaving.abort(signal?.reason);
   if (signal?.aborted) leave();
   signal?.addEventListener("abort", leave);
   let response, text;
   try {
-    const asked = fetch(streamPath(url, sessionId) + verb, { method, headers: authorized(key), signal: leaving.signal });
+    const asked = fetch(streamPath(url, sessionId) + verb, { method, headers, signal: leaving.signal });
     response = await unlessSilent(asked, silenceMs, leaving);
     text = await unlessSilent(response.text(), silenceMs, leaving);
   } catch (error) {
@@ -183,11 +184,15 @@ function streamPath(url, sessionId = null) {
 }
 
 /**
+ * The header that carries a key. What no header can carry is refused here: by `fetch` it would look like an agent that is away.
+ *
  * @param {string | undefined} key
  * @returns {Record<string, string>}
  */
-function authorized(key) {
-  return key === undefined ? {} : { authorization: `Bearer ${key}` };
+export function authorized(key) {
+  if (key === undefined) return {};
+  if (!/^[!-~]+$/.test(key)) throw new OutriderError({ message: "a key is one word of plain characters", param: "key", code: "invalid_request" });
+  return { authorization: `Bearer ${key}` };
 }
 
 /**

@@ -135,7 +135,7 @@ async function load() {
     await controls.load();
     $("key-form").hidden = true;
   } catch (/** @type {any} */ error) {
-    const wantsKey = error.status === 401;
+    const wantsKey = error.status === 401 || error.param === "key"; // none, the wrong one, or what is none
     $("key-form").hidden = !wantsKey;
     if (!wantsKey || agent.key !== undefined) showFault(error);
   }

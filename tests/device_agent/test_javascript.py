@@ -188,6 +188,19 @@ async def test_an_answer_is_paused_goes_on_and_is_cancelled(tmp_path):
     assert [each["code"] for each in gone] == ["link"] * len(VERBS)
 
 
+@pytest.mark.parametrize("key", ["", "two words", "line\nbreak", "ключ"])
+async def test_a_key_that_is_none_is_refused_and_not_shown(key):
+    options = {"key": key}
+    control = {"do": "control", "url": "http://127.0.0.1:1", "session": "s", "verbs": ["pause"], "options": options}
+    got, (paused,) = await run(follow("http://127.0.0.1:1", request=BODY, options=options), control)
+    for error in (got["error"], paused):
+        assert (error["message"], error["code"], error["param"]) == (
+            "a key is one word of plain characters",
+            "invalid_request",
+            "key",
+        )
+
+
 async def test_refusals_and_error_events_are_thrown_as_what_they_are(tmp_path):
     async with serving(keys=key_file(tmp_path, tokens_per_s=0.1, burst_s=1)) as (running, _):
         asked = [(None, {}), (WRONG, {}), (ALICE, {"colour": "red"}), (ALICE, {}), (ALICE, {})]

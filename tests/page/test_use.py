@@ -124,6 +124,11 @@ async def test_with_keys_the_page_asks_for_one_and_takes_one_from_its_address_ou
         await page.fill("#key", WRONG)
         await page.keyboard.press("Enter")
         await page.get_by_role("alert").get_by_text("does not know the key").wait_for()
+        await page.fill("#key", "“ключ”")  # which no header can carry
+        await page.keyboard.press("Enter")
+        await page.get_by_role("alert").get_by_text("A key is one word of plain characters").wait_for()
+        await page.reload()
+        await page.wait_for_selector("#key-form", state="visible")
         await page.fill("#key", ALICE)
         await page.keyboard.press("Enter")
         await page.wait_for_selector("#key-form", state="hidden")
