@@ -27,8 +27,7 @@ from speculation.engines.base import Engine
 from speculation.engines.runner import EngineRunner
 from speculation.errors import ConfigurationError
 from speculation.keys import load_keys
-from speculation.listening import require_free, unbound
-from speculation.settings import is_loopback
+from speculation.listening import is_loopback, require_free, unbound
 from speculation.telemetry import exposition
 from speculation.telemetry.exposition import Listener
 from speculation.telemetry.otel import tracer_to

@@ -34,7 +34,7 @@ from device_agent.tasks import graph_routes
 from device_agent.tasks import routes as task_routes
 from speculation.errors import CapacityError, OutriderError, status_of
 from speculation.keys import load_keys
-from speculation.settings import is_loopback
+from speculation.listening import is_loopback
 from speculation.telemetry import exposition
 from speculation.tenants import Accounts
 

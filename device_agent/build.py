@@ -27,8 +27,8 @@ from speculation.links.grpc import GrpcConnector
 from speculation.links.multi import MultiConnector
 from speculation.links.resolvers import resolver_of
 from speculation.links.targets import LIST, parse_verifiers
+from speculation.listening import is_loopback
 from speculation.parameters import NO_DEFAULTS, GenerationDefaults
-from speculation.settings import is_loopback
 from speculation.shaping.engine import PhoneCost, ShapedEngine
 from speculation.shaping.link import ShapedConnector
 from speculation.shaping.models import parse_model

@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from device_agent.events import error_fields
-from speculation.settings import is_loopback
+from speculation.listening import is_loopback
 
 
 def _refusal(fault: str) -> Response:

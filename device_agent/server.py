@@ -19,8 +19,7 @@ from device_agent.config import AgentConfig
 from device_agent.emulation.live import VerifierControls
 from device_agent.upgrades import QuietSocket
 from speculation.http_server import HttpServer, tls_settings
-from speculation.listening import bind, require_free, unbound
-from speculation.settings import is_loopback
+from speculation.listening import bind, is_loopback, require_free, unbound
 
 BACKLOG = 128
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)

@@ -23,7 +23,7 @@ from device_agent.config import AgentConfig
 from outrider.key_folder import KEY
 from speculation.errors import ConfigurationError
 from speculation.keys import read_key, read_keys
-from speculation.settings import is_loopback
+from speculation.listening import is_loopback
 from speculation.tenants import bearer
 
 QUIET_ZONE = 4

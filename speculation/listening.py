@@ -1,8 +1,9 @@
-"""Sockets that services listen at."""
+"""Sockets that services listen at, and which addresses are this machine's alone."""
 
 from __future__ import annotations
 
 import errno
+import ipaddress
 import socket
 
 from speculation.errors import ConfigurationError
@@ -43,3 +44,13 @@ def unbound(address: object, error: OSError) -> ConfigurationError:
     """That nothing can listen at an address, and what would help."""
     hint = HINTS.get(error.errno or 0, "")
     return ConfigurationError(f"cannot listen on {address}: {error.strerror or error}{hint}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether an address or name stands for this machine alone; names are not looked up."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False

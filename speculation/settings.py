@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict, SettingsError
 
 from speculation.errors import ConfigurationError
+from speculation.listening import is_loopback
 from speculation.protocol.cover import Cover
 
 FILE_VARIABLE = "CONFIG"
@@ -118,16 +118,6 @@ def require_loopback(host: str, insecure: bool, has_keys: bool = False) -> None:
             f"host {host!r} can be reached from other machines and nothing guards it:"
             " name a file of keys, or bind 127.0.0.1, or set insecure"
         )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether an address or name stands for this machine alone; names are not looked up."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def _describe(error: ValidationError) -> str:

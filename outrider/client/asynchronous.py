@@ -32,7 +32,7 @@ from outrider.client.graphs import graph_events
 from outrider.client.reading import JSON, done_of, error_of, event_of, json_of, messages_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import ConfigurationError, InvalidRequestError, LinkError, MalformedMessageError
-from speculation.settings import is_loopback
+from speculation.listening import is_loopback
 from speculation.tenants import AUTHORIZATION, bearer, is_key
 
 DEFAULT_URL = "http://127.0.0.1:8080"

@@ -19,8 +19,7 @@ from outrider.proxy.service import Address
 from speculation.http_server import HttpServer, tls_settings
 from speculation.keys import load_keys
 from speculation.links.resolvers import LIST_FIELD, LIST_PATH
-from speculation.listening import bind
-from speculation.settings import is_loopback
+from speculation.listening import bind, is_loopback
 
 BACKLOG = 128
 FLUSH_S = 2

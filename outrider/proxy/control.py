@@ -15,7 +15,7 @@ from device_agent.guard import LoopbackGuard
 from outrider.proxy.service import Address, Proxies, Proxy, parse_address
 from speculation.errors import ConfigurationError, InvalidRequestError, LinkError, OutriderError
 from speculation.foreign_json import loads
-from speculation.settings import is_loopback
+from speculation.listening import is_loopback
 from speculation.shaping.network import NetworkProfile
 from speculation.shaping.profiles import UNSHAPED
 from speculation.shaping.toxics import Toxic, check_name, toxic_from, updated

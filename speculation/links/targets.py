@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import ipaddress
 from dataclasses import dataclass
 
 from speculation.errors import ConfigurationError
+from speculation.listening import is_loopback
 
 LIST, DNS, HTTP, HTTPS = "list", "dns", "http", "https"
 URLS = (HTTP, HTTPS)
@@ -59,11 +59,7 @@ def is_host(text: str) -> bool:
 
 def is_here(target: str) -> bool:
     """Whether ``host:port`` names this machine alone; names are not looked up."""
-    host = _host(target)
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(_host(target))
 
 
 def _is_url(rest: str) -> bool:

@@ -22,8 +22,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from speculation.errors import ConfigurationError
 from speculation.http_server import HttpServer, tls_settings
-from speculation.listening import bind
-from speculation.settings import is_loopback
+from speculation.listening import bind, is_loopback
 from speculation.tenants import AUTHORIZATION, Keyring
 
 PATH = "/metrics"

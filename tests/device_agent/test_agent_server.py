@@ -14,6 +14,7 @@ from device_agent.config import AgentConfig
 from device_agent.server import serve
 from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError
 from tests.device_agent.doubles import DraftEngine, WatchedConnector, agent_of, config, request
+from tests.support.addresses import has_ipv6
 
 
 async def test_it_serves_on_a_free_port_and_closes_everything_behind_itself():
@@ -92,15 +93,6 @@ def test_urls_name_the_address(host):
     agent = agent_of(None)
     assert RunningAgent(agent, host, 80).url in ("http://127.0.0.1:80", "http://[::1]:80")
     assert AgentConfig(host=host).host == host
-
-
-def has_ipv6():
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no loopback of IPv6")

@@ -23,6 +23,7 @@ from speculation.listening import bind
 from speculation.shaping.profiles import network
 from speculation.telemetry import exposition
 from tests.device_agent.doubles import agent_of, config
+from tests.support.addresses import has_ipv6
 
 LIMIT_S = 30
 
@@ -63,7 +64,7 @@ async def test_what_is_written_to_a_client_does_not_wait_for_its_acknowledgement
 
 
 def test_an_address_is_taken_with_brackets_and_without():
-    for host in ("127.0.0.1", "localhost", *(["::1", "[::1]"] if has_ipv6_loopback() else [])):
+    for host in ("127.0.0.1", "localhost", *(["::1", "[::1]"] if has_ipv6() else [])):
         with bind(host, 0) as bound:
             assert bound.getsockname()[1] > 0
             assert not bound.getblocking()
@@ -79,15 +80,6 @@ def test_one_that_is_not_this_machines_is_refused_by_name_with_what_would_be_rig
 def test_an_address_with_colons_is_told_in_brackets():
     with pytest.raises(ConfigurationError, match=r"cannot listen on \[2001:db8::1\]:80: "):
         bind("2001:db8::1", 80)
-
-
-def has_ipv6_loopback():
-    try:
-        with socket.socket(socket.AF_INET6) as probe:
-            probe.bind(("::1", 0))
-    except OSError:
-        return False
-    return True
 
 
 def delays_of(port):

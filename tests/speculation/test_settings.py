@@ -8,7 +8,8 @@ from pydantic import Field, ValidationError
 import cloud_verifier.config
 import device_agent.config
 from speculation.errors import ConfigurationError
-from speculation.settings import Settings, is_loopback, load_settings, require_loopback
+from speculation.listening import is_loopback
+from speculation.settings import Settings, load_settings, require_loopback
 
 PREFIX = "OUTRIDER_SAMPLE_"
 
