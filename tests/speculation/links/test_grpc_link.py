@@ -11,15 +11,10 @@ from speculation.errors import HandshakeError, LinkError
 from speculation.links.grpc import GrpcConnector
 from speculation.protocol.messages import Draft, Node, Opened
 from tests.speculation.links.endpoint import OPEN, Script, listening
+from tests.support.addresses import free_port, name_a_proxy_that_is_away
 
 LIMIT_S = 20
 OPENED = Opened("s", 32, "f")
-
-
-def free_port():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 async def test_a_verifier_that_is_not_there_is_known_at_once():
@@ -135,9 +130,7 @@ async def test_sending_into_the_end_neither_loses_what_was_said_nor_how_it_ended
 
 @pytest.mark.parametrize("host", ["127.0.0.1", "localhost"])
 async def test_a_verifier_on_this_machine_is_asked_without_a_proxy(host, monkeypatch):
-    for name in ("no_proxy", "no_grpc_proxy"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("http_proxy", f"http://127.0.0.1:{free_port()}")
+    name_a_proxy_that_is_away(monkeypatch)
     async with asyncio.timeout(LIMIT_S), listening(Script([OPENED], stays_open=True)) as target:
         connector = GrpcConnector(target.replace("127.0.0.1", host), connect_timeout_s=LIMIT_S / 2)
         link = await connector.connect()
