@@ -5,13 +5,20 @@
  * @module agent
  */
 
-import { OutriderError, authorized, messages, stream } from "./outrider.mjs";
+import { pause } from "./frames.mjs";
+import { OutriderError, authorized, cancel, messages, stream } from "./outrider.mjs";
 
 const KEPT = "outrider.key";
 
 /** Routes that not every agent has. */
 export const EMULATION = "/v1/emulation";
 export const TIMELINE = "/v1/stream/{session_id}/timeline";
+
+/** How long the agent may be silent about an answer that is to end, in milliseconds. */
+const CANCEL_MS = 5000;
+/** How often, without one more item, a timeline is taken up again; the wait before it doubles each time. */
+const MAX_RECONNECTS = 5;
+const RECONNECT_MS = 100;
 
 /** @typedef {{signal?: AbortSignal}} Options */
 
@@ -60,30 +67,35 @@ export class Agent {
   /**
    * Ends an answer now. One whose reader merely leaves goes on for a while, so that it can be read on, and holds its place.
    * @param {string} sessionId
-   * @param {number} seq Of the last event that was read.
    * @returns {Promise<void>} Resolves when it is over, or cannot be ended; either way there is nothing more to be done.
    */
-  cancel(sessionId, seq) {
-    const names = this.key === undefined ? [] : ["outrider", `key.${base64url(this.key)}`];
-    return new Promise((resolve) => {
-      const socket = new WebSocket(`${this.url.replace(/^http/, "ws")}/v1/stream`, names);
-      socket.onopen = () => {
-        socket.send(JSON.stringify({ session_id: sessionId, starting_after: seq }));
-        socket.send(JSON.stringify({ type: "cancel" }));
-      };
-      socket.onclose = () => resolve();
-    });
+  async cancel(sessionId) {
+    await cancel(this.url, sessionId, { key: this.key, silenceMs: CANCEL_MS }).catch(() => {});
   }
 
   /**
-   * What is told about a running answer beside its text, item by item, until it ends.
+   * What is told about a running answer beside its text, item by item, until it ends. Where the connection breaks it is read
+   * on behind the last item.
    * @param {string} sessionId
-   * @param {Options} options
+   * @param {AbortSignal} signal
    * @returns {AsyncGenerator<Record<string, unknown>, void, void>}
    */
-  async *timeline(sessionId, { signal }) {
-    const response = await this.#send("GET", `/v1/stream/${encodeURIComponent(sessionId)}/timeline`, undefined, signal);
-    for await (const { data } of messages(response.body)) yield JSON.parse(data);
+  async *timeline(sessionId, signal) {
+    const path = `/v1/stream/${encodeURIComponent(sessionId)}/timeline`;
+    let last = "";
+    for (let numFailures = 0; ; numFailures += 1) {
+      try {
+        const response = await this.#send("GET", last === "" ? path : `${path}?starting_after=${last}`, undefined, signal);
+        for await (const { id, data } of messages(response.body)) {
+          yield JSON.parse(data);
+          [last, numFailures] = [id, 0];
+        }
+        return;
+      } catch (/** @type {any} */ error) {
+        if (signal.aborted || (error.status ?? null) !== null || numFailures >= MAX_RECONNECTS) throw error;
+      }
+      await pause(RECONNECT_MS * 2 ** numFailures, signal);
+    }
   }
 
   /**
@@ -143,11 +155,6 @@ export class Agent {
 async function refusal(response) {
   const described = await response.json().then(({ error }) => error, () => undefined);
   return new OutriderError(described ?? { message: `the agent answered with status ${response.status}` }, { status: response.status });
-}
-
-/** @param {string} key Of plain characters, as all keys are. */
-function base64url(key) {
-  return btoa(key).replaceAll("+", "-").replaceAll("/", "_").replaceAll("=", "");
 }
 
 /**

@@ -25,7 +25,7 @@ const SEEN = "so far";
 /** How often an agent without room is asked; each time after as long as it says. */
 const MAX_TRIES = 10;
 
-/** How far an answer was read. @typedef {{sessionId: string, seq: number}} Place */
+/** Which answer is read; its name is empty until it has one. @typedef {{sessionId: string}} Place */
 
 /** Hears of a lane's answer as it is drawn. @typedef {(event: StreamEvent, nowMs: number, finalText: string) => void} Listener */
 
@@ -90,7 +90,7 @@ export class Lane {
     this.#isRunning = true;
     this.#say("writing", "running");
     /** @type {Place} */
-    const place = { sessionId: "", seq: 0 };
+    const place = { sessionId: "" };
     this.#ask();
     try {
       for (let numTries = 1; await this.#isFull(request, place, signal, numTries < MAX_TRIES); numTries += 1);
@@ -99,7 +99,7 @@ export class Lane {
     }
     this.#isRunning = false;
     this.#ask();
-    if (signal.aborted && place.sessionId !== "") await this.#agent.cancel(place.sessionId, place.seq);
+    if (signal.aborted && place.sessionId !== "") await this.#agent.cancel(place.sessionId);
     return this.done;
   }
 
@@ -131,7 +131,6 @@ export class Lane {
     for await (const event of this.#agent.stream({ ...request, mode: this.mode }, { signal })) {
       transcript.apply(event);
       if (event.event === "session") place.sessionId = event.session_id;
-      place.seq = event.seq;
       this.#tally.add(event, performance.now());
       if (event.event === "done") this.done = event;
       this.#waiting.push(event);

@@ -78,7 +78,7 @@ export class Watch {
   /** @param {string} sessionId @param {AbortSignal} signal */
   async #listen(sessionId, signal) {
     try {
-      for await (const item of this.#agent.timeline(sessionId, { signal })) {
+      for await (const item of this.#agent.timeline(sessionId, signal)) {
         if (!this.#isTold) this.timeline.clear();
         this.#isTold = true;
         this.timeline.add(item, performance.now());
