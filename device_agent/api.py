@@ -75,6 +75,7 @@ def build_app(agent: DeviceAgent) -> FastAPI:
     openai_routes.add_to(app)
     health, figures = schema.health_operation(), schema.metrics_operation()
     app.add_api_route("/health", _health, methods=["GET"], response_class=Response, openapi_extra=health)
+    app.add_api_route("/health", _health, methods=["HEAD"], include_in_schema=False)  # what load balancers ask
     app.add_api_route(exposition.PATH, _metrics, methods=["GET"], response_class=Response, openapi_extra=figures)
     add_page(app)
     api_page.add_to(app)

@@ -6,6 +6,7 @@ python examples/openai_client.py [URL] [--key-file FILE]
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from openai import OpenAI
@@ -18,7 +19,10 @@ def main() -> None:
     parser.add_argument("url", nargs="?", default="http://127.0.0.1:8080")
     parser.add_argument("--key-file", type=Path, help="for an agent that has keys")
     given = parser.parse_args()
-    key = given.key_file.read_text().strip() if given.key_file else "none is asked for"
+    try:
+        key = given.key_file.read_text().strip() if given.key_file else "none is asked for"
+    except (OSError, UnicodeError) as error:
+        sys.exit(f"{given.key_file} cannot be read: {error}")
 
     with OpenAI(base_url=f"{given.url.rstrip('/')}/v1", api_key=key) as client:
         model = client.models.list().data[0].id

@@ -51,7 +51,10 @@ def main() -> None:
     parser.add_argument("--key-file", type=Path, help="for an agent that has keys")
     parser.add_argument("--prompt", default="The module provides")
     given = parser.parse_args()
-    key = given.key_file.read_text().strip() if given.key_file else None
+    try:
+        key = given.key_file.read_text().strip() if given.key_file else None
+    except (OSError, UnicodeError) as error:
+        sys.exit(f"{given.key_file} cannot be read: {error}")
     try:
         asyncio.run(with_a_loop(given.url, key, given.prompt))
         without_a_loop(given.url, key, given.prompt)

@@ -24,7 +24,7 @@ from device_agent.request import StreamRequest
 from device_agent.routing.policy import RoutingPolicy
 from device_agent.tasks.graph import TaskGraph
 from device_agent.tasks.graph_events import GraphEvent
-from outrider.client.asynchronous import Messages, Options, text_keys
+from outrider.client.options import Messages, Options, text_keys
 from outrider.client.reading import done_of, error_of
 from speculation.errors import ConfigurationError
 from speculation.settings import refuse_unknown

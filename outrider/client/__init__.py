@@ -17,8 +17,9 @@ from device_agent.events import (
 )
 from device_agent.logprobs import FinalLikelihood, Likelihood
 from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
-from outrider.client.asynchronous import Client, Messages, Options, text_keys
+from outrider.client.asynchronous import Client
 from outrider.client.blocking import SyncClient
+from outrider.client.options import Messages, Options, text_keys
 from outrider.transcript import Transcript
 from speculation.errors import (
     AuthenticationError,

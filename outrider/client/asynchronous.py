@@ -15,11 +15,11 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 import ssl
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import AbstractAsyncContextManager, aclosing
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self, TypedDict, Unpack
+from typing import Any, Self, Unpack
 from urllib.parse import quote
 
 import httpx
@@ -29,6 +29,7 @@ from device_agent.events import DoneEvent, Event, SessionEvent
 from device_agent.tasks.graph_events import GraphEvent
 from outrider.client.graphs import PATH as GRAPHS
 from outrider.client.graphs import graph_events
+from outrider.client.options import Messages, Options, text_keys
 from outrider.client.reading import JSON, done_of, error_of, event_of, json_of, messages_of, object_of
 from speculation.certificates import require_authorities
 from speculation.errors import ConfigurationError, InvalidRequestError, LinkError, MalformedMessageError
@@ -42,36 +43,6 @@ RECONNECT_S = 0.1
 MAX_RECONNECTS = 5
 """How often, without one more event, a broken stream is taken up again; the wait before doubles each time. All waits together
 are shorter than the grace that an agent gives by default."""
-
-
-class Options(TypedDict, total=False):
-    """Optional fields of a request, as in ``docs``; what is left out is the agent's default."""
-
-    max_tokens: int
-    temperature: float
-    top_p: float
-    top_k: int
-    min_p: float
-    seed: int
-    stop: str | Sequence[str]
-    mode: Literal["collaborate", "cloud", "device", "auto"]
-    privacy: Literal["open", "device_only"]
-    reveal: Literal["all", "stable", "final"]
-    min_stability: float
-    offline_tokens: int
-    priority: int
-    deadline_ms: int
-    logprobs: int
-    tokens_per_s: float | Literal["reader", "voice"]
-    retrieve: bool | Mapping[str, Any]
-
-
-Messages = Sequence[Mapping[str, str]]
-
-
-def text_keys(prompt: str | Messages) -> dict[str, object]:
-    """The key of a request that says what to write about."""
-    return {"prompt": prompt} if isinstance(prompt, str) else {"messages": [dict(message) for message in prompt]}
 
 
 class Client:
@@ -261,6 +232,8 @@ class _Place:
 
 
 def _path_of(session_id: str) -> str:
+    if not session_id:
+        raise InvalidRequestError("a session_id is what an answer's first event tells, and not empty", "session_id")
     return f"/v1/stream/{quote(session_id, safe='')}"
 
 

@@ -17,7 +17,8 @@ from typing import Any, Self, TypeVar, Unpack
 
 from device_agent.events import DoneEvent, Event
 from device_agent.tasks.graph_events import GraphEvent
-from outrider.client.asynchronous import DEFAULT_URL, Client, Messages, Options
+from outrider.client.asynchronous import DEFAULT_URL, Client
+from outrider.client.options import Messages, Options
 
 T = TypeVar("T")
 

@@ -45,7 +45,7 @@ def build_app(members: Members, config: VerifierConfig) -> FastAPI:
         return JSONResponse({"status": "ok" if num_serving else "empty", "serving": num_serving}, 200 if num_serving else 503)
 
     app.add_api_route(LIST_PATH, verifiers, methods=["GET"])
-    app.add_api_route("/health", health, methods=["GET"])
+    app.add_api_route("/health", health, methods=["GET", "HEAD"])
     return app
 
 

@@ -13,7 +13,7 @@ from outrider.training.loop import FINAL, LOG, Measures, Progress, Run, Schedule
 from outrider.training.network import Decoder, Shape
 from outrider.training.place import Place
 from outrider.training.plot import picture, points_of
-from outrider.training.request import Job, check, remember
+from outrider.training.request import RUN, Job, check, remember
 from outrider.training.samples import PROMPT_ROWS, FullModel, Tell, said
 from outrider.training.texts import Corpus, TextWindows, corpus_of, held_out_windows
 from outrider.training.trainable import Trainable, architecture_of, cut_to, load_draft, load_full, shape_of
@@ -61,6 +61,8 @@ def distil(job: Job, tell: Tell = said, watch: Watch = lambda share: None) -> Ou
     quantised = _is_quantised(job, shape)
     began_from = draft.model.digest if draft else None
     settings = {"full": full_model.digest, "draft": began_from, "data": corpus.digest, "is_quantised": quantised}
+    if job.is_resumed and not (job.work / RUN).exists():
+        tell(f"no run lies in {job.work}: a new one begins")
     remember(job, settings)
     decoder = _decoder(shape, draft)
     recipe = _recipe(job, quantised)

@@ -7,6 +7,7 @@ import math
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -21,7 +22,7 @@ from outrider.training.network import Decoder
 from outrider.training.optimiser import optimisers
 from outrider.training.place import Place
 from outrider.training.samples import Tell, said
-from speculation.errors import EngineError
+from speculation.errors import EngineError, PackageError
 
 REPORT_STEPS = 20
 """Steps between two lines of progress; only then does the host wait for the device."""
@@ -112,12 +113,18 @@ def save(path: Path, model: Decoder, opts: list[torch.optim.Optimizer], progress
 
 
 def load(path: Path, model: Decoder, opts: list[torch.optim.Optimizer] | None = None) -> Progress:
-    """Read a checkpoint into a model and, where given, its optimisers."""
-    state = torch.load(path, weights_only=True, map_location=model.cos.device)
-    model.load_state_dict(state["model"])
-    for optimiser, saved in zip(opts or [], state["optimisers"], strict=False):
-        optimiser.load_state_dict(saved)
-    return Progress(**state["progress"])
+    """Read a checkpoint into a model and, where given, its optimisers. Raises ``PackageError`` for a file that is none."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise ValueError("it is cut off, or was never one")
+        state = torch.load(path, weights_only=True, map_location=model.cos.device)
+        model.load_state_dict(state["model"])
+        for optimiser, saved in zip(opts or [], state["optimisers"], strict=False):
+            optimiser.load_state_dict(saved)
+        return Progress(**state["progress"])
+    except (OSError, RuntimeError, LookupError, TypeError, ValueError) as error:
+        hint = "a run begins anew without it, or goes on from another checkpoint in its place"
+        raise PackageError(f"{path} is no checkpoint of this run ({error}); {hint}") from error
 
 
 def learning_rate_scale(progress: Progress, warmup_steps: int, decay_from: int | None, decay_steps: int) -> float:

@@ -22,6 +22,9 @@ from speculation.errors import ConfigurationError
 
 P = TypeVar("P")
 
+_ENDLESS = frozenset({"rate", "size", "speed", "time"})
+"""Dimensions of which infinity says something: no limit, and for a time that is waited for, never."""
+
 
 @dataclass(frozen=True, slots=True)
 class Unit:
@@ -87,7 +90,7 @@ class Figure:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """Where a number stands in the file, its dimension, and whether it may be zero."""
+    """Where a number stands in the file, its dimension, and whether it may be zero, as what costs something may: that ends."""
 
     name: str
     dimension: str
@@ -98,6 +101,8 @@ class Key:
         _require(value >= 0, f"{self.name} is {value:g}: it cannot be negative")
         _require(value > 0 or self.may_be_zero, f"{self.name} is 0: it must be more")
         _require(self.dimension != "share" or value <= 1, f"{self.name} is {value:g}: a share is at most 1")
+        may_be_infinite = self.dimension in _ENDLESS and not self.may_be_zero
+        _require(value < math.inf or may_be_infinite, f"{self.name} is infinite: it must be less")
 
 
 def keys(profile: type[Any]) -> Mapping[str, Key]:

@@ -137,8 +137,8 @@ def _shape(text: str, options: dict[str, str], parameters: float) -> tuple[int, 
     if not given:
         nearest = min(_published_shapes(), key=lambda shape: abs(math.log(shape.parameters / parameters)))
         return nearest.layers, nearest.kv_heads, nearest.head_size
-    if len(given) != len(_SHAPE_OPTIONS) or not all(value.isdecimal() for value in given):
-        raise _refusal(text, f"{', '.join(_SHAPE_OPTIONS)} are whole numbers, given all together or not at all")
+    if len(given) != len(_SHAPE_OPTIONS) or not all(re.fullmatch(r"[0-9]{1,6}", value) for value in given):
+        raise _refusal(text, f"{', '.join(_SHAPE_OPTIONS)} are whole numbers below a million, given all together or not at all")
     layers, kv_heads, head_size = map(int, given)
     return layers, kv_heads, head_size
 

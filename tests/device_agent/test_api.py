@@ -176,6 +176,11 @@ async def test_health_tells_what_works(client):
     assert response.json()["defaults"]["max_tokens"] == 128
 
 
+async def test_health_can_be_asked_without_its_body(client):
+    response = await client.head("/health")
+    assert (response.status_code, response.headers["content-type"]) == (200, "application/json")
+
+
 @pytest.mark.parametrize(
     ("headers", "status"),
     [

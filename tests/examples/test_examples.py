@@ -97,6 +97,12 @@ async def test_without_its_key_the_python_client_says_what_is_missing(agent):
     assert said.count("\n") == 1
 
 
+@pytest.mark.parametrize("example", ["python_client.py", "openai_client.py"])
+async def test_a_key_file_that_is_not_there_is_named_in_one_line(example, tmp_path):
+    said = await run(sys.executable, EXAMPLES / example, "--key-file", tmp_path / "none", code=1)
+    assert (said.count("\n"), str(tmp_path / "none") in said) == (1, True)
+
+
 @ON_ONE_LOOP
 async def test_openais_library_shows_the_same_text(agent, text):
     url, file = agent

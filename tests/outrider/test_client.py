@@ -245,6 +245,21 @@ async def test_what_is_no_text_and_no_json_is_refused_as_an_error_of_the_tree():
     assert len(bodies) == 1
 
 
+@pytest.mark.parametrize("prompt", [None, 7, ["The"], [("role",)]])
+async def test_a_prompt_that_is_none_is_told_what_one_is(prompt):
+    async with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequestError, match="a text, or a conversation"):
+            await client.generate(prompt)
+
+
+async def test_an_answer_without_a_name_is_no_answer():
+    async with Client("http://127.0.0.1:1") as client:
+        with pytest.raises(InvalidRequestError, match="session_id"):
+            await anext(client.resume(""))
+        with pytest.raises(InvalidRequestError, match="session_id"):
+            await client.pause("")
+
+
 @pytest.mark.parametrize("url", ["http://x:65536", "http://x:port", "ftp://x", "nonsense", "http://", ""])
 def test_a_url_that_is_none_is_refused(url):
     with pytest.raises(InvalidRequestError, match="is no URL of an agent"):

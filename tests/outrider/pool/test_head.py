@@ -49,6 +49,7 @@ async def test_the_list_names_who_serves():
 async def test_a_pool_is_healthy_as_long_as_anybody_serves():
     async with client_of() as client:
         assert (await client.get("/health")).json() == {"status": "ok", "serving": 2}
+        assert (await client.head("/health")).status_code == 200
     async with client_of(Serving([])) as client:
         assert (await client.get("/health")).status_code == 503
 

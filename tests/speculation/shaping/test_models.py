@@ -58,6 +58,8 @@ def test_options_name_the_shape_and_the_active_experts():
         ("7B:int4:layers=32,kv_heads=x,head_size=128", "whole numbers"),
         ("7B:int4:active=9B", "at most all of them"),
         ("7B:int4:layers=0,kv_heads=8,head_size=128", "layers of a model is a number above 0"),
+        (f"7B:int4:layers={'9' * 400},kv_heads=8,head_size=128", "whole numbers below a million"),
+        (f"7B:int4:layers=1,kv_heads=8,head_size={'9' * 5000}", "whole numbers below a million"),
     ],
 )
 def test_a_string_that_names_no_model_is_refused_with_the_reason(text, reason):

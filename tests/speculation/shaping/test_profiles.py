@@ -1,4 +1,5 @@
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Annotated
 
@@ -131,6 +132,8 @@ def test_the_helper_text_of_these_tests_is_a_good_profile():
         ("memory", FIGURE.format(unit="GB").replace("3", "-3"), "memory is -3e[+]09: it cannot be negative"),
         ("memory", FIGURE.format(unit="GB").replace("3", "0"), "memory is 0: it must be more"),
         ("memory", FIGURE.format(unit="GB").replace("3", '"3"'), "memory.value is no number"),
+        ("pass_overhead", FIGURE.format(unit="ms").replace("3", "inf"), "pass_overhead is infinite: it must be less"),
+        ("price", FIGURE.format(unit="USD/h").replace("3", "inf"), "price is infinite: it must be less"),
         ("memory", FIGURE.format(unit="GB").replace("3", "nan"), "value is not a number"),
         ("memory", FIGURE.format(unit="GB").replace("a test", " "), "source is empty"),
         ("memory", FIGURE.format(unit="GB").replace("2024", "last year"), "date 'last year' is not YYYY"),
@@ -159,3 +162,5 @@ def test_a_profile_made_in_code_is_held_to_the_same_rules():
     network: NetworkProfile = profiles.network("lte")
     with pytest.raises(ConfigurationError, match="jitter"):
         dataclasses.replace(network, uplink_jitter_s=1.0)
+    with pytest.raises(ConfigurationError, match=r"downlink\.delay is infinite"):
+        dataclasses.replace(network, downlink_delay_s=math.inf)
