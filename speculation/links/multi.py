@@ -2,6 +2,8 @@
 
 Where a stream breaks or is refused, its error says whether another verifier is there to take the session at once
 (``can_go_elsewhere``): who holds the session then opens a new stream, with what is final by now, and that goes elsewhere.
+What a session loses one behind the other is one run, until a verifier takes it: each that was well when the run began is asked
+once, however long that takes and however soon one says that it may be asked again.
 """
 
 from __future__ import annotations
@@ -19,6 +21,9 @@ from speculation.links.places import Place, pick
 from speculation.links.resolvers import Resolver
 from speculation.protocol.messages import CloudMessage, DeviceMessage, Finished, FinishReason, Open, Opened
 
+MOST_RUNS = 1024
+"""Sessions of which it is known since when they lose one verifier after the other; one that is left in its run tells nobody."""
+
 _log = logging.getLogger(__name__)
 
 
@@ -34,6 +39,7 @@ class MultiConnector:
         self._connect_to = connect_to
         self._places: dict[str, Place] = {}
         self._named: tuple[str, ...] = ()
+        self._lost_since_s: dict[str, float] = {}
         self._fault: LinkError | None = None
         self._is_asked = asyncio.Event()
         self._ask_again = asyncio.Event()
@@ -73,21 +79,23 @@ class MultiConnector:
         if self._following is None:
             raise LinkError("the connector is not open: use it inside its 'async with'")
         await self._is_asked.wait()
-        place = pick(self._named_places(), session_id, _now_s())
+        now_s = _now_s()
+        place = pick(self._named_places(), session_id, self._lost_since_s.get(session_id, now_s))
         if place is None:
+            self.run_ends(session_id)
             self._ask_again.set()
             raise LinkError("there is no verifier now" if self._fault is None else str(self._fault))
-        place.tried(_now_s())
+        place.tried(now_s)
         place.num_streams += 1
         try:
             return place, await place.connector.connect()
         except BaseException as error:
             place.num_streams -= 1
             if isinstance(error, OutriderError):
-                self.lost(place, error)
+                self.lost(place, session_id, error)
             raise
 
-    def lost(self, place: Place, error: OutriderError) -> None:
+    def lost(self, place: Place, session_id: str, error: OutriderError) -> None:
         """A stream to ``place`` ended with ``error``, which is told here whether another verifier is there."""
         now_s = _now_s()
         match error:
@@ -98,7 +106,16 @@ class MultiConnector:
                 self._ask_again.set()
             case _:
                 return
-        error.can_go_elsewhere = any(other.is_well(now_s) for other in self._named_places())
+        since_s = self._lost_since_s.setdefault(session_id, now_s)
+        error.can_go_elsewhere = any(other.is_well(since_s) for other in self._named_places())
+        if not error.can_go_elsewhere:
+            self.run_ends(session_id)
+        elif len(self._lost_since_s) > MOST_RUNS:
+            self.run_ends(next(iter(self._lost_since_s)))
+
+    def run_ends(self, session_id: str) -> None:
+        """A verifier took the session, or there is none for it: what is lost from here on is another run."""
+        self._lost_since_s.pop(session_id, None)
 
     def _named_places(self) -> list[Place]:
         for target in self._named:
@@ -140,6 +157,7 @@ class MultiLink:
     def __init__(self, verifiers: MultiConnector) -> None:
         self.statistics = LinkStatistics()
         self._verifiers = verifiers
+        self._session_id = ""
         self._place: Place | None = None
         self._link: Link | None = None
         self._is_finished = self._is_closed = False
@@ -147,6 +165,7 @@ class MultiLink:
     async def send(self, message: DeviceMessage) -> None:
         """Hand a message over. Raises ``LinkError`` with ``Open`` where no verifier can be reached."""
         if self._link is None and isinstance(message, Open) and not self._is_closed:
+            self._session_id = message.session_id
             self._place, self._link = await self._verifiers.begin(message.session_id)
         if self._is_closed:
             await self._leave()
@@ -187,11 +206,12 @@ class MultiLink:
                 raise LinkError("the verifier ended the session: it is shutting down")
         if isinstance(message, Opened) and self._place is not None:
             self._place.served()
+            self._verifiers.run_ends(self._session_id)
 
     def _lost(self, error: OutriderError) -> None:
         """A link that this end closed is no verifier's fault."""
         if self._place is not None and not self._is_closed:
-            self._verifiers.lost(self._place, error)
+            self._verifiers.lost(self._place, self._session_id, error)
 
     async def _leave(self) -> None:
         place, self._place = self._place, None

@@ -45,8 +45,8 @@ class Place:
         self._avoid(now_s)
 
     def refused(self, now_s: float, wait_s: float | None) -> None:
-        """It has no room now; ``wait_s`` is what it says itself, in seconds."""
-        self.avoided_until_s = max(self.avoided_until_s, now_s + (wait_s or FIRST_AVOIDED_S))
+        """It has no room now; ``wait_s`` is what it says itself, in seconds, where that is a time."""
+        self.avoided_until_s = max(self.avoided_until_s, now_s + (wait_s if wait_s and wait_s > 0 else FIRST_AVOIDED_S))
 
     def _avoid(self, now_s: float) -> None:
         wait_s = min(FIRST_AVOIDED_S * 2.0 ** min(self.num_failures - 1, 10), LONGEST_AVOIDED_S)

@@ -24,7 +24,13 @@ SHUTDOWN = Finished(FinishReason.SHUTDOWN, Usage())
 class Absent:
     """A verifier that cannot be reached."""
 
+    def __init__(self, after_s=0.0):
+        self.num_asked = 0
+        self._after_s = after_s
+
     async def connect(self):
+        self.num_asked += 1
+        await asyncio.sleep(self._after_s)
         raise LinkError("there is no verifier")
 
     async def aclose(self):
@@ -145,6 +151,68 @@ def test_where_none_can_be_reached_nothing_is_tried_at_once_for_ever():
                     await opened(verifiers)
                 told.append(refused.value.can_go_elsewhere)
             assert told == [True, False, False]
+
+    run(work)
+
+
+async def run_of_losses(verifiers, session_id="s"):
+    """Open elsewhere for as long as a loss says so; how many there were, at most so many."""
+    for count in range(1, 20):
+        try:
+            await loss(await opened(verifiers, session_id))
+        except LinkError as error:
+            if not error.can_go_elsewhere:
+                return count
+    raise AssertionError("the verifiers are asked in turns, for ever")
+
+
+@pytest.mark.parametrize("number", [2, 3, 5])
+def test_where_attempts_take_longer_than_one_is_passed_over_each_is_asked_once_all_the_same(number):
+    """As in a network that swallows all: each attempt lasts as long as it may."""
+
+    async def work():
+        absent = {f"v{place}": Absent(5.0) for place in range(number)}
+        async with several(**absent) as verifiers:
+            for runs in (1, 2):
+                assert await run_of_losses(verifiers) == number
+                assert [one.num_asked for one in absent.values()] == [runs] * number
+
+    run(work)
+
+
+@pytest.mark.parametrize("delay_s", [1e-3, -1.0, 0.5])
+def test_full_ones_that_may_be_asked_again_at_once_are_asked_once_before_there_is_a_pause(delay_s):
+    class Full(Script):
+        async def next(self):
+            await asyncio.sleep(0.6)
+            return await super().next()
+
+    async def work():
+        full = {name: Full(error=CapacityError("full", delay_s)) for name in "abc"}
+        async with several(**{name: MemoryConnector(script) for name, script in full.items()}) as verifiers:
+            told = [True]
+            while told[-1] and len(told) < 12:
+                link = await opened(verifiers)
+                told.append((await loss(link)).can_go_elsewhere)
+                await link.aclose()
+        assert told[1:] == [True, True, False]
+        assert [len(script.received) for script in full.values()] == [1, 1, 1]
+
+    run(work)
+
+
+def test_what_is_lost_behind_a_verifier_that_took_the_session_is_another_run():
+    async def work():
+        breaking = {name: Script([OPENED], error=LinkError("gone")) for name in "ab"}
+        async with several(**{name: MemoryConnector(script) for name, script in breaking.items()}) as verifiers:
+            told = []
+            for _ in range(2):
+                link = await opened(verifiers)
+                await link.receive()
+                await asyncio.sleep(60)  # for so long it is well
+                told.append((await loss(link)).can_go_elsewhere)
+                await link.aclose()
+        assert told == [True, True]
 
     run(work)
 
