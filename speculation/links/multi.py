@@ -160,13 +160,13 @@ class MultiLink:
         self._session_id = ""
         self._place: Place | None = None
         self._link: Link | None = None
+        self._unreached: OutriderError | None = None
         self._is_finished = self._is_closed = False
 
     async def send(self, message: DeviceMessage) -> None:
-        """Hand a message over. Raises ``LinkError`` with ``Open`` where no verifier can be reached."""
+        """Hand a message over. Raises ``LinkError`` with ``Open`` where no verifier is reached; so does ``receive`` then."""
         if self._link is None and isinstance(message, Open) and not self._is_closed:
-            self._session_id = message.session_id
-            self._place, self._link = await self._verifiers.begin(message.session_id)
+            await self._begin(message.session_id)
         if self._is_closed:
             await self._leave()
         try:
@@ -191,8 +191,18 @@ class MultiLink:
         self._is_closed = True
         await self._leave()
 
+    async def _begin(self, session_id: str) -> None:
+        self._session_id = session_id
+        try:
+            self._place, self._link = await self._verifiers.begin(session_id)
+        except OutriderError as error:  # what is sent over a network that is played is sent for somebody who only listens
+            self._unreached = error
+            raise
+
     @property
     def _begun(self) -> Link:
+        if self._unreached is not None and not self._is_closed:
+            raise self._unreached
         if self._link is None or self._is_closed:
             raise LinkError("the link was closed" if self._is_closed else "nothing was opened on this link: send Open first")
         return self._link

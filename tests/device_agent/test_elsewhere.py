@@ -142,6 +142,33 @@ def test_one_radio_carries_the_streams_to_all_verifiers():
     assert num_links == [1, 1]
 
 
+class Absent(WatchedConnector):
+    """A verifier that cannot be reached."""
+
+    num_asked = 0
+
+    async def connect(self):
+        self.num_asked += 1
+        raise LinkError("there is no verifier")
+
+
+def test_over_an_emulated_network_too_a_verifier_that_cannot_be_reached_is_passed_over_at_once():
+    async def work():
+        async with contextlib.AsyncExitStack() as stack:
+            one = await stack.enter_async_context(verifier(SlowEngine(PASS_S)))
+            absent = Absent(MemoryConnector(one))
+            connectors = {"well": WatchedConnector(MemoryConnector(one))} | dict.fromkeys("abc", absent)
+            radio = ShapedConnector(MultiConnector(FixedList(tuple(connectors)), connectors.__getitem__), network("lte"))
+            running = await stack.enter_async_context(agent_of(radio, DraftEngine(0.7, step_s=0.05)))
+            replays = []
+            while not absent.num_asked:
+                replays.append(await answer(running, mode="cloud"))
+            return replays
+
+    for replay in virtual_time.run(work()):
+        assert_whole(replay)
+
+
 class Relay:
     """A way to a verifier that can be cut as the death of its process would cut it."""
 

@@ -142,6 +142,21 @@ def test_a_verifier_that_cannot_be_reached_is_passed_over_and_tried_again_later(
     run(work)
 
 
+def test_who_only_listens_is_told_why_no_verifier_was_reached_and_whether_another_is_there():
+    async def work():
+        async with several(a=Absent(), b=Absent()) as verifiers:
+            told = []
+            for _ in range(2):
+                link = await verifiers.connect()
+                for what in (link.send(OPEN), link.receive()):
+                    with pytest.raises(LinkError, match="there is no verifier") as refused:
+                        await what
+                    told.append(refused.value.can_go_elsewhere)
+            assert told == [True, True, False, False]
+
+    run(work)
+
+
 def test_where_none_can_be_reached_nothing_is_tried_at_once_for_ever():
     async def work():
         async with several(a=Absent(), b=Absent()) as verifiers:
