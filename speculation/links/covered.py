@@ -96,8 +96,7 @@ class CoveredLink:
         """``Open`` leaves at once and begins the tick, all else leaves on it. What comes after the end goes the inner link's
         way, which knows whether to drop it; raises what that raises."""
         if isinstance(message, Open):
-            await self._link.send(message if self._cover == UNCOVERED else replace(message, cover=self._cover))
-            self._has_begun.set()
+            await self._begin(message if self._cover == UNCOVERED else replace(message, cover=self._cover))
         elif not self._cover.tick_ms or self._is_over.is_set():
             await self._link.send(message)
         else:
@@ -139,6 +138,14 @@ class CoveredLink:
                 await self._say()
         finally:
             self.end()
+
+    async def _begin(self, message: Open) -> None:
+        try:
+            await self._link.send(message)
+        except Exception:  # there is no stream: who hangs up had waited for a tick that never comes
+            self.end()
+            raise
+        self._has_begun.set()
 
     async def _at_its_turn(self, message: DeviceMessage) -> None:
         turn = _Turn(message, asyncio.get_running_loop().create_future())

@@ -159,6 +159,20 @@ def test_what_the_inner_link_refuses_is_raised_to_who_sends_it():
     covered(test)
 
 
+def test_where_open_does_not_leave_nobody_waits_for_a_tick():
+    """As of several verifiers none of which can be reached: who hangs up says so to nobody, at once."""
+
+    async def test(link, end):
+        end.error = LinkError("there is no verifier now")
+        for message in (OPEN, Cancel()):
+            with pytest.raises(LinkError):
+                async with asyncio.timeout(60):
+                    await link.send(message)
+        assert now_s() == 0
+
+    assert covered(test) == []
+
+
 def test_fillers_are_not_received():
     async def test(link, end):
         await link.send(OPEN)
