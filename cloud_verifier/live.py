@@ -34,7 +34,7 @@ class LiveSession:
     ``lock`` is that of the seats: who plans and settles holds it, all others take it here. ``on_end`` is called once, when the
     session needs its cache no more; ``on_change`` when it may be ready for a pass that it was not ready for before: a draft
     came, or a full outbox is being read again. ``account`` is that of its tenant, ``place`` its place in the queue for a seat,
-    ``pair`` the counter of its pair.
+    ``pair`` the counter of its pair, ``entered_s`` when the first pass began that it has a part in.
     """
 
     def __init__(
@@ -60,6 +60,7 @@ class LiveSession:
         self.cache: CacheId | None = None
         self.cached = 0
         self.served = 0
+        self.entered_s: float | None = None
         self.place = 0
         self.pair = message.identity.version
         self.survival = Survival()

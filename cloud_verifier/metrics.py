@@ -67,11 +67,8 @@ class VerifierMetrics:
         if not self._num_waiting:  # most passes: nobody is in one for the first time
             return
         for live in lives:
-            times = self._sessions.get(live)
-            if times is not None and times.entered_s is None:
-                times.entered_s = began_s
-                self._num_waiting -= 1
-                self._queue_s.observe(began_s - times.opened_s)
+            if (times := self._sessions.get(live)) is not None:
+                self._entered(live, times)
 
     def settled(self, live: LiveSession, entry: Entry, verdicts: Sequence[Verdict], now_s: float) -> None:
         counts, num_tokens = self._counts, 0
@@ -82,10 +79,13 @@ class VerifierMetrics:
         counts.near_ties += entry.near_ties
         if entry.drafted:
             counts.chain(len(entry.drafted), entry.num_agreed)
-        self._chose(self._sessions[live], num_tokens, now_s)
+        times = self._sessions[live]
+        self._entered(live, times)  # what was settled is told before its pass is where that comes first which ends the session
+        self._chose(times, num_tokens, now_s)
 
     def ended(self, live: LiveSession, error: OutriderError | None) -> None:
         times, finished = self._sessions.pop(live), live.state.finished
+        self._entered(live, times)
         self._num_waiting -= times.entered_s is None
         is_orderly = error is None and finished is not None
         self._counts.ended[finished.reason.value if is_orderly and finished else _status(error)] += 1
@@ -94,6 +94,13 @@ class VerifierMetrics:
             self._decode_s.observe(times.decode_s)
             if times.token_s is not None:
                 self._token_s.observe(times.token_s)
+
+    def _entered(self, live: LiveSession, times: Times) -> None:
+        """Once a session is seen to have been in a pass, it waited until then."""
+        if times.entered_s is None and live.entered_s is not None:
+            times.entered_s = live.entered_s
+            self._num_waiting -= 1
+            self._queue_s.observe(live.entered_s - times.opened_s)
 
     def _chose(self, times: Times, num_tokens: int, now_s: float) -> None:
         """Tokens that come at once share the time since those before them; each counts, so that the mean is that of tokens."""

@@ -11,6 +11,7 @@ import pytest
 from cloud_verifier import assembly
 from cloud_verifier.assembly import assemble
 from cloud_verifier.engine import FullModel
+from cloud_verifier.metrics import PREFIX, VerifierMetrics
 from cloud_verifier.observer import UNOBSERVED
 from cloud_verifier.verification import Verifier
 from speculation.engines.handover import computing
@@ -31,6 +32,7 @@ from tests.cloud_verifier.doubles import (
     settings,
 )
 from tests.cloud_verifier.sessions import LIMIT_S, device, truth_of
+from tests.support.figures import Figures
 
 LONG_S = 10.0
 
@@ -222,6 +224,32 @@ async def test_what_was_settled_is_told_before_anything_else(way):
     assert [type(message) for message in messages] == [Opened, *[Verdict] * 3, Finished]
     assert messages[-1].reason is FinishReason.LENGTH
     assert live.outbox.error is None
+
+
+@pytest.mark.parametrize("num_settled", [0, 1, 3])
+async def test_the_wait_of_a_session_that_is_cut_before_its_passes_are_told_is_measured_too(num_settled):
+    engine = WatchedEngine()
+    async with running(engine) as verifier:
+        metrics = VerifierMetrics(verifier, "model")
+        live = await under_way(engine, verifier, max_tokens=3)
+        if num_settled:
+            plain = engine.extend
+
+            def stands(chunks):
+                if len(engine.passes) == num_settled:
+                    engine.gate.clear()
+                return plain(chunks)
+
+            engine.extend = stands
+            engine.gate.set()
+            hold_the_loop(lambda: len(live.state.final) == 3 + num_settled)
+        live.close()
+        await told(live)
+        figures = Figures.of(metrics.registry)
+    names = ("queue_seconds_count", "first_token_seconds_count", "prefill_seconds_count")
+    assert [figures[PREFIX + name] for name in names] == [1, num_settled > 0, num_settled > 0]
+    assert (figures[PREFIX + "prefill_seconds_sum"] > 0) == (num_settled > 0)
+    assert figures[PREFIX + "sessions_waiting"] == figures[PREFIX + "sessions_running"] == 0
 
 
 @pytest.mark.parametrize(
