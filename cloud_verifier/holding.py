@@ -63,13 +63,15 @@ class Holding:
 
     def passed(self, made: Sequence[int], since_s: float | None) -> None:
         """A pass made so many tokens final for each session, so long after the pass that it followed at once, if it did."""
-        if since_s is None or not self._is_allowed:
+        if not self._is_allowed:
             return
         num_sessions = len(made)
         if num_sessions < FEWEST_SESSIONS:
             self.is_on = False
             if num_sessions != self._load:
                 self._begin_anew(num_sessions)
+            return
+        if since_s is None:
             return
         if not self._load / OTHER_LOAD <= num_sessions <= self._load * OTHER_LOAD:
             self._begin_anew(num_sessions)

@@ -94,6 +94,17 @@ def test_beside_few_sessions_nothing_is_tried_and_drafts_come_back():
     assert not holding.is_on
 
 
+def test_drafts_come_back_to_few_sessions_of_which_each_pass_follows_a_rest():
+    """As where verdicts leave on a tick, or a tenant is held to a rate: no two passes follow each other at once."""
+    holding = Holding()
+    passes(holding, WAIT + WHOLE, with_drafts=(1.25, 0.018), without=(1, 0.012))
+    assert holding.is_on
+    holding.passed(made(SESSIONS, SESSIONS), None)
+    assert holding.is_on
+    holding.passed([1], None)
+    assert not holding.is_on
+
+
 def test_another_load_is_tried_anew_and_little_more_is_not():
     holding = Holding()
     passes(holding, 5000, (1.5, 0.015), (1, 0.012))
