@@ -83,14 +83,18 @@ class VerificationServicer:
 
     async def _serve(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:
         self._sessions.add(session)
+        error: OutriderError | None = None
         try:
-            return await self._pump(context, inlet, session)
+            error = await self._pump(context, inlet, session)
         except Exception:
             _log.exception("a stream failed", extra=whose(session.live))
-            return EngineError(FAILED)
+            error = EngineError(FAILED)
         finally:
             self._sessions.discard(session)
+            if error is not None:  # so that the log and the figures tell what the device is told; only the first end counts
+                session.live.end(error)
             session.close()
+        return error
 
     async def _pump(self, context: Any, inlet: Inlet, session: CoveredSession) -> OutriderError | None:
         reader = self._readers.begin(inlet, session)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import ssl
 from contextlib import asynccontextmanager
 
@@ -13,7 +14,7 @@ from cloud_verifier.counts import MAX_POSITIONS, Counts, Times
 from cloud_verifier.metrics import VerifierMetrics
 from cloud_verifier.room import Room
 from cloud_verifier.server import serve
-from speculation.errors import CapacityError, ConfigurationError
+from speculation.errors import CapacityError, ConfigurationError, InvalidRequestError
 from speculation.links.grpc import GrpcConnector
 from speculation.parameters import SamplingParameters
 from speculation.protocol.messages import Cancel, Draft, Node
@@ -226,6 +227,26 @@ async def test_figures_are_served_over_http_and_count_what_came_over_grpc():
     assert told[OURS + "sent_bytes_total"] > 6 * 100
     assert told[OURS + "accepted_tokens_total"] > 0
     assert told.get(OURS + "info", model_name=running.verifier.description.name, version="0.1.0") == 1
+
+
+async def test_a_stream_that_asks_for_more_than_a_message_holds_is_counted_and_logged_as_what_its_device_is_told(caplog):
+    """It was as a device that went away."""
+    truth = truth_of((1, 2, 3), SamplingParameters(), 40)
+    caplog.set_level(logging.INFO, "cloud_verifier.telling")
+    async with served(max_message_bytes=1024) as (engine, running, client):
+        connector = GrpcConnector(running.target)
+        link = await held(engine, connector, max_tokens=40, logprobs=20)
+        await link.send(Draft(tuple(Node(n, n - 1, truth[2 + n], 3 if n == 1 else 0) for n in range(1, 21)), 3))
+        (live,) = running.verifier.seats.all
+        await wait_until(lambda: live.state.live_nodes == 20)
+        engine.gate.set()
+        with pytest.raises(InvalidRequestError, match=r"makes an answer \(Verdict\) of"):
+            await collect(link)
+        told = Figures((await client.get(running.metrics_url)).text)
+        await connector.aclose()
+    assert told.get(OURS + "sessions_ended_total", reason="invalid_argument") == 1
+    assert not told.has(OURS + "sessions_ended_total", reason="unavailable")
+    assert [record.status for record in caplog.records if record.getMessage() == "a session ended"] == ["INVALID_ARGUMENT"]
 
 
 async def test_with_keys_the_figures_want_one_and_name_tenants_never_keys(tmp_path, caplog):
