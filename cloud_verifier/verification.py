@@ -113,7 +113,7 @@ class Verifier:
             account.check(asyncio.get_running_loop().time(), self._config.retry_after_s)
         self._check_capacity(older)
         live = self._new_session(message, account)
-        self._admit(live, older)
+        self._admit(live, older, message.logprobs)
         return live
 
     async def run(self) -> None:
@@ -233,15 +233,12 @@ class Verifier:
         config, size = self._config, self.description.vocabulary_size
         ends = self._release, self._work.set
         lock = self.seats.lock
-        live = LiveSession(message, config.credit, size, config.outbox_messages, *ends, account, lock, self.observer)
-        proof = self._self_test
-        opened = Opened(message.session_id, config.credit, proof.fingerprint, proof.is_exact, reads_packed=True)
-        live.outbox.put(replace(opened, newest_pair=self.newest_pair, logprobs=message.logprobs))
-        return live
+        return LiveSession(message, config.credit, size, config.outbox_messages, *ends, account, lock, self.observer)
 
-    def _admit(self, live: LiveSession, older: LiveSession | None) -> None:
+    def _admit(self, live: LiveSession, older: LiveSession | None, logprobs: int | None) -> None:
         self.statistics.sessions += 1
         self.seats.admit(live, older)
+        live.outbox.put(self._opened(live, logprobs))
         if older is not None:
             older.end(SessionSupersededError(f"attempt {live.attempt} of this session took over"))
         self.observer.opened(live)
@@ -249,6 +246,11 @@ class Verifier:
         self._work.set()
         if live.state.finished is not None:
             live.finish(live.state.finished)
+
+    def _opened(self, live: LiveSession, logprobs: int | None) -> Opened:
+        proof, cached = self._self_test, live.cached  # of who still waits for a seat nobody knows what will be kept by then
+        opened = Opened(live.session_id, self._config.credit, proof.fingerprint, proof.is_exact, cached, reads_packed=True)
+        return replace(opened, newest_pair=self.newest_pair, logprobs=logprobs)
 
     def _release(self, live: LiveSession) -> None:
         """Forget a session that ended."""

@@ -165,7 +165,8 @@ class Cancel:
 class Opened:
     """The session runs. ``credit`` is the ceiling of live nodes; ``fingerprint`` names the verifier's exact arithmetic.
 
-    ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix needed no prefill.
+    ``is_exact``: the engine's start-up self-test proved bitwise invariance. ``cached`` tokens of the prefix need no prefill,
+    as far as that is known; of a session that waits for a seat it is not.
     ``reads_packed``: drafts may come packed. ``newest_pair`` is the counter of the newest pair served there, 0 where it has
     none or that is not told. ``cover`` is what the verifier does to what it sends. ``logprobs`` is what ``Open`` asked for, or
     None where this verifier tells none.

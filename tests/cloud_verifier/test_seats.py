@@ -125,6 +125,18 @@ async def test_a_prompt_that_goes_on_from_a_text_that_ended_runs_only_what_is_ne
 
 
 @virtually
+async def test_opened_tells_how_much_of_a_prompt_was_kept():
+    async with running(max_kept=2, max_sessions=1, max_queued=1) as (_, _, connector):
+        await answer(connector, PROMPT, "first")
+        text, told = text_of(PROMPT, 4), []
+        for session_id in ("runs", "waits"):
+            link = await connector.connect()
+            await link.send(open_message(session_id, prefix=tuple(text), generation_start=len(text)))
+            told.append((await link.receive()).cached)
+        assert told == [len(text) - 1, 0]
+
+
+@virtually
 async def test_the_text_behind_a_kept_beginning_is_that_of_plain_decoding():
     async with running(max_kept=4) as (_, _, connector):
         for number, prompt in enumerate([PROMPT, (*PROMPT, 9), PROMPT[:-2], (*PROMPT[:-4], 1, 2, 3), PROMPT]):
