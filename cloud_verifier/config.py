@@ -14,11 +14,11 @@ from cloud_verifier.patience import AUTO, LONGEST_S, NEVER, PatienceSetting
 from cloud_verifier.ports import ANY_PORT, parse_ports
 from speculation.certificates import require_authorities, require_grpc_pair
 from speculation.engines.providers import Provider
-from speculation.errors import ConfigurationError
+from speculation.errors import MAX_RETRY_AFTER_S, ConfigurationError
 from speculation.keys import read_keys, require_key
 from speculation.protocol.cover import Cover
 from speculation.protocol.messages import INITIAL_CREDIT
-from speculation.settings import MAX_RETRY_AFTER_S, Settings, load_settings, require_cover, require_loopback, require_one_source
+from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.profiles import DEFAULT_DRAFT_MODEL, DEFAULT_FULL_MODEL, UNSHAPED
 from speculation.telemetry.choices import Compat, LogFormat, read_endpoint

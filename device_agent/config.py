@@ -16,12 +16,12 @@ from device_agent.drafting.turns import Order
 from device_agent.routing.default import ByRules, Thresholds
 from speculation.certificates import ClientTls, require_authorities, require_grpc_pair, require_pair
 from speculation.engines.providers import Provider
-from speculation.errors import ConfigurationError
+from speculation.errors import MAX_RETRY_AFTER_S, ConfigurationError
 from speculation.keys import load_key, read_key, read_keys, require_key, require_no_pipe
 from speculation.links.targets import DNS, parse_verifiers
 from speculation.protocol.cover import Cover
 from speculation.protocol.messages import MAX_PACKED_RANK
-from speculation.settings import MAX_RETRY_AFTER_S, Settings, load_settings, require_cover, require_loopback, require_one_source
+from speculation.settings import Settings, load_settings, require_cover, require_loopback, require_one_source
 from speculation.shaping.battery import Battery
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.engine import PhoneCost, WhenFull

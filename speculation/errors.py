@@ -41,6 +41,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+MAX_RETRY_AFTER_S = 86_400.0
+"""A day. What is endless, or nearly so, has no form in a status or a header: the refusal that it goes with would fail."""
+
 
 class OutriderError(Exception):
     """Root of the tree; never raised itself.

@@ -18,8 +18,6 @@ from speculation.listening import is_loopback
 from speculation.protocol.cover import Cover
 
 FILE_VARIABLE = "CONFIG"
-MAX_RETRY_AFTER_S = 86_400.0
-"""A day. What is endless, or nearly so, has no form in a status or a header: the refusal that it goes with would fail."""
 
 
 class Settings(BaseSettings):

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from hashlib import sha256
 
-from speculation.errors import CapacityError
+from speculation.errors import MAX_RETRY_AFTER_S, CapacityError
 
 SCHEME = "bearer"
 AUTHORIZATION = "authorization"
@@ -124,7 +124,8 @@ class Account:
             (self.bytes, limits.bytes_per_s, "bytes"),
         ):
             if bucket.ready_s > now_s:
-                raise CapacityError(f"this tenant is over its {rate:g} {unit} a second", bucket.ready_s - now_s)
+                wait_s = min(bucket.ready_s - now_s, MAX_RETRY_AFTER_S)
+                raise CapacityError(f"this tenant is over its {rate:g} {unit} a second", wait_s)
 
 
 class Accounts:

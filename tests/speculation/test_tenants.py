@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speculation.errors import CapacityError
+from speculation.errors import MAX_RETRY_AFTER_S, CapacityError
+from speculation.links.status import status_from
 from speculation.tenants import Account, Accounts, Keyring, Limits, Tenant, TokenBucket, bearer, digest_of, is_key
 
 KEY, OTHER = "sesame-sesame-sesame", "poppy-poppy-poppy-poppy"
@@ -111,6 +112,17 @@ def test_a_tenant_over_a_limit_is_told_when_to_come_again():
     with pytest.raises(CapacityError, match="over its 100 bytes a second"):
         account.check(0.5, 7.0)
     account.check(2.25, 7.0)
+
+
+@pytest.mark.parametrize("rate", [1e-6, 1e-20, 5e-324])
+def test_a_rate_next_to_nothing_is_refused_with_a_delay_that_can_be_told(rate):
+    """As who wants to keep a tenant out writes it: 0 is no rate."""
+    account = Account(Tenant("nobody", Limits(tokens_per_s=rate)))
+    account.tokens.take(1, 0.0)
+    with pytest.raises(CapacityError, match="a second") as refused:
+        account.check(5.0, 7.0)
+    assert refused.value.retry_after_s == MAX_RETRY_AFTER_S
+    assert len(status_from(refused.value).details) == 2
 
 
 def test_a_tenant_has_one_account():
