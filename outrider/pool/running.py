@@ -28,8 +28,8 @@ async def serve(config: VerifierConfig, build: Callable[[], FullModel] | None = 
     members = Members()
     async with (
         replicas_on_ray(config, build) as replicas,
+        listening(members, config) as url,  # to the end of the drain, for to agents a list that is gone is the last they had
         following(members, replicas, config.drain_grace_s + MARGIN_S),
-        listening(members, config) as url,
     ):
         yield url, members
 
