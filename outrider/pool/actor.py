@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 from collections.abc import Callable, Iterable
+from contextlib import AsyncExitStack
 from functools import partial
 
 from cloud_verifier import server
@@ -30,6 +31,7 @@ class ReplicaActor:
         self._build = build or partial(build_engine, config)
         self._told: dict[int, asyncio.Future[str]] = {}
         self._running: server.RunningVerifier | None = None
+        self._starting = asyncio.Lock()
         self._drained, self._ended = asyncio.Event(), asyncio.Event()
 
     @property
@@ -40,17 +42,18 @@ class ReplicaActor:
     async def serve(self, attempt: int) -> None:
         """Serve until ``drain``. That a verifier cannot start is told by ``target``, what breaks later is raised here.
 
-        Where it serves already, for whoever lost sight of it, this waits for the same end; it raises ``LinkError`` where that
-        is none in order. Whoever asks behind such an end gets a verifier anew.
+        Where it serves already, or is about to, for whoever lost sight of it, this waits for the same end; it raises
+        ``LinkError`` where that is none in order. Whoever asks behind such an end gets a verifier anew.
         """
         told = self._answer(attempt)
         try:
-            if self._running is None:
-                await self._serve(told)
-            else:
-                told.set_result(self._address(self._running.port))
-                await self._ended.wait()
-                if not self._drained.is_set():
+            async with AsyncExitStack() as stack:
+                async with self._starting:  # a second model beside one that still loads might not fit, and nobody would end it
+                    joined = self._running
+                    running = joined or await self._start(stack)
+                told.set_result(self._address(running.port))
+                await (self._ended if joined else self._drained).wait()
+                if joined and not self._drained.is_set():
                     raise LinkError("it broke while it served")
         except Exception as error:
             if told.done():
@@ -68,18 +71,20 @@ class ReplicaActor:
         """Let ``serve`` return: what runs may finish within the grace."""
         self._drained.set()
 
-    async def _serve(self, told: asyncio.Future[str]) -> None:
+    async def _start(self, stack: AsyncExitStack) -> server.RunningVerifier:
+        """A verifier that serves until the stack is left."""
         model = await asyncio.to_thread(self._build)
         # Behind the seconds that loading takes, in which another replica of this machine may have bound one.
         port = free_port(self._config.host, self._ports)
         self._ended.clear()
-        try:
-            async with server.serve(self._config.model_copy(update={"port": port}), full_model=model) as self._running:
-                told.set_result(self._address(self._running.port))
-                await self._drained.wait()
-        finally:
-            self._running = None
-            self._ended.set()
+        stack.callback(self._ends)
+        serving = server.serve(self._config.model_copy(update={"port": port}), full_model=model)
+        self._running = await stack.enter_async_context(serving)
+        return self._running
+
+    def _ends(self) -> None:
+        self._running = None
+        self._ended.set()
 
     def _answer(self, attempt: int) -> asyncio.Future[str]:
         """One for each attempt: calls of one caller may be taken up in any order."""

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import socket
 import sys
+import threading
 from types import SimpleNamespace
 
 import pytest
@@ -159,6 +160,37 @@ async def test_a_replica_that_serves_already_is_joined_and_not_started_twice():
         await actor.drain()
         await first
         await second
+
+
+@pytest.mark.parametrize("fails", [False, True])
+async def test_a_replica_that_still_loads_its_model_is_joined_and_loads_no_second_one(fails):
+    """As where the head lost sight of it meanwhile, and asks again."""
+    loads, goes_on = [], threading.Event()
+
+    def load():
+        loads.append(len(loads))
+        assert goes_on.wait(LIMIT_S)
+        if fails and len(loads) == 1:
+            raise PackageError("the models are damaged")
+        return full_model()
+
+    actor = ReplicaActor(0, pool_config(), "10.0.0.1", load)
+    async with asyncio.timeout(LIMIT_S), asyncio.TaskGroup() as tasks:
+        for attempt in (1, 2):
+            tasks.create_task(actor.serve(attempt))
+        while not loads:  # noqa: ASYNC110 (the state of the code under test)
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.05)
+        assert loads == [0]
+        goes_on.set()
+        if fails:
+            with pytest.raises(PackageError):
+                await actor.target(1)
+        else:
+            assert await actor.target(1) == await actor.target(2)
+        await actor.target(2)
+        assert loads == [0, 1][: 1 + fails]
+        await actor.drain()
 
 
 def test_the_first_port_of_a_range_that_is_free_is_taken():
