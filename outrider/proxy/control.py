@@ -136,8 +136,8 @@ class _Control:
     async def update_proxy(self, request: Request) -> Response:
         """``enabled``, ``listen`` and ``upstream`` may change; another address cuts the connections that are there. The others
         may be repeated, as by a client that sends back what it was told."""
-        proxy = self._proxy(request)
-        fields = _known(await _object(request), _PROXY_FIELDS)
+        proxy, body = await self._proxy_and_body(request)
+        fields = _known(body, _PROXY_FIELDS)
         for name, value in (("name", proxy.name), ("network", proxy.network.name), ("seed", proxy.seed)):
             if fields.get(name) and fields[name] != value:
                 raise InvalidRequestError(f"{name} stays {value!r}: remove the proxy, and make it anew with another", name)
@@ -160,8 +160,8 @@ class _Control:
         return JSONResponse([toxic.to_json() for toxic in self._proxy(request).toxics])
 
     async def add_toxic(self, request: Request) -> Response:
-        proxy = self._proxy(request)
-        toxic = toxic_from(await _object(request))
+        proxy, body = await self._proxy_and_body(request)
+        toxic = toxic_from(body)
         if any(toxic.name == other.name for other in proxy.toxics):
             raise ControlError("toxic already exists", 409)
         if len(proxy.toxics) >= MAX_TOXICS:
@@ -173,8 +173,7 @@ class _Control:
         return JSONResponse(_toxic(self._proxy(request), request).to_json())
 
     async def update_toxic(self, request: Request) -> Response:
-        proxy = self._proxy(request)
-        fields = await _object(request)
+        proxy, fields = await self._proxy_and_body(request)
         before = _toxic(proxy, request)
         after = updated(before, fields)
         proxy.set_toxics([after if toxic is before else toxic for toxic in proxy.toxics])
@@ -191,6 +190,12 @@ class _Control:
         if proxy is None:
             raise ControlError("proxy not found", 404)
         return proxy
+
+    async def _proxy_and_body(self, request: Request) -> tuple[Proxy, Mapping[str, Any]]:
+        """The proxy that is asked for once the body is there: it may be removed, or made anew, while that comes."""
+        self._proxy(request)
+        body = await _object(request)
+        return self._proxy(request), body
 
 
 def _toxic(proxy: Proxy, request: Request) -> Toxic:

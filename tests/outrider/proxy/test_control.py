@@ -87,6 +87,29 @@ async def test_a_proxy_is_made_moved_and_removed():
         assert list((await client.get("/proxies")).json()) == ["outrider"]
 
 
+async def test_a_proxy_that_is_removed_while_a_body_comes_is_changed_no_more():
+    """It would listen again, and no route would find it to end it."""
+    async with controlled() as (running, client), httpx.AsyncClient(base_url=client.base_url) as other:
+        proxy, statuses = running.proxy, []
+        await client.post("/proxies/outrider/toxics", json={"name": "slow", "type": "latency"})
+
+        async def slowly(body):
+            yield body[:5]
+            await other.delete("/proxies/outrider")
+            yield body[5:]
+
+        for path, body in (
+            ("", b'{"enabled": true}'),
+            ("/toxics", b'{"type": "latency"}'),
+            ("/toxics/slow", b'{"toxicity": 0.5}'),
+        ):
+            running.all.by_name["outrider"] = proxy
+            statuses.append((await client.post(f"/proxies/outrider{path}", content=slowly(body))).status_code)
+            assert not proxy.is_enabled
+        assert statuses == [404, 404, 404]
+        assert [toxic.toxicity for toxic in proxy.toxics] == [1.0]
+
+
 async def test_what_is_told_of_a_proxy_may_be_sent_back_with_a_change():
     async with controlled() as (_, client):
         told = (await client.get("/proxies/outrider")).json()
