@@ -112,6 +112,10 @@ class Proxy:
 
     def _accept(self) -> End:
         """The client's end of a new connection. The server's is made by a task of its own."""
+        if not self.is_enabled:
+            # It was accepted just before the listener closed. asyncio would leave it open, without an end that reads it; for
+            # what is raised here it drops it.
+            raise ConnectionAbortedError(f"{self.name} was disabled meanwhile")
         self._num_accepted += 1
         number = self._num_accepted
         upstream, downstream = self._lanes(number)

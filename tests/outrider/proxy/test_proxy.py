@@ -195,6 +195,24 @@ async def test_a_disabled_proxy_cuts_its_connections_and_an_enabled_one_takes_th
             assert await reader.read(1) == b"y"
 
 
+@pytest.mark.filterwarnings("ignore:unclosed <socket:ResourceWarning")  # asyncio's, of one that it drops
+@pytest.mark.parametrize("turns", [0, 1, 2, 3, 4])
+async def test_a_connection_that_comes_as_its_proxy_is_disabled_is_cut_too(turns):
+    """The system has it already; how far the loop has come with it, by the turn."""
+    async with proxied() as running:
+        address = running.proxy.listen
+        with socket.create_connection((address.host, address.port)) as client:
+            client.setblocking(False)
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            running.proxy.disable()
+            async with asyncio.timeout(5):
+                with suppress(ConnectionResetError):
+                    assert await asyncio.get_running_loop().sock_recv(client, 1) == b""
+                while running.proxy._connections:  # noqa: ASYNC110
+                    await asyncio.sleep(0.001)
+
+
 async def test_limit_data_lets_so_many_bytes_through_and_closes():
     async with proxied() as running, connected(running) as (reader, writer):
         running.proxy.set_toxics([toxic("limit_data", bytes=1000)])
