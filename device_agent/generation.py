@@ -108,7 +108,7 @@ class Generation:
         if self._route.first is not None:
             self._tell_state(self._route.first.reason)
         if self._mode is Mode.CLOUD and self._route.first is None:
-            await self._converse(tasks)
+            await until_one_ends(tasks, self._converse(tasks))  # a pause cancels that task, and only an end this one
         elif self._is_alone:
             self._display.go_alone()
             await self._draft()

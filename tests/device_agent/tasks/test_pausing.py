@@ -196,6 +196,24 @@ def test_an_answer_that_is_over_is_not_paused_while_it_hangs_up(mode):
     assert list(replay.last["token_ids"]) == plain_decoding(FullEngine())
 
 
+@pytest.mark.parametrize("mode", ["collaborate", "cloud", "device"])
+def test_an_answer_that_is_cancelled_while_a_pause_hangs_up_has_ended_at_once(mode):
+    async def work():
+        async with verifier(SlowEngine(PASS_S)) as made:
+            connector, draft = SlowGoodbyes(MemoryConnector(made)), DraftEngine(step_s=STEP_S)
+            async with agent_of(connector, draft) as running:
+                stream = await running.start(request(mode=mode))
+                await asyncio.sleep(0.3)
+                stream.pause()
+                await asyncio.sleep(0.05)
+                await stream.aclose()
+                return asyncio.get_running_loop().time(), stream.ending, draft.open_caches, running.num_streams
+
+    ended_s, ending, *left = virtual_time.run(work())
+    assert (ending, left) == ({"status": "error", "error": "link"}, [set(), 0])
+    assert ended_s < 0.5
+
+
 @pytest.mark.parametrize("is_resumed", [False, True])
 def test_a_pause_that_is_too_long_ends_an_answer_that_waits_for_its_place_too(is_resumed):
     async def work():
