@@ -53,6 +53,7 @@ class Sender:
     async def run(self, link: Link) -> None:
         """Until cancelled. A stream that breaks is told by who listens to it, and learns why."""
         loop = asyncio.get_running_loop()
+        self._said_pass = False  # what a stream before this one was told, this one's verifier has not heard
         with contextlib.suppress(OutriderError):
             while True:
                 now_s = loop.time()

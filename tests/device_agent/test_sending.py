@@ -84,3 +84,20 @@ def test_a_path_below_the_floor_is_told_once_a_verdict_with_all_that_was_held_ba
             sending.cancel()
 
     virtual_time.run(work())
+
+
+def test_a_new_stream_is_told_that_nothing_more_will_come_though_the_one_before_was():
+    async def work():
+        stream, links = Stream(Watched(), FixedLength(1)), [Link(), Link()]
+        sender = Sender(stream.session, stream.drafter, Meter(0.0, False))
+        await stream.drafter.step()
+        stream.drafter.is_paused = True
+        async with asyncio.TaskGroup() as tasks:
+            for link in links:
+                stream.session.open()
+                sending = tasks.create_task(sender.run(link))
+                await turn()
+                sending.cancel()
+        assert [[(len(draft.nodes), draft.passes) for draft in link.sent] for link in links] == [[(1, True)]] * 2
+
+    virtual_time.run(work())
