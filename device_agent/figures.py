@@ -102,7 +102,8 @@ class Meter:
         self.battery_percent: float | None = None
         self.target: Target | None = None
         self._shared: dict[str, tuple[float | None, str]] = {}
-        self._paused_s = 0.0
+        # Of all pauses that are over, and of those before the last token.
+        self._paused_s = self._paused_before_s = 0.0
 
     def emulation_changed(self, is_emulated: bool) -> None:
         """What is played became something else, in the middle of this answer."""
@@ -112,12 +113,13 @@ class Meter:
     def broke_off(self, now_s: float, paused_s: float) -> None:
         """A pause begins, or ends after ``paused_s``: it is no wait between tokens."""
         self._last_final_s = now_s
+        self._paused_s += paused_s
         if self.target is not None:
             self.target.held(paused_s)
 
     def shared(self, queued_s: float, steps_waited_s: float, paused_s: float) -> None:
         """How the answer shared its phone with others, all in all: told once, when it ends."""
-        self._paused_s, target = paused_s, self.target
+        target = self.target
         self._waits.shared(queued_s, steps_waited_s, None if target is None else target.is_met)
         self._shared = {"queued_ms": (queued_s * 1000, "ms"), "steps_waited_ms": (steps_waited_s * 1000, "ms")}
         if target is not None:
@@ -158,7 +160,7 @@ class Meter:
                 self._waits.first_visible(now_s - self._began_s)
             if isinstance(event, SpeculativeEvent):
                 self._num_speculative += len(event.token_ids)
-                self._last_token_s = now_s
+                self._came(now_s)
             elif isinstance(event, RevokeEvent):
                 self._num_revokes += 1
                 self._num_revoked += event.count
@@ -172,8 +174,13 @@ class Meter:
         self._corrections += verdict.kind is VerdictKind.REVOKE_AND_CORRECT
         if num_tokens:
             self._tell_wait(num_tokens, now_s)
-            self._last_token_s = self._last_final_s = now_s
+            self._last_final_s = now_s
+            self._came(now_s)
             self._num_final += num_tokens
+
+    def _came(self, now_s: float) -> None:
+        """A token did."""
+        self._last_token_s, self._paused_before_s = now_s, self._paused_s
 
     def _tell_wait(self, num_tokens: int, now_s: float) -> None:
         if self._first_final_s is None:
@@ -221,7 +228,7 @@ class Meter:
         values: dict[str, tuple[float | None, str]] = {
             "first_visible_ms": (self._since_began_ms(self._first_visible_s), "ms"),
             "first_final_ms": (self._since_began_ms(self._first_final_s), "ms"),
-            "tokens_per_s": (_ratio(num_tokens, self._last_token_s - self._began_s - self._paused_s), "tokens/s"),
+            "tokens_per_s": (_ratio(num_tokens, self._last_token_s - self._began_s - self._paused_before_s), "tokens/s"),
             "passes_per_token": (_ratio(usage.passes, self._num_final), "passes/token"),
             "acceptance": (_ratio(self._num_agreed, self._num_agreed + self._num_contradicted), "share"),
             "revoked_share": (_ratio(self._num_revoked, self._num_speculative), "share"),

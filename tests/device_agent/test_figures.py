@@ -87,3 +87,19 @@ def test_what_a_person_saw_and_lost():
     meter.showed([RevokeEvent(6, 1, 4, "contradicted"), CorrectEvent(7, 1, (2,), "x", CommitOffset(2, 6))], 1.5)
     report = values(meter.report(2, None))
     assert (report["revoked_share"], report["normalised_erasure"], report["revoked_after_read"]) == (0.8, 2.0, 0.5)
+
+
+@pytest.mark.parametrize("is_resumed", [True, False])
+def test_of_pauses_only_those_before_the_last_token_are_no_time_in_which_tokens_came(is_resumed):
+    """Two tokens in two seconds beside a pause of ten, then one of thirty behind which no token came."""
+    meter = Meter(0.0, False)
+    meter.showed([SpeculativeEvent(1, 5, (1,), "a", 0.9)], 1.0)
+    meter.broke_off(1.0, 0.0)
+    meter.broke_off(11.0, 10.0)
+    meter.verdict(Verdict(5, 1, 1, 3, VerdictKind.ACCEPT), 2, 12.0)
+    meter.broke_off(12.0, 0.0)
+    if is_resumed:
+        meter.broke_off(42.0, 30.0)
+    meter.shared(0.0, 0.0, 40.0)
+    report = values(meter.report(2, None))
+    assert (report["tokens_per_s"], report["paused_ms"]) == (1.0, 40_000.0)
