@@ -67,7 +67,7 @@ class Timeline:
         times = {"start_ms": self._ms(began_s), "end_ms": self._ms(arrives_s)}
         self._add("up", **times, bytes=encoded_size(draft), nodes=len(draft.nodes))
         if draft.nodes:
-            self._note_sent(draft.nodes[-1].number, began_s)
+            self._note_sent(draft.nodes[0].number, draft.nodes[-1].number, began_s)
 
     def opened(self, rtt_s: float, now_s: float) -> None:
         """The verifier took the session, so long after it was asked."""
@@ -131,8 +131,8 @@ class Timeline:
         self._rtt_s = rtt_s
         self._add("link", at_ms=self._ms(now_s), rtt_ms=round(rtt_s * 1000, 3))
 
-    def _note_sent(self, last_node: int, at_s: float) -> None:
-        if self._sent and last_node <= self._sent[-1][0]:  # a new stream counts from 1 again
+    def _note_sent(self, first_node: int, last_node: int, at_s: float) -> None:
+        if first_node == 1:  # those of another stream are other nodes
             self._sent.clear()
         self._sent.append((last_node, at_s))
 

@@ -85,10 +85,11 @@ def test_a_verdict_without_times_or_without_a_node_that_is_known_measures_nothin
     assert [item["kind"] for item in told(timeline)] == ["verdict", "pass", "verdict"]
 
 
-def test_nodes_of_a_new_stream_are_other_nodes():
+@pytest.mark.parametrize(("before", "behind"), [(3, 1), (1, 3)])
+def test_nodes_of_a_new_stream_are_other_nodes(before, behind):
     timeline = Timeline(BEGAN_S)
-    timeline.sent(draft(1, 3), LinkStatistics(), BEGAN_S, BEGAN_S)
-    timeline.sent(draft(1, 1), LinkStatistics(), BEGAN_S + 1, BEGAN_S + 1)
+    timeline.sent(draft(1, before), LinkStatistics(), BEGAN_S, BEGAN_S)
+    timeline.sent(draft(1, behind), LinkStatistics(), BEGAN_S + 1, BEGAN_S + 1)
     timeline.verdict(Verdict(3, 1, 1, 7, VerdictKind.ACCEPT, timing=Timing(0, 2, 0)), BEGAN_S + 1.5)
     assert [item["rtt_ms"] for item in told(timeline) if item["kind"] == "link"] == [500]
 
