@@ -27,9 +27,11 @@ def end_of_tail(assignment: Assignment, display: Display, drafter: Drafter, pair
         return OFFLINE
     if display.is_stopped or (num_generated and drafter.last_token_id in pair.end_token_ids):
         return STOP
-    if drafter.length >= assignment.limit or drafter.length > pair.draft_context_length:
+    if drafter.length >= assignment.limit:
         return LENGTH
-    return OFFLINE if tail_room(assignment, drafter) <= 0 else None
+    # An answer that is the device's own fits its context: where this one does not, a verifier was to write it.
+    is_full = drafter.length > pair.draft_context_length
+    return OFFLINE if is_full or tail_room(assignment, drafter) <= 0 else None
 
 
 def tail_room(assignment: Assignment, drafter: Drafter) -> int:

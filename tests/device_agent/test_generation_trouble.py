@@ -18,6 +18,7 @@ from speculation.errors import (
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.messages import Cancel, PairIdentity
 from tests.device_agent.doubles import (
+    PROMPT,
     DraftEngine,
     FullEngine,
     SlowEngine,
@@ -130,6 +131,19 @@ def test_a_stop_string_behind_drafts_that_may_not_be_shown_is_no_end_of_the_text
 
     done = done_of(run(work()))
     assert (done["finish_reason"], done["text"]) == ("offline", "")
+
+
+@pytest.mark.parametrize("room", [0, 6])
+def test_an_answer_that_is_cut_where_the_drafts_context_ends_is_not_told_as_whole(room):
+    short = facts(draft_context_length=len(PROMPT) + room)
+
+    async def work():
+        connector = WatchedConnector(failure=LinkError("nobody answers"))
+        async with agent_of(connector, DraftEngine(0.5), short) as running:
+            return await answer(running)
+
+    done = done_of(run(work()))
+    assert (done["finish_reason"], len(done["token_ids"])) == ("offline", room + 1)
 
 
 def test_a_verifier_that_shuts_down_is_a_lost_one():
