@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from typing import Any
 
 from device_agent.agent import DeviceAgent
-from device_agent.events import DoneEvent, ErrorEvent, Event, SessionEvent, SpeculativeEvent, error_object
+from device_agent.events import SHOWN, DoneEvent, ErrorEvent, Event, SessionEvent, error_object
 from device_agent.request import StreamRequest
 from device_agent.stream import Stream
 from device_agent.tasks.board import OPEN, Board, State, has_private_text
@@ -232,7 +232,7 @@ class GraphRun:
             return
         if isinstance(event, SessionEvent):
             entry.is_private = self.graph.tasks[name].request.is_private or has_private_text(event)
-        elif entry.visible_ms is None and isinstance(event, SpeculativeEvent | DoneEvent):
+        elif entry.visible_ms is None and isinstance(event, (*SHOWN, DoneEvent)):
             entry.visible_ms = self.now_ms
         self._put(lambda seq: OutputEvent(seq, name, event))
 

@@ -103,6 +103,17 @@ def test_each_is_the_answer_that_its_prompt_has_alone():
     assert [event.output.seq for event in outputs] == list(range(len(outputs)))
 
 
+@pytest.mark.parametrize("mode", ["device", "collaborate", "cloud"])
+def test_a_sub_task_is_visible_from_its_first_text_on_whoever_writes_it(mode):
+    async def work():
+        async with agent(DraftEngine(step_s=STEP_S), SlowEngine(0.1)) as made:
+            return await whole(made, graph({"a": {"prompt": "x"}}, mode=mode))
+
+    (entry,) = virtual_time.run(work())[-1].schedule
+    first_ms = 100 if mode == "cloud" else 1000 * STEP_S
+    assert (entry["visible_ms"], entry["ended_ms"] > 5 * first_ms) == (pytest.approx(first_ms, rel=0.5), True)
+
+
 def test_no_more_run_at_once_than_there_are_places_and_the_longest_chain_goes_first():
     tasks = {name: {"prompt": "x", "max_tokens": tokens} for name, tokens in {"a": 5, "b": 20, "c": 10, "d": 15}.items()}
     events = alone(graph(tasks), max_streams=2)
