@@ -177,14 +177,17 @@ def _text_of(source: Source, outcome: Outcome) -> str | None:
     if not _is_text(source.name + source.root):
         outcome.skipped[source.name] = "its name is no text in UTF-8"
         return None
-    size = source.path.stat().st_size
-    if size > MAX_FILE_BYTES:
-        outcome.skipped[source.name] = f"it has {size} bytes; at most {MAX_FILE_BYTES} are read"
-        return None
     try:
+        size = source.path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            outcome.skipped[source.name] = f"it has {size} bytes; at most {MAX_FILE_BYTES} are read"
+            return None
         text = source.path.read_text("utf-8")
     except UnicodeDecodeError:
         outcome.skipped[source.name] = "it is no text in UTF-8"
+        return None
+    except FileNotFoundError:  # since the folder was listed: the files before it took their time
+        outcome.skipped[source.name] = "it is gone"
         return None
     except OSError as error:
         outcome.refused(source.name, error)

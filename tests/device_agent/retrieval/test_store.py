@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("apsw", reason="the extra outrider[rag]")
 pytest.importorskip("sqlite_vec", reason="the extra outrider[rag]")
 
-from device_agent.retrieval import extra
+from device_agent.retrieval import extra, indexing
 from device_agent.retrieval.documents import Cut, Label
 from device_agent.retrieval.indexing import relabel, remove
 from device_agent.retrieval.store import Store
@@ -188,6 +188,20 @@ def test_a_file_that_cannot_be_read_leaves_its_document(store, files, monkeypatc
     outcome = add(store, files)
     assert outcome.skipped == {"files/tools.txt": "it cannot be read: Permission denied"}
     assert (outcome.removed, store.digest) == ([], before)
+
+
+def test_a_file_that_goes_while_those_before_it_are_added_is_told_as_gone_and_the_rest_is_taken(store, files):
+    add(store, files)
+    (files / "deep" / "stars.rst").write_text("A nova is a star that flares.", "utf-8")
+
+    def tell(name, *_):
+        if name == "files/fruit.md":
+            (files / "fruit.md").unlink()
+
+    outcome = indexing.add(store, small_embedder(), [files], None, tell)
+    assert outcome.skipped == {"files/fruit.md": "it is gone"}
+    assert (outcome.added, outcome.removed) == (["files/deep/stars.rst"], ["files/fruit.md"])
+    assert names(store) == ["files/deep/stars.rst", "files/tools.txt"]
 
 
 def test_a_store_of_another_model_is_refused(store):
