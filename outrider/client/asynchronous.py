@@ -40,6 +40,9 @@ DEFAULT_URL = "http://127.0.0.1:8080"
 MAX_PORT = 65_535
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_S = 0.1
+LIMITS = httpx.Limits(max_connections=None, max_keepalive_connections=20)
+"""Each answer that is read holds a connection, and how many there may be is the agent's to say: of httpx's own hundred, one to
+cancel an answer by would wait for an answer to end."""
 MAX_RECONNECTS = 5
 """How often, without one more event, a broken stream is taken up again; the wait before doubles each time. All waits together
 are shorter than the grace that an agent gives by default."""
@@ -67,7 +70,7 @@ class Client:
         has_proxy = not is_loopback(httpx.URL(self.url).host)
         try:
             self._http = httpx.AsyncClient(
-                base_url=self.url, timeout=timeout, headers=headers, verify=verify, trust_env=has_proxy
+                base_url=self.url, timeout=timeout, limits=LIMITS, headers=headers, verify=verify, trust_env=has_proxy
             )
         except (ImportError, ValueError, httpx.InvalidURL) as error:
             why = f"the proxy that the environment names cannot be used ({error})"

@@ -2,7 +2,7 @@
 
 import asyncio
 import sys
-from contextlib import aclosing
+from contextlib import AsyncExitStack, aclosing
 from dataclasses import replace
 
 import pytest
@@ -89,6 +89,28 @@ async def test_what_an_answer_does_is_asked_of_its_own_path_and_told_as_the_agen
     async with Client("http://127.0.0.1:1") as client:
         with pytest.raises(LinkError, match="start one with"):
             await client.cancel("s")
+
+
+async def test_an_answer_can_be_cancelled_however_many_are_read():
+    async def answer(reader, writer):
+        head = await reader.readuntil(b"\r\n\r\n")
+        told = b'HTTP/1.1 200 OK\r\ncontent-length: 17\r\nconnection: close\r\n\r\n{"state":"ended"}'
+        writer.write(told if head.startswith(b"DELETE") else stream_of(EVENTS[0]))
+        await reader.read()
+        writer.close()
+        left.append(True)
+
+    left: list[bool] = []
+    async with asyncio.timeout(30), await asyncio.start_server(answer, "127.0.0.1", 0) as server:
+        async with AsyncExitStack() as read:
+            client = Client(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            read.push_async_callback(client.aclose)
+            for _ in range(101):
+                events = await read.enter_async_context(aclosing(client.stream("The")))
+                assert await anext(events) == EVENTS[0]
+            assert await client.cancel("s") == "ended"
+        while len(left) < 102:  # noqa: ASYNC110 (so that no connection is left at the test's end)
+            await asyncio.sleep(0.01)
 
 
 async def test_log_probabilities_arrive_as_values():
