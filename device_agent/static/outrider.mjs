@@ -50,7 +50,7 @@
  * @property {string} [key] For an agent that asks who is calling.
  * @property {typeof globalThis.fetch} [fetch] In place of the global one.
  * @property {number} [reconnectMs] In place of `RECONNECT_MS`.
- * @property {number} [silenceMs] In place of `SILENCE_MS`.
+ * @property {number} [silenceMs] In place of `SILENCE_MS`; `Infinity` waits for ever.
  */
 
 /** The first wait before a broken connection is taken up again, in milliseconds; it doubles each time. */
@@ -60,6 +60,8 @@ export const MAX_RECONNECTS = 5;
 /** How long an open connection may say nothing before it is taken for broken, in milliseconds. An agent that has nothing to
  * tell says so every 15 seconds; a phone that leaves its network often is not told that its connection is gone. */
 export const SILENCE_MS = 60_000;
+/** A timer that is to take longer ends at once, in browsers as in Node. */
+const LONGEST_TIMER_MS = 2 ** 31 - 1;
 
 /** What an agent refused, or ended an answer with: an OpenAI error object, and how it came. */
 export class OutriderError extends Error {
@@ -440,7 +442,8 @@ async function* watched(body, silenceMs, connection) {
  * @returns {Promise<T>}
  */
 async function unlessSilent(coming, silenceMs, connection) {
-  const timer = setTimeout(() => connection.abort(new Error(`nothing came for ${silenceMs} ms`)), silenceMs);
+  const leave = () => connection.abort(new Error(`nothing came for ${silenceMs} ms`));
+  const timer = silenceMs > LONGEST_TIMER_MS ? undefined : setTimeout(leave, silenceMs);
   try {
     return await coming;
   } finally {

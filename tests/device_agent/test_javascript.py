@@ -96,6 +96,15 @@ async def test_a_connection_that_falls_silent_is_taken_for_broken_and_a_slow_rea
         assert (proxy.num_cut, proxy.num_opened) == (1, 3)
 
 
+@ON_ONE_AGENT
+async def test_a_silence_that_is_longer_than_any_timer_is_waited_for(running):
+    got, (state,) = await run(
+        follow(running.url, request=BODY, options={"silenceMs": 2**31}),
+        {"do": "control", "url": running.url, "session": "s", "verbs": ["pause"], "options": {"silenceMs": 2**31}},
+    )
+    assert (checked(got["events"]).last["event"], state["code"]) == ("done", "session_not_found")
+
+
 @pytest.mark.parametrize("head", [b"", b"HTTP/1.1 503 Busy\r\ncontent-length: 9\r\n\r\nhalf"])
 async def test_who_takes_a_request_and_never_answers_it_is_given_up_as_one_who_is_not_there(head):
     asked, cut = [], stream_of(EVENTS[0]).replace(b"connection: close", b"content-length: 9999")
