@@ -67,7 +67,7 @@ def only_describes(path: Path) -> bool:
 
 def graph_files(path: Path) -> Mapping[str, str]:
     """Variants of a Hugging Face export: name -> path of the graph in the folder. ``onnx/`` goes before the top."""
-    return graphs_among(f"{folder}/{name}" if folder else name for folder in GRAPH_FOLDERS for name in _names(path / folder))
+    return graphs_among(f"{folder}/{name}" if folder else name for folder in GRAPH_FOLDERS for name in _names(path, folder))
 
 
 def graphs_among(names: Iterable[str]) -> Mapping[str, str]:
@@ -100,7 +100,7 @@ def _advice(path: Path) -> str:
     if EXPORT_MANIFEST in names:
         lacks = f"no {CONFIG}" if CONFIG not in names else "no .onnx graph"
         return f"it is an export of transformers 5 ({EXPORT_MANIFEST}) with {lacks}; export it with OnnxExporter"
-    decoders = [name for folder in GRAPH_FOLDERS for name in _names(path / folder) if re.fullmatch(r".*decoder.*\.onnx", name)]
+    decoders = [name for folder in GRAPH_FOLDERS for name in _names(path, folder) if re.fullmatch(r".*decoder.*\.onnx", name)]
     if decoders:
         found = f"it has decoder graphs of the older form, {_shown(decoders)}, and lacks the one with a past"
         twin = decoders[0].replace(FIRST, WITH_PAST) if decoders[0].startswith(FIRST) else f"{WITH_PAST}.onnx"
@@ -112,12 +112,14 @@ def _advice(path: Path) -> str:
     return f"it has {CONFIG} but no graph; onnx/model.onnx (or model_q4.onnx, ...) is right, found: {_shown(names)}"
 
 
-def _names(folder: Path) -> list[str]:
-    return sorted(_entries(folder))
+def _names(path: Path, inner: str = "") -> list[str]:
+    return sorted(_entries(path, inner))
 
 
-def _entries(folder: Path) -> Iterator[str]:
-    if folder.is_dir() and not folder.is_symlink():
+def _entries(path: Path, inner: str) -> Iterator[str]:
+    """Of a folder, or of one in it, unless that is a link, which may lead out of it. A model's own folder may be one."""
+    folder = path / inner
+    if folder.is_dir() and not (inner and folder.is_symlink()):
         yield from (entry.name for entry in folder.iterdir())
 
 

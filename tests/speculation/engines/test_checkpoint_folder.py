@@ -129,6 +129,12 @@ def test_a_link_among_its_files_is_refused(path):
         load_model(path)
 
 
+def test_a_link_to_its_folder_is_the_same_model(path, tmp_path):
+    (tmp_path / "link").symlink_to(path)
+    model = load_model(tmp_path / "link")
+    assert (type(model), model.digest) == (CheckpointFolder, load_model(path).digest)
+
+
 @pytest.mark.parametrize("missing", ["torch", "transformers"])
 def test_without_the_extra_a_refusal_names_it_and_the_faster_way(path, monkeypatch, missing):
     monkeypatch.setitem(sys.modules, missing, None)

@@ -10,7 +10,7 @@ from speculation.engines.base import Chunk
 from speculation.engines.exports import ExportFolder
 from speculation.engines.fitted import FittedEngine, fitted
 from speculation.engines.package import Package
-from speculation.engines.pairs import load_model, models_of, pair_of
+from speculation.engines.pairs import load_full, load_model, models_of, pair_of
 from speculation.engines.random import RandomEngine
 from speculation.engines.tokenizer_files import difference, meaning_of
 from speculation.errors import EngineError, InvalidRequestError, PackageError
@@ -66,6 +66,18 @@ def test_the_identity_changes_with_every_file(tmp_path, folders, name):
     assert after.full_digest != before.full_digest
     assert after.pair_digest != before.pair_digest
     assert after.tokenizer_digest == before.tokenizer_digest
+
+
+@pytest.mark.parametrize("name", ["package", "export", "genai", "plain"])
+def test_a_link_to_a_models_folder_is_that_model(tmp_path, folders, name):
+    folder = folders / name
+    if name == "plain":  # its graph lies at the top
+        folder = export_folder(tmp_path / "plain")
+        (folder / "onnx" / "model.onnx").rename(folder / "model.onnx")
+    (tmp_path / "link").symlink_to(folder)
+    there, here = load_full(folder), load_full(tmp_path / "link")
+    assert (type(here), here.digest, here.variants, here.name) == (type(there), there.digest, there.variants, there.name)
+    assert load_model(tmp_path / "link").digest == there.digest
 
 
 def spelled_otherwise(tokenizer):

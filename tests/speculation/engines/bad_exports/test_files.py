@@ -89,6 +89,13 @@ def test_a_symbolic_link_is_refused(path, name):
         use(path)
 
 
+def test_graphs_behind_a_link_are_none_of_the_folders(path):
+    (path / "onnx").rename(path.parent / "elsewhere")
+    (path / "onnx").symlink_to(path.parent / "elsewhere")
+    with pytest.raises(PackageError, match=r"has config\.json but no graph"):
+        load_model(path)
+
+
 @pytest.mark.parametrize(
     ("name", "limit"),
     [("config.json", "CONFIG_LIMIT_BYTES"), ("tokenizer.json", "TOKENIZER_LIMIT_BYTES"), (GRAPH, "GRAPH_LIMIT_BYTES")],
