@@ -30,7 +30,6 @@ NOT_LEARNED: Mapping[str, tuple[int, ...]] = {
 }
 """Inputs that are scales, zero points, or tables of positions."""
 MOST_LAYERS = 10_000
-POINTER = b"version https://git-lfs"
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +74,6 @@ def read_exported(folder: Path, name: str, facts: ExportFacts) -> ExportedGraph:
     """The graph ``name`` of a folder. Raises ``PackageError`` for one that is damaged, reaches out of the folder, or is not
     the decoder that the configuration speaks of."""
     path = confined(folder, name, "model")
-    require(not _is_pointer(path), f"{path} is a pointer of Git LFS, not the file itself; fetch it with git lfs pull")
     model = read_graph(path)
     size = path.stat().st_size + sum(external_ranges(folder, name, model).values())
     _check_domains(model, path)
@@ -270,11 +268,6 @@ def _window_names(facts: ExportFacts) -> list[str]:
 def _type_name(kind: int) -> str:
     """What ONNX calls a type of numbers; a damaged graph may have one that it has no name for."""
     return TensorProto.DataType.Name(kind) if kind in TensorProto.DataType.values() else f"type {kind}"
-
-
-def _is_pointer(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(len(POINTER)) == POINTER
 
 
 def _shown(names: list[str]) -> str:

@@ -17,6 +17,7 @@ CONFIG_LIMIT_BYTES = 16 * 1024 * 1024
 TOKENIZER_LIMIT_BYTES = 64 * 1024 * 1024
 GRAPH_LIMIT_BYTES = 2**31 - 1
 """More than that no protocol buffer can have."""
+POINTER = b"version https://git-lfs"
 
 
 def require(holds: bool, what: str) -> None:
@@ -41,6 +42,13 @@ def check_size(path: Path, limit_bytes: int) -> int:
     size = path.stat().st_size
     require(size <= limit_bytes, f"{path} has {size} bytes; at most {limit_bytes} are read")
     return size
+
+
+def require_no_pointer(path: Path) -> None:
+    """Raises ``PackageError`` for what Git LFS leaves in a file's place until it is asked for the file."""
+    with path.open("rb") as file:
+        is_pointer = file.read(len(POINTER)) == POINTER
+    require(not is_pointer, f"{path} is a pointer of Git LFS, not the file itself; fetch it with git lfs pull")
 
 
 def confined(folder: Path, name: str, kind: str = "package") -> Path:
@@ -82,6 +90,7 @@ def read_json(path: Path) -> Any:
 def read_bounded_json(path: Path, limit_bytes: int) -> Any:
     """The JSON value of a file that others made. Raises ``PackageError`` as ``parse_json``, and for a file over the limit."""
     check_size(path, limit_bytes)
+    require_no_pointer(path)
     return parse_json(path.read_bytes(), str(path))
 
 
@@ -120,6 +129,7 @@ def external_files(graph: Path) -> set[str]:
 def read_graph(path: Path) -> Any:
     """An ``onnx.ModelProto`` without what it keeps in other files. Raises ``PackageError`` for what is no graph."""
     check_size(path, GRAPH_LIMIT_BYTES)
+    require_no_pointer(path)
     try:
         return onnx.load_model(str(path), load_external_data=False)
     except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.engines.files import parse_json, require
+from speculation.engines.files import parse_json, require, require_no_pointer
 
 SIZE_BYTES = 8
 HEADER_LIMIT_BYTES = 16 << 20
@@ -91,6 +91,7 @@ class SafetensorsFile:
 
 def _header(path: Path) -> tuple[dict[str, Any], int, int]:
     """The header's entries, where the data starts, and the size of the file, in bytes."""
+    require_no_pointer(path)
     size = path.stat().st_size
     require(size >= SIZE_BYTES, f"{path} has {size} bytes; a safetensors file begins with {SIZE_BYTES} for its header's size")
     with path.open("rb") as file:

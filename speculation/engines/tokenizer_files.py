@@ -9,7 +9,14 @@ from typing import Any
 
 from tokenizers import Tokenizer
 
-from speculation.engines.files import TOKENIZER_LIMIT_BYTES, check_size, confined, read_bounded_json, require
+from speculation.engines.files import (
+    TOKENIZER_LIMIT_BYTES,
+    check_size,
+    confined,
+    read_bounded_json,
+    require,
+    require_no_pointer,
+)
 from speculation.engines.manifest import TOKENIZER
 from speculation.errors import PackageError
 
@@ -25,8 +32,7 @@ def load_tokenizer(path: Path, vocabulary_size: int, source: str, *, leaves_out:
     a model that sees pictures), and their spelling is text as any other. Raises ``PackageError`` when the file is no tokenizer,
     or has tokens that the model has not.
     """
-    check_size(path, TOKENIZER_LIMIT_BYTES)
-    tokenizer = _parsed(path, path.read_bytes())
+    tokenizer = _read(path)
     if leaves_out and num_ids(tokenizer) > vocabulary_size:
         tokenizer = _parsed(path, _without_added(read_bounded_json(path, TOKENIZER_LIMIT_BYTES), vocabulary_size))
     # A prompt is neither cut nor filled up, whatever the training that the file comes from did.
@@ -35,6 +41,12 @@ def load_tokenizer(path: Path, vocabulary_size: int, source: str, *, leaves_out:
     size = num_ids(tokenizer)
     require(size <= vocabulary_size, f"{path} has {size} tokens; {source} has a vocabulary of {vocabulary_size}")
     return tokenizer
+
+
+def _read(path: Path) -> Tokenizer:
+    check_size(path, TOKENIZER_LIMIT_BYTES)
+    require_no_pointer(path)
+    return _parsed(path, path.read_bytes())
 
 
 def _parsed(path: Path, content: bytes) -> Tokenizer:
@@ -57,9 +69,7 @@ def num_ids(tokenizer: Tokenizer) -> int:
 
 def num_ids_in(folder: Path) -> int:
     """``num_ids`` of ``tokenizer.json`` in a model's folder, added tokens beyond the model's vocabulary among them."""
-    path = confined(folder, TOKENIZER, "model")
-    check_size(path, TOKENIZER_LIMIT_BYTES)
-    return num_ids(_parsed(path, path.read_bytes()))
+    return num_ids(_read(confined(folder, TOKENIZER, "model")))
 
 
 def meaning_of(folder: Path) -> Meaning:

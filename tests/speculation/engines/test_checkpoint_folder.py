@@ -129,6 +129,13 @@ def test_a_link_among_its_files_is_refused(path):
         load_model(path)
 
 
+def test_weights_of_which_there_is_a_pointer_of_git_lfs_alone_are_told_as_that(path):
+    file = sorted(path.glob("model-*.safetensors"))[-1]
+    file.write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 100000\n")
+    with pytest.raises(PackageError, match=f"{file.name} is a pointer of Git LFS, .*git lfs pull"):
+        load_model(path)
+
+
 def test_a_link_to_its_folder_is_the_same_model(path, tmp_path):
     (tmp_path / "link").symlink_to(path)
     model = load_model(tmp_path / "link")

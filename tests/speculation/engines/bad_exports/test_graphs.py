@@ -31,6 +31,13 @@ def test_a_pointer_of_git_lfs_is_told_from_a_damaged_graph(path):
         ExportFolder(path).engine("fp32", 2, 1)
 
 
+@pytest.mark.parametrize("name", ["tokenizer.json", "config.json", "onnx/model_q4.onnx"])
+def test_a_pointer_in_place_of_any_file_that_is_read_is_told_as_one(path, name):
+    (path / name).write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:00\n")
+    with pytest.raises(PackageError, match=f"{name} is a pointer of Git LFS, .*git lfs pull"):
+        use(path)
+
+
 @pytest.mark.parametrize("size", [100, 5_000, 50_000])
 def test_a_graph_that_is_cut_short_is_refused(path, size):
     whole = (path / GRAPH).read_bytes()
