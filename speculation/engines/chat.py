@@ -35,6 +35,17 @@ MAX_POWER = 64
 SPECIAL_TOKENS = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 """What a template may call its special tokens."""
 
+_FAULTS = (
+    jinja2.TemplateError,
+    ArithmeticError,
+    AttributeError,
+    LookupError,
+    RecursionError,
+    TypeError,
+    ValueError,
+)
+"""What a template may end with: Jinja's own errors, and those of the operators and filters that it uses."""
+
 Message = Mapping[str, Any]
 Find = Callable[[str], Path | None]
 
@@ -54,7 +65,8 @@ class ChatTemplate:
         environment = _environment(now)
         try:
             self._template = environment.from_string(source)
-        except (jinja2.TemplateError, RecursionError) as error:
+        # Jinja hands on what Python has against the code that it makes: blocks too deep within each other, say.
+        except (jinja2.TemplateError, MemoryError, RecursionError, SyntaxError, ValueError) as error:
             raise PackageError(f"the chat template is not Jinja: {error}") from error
 
     def render(self, messages: Sequence[Message], *, add_generation_prompt: bool = True, **variables: object) -> str:
@@ -68,7 +80,7 @@ class ChatTemplate:
         given.setdefault("documents", None)
         try:
             return self._bounded(_plain(given))
-        except (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError) as error:
+        except _FAULTS as error:
             raise InvalidRequestError(f"the model's chat template refuses these messages: {error}", "messages") from error
 
     def _bounded(self, given: Mapping[str, Any]) -> str:

@@ -143,6 +143,7 @@ def test_a_template_that_refuses_says_why():
         "{{ lipsum() }}",
         "{{ messages[0].content + 1 }}",
         "{{ nothing() }}",
+        "{{ messages[0].content | dictsort }}",
     ],
 )
 def test_a_template_that_means_harm_or_fails_is_a_refusal(source):
@@ -170,7 +171,20 @@ def test_a_template_sees_no_object_of_ours():
         made(CHATML).render([{"role": "user", "content": object()}])
 
 
-@pytest.mark.parametrize("source", ["{% for %}", "{{", "{% endgeneration %}", "{% generation %}", "x" * 1_000_001])
+@pytest.mark.parametrize(
+    "source",
+    [
+        "{% for %}",
+        "{{",
+        "{% endgeneration %}",
+        "{% generation %}",
+        "x" * 1_000_001,
+        "{% for a in [1] %}" * 30 + "{% endfor %}" * 30,
+        "{% if a %}" * 150 + "{% endif %}" * 150,
+        "{{ " + "9" * 5000 + " }}",
+    ],
+    ids=lambda source: source[:20],
+)
 def test_what_is_no_template_is_refused_when_it_is_loaded(source):
     with pytest.raises(PackageError, match="chat template"):
         ChatTemplate(source)
