@@ -9,12 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from outrider.checking import verified_digest
-from outrider.sources import Source, Told, refused, source_of
+from outrider.sources import PART, Source, Told, refused, source_of
 from speculation.engines.selection import files_of
 from speculation.engines.staging import check_takes_its_name
 from speculation.errors import CapacityError, InvalidRequestError, PackageError
 
 DIGEST = re.compile(r"[0-9a-f]{64}")
+HALVES = (f"*{PART}", "*.incomplete")
+"""What a file is called that has not come whole, here and by the hub's library. Nobody goes on with one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +84,7 @@ def _chosen(source: Source, wanted: Download, partial: Path) -> list[str]:
 
 
 def _brought(source: Source, names: Sequence[str], partial: Path, wanted: Download, tell: Told) -> str:
+    _drop_halves(partial)
     _check_room(partial, source, names)
     for name in names:
         source.fetch(name, partial, tell)
@@ -120,6 +123,12 @@ def _check_room(partial: Path, source: Source, names: Sequence[str]) -> None:
         raise CapacityError(
             f"{needed / 1e9:.2f} GB are to come, and {free / 1e9:.2f} GB are free at {partial.parent}; make room"
         )
+
+
+def _drop_halves(partial: Path) -> None:
+    """What a command that was stopped left of a file: it would take the room of the file itself."""
+    for half in [half for pattern in HALVES for half in partial.rglob(pattern)]:
+        half.unlink(missing_ok=True)
 
 
 def _drop_others(partial: Path, names: Sequence[str]) -> None:

@@ -82,7 +82,7 @@ class FolderSource:
 
 class HubSource:
     """A repository of the Hugging Face hub at one commit, by the library ``huggingface_hub``, which knows where the hub is
-    (``HF_ENDPOINT``), who asks, and how to go on with half of a file.
+    (``HF_ENDPOINT``), who asks, and how a connection that broke is taken up.
 
     Raises ``ConfigurationError`` without the extra, ``InvalidRequestError`` for a repository or revision that does not exist or
     is not open to who asks, ``LinkError`` where the hub cannot be reached.
@@ -135,7 +135,7 @@ class HubSource:
             return InvalidRequestError(f"{where}: {error}", "source")
         if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
             return refused(error, where)
-        return LinkError(f"{where} could not be had from the hub; the same command goes on where this stopped: {error}")
+        return LinkError(f"{where} could not be had from the hub; the same command goes on with what is missing: {error}")
 
 
 def refused(error: OSError, what: str) -> PackageError:

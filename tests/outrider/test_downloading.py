@@ -162,6 +162,22 @@ def test_a_full_disk_is_said_before_and_while_files_come(checkpoint, tmp_path, m
         download(Download(str(checkpoint), tmp_path / "mine"))
 
 
+@pytest.mark.parametrize("half", [f"{WEIGHTS}.part", ".cache/huggingface/download/aB3.0f1e.12ab34cd.incomplete"])
+def test_half_of_a_file_that_a_stopped_command_left_takes_no_room_from_the_file(checkpoint, tmp_path, monkeypatch, half):
+    def usage(folder):
+        used = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        return shutil._ntuple_diskusage(room, used, room - used)
+
+    partial = tmp_path / ".mine.download"
+    (partial / half).parent.mkdir(parents=True)
+    (partial / half).write_bytes(b"0" * (checkpoint / WEIGHTS).stat().st_size)
+    room = 1000 + sum((checkpoint / name).stat().st_size for name in ("config.json", "tokenizer.json", WEIGHTS))
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    made = download(Download(str(checkpoint), tmp_path / "mine"))
+    assert made.digest == load_model(checkpoint).digest
+    assert {path.name for path in made.out.iterdir()} == set(made.files)
+
+
 @pytest.mark.parametrize("name", ["./nowhere", "a/b/c", "https://example.org/model", "-x/y"])
 def test_what_is_neither_a_folder_nor_a_name_is_bad_input(name, tmp_path):
     with pytest.raises(InvalidRequestError, match="is no folder, nor a name"):
