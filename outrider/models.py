@@ -230,7 +230,8 @@ def _bar(is_shown: bool) -> Iterator[Progress]:
     from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn
     from rich.progress import Progress as Bar
 
-    columns = (TextColumn("{task.description:>5}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    name_column = TextColumn("{task.description:>5}", markup=False)  # brackets in a file's name are no style
+    columns = (name_column, BarColumn(), DownloadColumn(), TimeRemainingColumn())
     with Bar(*columns, console=Console(stderr=True)) as bar:
         tasks: dict[str, Any] = {}
 

@@ -240,6 +240,13 @@ def test_a_progress_bar_goes_to_standard_error(capsys):
     assert "2.0" in said
 
 
+def test_a_bar_shows_a_name_with_brackets_as_it_is(monkeypatch, capsys):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    with models._bar(is_shown=True) as progress:
+        progress("[a/[/b].data", 1, 2)
+    assert "[a/[/b].data" in capsys.readouterr().err
+
+
 def test_show_tells_what_a_package_is(package, outrider):
     code, shown, _ = outrider("models", "show", package)
     assert code == 0
