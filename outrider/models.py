@@ -207,8 +207,10 @@ def download_command(
     """
     from outrider.config import load_config
     from outrider.downloading import Download, download
+    from outrider.sources import folder_of
 
-    place = out or load_config().folder / (Path(source).resolve().name if Path(source).is_dir() else source)
+    folder = folder_of(source)
+    place = out or load_config().folder / (folder.resolve().name if folder.is_dir() else source)
     with _bar(is_shown=sys.stderr.isatty() and not json) as tell:
         made = download(Download(source, place, tuple(variant or ()), revision, expect), tell)
     if json:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
 import re
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -41,13 +42,18 @@ class Source(Protocol):
 
 def source_of(name: str, revision: str | None, endpoint: str | None = None) -> Source:
     """A folder where there is one of this name, else a repository. Raises ``InvalidRequestError`` for what can be neither."""
-    if Path(name).expanduser().is_dir():
+    if folder_of(name).is_dir():
         if revision is not None:
             raise InvalidRequestError(f"{name} is a folder, which has no revisions; leave --revision out", "revision")
-        return FolderSource(Path(name).expanduser())
+        return FolderSource(folder_of(name))
     if not HUB_NAME.fullmatch(name):
         raise InvalidRequestError(f"{name} is no folder, nor a name as the Hugging Face hub has them (OWNER/NAME)", "source")
     return HubSource(name, revision, endpoint)
+
+
+def folder_of(name: str) -> Path:
+    """The folder that a source may be; a home that no shell put in place of its ``~`` is."""
+    return Path(os.path.expanduser(name))  # pathlib would raise where nobody has such a home
 
 
 class FolderSource:

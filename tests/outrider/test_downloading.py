@@ -50,6 +50,15 @@ def test_a_folder_arrives_as_the_files_that_load(checkpoint, tmp_path, outrider)
     assert [path.name for path in out.parent.iterdir()] == ["mine"]
 
 
+def test_a_home_that_no_shell_looked_up_is_a_folder_as_any_other(checkpoint, tmp_path, outrider, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("OUTRIDER_MODELS_FOLDER", str(tmp_path / "kept"))
+    code, shown, _ = outrider("models", "download", "~/there")
+    assert (code, shown.partition(":")[0]) == (0, str(tmp_path / "kept" / "there"))
+    code, _, said = outrider("models", "download", "~nobody-of-this-name/there")
+    assert (code, "is no folder, nor a name" in said) == (2, True)
+
+
 def test_what_lies_there_already_is_not_copied_again(checkpoint, tmp_path, outrider):
     out = tmp_path / "mine"
     outrider("models", "download", checkpoint, "--out", out)
