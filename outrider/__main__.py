@@ -1,5 +1,6 @@
 """The command ``outrider``, as its script and as ``python -m outrider``."""
 
+import io
 import os
 import sys
 
@@ -12,6 +13,7 @@ def main() -> None:
     """Run the command and leave with its exit code. Loading it takes half a second, in which Ctrl-C is heard as later."""
     try:
         _open_what_is_closed()
+        _write_what_is_no_text()
         from outrider.cli import main as command
 
         command()
@@ -29,6 +31,13 @@ def _open_what_is_closed() -> None:
                 os.dup2(nowhere, number)
                 os.close(nowhere)
             setattr(sys, name, os.fdopen(number, "w" if number else "r", closefd=False))
+
+
+def _write_what_is_no_text() -> None:
+    """Names come from the system as they are, and a terminal's encoding may lack what a text has: as escapes then, which is
+    what standard error does. Else Python would end the command in the middle of a line."""
+    if isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 if __name__ == "__main__":

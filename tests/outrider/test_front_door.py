@@ -194,6 +194,19 @@ def test_a_stream_that_was_closed_before_the_start_takes_what_is_said(closed, ar
     assert "error" not in ran.stdout, "what is meant for standard error takes no other way"
 
 
+@pytest.mark.parametrize(("encoding", "sign"), [("utf-8", "▶"), ("ascii", r"\u25b6")])
+def test_a_name_that_is_no_text_is_shown_as_escapes(encoding, sign, tmp_path, monkeypatch):
+    folder = tmp_path / "▶"
+    (folder / "na\udcffme").mkdir(parents=True)
+    (folder / "na\udcffme" / "config.json").write_text("{}")
+    (folder / "na\udcffme" / "model.onnx").write_bytes(b"")
+    monkeypatch.setenv("PYTHONIOENCODING", encoding)
+    ran = subprocess.run([sys.executable, "-m", "outrider", "models", "list", folder], capture_output=True, timeout=60)
+    assert (ran.returncode, ran.stderr) == (0, b"")
+    assert r"na\udcffme: does not load: " in ran.stdout.decode(encoding)
+    assert rf"{sign}/na\udcffme has no tokenizer.json" in ran.stdout.decode(encoding)
+
+
 def test_ctrl_c_while_the_command_is_being_loaded_ends_it_as_it_does_later(monkeypatch):
     class Interrupted(ModuleType):
         def __getattr__(self, name):
