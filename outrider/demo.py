@@ -82,7 +82,7 @@ async def run(
             say("starting a verifier and an agent ...")
         async with _warm_client(request, emulation, agent, models, key) as client:
             comparison = await _compare(client, request, console)
-        _conclude(console, comparison, emulation)
+        _conclude(console, comparison, emulation, models)
     return 0 if comparison.is_same_text else 1
 
 
@@ -121,18 +121,19 @@ def _view(console: Console, prompt: str, mode: Mode) -> View:
     return LineView(console) if mode is Mode.COLLABORATE else TextView(sys.stdout)
 
 
-def _conclude(console: Console, comparison: Comparison, emulation: Emulation | None) -> None:
+def _conclude(console: Console, comparison: Comparison, emulation: Emulation | None, models: Models) -> None:
     console.print()
     console.print(comparison.table())
-    console.print(Text("\n" + _whose(emulation), "dim"), soft_wrap=True)
+    console.print(Text("\n" + _whose(emulation, models), "dim"), soft_wrap=True)
     console.print(Text(comparison.speed_sentence))
     console.print(Text(comparison.sentence, "bold green" if comparison.is_same_text else "bold red"), soft_wrap=True)
 
 
-def _whose(emulation: Emulation | None) -> str:
+def _whose(emulation: Emulation | None, models: Models) -> str:
     """Whose tokens and whose time the figures show."""
     if emulation is None:
         return "Tokens are those of the agent's own pair; emulated figures show the time of what it and its verifier play."
+    own = "the bundled pair's own" if models.full is None else f"those of {models.draft} and {models.full}"
     if not emulation.lines:
-        return "Tokens and times are the bundled pair's own, on this computer."
-    return "Tokens are the bundled pair's own. Emulated figures show the time of\n  " + "\n  ".join(emulation.lines)
+        return f"Tokens and times are {own}, on this computer."
+    return f"Tokens are {own}. Emulated figures show the time of\n  " + "\n  ".join(emulation.lines)

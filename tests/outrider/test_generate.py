@@ -8,7 +8,7 @@ from device_agent.events import DoneEvent, error_object
 from device_agent.request import Mode
 from outrider import demo, generate
 from outrider.generate import Request
-from outrider.local import Emulation
+from outrider.local import BUNDLED, Emulation, Models
 from speculation.errors import LinkError
 from tests.outrider.answers import EVENTS, agent_that_answers, message, stream_of
 
@@ -58,3 +58,10 @@ async def test_what_the_demo_starts_is_said_beside_its_output(capsys, monkeypatc
         with pytest.raises(LinkError):
             await demo.run(Request("The"), Emulation(), None, is_json=False)
     assert capsys.readouterr() == ("", "starting a verifier and an agent ...\n")
+
+
+def test_the_demo_says_whose_tokens_its_figures_show(tmp_path):
+    named = Models(tmp_path, tmp_path), f"those of {tmp_path} and {tmp_path}"
+    for models, own in ((BUNDLED, "the bundled pair's own"), named):
+        assert demo._whose(Emulation(), models) == f"Tokens and times are {own}, on this computer."
+        assert demo._whose(Emulation(phone="dimensity-9300"), models).startswith(f"Tokens are {own}. Emulated figures show")
