@@ -10,6 +10,7 @@ import argparse
 import ssl
 import sys
 from collections.abc import Sequence
+from http.client import HTTPException
 from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import HTTPSHandler, ProxyHandler, build_opener
@@ -32,7 +33,7 @@ def is_healthy(url: str, ca: Path | None = None, cert: Path | None = None, cert_
             files = [path and path.read_bytes() for path in (ca, cert_key, cert)]
             return _serves_grpc(grpc.secure_channel(target, grpc.ssl_channel_credentials(*files), options=_way_to(target)))
         return _serves_http(url, ca, cert, cert_key)
-    except (OSError, ValueError):
+    except (HTTPException, OSError, ValueError):
         return False
 
 

@@ -80,6 +80,11 @@ def test_both_services_say_that_they_are_healthy(services, proxy, monkeypatch):
     assert probe.is_healthy(f"{url}/health")
 
 
+def test_what_answers_in_no_http_is_not_healthy(services):
+    assert not probe.is_healthy(f"http://{services[0]}")
+    assert not probe.is_healthy("http://127.0.0.1:80 80/health")
+
+
 def test_nobody_is_not_healthy(unused_tcp_port):
     assert not probe.is_healthy(f"grpc://127.0.0.1:{unused_tcp_port}")
     assert not probe.is_healthy(f"http://127.0.0.1:{unused_tcp_port}/health")
