@@ -71,7 +71,8 @@ def _on_own(told: Scenario, report: Path, flags: Sequence[str]) -> int:
 
 
 def _locust(agent: str | None, verifier: str | None, keys: Mapping[str, Path], flags: Sequence[str]) -> int:
-    """The users, in a process of Locust's own. An interrupt is handed on, once: they stop, and the report is written."""
+    """The users, in a process of Locust's own. An interrupt is handed on, once: they stop, and the report is written. A second
+    one ends them at once."""
     command = [sys.executable, "-m", "locust", "-f", str(LOCUSTFILE), "--headless", "--only-summary", "--loglevel=WARNING"]
     command += [f"--host={agent}"] if agent else []
     command += [f"--verifier={verifier}"] if verifier else []
@@ -83,6 +84,9 @@ def _locust(agent: str | None, verifier: str | None, keys: Mapping[str, Path], f
         process.send_signal(signal.SIGINT)  # on SIGTERM it would not wait for what is under way
         process.wait()
         return INTERRUPTED
+    finally:
+        process.kill()  # does nothing where it has ended
+        process.wait()
 
 
 def _keys(key_file: Path | None, abuser_key_file: Path | None) -> dict[str, Path]:
