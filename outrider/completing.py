@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,7 @@ def _named(ctx: typer.Context, kind: Kind[Any], incomplete: str) -> Iterator[tup
     """A shell that completes has nowhere to show an error: what cannot be read has no names, or no title."""
     folder = ctx.params.get("profiles")
     try:
-        catalogue = Catalogue(None if folder is None else Path(folder))
+        catalogue = Catalogue(None if folder is None else Path(os.path.expanduser(folder)))  # as it was typed, so far
         names = catalogue.names(kind)
     except OutriderError:
         catalogue, names = Catalogue(), kind.bundled_names()

@@ -54,6 +54,14 @@ def test_a_folder_of_ones_own_counts_and_one_that_cannot_be_read_does_not_get_in
     assert offered(completing.phones, profiles=tmp_path / "nowhere") == list(profiles.phones())
 
 
+def test_a_folder_below_ones_home_counts_as_it_is_typed(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "mine" / "phones").mkdir(parents=True)
+    (tmp_path / "mine" / "phones" / "abacus.toml").write_text("this is no profile")
+    assert offered(completing.phones, "aba", profiles=Path("~/mine")) == ["abacus"]
+    assert offered(completing.phones, "aba", profiles="~nobody-of-this-name/mine") == []
+
+
 def test_profiles_are_completed_by_the_kind_in_front():
     assert offered(completing.kinds) == ["phones", "networks", "clouds"]
     assert offered(completing.profiles, "h1", kind="clouds") == [name for name in profiles.clouds() if name.startswith("h1")]
