@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import tomllib
 from contextlib import aclosing, nullcontext
@@ -23,6 +22,7 @@ from outrider.client import Client
 from outrider.display import harmless
 from outrider.generate import JsonLines, client_at
 from outrider.local import Emulation, Models, agent_at
+from outrider.pictures import cannot_be_written, check_can_be_drawn
 from outrider.running import say
 from outrider.transcript import Transcript
 from speculation.errors import InvalidRequestError
@@ -46,26 +46,8 @@ class Asked:
         graph = read(file)
         TaskGraph.from_json(graph)
         if svg is not None:
-            _try_to_write(svg)
+            check_can_be_drawn(svg, "svg")
         return cls(graph, svg)
-
-
-def _try_to_write(svg: Path) -> None:
-    """Before the graph runs, and without a trace: what is there stays as it is. Raises ``InvalidRequestError``."""
-    try:
-        if svg.is_dir() or not svg.absolute().parent.is_dir():
-            raise InvalidRequestError(f"--svg {svg}: name a file in a folder that is there", "svg")
-        if svg.is_file():
-            svg.open("ab").close()
-        elif not os.path.lexists(svg):  # else a pipe, say, whose other end would wait for what is written
-            svg.open("xb").close()
-            svg.unlink()
-    except OSError as error:
-        raise _unwritable(svg, error) from error
-
-
-def _unwritable(svg: Path, error: OSError) -> InvalidRequestError:
-    return InvalidRequestError(f"--svg {svg} cannot be written: {error.strerror}", "svg")
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -171,4 +153,4 @@ def _draw(last: GraphDoneEvent, file: Path) -> None:
     try:
         file.write_bytes(picture)
     except OSError as error:
-        raise _unwritable(file, error) from error
+        raise cannot_be_written(file, "svg", error) from error

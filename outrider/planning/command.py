@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
+from outrider.pictures import check_can_be_drawn
 from outrider.planning import plan as planning
 from outrider.planning import report, token_speed
 from outrider.planning.answers import QUICK, Asked, Effort
@@ -56,6 +57,8 @@ def run_plan(
 ) -> None:
     """Ask, and print. Raises ``InvalidRequestError`` for what cannot be asked, ``CapacityError`` for what does not fit."""
     check_plot(plot)
+    if plot is not None:
+        check_can_be_drawn(plot, "plot")
     if prompts is not None and pair is None:
         raise InvalidRequestError("--prompts: they are for a pair of models; name one with --pair", "prompts")
     if temperature is not None and pair is None:

@@ -1,11 +1,13 @@
 """`outrider plan` and `outrider tokenspeed`: what they print, and what bad input gets."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from outrider import cli
 from outrider.planning import command
+from outrider.planning import plan as planning
 from outrider.planning.answers import Effort
 from speculation.shaping import profiles
 
@@ -78,6 +80,17 @@ def test_bad_input_is_one_line_that_says_what_would_be_right(outrider, arguments
     code, out, err = outrider("plan", "--quick", *arguments)
     assert (code, out, err.count("\n")) == (2, "", 1)
     assert said in err
+
+
+def test_a_picture_that_cannot_be_written_is_told_before_anything_is_planned(outrider, monkeypatch, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    monkeypatch.setattr(planning, "plan", lambda *_: pytest.fail("it is planned"))
+    (tmp_path / "plan.svg").mkdir()
+    for place, said in ((Path("/proc/plan.svg"), "cannot be written: "), (tmp_path / "plan.svg", "name a file")):
+        code, out, err = outrider("plan", "--plot", str(place))
+        assert (code, out, err.count("\n")) == (2, "", 1)
+        assert f"--plot {place}" in err
+        assert said in err
 
 
 def test_a_phone_that_cannot_hold_the_draft_is_told_the_sum(outrider):
