@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from outrider.training.distillation import GREEDY, HELD_OUT_TEMPERATURE, SAMPLED
 
@@ -13,9 +16,15 @@ Point = tuple[int, float, float]
 
 def points_of(log: Path) -> list[Point]:
     """What a log says of held-out text, in order of steps; what was trained twice counts as it was the last time."""
-    entries = [json.loads(line) for line in log.read_text("utf-8").splitlines()] if log.is_file() else []
-    found = {entry["step"]: (entry[GREEDY], entry[SAMPLED]) for entry in entries if SAMPLED in entry}
+    found = {entry["step"]: (entry[GREEDY], entry[SAMPLED]) for entry in _entries(log) if SAMPLED in entry}
     return [(step, *found[step]) for step in sorted(found)]
+
+
+def _entries(log: Path) -> Iterator[dict[str, Any]]:
+    """Those that are whole: a run that the disk, or somebody, ended in the middle of a line goes on behind it."""
+    for line in log.read_text("utf-8", "replace").splitlines() if log.is_file() else ():
+        with suppress(ValueError):
+            yield json.loads(line)
 
 
 def picture(points: list[Point], title: str, file: Path) -> None:

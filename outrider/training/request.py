@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from outrider.pictures import check_can_be_drawn
 from outrider.training.place import PRECISIONS
 from outrider.training.samples import PROMPT_ROWS
 from speculation.engines.files import read_json
@@ -84,6 +85,10 @@ def check(job: Job) -> None:
     if not 0 < job.held_out_share < 1:
         raise InvalidRequestError(f"the share that is held out must be between 0 and 1, not {job.held_out_share:g}", "held-out")
     check_is_free(job.out)
+    if job.out.resolve() in (job.work.resolve(), *job.work.resolve().parents):
+        raise InvalidRequestError(
+            f"{job.work} lies in {job.out}, which is put in place as a whole at the end; name a folder beside it", "work"
+        )
     if not job.is_resumed and job.work.exists() and any(job.work.iterdir()):
         hint = "go on with it (--resume), name another folder for this one (--work), or take it away"
         raise InvalidRequestError(f"{job.work} holds a run already; {hint}", "work")
@@ -114,6 +119,7 @@ def _check_plot(file: Path) -> None:
         raise InvalidRequestError(f"--plot needs an extra: pip install 'outrider[plot]' ({error})", "plot") from error
     if not file.parent.is_dir() or file.suffix not in (".png", ".svg", ".pdf"):
         raise InvalidRequestError(f"{file} must be a .png, .svg or .pdf in a folder that is there", "plot")
+    check_can_be_drawn(file, "plot")
 
 
 def remember(job: Job, settings: Mapping[str, Any]) -> None:

@@ -8,6 +8,8 @@ not drawn again, and a part does not depend on which others were drawn before it
 
 from __future__ import annotations
 
+import zipfile
+import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +21,7 @@ from torch import Tensor
 
 from outrider.training.place import Place
 from outrider.training.targets import Targets
+from speculation.errors import PackageError
 
 PROMPT_ROWS = 48
 NUM_KEPT = 64
@@ -149,8 +152,11 @@ def _prompts(windows: Windows, number: int, size: int) -> Tensor:
 
 
 def _read(path: Path, place: Place, ids: torch.dtype) -> Samples:
-    with np.load(path) as part:
-        arrays = [torch.from_numpy(part[name]).to(place.device) for name in ("token_ids", "target_ids", "log_probs")]
+    try:
+        with np.load(path) as part:
+            arrays = [torch.from_numpy(part[name]).to(place.device) for name in ("token_ids", "target_ids", "log_probs")]
+    except (AttributeError, EOFError, OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
+        raise PackageError(f"{path} holds no samples ({error}); take it away, and they are drawn again") from error
     return Samples(arrays[0].to(ids), arrays[1].to(ids), arrays[2])
 
 

@@ -130,6 +130,8 @@ def _lines(path: Path) -> Iterator[str]:
                 raise InvalidRequestError(str(error), "data") from error
             if not isinstance(entry, dict) or not isinstance(entry.get("text"), str):
                 raise InvalidRequestError(f"{where} must be a JSON object whose entry text is a string", "data")
+            if any("\ud800" <= character <= "\udfff" for character in entry["text"]):
+                raise InvalidRequestError(f"{where} has a text with half of a surrogate pair, which is no text", "data")
             yield entry["text"]
 
 

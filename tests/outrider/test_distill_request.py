@@ -1,15 +1,17 @@
 """What a distillation remembers of itself in its work folder, so that it goes on as it began."""
 
 import errno
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from speculation.errors import PackageError
+from speculation.errors import InvalidRequestError, PackageError
 
 pytest.importorskip("torch", reason="the training framework is an extra")
 
 from outrider.training import request
-from outrider.training.request import Job, remember
+from outrider.training.request import Job, check, remember
 
 
 @pytest.fixture
@@ -37,3 +39,16 @@ def test_what_the_run_is_may_be_damaged(job, content):
     (job.work / "run.json").write_bytes(content)
     with pytest.raises(PackageError, match=r"run\.json .*name another folder \(--work\)"):
         remember(job, {})
+
+
+@pytest.mark.parametrize("work", ["made", "made/run", "run/../made/run"])
+def test_a_work_folder_inside_of_what_is_put_in_place_at_the_end_is_refused_at_once(job, tmp_path, work):
+    with pytest.raises(InvalidRequestError, match="name a folder beside it"):
+        check(replace(job, data=(tmp_path / "a.txt",), work=tmp_path / work))
+    check(replace(job, data=(tmp_path / "a.txt",), work=tmp_path / "made.run"))
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_anything_is_learned(job, tmp_path):
+    pytest.importorskip("matplotlib", reason="matplotlib is an extra")
+    with pytest.raises(InvalidRequestError, match=r"--plot /proc/a\.png cannot be written"):
+        check(replace(job, data=(tmp_path / "a.txt",), plot=Path("/proc/a.png")))
