@@ -16,7 +16,7 @@ from device_agent.request import Mode
 from outrider import generate
 from outrider.client import Client
 from outrider.comparison import TITLES, Comparison
-from outrider.display import LineView, LiveView, SilentView, TextView, View
+from outrider.display import LineView, LiveView, SilentView, TextView, View, is_watched
 from outrider.local import BUNDLED, Emulation, Models
 from outrider.running import say, waiting
 from speculation.engines.package import load_pair
@@ -78,7 +78,7 @@ async def run(
                 comparison = await _compare_json(client, request, lines)
         print(json.dumps(comparison.to_json()), flush=True)
     else:
-        if agent is None and not console.is_terminal:
+        if agent is None and not is_watched(console):
             say("starting a verifier and an agent ...")
         async with _warm_client(request, emulation, agent, models, key) as client:
             comparison = await _compare(client, request, console)
@@ -116,7 +116,7 @@ async def _compare(client: Client, request: generate.Request, console: Console) 
 
 def _view(console: Console, prompt: str, mode: Mode) -> View:
     """All three in place on a terminal; elsewhere the collaborative answer by steps, the others as text."""
-    if console.is_terminal:
+    if is_watched(console):
         return LiveView(console, before=generate.end_of(prompt))
     return LineView(console) if mode is Mode.COLLABORATE else TextView(sys.stdout)
 

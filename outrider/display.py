@@ -198,6 +198,12 @@ class LineView:
         self._console.print(Text(f"{since_s:8.3f} s  {what:<8} {text!r}"), soft_wrap=True)
 
 
+def is_watched(console: Console) -> bool:
+    """Whether what it writes is seen as it changes. A variable that asks for colours (``FORCE_COLOR``) makes a terminal of a
+    file or a pipe for rich, and none for who reads it."""
+    return console.is_terminal and console.file.isatty()
+
+
 def harmless(text: str) -> str:
     """The text with its control characters replaced, one for one: a model must not steer the reader's terminal."""
     return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)

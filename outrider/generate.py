@@ -16,7 +16,7 @@ from device_agent.events import DoneEvent, ErrorEvent, Event, error_object
 from device_agent.formats import Told
 from device_agent.request import Mode, StreamRequest
 from outrider.client import Client, Messages, Options, text_keys
-from outrider.display import LiveView, TextView, View
+from outrider.display import LiveView, TextView, View, is_watched
 from outrider.local import BUNDLED, Emulation, Models, agent_at
 from outrider.running import waiting
 from outrider.transcript import Transcript
@@ -168,6 +168,6 @@ def end_of(prompt: str) -> str:
 
 def _view(request: Request) -> View:
     console = Console(highlight=False)
-    if not console.is_terminal:
+    if not is_watched(console):
         return TextView(sys.stdout)
     return LiveView(console, before="" if request.is_chat else end_of(request.prompt))

@@ -19,7 +19,7 @@ from rich.text import Text
 from device_agent.tasks.graph import TaskGraph
 from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
 from outrider.client import Client
-from outrider.display import harmless
+from outrider.display import harmless, is_watched
 from outrider.generate import JsonLines, client_at
 from outrider.local import Emulation, Models, agent_at
 from outrider.pictures import cannot_be_written, check_can_be_drawn
@@ -100,7 +100,7 @@ class Progress:
 
     def __init__(self) -> None:
         console = Console(stderr=True, highlight=False)
-        self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND) if console.is_terminal else None
+        self._live = Live(console=console, refresh_per_second=REFRESHES_PER_SECOND) if is_watched(console) else None
         self._texts: dict[str, Transcript] = {}
         self._states: dict[str, str] = {}
 

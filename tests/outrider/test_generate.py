@@ -3,10 +3,12 @@
 import json
 
 import pytest
+from rich.console import Console
 
 from device_agent.events import DoneEvent, error_object
 from device_agent.request import Mode
 from outrider import demo, generate
+from outrider.display import LineView, TextView
 from outrider.generate import Request
 from outrider.local import BUNDLED, Emulation, Models
 from speculation.errors import LinkError
@@ -34,6 +36,13 @@ async def test_text_that_was_never_verified_is_said_to_be_the_drafts(capsys):
 @pytest.mark.parametrize(("verified_count", "mode"), [(3, "collaborate"), (0, "device")])
 async def test_nothing_is_said_where_all_is_verified_or_nothing_was_to_be(verified_count, mode, capsys):
     assert await printed(capsys, stream_of(EVENTS[0], done(verified_count)), mode=mode) == ("The ox\n", "")
+
+
+async def test_a_pipe_gets_the_text_alone_whatever_asks_for_colours(capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert await printed(capsys, stream_of(*EVENTS[:1], done(3))) == ("The ox\n", "")
+    assert isinstance(demo._view(Console(), "The", Mode.CLOUD), TextView)
+    assert isinstance(demo._view(Console(), "The", Mode.COLLABORATE), LineView)
 
 
 async def test_an_error_in_mid_stream_is_the_next_event_and_the_last(capsys):

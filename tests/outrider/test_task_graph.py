@@ -198,8 +198,20 @@ def test_a_picture_that_the_system_refuses_is_told_before_the_graph_runs_and_not
     assert sorted(tmp_path.iterdir()) == [graph_file, kept]
 
 
+def test_a_log_gets_lines_alone_whatever_asks_for_colours(monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    assert task_graph.Progress()._live is None
+
+
+class Screen(io.StringIO):
+    """A terminal's."""
+
+    def isatty(self):
+        return True
+
+
 async def test_on_a_terminal_a_row_for_each_sub_task_shows_the_end_of_its_text_and_runs_no_markup(monkeypatch):
-    screen = io.StringIO()
+    screen = Screen()
     console = Console(file=screen, force_terminal=True, width=120)
     monkeypatch.setattr(task_graph, "Console", lambda **_: console)
     async with serving() as (running, _), Client(running.url) as client:
