@@ -12,6 +12,7 @@ from benchmarks.trace_file import Recording, Trace
 from loadtest.drafts import Drafter, FromText, Recorded
 from loadtest.scenario import Group
 from speculation.engines.package import Pair
+from speculation.errors import ConfigurationError
 from speculation.parameters import SamplingParameters
 from speculation.protocol.device import DeviceSession
 
@@ -43,6 +44,15 @@ class Library:
         self._encoded = [tuple(pair.full.tokenizer.encode(text).ids) for text in self._texts]
         is_ours = recording.pair_digest == pair.identity.pair_digest
         self._traces = {(trace.seed, trace.temperature): trace for trace in recording.traces} if is_ours else {}
+
+    def check(self, groups: Sequence[Group]) -> None:
+        """Raises ``ConfigurationError`` for prompts that leave no room for an answer: no service could be blamed for those."""
+        most = self._pair.full.context_length - 1
+        for group in groups:
+            if group.prompt_tokens is not None and group.prompt_tokens[1] > most:
+                raise ConfigurationError(
+                    f"the group {group.name}: prompt_tokens go to {group.prompt_tokens[1]}, and prompts of the pair to {most}"
+                )
 
     def request(self, group: Group, number: int, chance: random.Random) -> Request:
         """The request with a number, all over the prompts again and again; ``chance`` draws the length of a longer one."""

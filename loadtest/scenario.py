@@ -79,10 +79,10 @@ class Group(_Strict):
             raise ValueError("abuse goes with kind abuser, and only with that")
         if self.kind is Kind.ABUSER and self.tenant != "abusers":
             raise ValueError("an abuser is of tenant abusers")
-        for name in ("prompt_tokens", "think_s"):
+        for name, least in (("prompt_tokens", 1), ("think_s", 0)):
             first, last = getattr(self, name) or (1, 1)
-            if not 0 <= first <= last:
-                raise ValueError(f"{name} must be two numbers, from and to, not {first:g} and {last:g}")
+            if not least <= first <= last:
+                raise ValueError(f"{name} must be two numbers, from {least} on and to, not {first:g} and {last:g}")
         return self
 
     @property

@@ -31,9 +31,11 @@ class World:
 
     @classmethod
     def of(cls, scenario: Scenario, verifier: str, key_files: dict[str, Path]) -> World:
-        """Raises ``ConfigurationError`` for a file that holds no key, ``PackageError`` where the bundled pair is damaged."""
+        """Raises ``ConfigurationError`` for a file that holds no key, and for prompts that the pair has no room for;
+        ``PackageError`` where the bundled pair is damaged."""
         keys = {tenant: read_key(file) for tenant, file in key_files.items()}
         library = Library(load_pair(), trace_file.load())
+        library.check(scenario.groups)
         return cls(scenario, verifier, keys, library, random.Random(scenario.seed))
 
     @staticmethod

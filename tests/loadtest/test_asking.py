@@ -7,10 +7,17 @@ import pytest
 from benchmarks import trace_file
 from loadtest.asking import Library
 from loadtest.drafts import FromText, Recorded
-from loadtest.scenario import Group, Kind
+from loadtest.scenario import Group, Kind, parse
+from loadtest.world import World
 from speculation.engines.package import load_pair
+from speculation.errors import ConfigurationError
 
 DEVICES = Group(name="devices", kind=Kind.DEVICE)
+LONG = {
+    "title": "t",
+    "stages": [{"seconds": 1, "users": 1}],
+    "groups": [{"name": "a", "kind": "device", "prompt_tokens": [1, 900]}],
+}
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +51,16 @@ def test_a_longer_prompt_is_as_long_as_the_scenario_says_and_leaves_room(library
     assert 450 <= len(request.token_ids) <= 460
     assert len(request.token_ids) + request.max_tokens == 512
     assert request.body["prompt"] == request.text
+
+
+def test_a_prompt_that_leaves_no_room_is_refused_before_anybody_asks(library):
+    groups = [DEVICES, DEVICES.model_copy(update={"prompt_tokens": (300, 511)})]
+    library.check(groups)
+    assert library.request(groups[1].model_copy(update={"prompt_tokens": (511, 511)}), 0, random.Random(1)).max_tokens == 1
+    with pytest.raises(ConfigurationError, match="the group devices: prompt_tokens go to 512, and prompts of the pair to 511"):
+        library.check([DEVICES.model_copy(update={"prompt_tokens": (300, 512)})])
+    with pytest.raises(ConfigurationError, match="and prompts of the pair to 511"):
+        World.of(parse(LONG, "my.toml"), "h:1", {})
 
 
 def test_a_session_asks_for_what_the_request_says(library):

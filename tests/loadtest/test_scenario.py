@@ -56,6 +56,7 @@ def test_a_file_is_read_by_its_path(tmp_path):
         ({"groups": [READERS | {"kind": "writer"}]}, "groups.0.kind"),
         ({"groups": [READERS | {"cut_share": 1.5}]}, "groups.0.cut_share"),
         ({"groups": [READERS | {"think_s": [2, 1]}]}, "groups.0"),
+        ({"groups": [READERS | {"prompt_tokens": [0, 10]}]}, "groups.0"),
         ({"groups": [READERS | {"abuse": "deaf"}]}, "groups.0"),
         ({"groups": [{"name": "a", "kind": "abuser", "tenant": "abusers"}]}, "groups.0"),
         ({"groups": [{"name": "a", "kind": "abuser", "abuse": "deaf"}]}, "groups.0"),
