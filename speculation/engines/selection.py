@@ -74,11 +74,13 @@ def _of_package(names: Collection[str], fetch: Fetch) -> set[str]:
 
 
 def _of_published(names: Collection[str], variants: Sequence[str], fetch: Fetch) -> set[str]:
-    graphs = _graphs(names, fetch)
-    taken = {CONFIG, TOKENIZER} if GENAI_CONFIG not in names else {TOKENIZER}
-    taken |= {name for name in (CONFIG, GENAI_CONFIG, *COMPANIONS, *TERMS) if name in names}
-    _there(taken, names)
-    for variant in _chosen(names, graphs, variants):
+    graphs, is_genai = _graphs(names, fetch), GENAI_CONFIG in names
+    _there({TOKENIZER} if is_genai else {CONFIG, TOKENIZER}, names)
+    chosen = _chosen(names, graphs, variants)
+    # Beside no graph it would say that there is one.
+    told_by = GENAI_CONFIG if is_genai and not {TRANSFORMERS, ELSEWHERE} & set(chosen) else CONFIG
+    taken = {told_by, TOKENIZER, *(name for name in (CONFIG, *COMPANIONS, *TERMS) if name in names)}
+    for variant in chosen:
         if variant == TRANSFORMERS:
             taken |= _weights(names, fetch)
         elif variant != ELSEWHERE:

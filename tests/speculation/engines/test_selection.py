@@ -74,6 +74,18 @@ def test_of_a_folder_of_onnxruntime_genai_its_graph_is_taken(tmp_path):
     assert chosen(tmp_path, also=OTHERS) == ["decoder.onnx", "genai_config.json", "tokenizer.json"]
 
 
+def test_beside_no_graph_the_configuration_of_onnxruntime_genai_is_left_out_which_would_name_one(tmp_path):
+    write_checkpoint(tmp_path, CONFIG, weights_of(CONFIG))
+    genai_folder(tmp_path)
+    small = ["config.json", "tokenizer.json"]
+    assert chosen(tmp_path, "elsewhere", also=OTHERS) == small
+    assert chosen(tmp_path, "transformers", also=OTHERS) == sorted([*small, "model.safetensors"])
+    assert "genai_config.json" in chosen(tmp_path, "genai", also=OTHERS)
+    (tmp_path / "config.json").unlink()
+    with pytest.raises(PackageError, match=r"config\.json is not there"):
+        chosen(tmp_path, "elsewhere", also=OTHERS)
+
+
 def test_of_an_export_of_transformers_the_decoder_and_its_list_are_taken(tmp_path):
     transformers_folder(tmp_path)
     wanted = ["config.json", "decode.onnx", "export.json", "tokenizer.json"]
