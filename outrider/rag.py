@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outrider import options, rag_delta
+from outrider.display import harmless
 from outrider.running import say, waiting
 from speculation.errors import InvalidRequestError, StoreError
 
@@ -118,7 +119,7 @@ def search(
         if json:
             print(json_format.dumps({**place, "score": hit.score, "text": hit.text}))
         else:
-            words = " ".join(hit.text.split())
+            words = harmless(" ".join(hit.text.split()))
             shown = words if len(words) <= EXCERPT_CHARACTERS else words[: EXCERPT_CHARACTERS - 3] + "..."
             print(f"{hit.score:.3f}  {hit.document}:{hit.span.start}-{hit.span.end} ({hit.label.value})\n       {shown}")
     if not hits and not json:

@@ -59,6 +59,15 @@ def test_a_store_is_listed_searched_labelled_verified_and_cut(store, model, outr
     assert [document["name"] for document in told(outrider, "list", store)[0]["documents"]] == ["notes/ferry.md"]
 
 
+def test_a_document_does_not_steer_the_terminal_of_who_searches(store, files, model, outrider):
+    (files / "bread.txt").write_text("Bread \x1b]0;mine\x07 wants \x9b31m flour.\n", "utf-8")
+    assert outrider("rag", "add", store, files, "--model", model)[0] == 0
+    _, shown, _ = outrider("rag", "search", store, "flour", "--model", model)
+    assert "Bread \ufffd]0;mine\ufffd wants \ufffd31m flour." in shown
+    texts = [hit["text"] for hit in told(outrider, "search", store, "flour", "--model", model)]
+    assert any("\x1b" in text for text in texts), "a program gets the text as it is"
+
+
 def test_adding_again_says_what_changed(store, files, model, outrider):
     (files / "ferry.md").unlink()
     (files / "tea.rst").write_text("Tea\n===\n", "utf-8")
