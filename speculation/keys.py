@@ -102,6 +102,9 @@ def _parse(path: Path) -> dict[str, Any]:
         # The place only: what stands there may be a key.
         place = str(error).rpartition("(")[2].rstrip(")")
         raise ConfigurationError(f"the key file {path} is no valid TOML ({place})") from None
+    except (RecursionError, ValueError):
+        why = "it is nested too deep, or has a number too long"
+        raise ConfigurationError(f"the key file {path} is no valid TOML: {why}") from None
     if set(content) - {ENTRIES}:
         raise ConfigurationError(f"the key file {path} holds more than [[{ENTRIES}]]")
     return content

@@ -76,7 +76,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigurationError(f"the configuration file {path} cannot be read: {error.strerror}") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (RecursionError, ValueError) as error:  # bytes that are no UTF-8, and a number of thousands of digits, too
         raise ConfigurationError(f"the configuration file {path} is no valid TOML: {error}") from error
 
 

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import math
 import re
+import sys
 import tomllib
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass
@@ -129,7 +130,7 @@ def load(profile: type[P], name: str, text: str, origin: str) -> P:
     """A profile from the text of its file. Raises ``ConfigurationError`` with ``origin``, the line and the broken rule."""
     try:
         table = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (RecursionError, ValueError) as error:  # a number of thousands of digits is one, too
         raise ConfigurationError(f"{origin}: not TOML: {error}") from error
     title = table.pop("title", None)
     if not isinstance(title, str):
@@ -194,6 +195,7 @@ def _parsed(name: str, table: dict[str, Any]) -> Figure:
         raise ConfigurationError(f"{name} has an unknown key {unknown!r}; known: {', '.join(sorted(parts))}")
     value = table["value"]
     _require(isinstance(value, int | float) and not isinstance(value, bool), f"{name}.value is no number")
+    _require(isinstance(value, float) or abs(value) <= sys.float_info.max, f"{name}.value is more than any figure")
     _require(all(isinstance(table[part], str) for part in parts - {"value"}), f"{name}: unit, source and date are strings")
     return Figure(**table)
 

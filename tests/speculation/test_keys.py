@@ -59,6 +59,8 @@ GOOD = f'[[keys]]\ntenant = "a"\nkey = "{SECRET}"\n'
         (f'keys = "{SECRET}"', r"has no \[\[keys\]\]"),
         (f"{SECRET} {SECRET}", r"no valid TOML \(at line 1, column \d+\)"),
         (f'[[keys]]\ntenant = "a"\nkey = "{SECRET}', r"no valid TOML \(at (line|end)"),
+        (f"{GOOD}max_sessions = {'9' * 5000}", r"no valid TOML: .* number too long"),
+        ("keys = " + "[" * 2000, r"no valid TOML: it is nested too deep"),
         (f"{SECRET} = 1\n{GOOD}", r"holds more than \[\[keys\]\]"),
         (f'[[keys]]\nkey = "{SECRET}"', r"entry 1: tenant must be a name"),
         (f'[[keys]]\ntenant = ""\nkey = "{SECRET}"', r"entry 1: tenant must be a name"),

@@ -86,9 +86,10 @@ def test_a_missing_file_is_named(tmp_path):
         load_settings(Sample, tmp_path / "absent.toml", PREFIX)
 
 
-def test_a_broken_file_is_named(tmp_path):
+@pytest.mark.parametrize("text", ["port =", "port = " + "9" * 5000, "port = " + "[" * 2000], ids=lambda text: text[:8])
+def test_a_broken_file_is_named(tmp_path, text):
     with pytest.raises(ConfigurationError, match="no valid TOML"):
-        load_settings(Sample, write(tmp_path, "port ="), PREFIX)
+        load_settings(Sample, write(tmp_path, text), PREFIX)
 
 
 def test_settings_are_frozen():

@@ -91,6 +91,9 @@ def test_an_unknown_name_is_answered_with_the_users_names_too(tmp_path):
         (changed("value = 76.8", "value = -76.8"), r"mine.toml:3: bandwidth is -7.68e\+10: it cannot be negative"),
         (changed("value = 16", "value = 16 GB"), r"mine.toml: not TOML: .*line 28"),
         (b'title = "\xff"', r"mine.toml is not UTF-8: byte 9 is 0xff"),
+        (changed("value = 76.8", f"value = {10**400}"), r"mine.toml:3: bandwidth.value is more than any figure"),
+        (changed("value = 76.8", f"value = {'9' * 5000}"), r"mine.toml: not TOML: .*limit"),
+        (b"title = " + b"[" * 2000, r"mine.toml: not TOML: "),
     ],
 )
 def test_a_file_that_breaks_a_rule_is_refused_with_its_path_the_line_and_the_rule(tmp_path, text, said):
