@@ -107,9 +107,10 @@ def parse_model(text: str) -> ModelDescription:
 
 def _parse_size(text: str, size: str) -> float:
     match = re.fullmatch(r"(\d+(?:\.\d+)?)([kmbt])", size)
-    if match is None or float(match[1]) == 0:
-        raise _refusal(text, f"{size!r} is no number of parameters such as 900M or 0.9B")
-    return float(match[1]) * _SCALES[match[2]]
+    parameters = 0.0 if match is None else float(match[1]) * _SCALES[match[2]]
+    if not 0 < parameters < math.inf:
+        raise _refusal(text, f"{size[:40]!r} is no number of parameters such as 900M or 0.9B")
+    return parameters
 
 
 def _parse_bits(text: str, number_type: str) -> float:

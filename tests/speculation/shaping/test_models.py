@@ -51,6 +51,7 @@ def test_options_name_the_shape_and_the_active_experts():
         ("seven:int4", "'seven' is no number of parameters"),
         ("0B:int4", "'0b' is no number of parameters"),
         ("-7B:int4", "'-7b' is no number of parameters"),
+        (f"{'9' * 400}B:int4", "'9{40}' is no number of parameters"),
         ("7B:int3", "unknown number type 'int3'; known: fp32"),
         ("7B:0bit", "unknown number type"),
         ("7B:int4:heads=3", "unknown option 'heads'; known: active"),
