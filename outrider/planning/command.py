@@ -25,6 +25,7 @@ from speculation.errors import ConfigurationError, InvalidRequestError
 from speculation.settings import require_one_source
 from speculation.shaping.catalogue import Catalogue
 from speculation.shaping.models import parse_model
+from speculation.shaping.profiles import UNSHAPED
 
 if TYPE_CHECKING:
     from outrider.planning.sources import RealPair
@@ -161,6 +162,11 @@ def printed(content: Any) -> None:
 
 
 def _place(catalogue: Catalogue, phone: str, network: str, cloud: str, draft: str, full: str) -> Place:
+    why = "takes no time, so that nothing has a rate there: name another"
+    if phone == UNSHAPED:
+        raise InvalidRequestError(f"--phone {phone} {why}", "phone")
+    if cloud == network == UNSHAPED:
+        raise InvalidRequestError(f"--cloud {cloud} beside --network {network} {why}", "cloud")
     machines = catalogue.phone(phone), catalogue.network(network), catalogue.cloud(cloud)
     return Place(*machines, parse_model(draft), parse_model(full))
 

@@ -74,6 +74,8 @@ def test_a_plan_for_programs_is_one_object_with_what_was_asked(outrider):
         (["--prompts", "prompts.txt"], "--prompts: they are for a pair of models; name one with --pair"),
         (["--temperature", "0.8"], "--temperature: it is for a pair of models; name one with --pair"),
         (["--pair", "x", "--temperature", "-1"], "--temperature is 0 or more"),
+        (["--phone", "none"], "--phone none takes no time"),
+        (["--cloud", "none", "--network", "none"], "--cloud none beside --network none takes no time"),
     ],
 )
 def test_bad_input_is_one_line_that_says_what_would_be_right(outrider, arguments, said):
