@@ -124,7 +124,7 @@ def test_the_version_is_that_of_the_package(outrider):
         (["verifier", "--full-url", "model:8000"], "full_url: an address like http://127.0.0.1:8000 (got 'model:8000')"),
         (["verifier", "--full-url", "http://127.0.0.1:1", "--variant", "q4"], "full_url and variant"),
         (
-            ["verifier", "--full-url", "http://127.0.0.1:1", "--full-route", "sglang"],
+            ["verifier", "--full-url", "http://127.0.0.1:1", "--full-route", "sglang", "--port", "0"],
             "start that server first, and check full_url",
         ),
         (["verifier", "--full-model", "m", "--full-logprobs", "5"], "full_model, full_logprobs: without full_url"),
