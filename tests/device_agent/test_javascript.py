@@ -181,7 +181,7 @@ VERBS = ["pause", "pause", "unpause", "cancel", "cancel"]
 
 async def test_an_answer_is_paused_goes_on_and_is_cancelled(tmp_path):
     """By its owner, to whom the last event tells it; to others there is no such answer."""
-    async with serving(DraftEngine(step_s=0.2), keys=key_file(tmp_path)) as (running, agent):
+    async with serving(DraftEngine(step_s=1.0), keys=key_file(tmp_path)) as (running, agent):
         reader = Client(running.url, key=ALICE)
         async with reader, aclosing(reader.stream("the prompt", mode="device", max_tokens=200)) as events:
             job = {"do": "control", "url": running.url, "session": (await anext(events)).session_id, "verbs": VERBS}
