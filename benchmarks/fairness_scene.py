@@ -114,11 +114,11 @@ class CountingVerifier(Verifier):
         self._plain = self.rounds._share_out
         self.rounds._share_out = self._share_out  # type: ignore[method-assign]
 
-    def _share_out(self, ready: list[tuple[LiveSession, Plan]], now_s: float) -> list[Share]:
+    def _share_out(self, ready: list[tuple[LiveSession, Plan]]) -> list[Share]:
         wanted, given = Counter[str](), Counter[str]()
         for live, plan in ready:
             wanted[live.account.tenant.name] += live.num_uncached + len(plan.token_ids)
-        shares = self._plain(ready, now_s)
+        shares = self._plain(ready)
         for share in shares:
             given[share.live.account.tenant.name] += len(share.entry.token_ids)
         self.rows += given

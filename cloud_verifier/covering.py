@@ -70,8 +70,9 @@ class CoveredSession:
 
     @property
     def leaving_s(self) -> float:
-        """How long at most the messages that wait for their ticks take, and the last one behind them."""
-        return (ON_A_TICK + 1) * self._cover.tick_ms / 1000
+        """How long at most the messages that wait for their ticks take, and the last one behind them. They may be more than a
+        pass waits for, as where the verifier drafts itself and tells each token apart."""
+        return (max(ON_A_TICK, len(self.live.outbox)) + 1) * self._cover.tick_ms / 1000
 
     async def _on_tick(self) -> CloudMessage | None:
         now_s = asyncio.get_running_loop().time()

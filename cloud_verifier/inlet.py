@@ -69,6 +69,7 @@ class Inlet:
         try:
             while (message := await self.read()) is not None:
                 session.receive(message)
+            session.live.hears_no_more()
         except OutriderError as error:
             session.live.end(error)
         except Exception:

@@ -70,7 +70,7 @@ class LiveSession:
         self._credit = credit
         self._waiting_since_s: float | None = None
         self._has_drafted = False
-        self._was_in_vain = False
+        self._was_in_vain = self._hears_no_more = False
         self._vocabulary_size = vocabulary_size
         self._on_end = on_end
         self._on_change = on_change
@@ -96,6 +96,12 @@ class LiveSession:
                 return
             if self.state.finished is not None:
                 self.finish(self.state.finished)
+        self._on_change()
+
+    def hears_no_more(self) -> None:
+        """The device closed its sending side: no draft comes from here on, and none is waited for."""
+        with self._lock:
+            self._hears_no_more = True
         self._on_change()
 
     def next(self) -> Awaitable[CloudMessage | None]:
@@ -165,7 +171,7 @@ class LiveSession:
         state, count = self.state, len(plan.nodes)
         room = min(max_rows, state.limit - plan.start - 1)
         may_grow = count < room and not state.drafts_end and (not count or state.live_nodes < self._credit)
-        is_silent = self._was_in_vain and not self._has_drafted
+        is_silent = self._hears_no_more or (self._was_in_vain and not self._has_drafted)
         return Waiting(self._waiting_since_s, count, may_grow, state.passed, is_silent)
 
     def give_up_waiting(self) -> None:

@@ -25,6 +25,10 @@ class Outbox:
         self.error: OutriderError | None = None
         self.is_ended = False
 
+    def __len__(self) -> int:
+        """Messages that wait to be read."""
+        return len(self._messages)
+
     def is_full(self, num_more: int = 0) -> bool:
         """Whether it will be, once so many more are put."""
         return len(self._messages) + num_more >= self._limit

@@ -28,7 +28,7 @@ class Waiting:
 
     ``num_drafts`` are the nodes of its likeliest chain; ``may_grow``: a node that comes later could still lengthen it.
     ``has_passed``: the device said that nothing more will come. ``is_silent``: the device never sent a node and was waited for
-    in vain once, like one that wants to be decoded alone; it is not waited for again.
+    in vain once, like one that wants to be decoded alone, or closed its sending side; it is not waited for again.
     """
 
     since_s: float | None

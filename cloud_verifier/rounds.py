@@ -89,7 +89,10 @@ class Rounds:
         if ready:
             self.statistics.passes += 1
             self._next_s = now_s + self._interval_s
-        shares = self._share_out(ready, now_s)
+        shares = self._share_out(ready)
+        for share in shares:
+            if share.live.entered_s is None:
+                share.live.entered_s = now_s
         self._under_way = UnderWay(shares, len(ready) - len(shares), now_s)
         return Pass(closing, [share.entry for share in shares])
 
@@ -157,15 +160,13 @@ class Rounds:
                 wake_s = min(wake_s, ready_s)
         return able, wake_s
 
-    def _share_out(self, ready: list[tuple[LiveSession, Plan]], now_s: float) -> list[Share]:
+    def _share_out(self, ready: list[tuple[LiveSession, Plan]]) -> list[Share]:
         claims = [live.claim(plan) for live, plan in ready]
         rows_of = share_rows(claims, self.costs, self._overhead.mean_s, self._max_rows)
         shares = []
         for index, (live, plan) in enumerate(ready):
             if rows := rows_of[index]:
                 shares.append(Share(live, *live.enter(plan, rows), plan.token_ids))
-                if live.entered_s is None:
-                    live.entered_s = now_s
                 live.served = live.account.served = self.statistics.passes
                 self.statistics.rows += rows
         return shares

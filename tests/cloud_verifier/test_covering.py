@@ -10,12 +10,13 @@ import pytest
 from cloud_verifier.config import VerifierConfig
 from cloud_verifier.covering import CoveringVerifier, granted
 from cloud_verifier.live import ON_A_TICK
+from speculation.engines.random import RandomEngine
 from speculation.errors import ConfigurationError, InvalidRequestError, status_of
 from speculation.links.memory import MemoryConnector
 from speculation.protocol.cover import MOST_PAD_BYTES, UNCOVERED, Cover
 from speculation.protocol.fillers import FILLER_UP, is_filler
 from speculation.protocol.messages import Finished, FinishReason, Opened, Verdict
-from tests.cloud_verifier.doubles import open_message
+from tests.cloud_verifier.doubles import CONTEXT, SEED, VOCABULARY, open_message
 from tests.cloud_verifier.virtual import PASS_S, TimedEngine, now_s, running, virtually
 
 TICK_S = 0.25
@@ -152,6 +153,22 @@ async def test_a_covered_stream_may_take_a_tick_for_each_message_that_waits_and_
     async with running() as (_, verifier, _):
         covered = CoveringVerifier(verifier, VerifierConfig()).attach(replace(open_message(), cover=Cover(0, 250)))
         assert covered.leaving_s == pytest.approx(0.25 * (ON_A_TICK + 1))
+
+
+@pytest.mark.parametrize("draft_length", [1, 6])
+@virtually
+async def test_what_waits_for_its_ticks_leaves_in_the_time_that_is_told_where_each_token_is_told_apart_too(draft_length):
+    draft = RandomEngine(VOCABULARY, CONTEXT, SEED, 8)
+    async with running(draft=draft, draft_length=draft_length, patience=0) as (_, verifier, _):
+        session = CoveringVerifier(verifier, VerifierConfig()).attach(replace(open_message(max_tokens=64), cover=Cover(0, 250)))
+        for _ in range(4):
+            await session.next()
+        await asyncio.sleep(0.2)
+        session.live.shut_down()
+        began_s, leaving_s = now_s(), session.leaving_s
+        while await session.next() is not None:
+            pass
+        assert now_s() - began_s <= leaving_s
 
 
 @pytest.mark.parametrize(("values", "words"), [({"tick_ms": -1}, "tick_ms"), ({"pad_bytes": 10_000}, "32 to 4096")])

@@ -25,7 +25,7 @@ from speculation.errors import (
 from speculation.links.grpc import GrpcConnector
 from speculation.protocol.cover import Cover
 from speculation.protocol.fillers import is_filler
-from speculation.protocol.messages import Cancel, FinishReason, PairIdentity
+from speculation.protocol.messages import Cancel, Draft, FinishReason, Node, PairIdentity
 from speculation.wire import codec
 from tests.cloud_verifier import doubles
 from tests.cloud_verifier.doubles import (
@@ -160,6 +160,21 @@ async def test_half_a_close_is_no_cancel():
     async with serving() as (_, running, _connector), grpc.aio.insecure_channel(running.target) as channel:
         call = channel.stream_stream(codec.METHOD_PATH)()
         await call.write(codec.encode_request(open_message()))
+        await call.done_writing()
+        messages = []
+        while (data := await call.read()) is not grpc.aio.EOF:
+            messages.append(codec.decode_response(data))
+        assert finished_of(messages).reason is FinishReason.LENGTH
+
+
+async def test_who_closed_its_sending_side_is_waited_for_no_more():
+    """Two seconds for each token would be a minute."""
+    async with serving(patience="never") as (_, running, _connector), grpc.aio.insecure_channel(running.target) as channel:
+        call = channel.stream_stream(codec.METHOD_PATH)()
+        await call.write(codec.encode_request(open_message(max_tokens=30)))
+        for _ in range(2):
+            await call.read()
+        await call.write(codec.encode_request(Draft((Node(1, 0, 5, 4),), 4)))
         await call.done_writing()
         messages = []
         while (data := await call.read()) is not grpc.aio.EOF:
