@@ -19,9 +19,4 @@ def check_can_be_drawn(file: Path, flag: str) -> None:
             file.open("xb").close()
             file.unlink()
     except OSError as error:
-        raise cannot_be_written(file, flag, error) from error
-
-
-def cannot_be_written(file: Path, flag: str, error: OSError) -> InvalidRequestError:
-    """What the system has against it."""
-    return InvalidRequestError(f"--{flag} {file} cannot be written: {error.strerror}", flag)
+        raise InvalidRequestError(f"--{flag} {file} cannot be written: {error.strerror}", flag) from error

@@ -22,7 +22,7 @@ from outrider.client import Client
 from outrider.display import harmless, is_watched
 from outrider.generate import JsonLines, client_at
 from outrider.local import Emulation, Models, agent_at
-from outrider.pictures import cannot_be_written, check_can_be_drawn
+from outrider.pictures import check_can_be_drawn
 from outrider.running import say
 from outrider.transcript import Transcript
 from speculation.errors import InvalidRequestError
@@ -152,5 +152,5 @@ def _draw(last: GraphDoneEvent, file: Path) -> None:
     picture = drawn([dict(entry) for entry in last.schedule], last.makespan_ms, last.critical_path, last.status)
     try:
         file.write_bytes(picture)
-    except OSError as error:
-        raise cannot_be_written(file, "svg", error) from error
+    except OSError as error:  # of a full disk, say, which names no file
+        raise OSError(error.errno, error.strerror, str(file)) from error

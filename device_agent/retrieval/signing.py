@@ -16,13 +16,17 @@ CONTEXT = b"outrider rag delta 1\n"
 
 
 def make_keys(private: Path, public: Path) -> None:
-    """A new pair of keys in two new files; the private one is its owner's alone. Raises ``InvalidRequestError``."""
+    """A new pair of keys in two new files, or in none; the private one is its owner's alone. Raises ``InvalidRequestError``."""
     serialization, ed25519 = _serialization(), _ed25519()
     key = ed25519.Ed25519PrivateKey.generate()
     encoding, plain = serialization.Encoding.PEM, serialization.NoEncryption()
     _write_new(private, key.private_bytes(encoding, serialization.PrivateFormat.PKCS8, plain), 0o600)
     form = serialization.PublicFormat.SubjectPublicKeyInfo
-    _write_new(public, key.public_key().public_bytes(encoding, form), 0o644)
+    try:
+        _write_new(public, key.public_key().public_bytes(encoding, form), 0o644)
+    except BaseException:
+        private.unlink(missing_ok=True)  # beside another public key, or none, it would be taken for its half
+        raise
 
 
 def sign(key_file: Path, content: bytes) -> bytes:
@@ -67,8 +71,13 @@ def _no_key(path: Path, what: str) -> InvalidRequestError:
 def _write_new(path: Path, content: bytes, mode: int) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with os.fdopen(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode), "wb") as file:
-            file.write(content)
+        descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, mode)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(content)
+        except BaseException:
+            path.unlink(missing_ok=True)  # else nothing would be a key that is never written over
+            raise
     except FileExistsError as error:
         if not path.exists():  # a file stands where the folder should
             raise InvalidRequestError(f"{path} cannot be made: {path.parent} is no folder", "key") from error

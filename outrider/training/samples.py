@@ -153,7 +153,7 @@ def _prompts(windows: Windows, number: int, size: int) -> Tensor:
 
 def _read(path: Path, place: Place, ids: torch.dtype) -> Samples:
     try:
-        with np.load(path) as part:
+        with path.open("rb") as file, np.load(file) as part:
             arrays = [torch.from_numpy(part[name]).to(place.device) for name in ("token_ids", "target_ids", "log_probs")]
     except (AttributeError, EOFError, OSError, LookupError, TypeError, ValueError, zipfile.BadZipFile, zlib.error) as error:
         raise PackageError(f"{path} holds no samples ({error}); take it away, and they are drawn again") from error

@@ -170,13 +170,15 @@ class RaggedEngine:
         return positions
 
     def _probe(self) -> None:
-        """A first pass of three rows: what the runtime has against it should be known now."""
-        cache = self.open()
+        """A first pass of three rows a session, of two sessions where that many may be: what the runtime has against it, or the
+        graph against more than one, should be known now."""
+        caches = [self.open() for _ in range(min(2, self._description.num_slots))]
         try:
-            self.extend([Chunk(cache, [0, 0, 0], 3)])
+            self.extend([Chunk(cache, [0, 0, 0], 3) for cache in caches])
         except EngineError as error:
             raise CannotBeRaggedError(str(error)) from error
-        self.close(cache)
+        for cache in caches:
+            self.close(cache)
 
     def _padded(self, count: int) -> int:
         return count + -count % self._rows_multiple

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from device_agent.formats import SSE
 from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, OutputEvent, TaskEvent
-from outrider import DeviceAgent, task_graph
+from outrider import DeviceAgent, cli, task_graph
 from outrider.client import Client, SyncClient
 from outrider.client.graphs import graph_event_of
 from speculation.errors import InvalidRequestError, LinkError, MalformedMessageError
@@ -196,6 +196,13 @@ def test_a_picture_that_the_system_refuses_is_told_before_the_graph_runs_and_not
         assert task_graph.Asked.of(graph_file, place).svg == place
     assert kept.read_text() == "as it was"
     assert sorted(tmp_path.iterdir()) == [graph_file, kept]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that takes nothing")
+def test_a_disk_that_is_full_once_the_graph_has_run_is_a_failure_and_no_bad_input(capsys):
+    last = GraphDoneEvent(0, "a graph", "done", 1.0, (), {}, ())
+    assert cli.run(lambda: task_graph._draw(last, Path("/dev/full"))) == 1
+    assert capsys.readouterr().err == "outrider: error: /dev/full: No space left on device\n"
 
 
 def test_a_log_gets_lines_alone_whatever_asks_for_colours(monkeypatch):

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 import shutil
 
 import pytest
@@ -253,3 +255,23 @@ def test_a_key_or_a_delta_is_never_written_over(publisher, update):
     with pytest.raises(InvalidRequestError, match="is there already"):
         publisher.make(publisher.first, publisher.folder / "second.db", "update")
     assert publisher.private.stat().st_mode & 0o077 == 0
+
+
+def test_keys_are_made_both_or_none(tmp_path, monkeypatch):
+    private, public = tmp_path / "private.pem", tmp_path / "public.pem"
+    public.write_text("the public half of another key")
+    with pytest.raises(InvalidRequestError, match=r"public\.pem is there already"):
+        signing.make_keys(private, public)
+    assert [path.name for path in tmp_path.iterdir()] == ["public.pem"]
+    public.unlink()
+
+    def full(descriptor, mode):
+        os.close(descriptor)
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(signing.os, "fdopen", full)
+    with pytest.raises(InvalidRequestError, match=r"private\.pem cannot be made: No space left on device"):
+        signing.make_keys(private, public)
+    assert list(tmp_path.iterdir()) == []
+    monkeypatch.undo()
+    signing.make_keys(private, public)

@@ -338,6 +338,20 @@ def test_positions_that_the_graph_takes_and_does_not_use_are_not_given(tmp_path,
     assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
 
 
+def test_a_graph_for_a_batch_of_one_runs_each_session_alone(tmp_path, package, caplog):
+    hub = ExportFolder(export_folder(tmp_path, graphs={"model.onnx": {"attention": "gqa"}}))
+    model = onnx.load(tmp_path / "onnx" / "model.onnx")
+    for value in [*model.graph.input, *model.graph.output]:
+        value.type.tensor_type.shape.dim[0].CopyFrom(onnx.TensorShapeProto.Dimension(dim_value=1))
+    onnx.save(model, tmp_path / "onnx" / "model.onnx")
+    with caplog.at_level(logging.INFO):
+        engine = hub.engine("fp32", 2, 1)
+    assert isinstance(engine, StockEngine)
+    assert "run alone, since" in caplog.text
+    assert self_test.run(engine).is_exact
+    assert np.abs(logits_of(engine) - reference_logits(package, TOKENS)).max() < 1e-4
+
+
 @pytest.mark.parametrize(("attention", "kind"), [("plain", StockEngine), ("gqa", RaggedEngine)])
 def test_weights_may_lie_in_shards_beside_the_graph(tmp_path, package, attention, kind):
     hub = ExportFolder(export_folder(tmp_path, graphs={"model_q4.onnx": {"attention": attention}}))
