@@ -28,6 +28,9 @@ MIN_RETRANSMISSION_S = 0.2
 MAX_RETRANSMISSION_S = 120.0
 """The longest one (TCP_RTO_MAX)."""
 
+MAX_VARYING_BYTES_PER_S = 125e6
+"""A gigabit a second: of what varies each packet of a minute is made up beforehand, and ten times as many take gigabytes."""
+
 _MAX_ATTEMPTS = 15
 """As often as Linux tries again (tcp_retries2); then its connection would be gone."""
 
@@ -61,8 +64,9 @@ class Direction:
             raise ConfigurationError(f"loss is a share from 0 on and below 1, not {self.loss:g}: nothing at all is an outage")
         if not (self.queue_bytes > 0 and self.retransmission_s > 0):
             raise ConfigurationError("a queue has room for more than 0 bytes, and a retransmission takes more than 0 s")
-        if not 0 <= self.rate_variation <= 1 or (self.rate_variation and math.isinf(self.rate_bytes_per_s)):
-            raise ConfigurationError("a rate that varies is finite, and its variation lies between 0 and 1")
+        is_too_much = self.rate_variation and self.rate_bytes_per_s > MAX_VARYING_BYTES_PER_S
+        if not 0 <= self.rate_variation <= 1 or is_too_much:
+            raise ConfigurationError("a rate that varies is 1 Gbit/s at most, and its variation lies between 0 and 1")
 
 
 class Pipe:
