@@ -17,7 +17,7 @@ LAYERS = ("num_hidden_layers", "n_layer", "num_layers", "n_layers")
 HEADS = ("num_attention_heads", "n_head", "num_heads", "n_heads")
 KV_HEADS = ("num_key_value_heads", "num_kv_heads")
 HIDDEN = ("hidden_size", "n_embd", "d_model")
-POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length")
+POSITIONS = ("max_position_embeddings", "n_positions", "n_ctx", "max_sequence_length", "max_seq_len", "seq_length")
 END_TOKEN = "eos_token_id"
 COMPONENTS = ("decode", "model")
 """Graphs of ``transformers`` that go on behind a cache: of an export for generation, and of one of a forward with a cache."""

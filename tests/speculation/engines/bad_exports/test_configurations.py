@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from speculation.engines.pairs import load_model
 from speculation.errors import PackageError
 from tests.speculation.engines.bad_exports.scene import (
     change_json,
@@ -56,6 +57,15 @@ def test_a_configuration_and_a_graph_that_disagree_are_refused_with_both_figures
     change_json(path / "config.json", **entries)
     with pytest.raises(PackageError, match=said):
         use(path)
+
+
+@pytest.mark.parametrize("name", ["n_positions", "max_seq_len", "seq_length"])
+def test_the_context_has_the_names_that_families_give_it(path, name):
+    change_json(path / "config.json", max_position_embeddings=None)
+    with pytest.raises(PackageError, match=f"config.json lacks max_position_embeddings .*{name}"):
+        use(path)
+    change_json(path / "config.json", **{name: 40})
+    assert load_model(path).context_length == 40
 
 
 @pytest.mark.parametrize("value", [[272], -1, "end", [0, True]])
