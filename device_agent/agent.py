@@ -217,6 +217,7 @@ class DeviceAgent:
         self._running.add(task)
         task.add_done_callback(self._running.discard)
         task.add_done_callback(lambda _: place.leave())
+        task.add_done_callback(lambda _: generation.pausing.end())  # also of one that was cut off while it waited for its place
         task.add_done_callback(lambda _: stream.ended())
         if stream.timeline is not None:
             task.add_done_callback(stream.timeline.close)

@@ -44,7 +44,7 @@ class Stream:
         self._place: Place | None = None
         self._pausing: Pausing | None = None
         self._deadline: asyncio.TimerHandle | None = None
-        self._has_last = False
+        self._has_last = self._is_cancelled = False
         self._reader = Reader(self, 0)
 
     @property
@@ -202,8 +202,10 @@ class Stream:
         self._cancel()
 
     def _cancel(self) -> None:
-        """Once: a second time would cut off its giving back of what it held."""
-        if self._task is not None and not self._task.cancelling():
+        """Once: a second time would cut off its giving back of what it held. That the task is being cancelled may be something
+        else's doing, for a moment: a pause's, or a wait's of its own that is over."""
+        if self._task is not None and not self._is_cancelled:
+            self._is_cancelled = True
             self._task.cancel()
 
     def _cancel_deadline(self) -> None:

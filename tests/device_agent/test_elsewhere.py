@@ -115,6 +115,21 @@ def test_where_all_are_lost_the_device_goes_on_alone_and_its_tail_is_audited_lat
     assert states == [("collaborate", "link")] * 2 + [("device", "offline"), ("collaborate", "link")]
 
 
+@pytest.mark.parametrize("num_verifiers", [2, 3])
+@pytest.mark.parametrize("mode", ["collaborate", "cloud"])
+def test_where_nobody_answers_each_verifier_is_waited_for_once(num_verifiers, mode):
+    async def work():
+        nobody = [WatchedConnector(delay_s=5.0, failure=LinkError("nobody answers")) for _ in range(num_verifiers)]
+        named = {f"v{number}": connector for number, connector in enumerate(nobody)}
+        async with agent_of(MultiConnector(FixedList(tuple(named)), named.__getitem__), DraftEngine(step_s=0.05)) as running:
+            async for event in running.stream(request(mode=mode, max_tokens=200)):
+                if event.name == "error" or (event.name, getattr(event, "reason", None)) == ("state", "offline"):
+                    return event.name, asyncio.get_running_loop().time()
+        raise AssertionError("nobody was told")
+
+    assert virtual_time.run(work()) == ("error" if mode == "cloud" else "state", pytest.approx(5.0 * num_verifiers))
+
+
 def test_a_full_verifier_sends_its_sessions_to_another():
     async def work():
         async with several(2, max_sessions=2) as (running, made, _), asyncio.TaskGroup() as tasks:

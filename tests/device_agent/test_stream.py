@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from types import SimpleNamespace
 
 import pytest
@@ -186,6 +187,30 @@ def test_an_answer_that_is_closed_twice_gives_back_what_it_held():
     run(work())
 
 
+def test_an_answer_is_cancelled_at_the_moment_at_which_a_wait_of_its_own_ends():
+    async def work():
+        limits = []
+
+        async def write():
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(None) as limit:
+                        limits.append(limit)
+                        await asyncio.sleep(1000)
+
+        async with asyncio.timeout(5), asyncio.TaskGroup() as tasks:
+            stream, task = begun(), tasks.create_task(write())
+            stream.run_by(task, SimpleNamespace(is_queued=False), SimpleNamespace(is_paused=False))
+            await asyncio.sleep(0)
+            limits[0].reschedule(asyncio.get_running_loop().time())
+            await asyncio.sleep(0)
+            assert task.cancelling(), "by the wait"
+            await stream.aclose()
+            return len(limits)
+
+    assert run(work()) == 1
+
+
 def test_an_answer_that_has_said_all_is_not_cut_off_while_it_ends():
     async def work():
         async with asyncio.TaskGroup() as tasks:
@@ -198,6 +223,27 @@ def test_an_answer_that_has_said_all_is_not_cut_off_while_it_ends():
             task.cancel()
 
     run(work())
+
+
+@pytest.mark.parametrize("max_streams", [1, 2])
+@pytest.mark.parametrize("rest_s", [0.0, 0.1])
+def test_an_answer_that_is_cancelled_while_it_is_paused_is_not_ended_again_when_that_would_be_too_long(
+    max_streams, rest_s, caplog
+):
+    """Wherever it was: waiting for its place, or before its task ran."""
+
+    async def work():
+        settings = {"max_streams": max_streams, "max_queued_streams": 1, "max_pause_s": 5.0}
+        async with agent_of(None, DraftEngine(step_s=1.0), **settings) as running:
+            first, second = [await running.start(request(mode="device")) for _ in range(2)]
+            await asyncio.sleep(rest_s)
+            second.pause()
+            await second.aclose()
+            await asyncio.sleep(10)
+            await first.aclose()
+            return second.ending
+
+    assert (run(work()), caplog.records) == ({"status": "error", "error": "link"}, [])
 
 
 def test_only_an_answer_that_is_not_over_pauses_and_goes_on():
