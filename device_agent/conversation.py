@@ -14,6 +14,12 @@ from speculation.links.base import Connector, Link
 from speculation.protocol.device import DeviceSession
 from speculation.protocol.messages import CloudMessage, Open
 
+OPENING_TIMEOUT_S = 60.0
+"""A verifier answers ``Open`` at once, also where the session waits for room. One that is stuck may answer gRPC's pings all the
+same, for those are answered below it: without an end its device would neither go on alone nor fail."""
+SLOWEST_TOKENS_PER_S = 500
+"""At which a long prefix gets there: some 10 kbit/s, as on the oldest of mobile networks."""
+
 
 class Conversation:
     """Of one answer, one stream after the other. ``hear`` is called with each message, and tells whether the answer goes on;
@@ -46,10 +52,11 @@ class Conversation:
         sending: asyncio.Task[None] | None = None
         try:
             self.opened_s = asyncio.get_running_loop().time()
-            await link.send(opening())
+            message = opening()
+            await link.send(message)
             self._head_start.left()
             sending = tasks.create_task(self._sender.run(link))
-            await self._listen(link)
+            await self._listen(link, OPENING_TIMEOUT_S + len(message.prefix) / SLOWEST_TOKENS_PER_S)
         except OutriderError as error:
             self._fail(error)
             raise
@@ -58,11 +65,22 @@ class Conversation:
                 sending.cancel()
             await hang_up(link, self._session)
 
-    async def _listen(self, link: Link) -> None:
-        goes_on = True
-        while goes_on:
+    async def _listen(self, link: Link, opening_timeout_s: float) -> None:
+        message = await _first_of(link, opening_timeout_s)
+        while self._goes_on(message):
             message = await link.receive()
-            if message is None:
-                raise LinkError("the verifier closed the stream before the answer was over")
-            goes_on = self._hear(message)
-            self._sender.wake()
+
+    def _goes_on(self, message: CloudMessage | None) -> bool:
+        if message is None:
+            raise LinkError("the verifier closed the stream before the answer was over")
+        goes_on = self._hear(message)
+        self._sender.wake()
+        return goes_on
+
+
+async def _first_of(link: Link, timeout_s: float) -> CloudMessage | None:
+    try:
+        async with asyncio.timeout(timeout_s):
+            return await link.receive()
+    except TimeoutError:
+        raise LinkError(f"the verifier did not answer within {timeout_s:.0f} s") from None

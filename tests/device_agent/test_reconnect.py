@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from device_agent.conversation import OPENING_TIMEOUT_S
 from speculation.errors import AuthenticationError, HandshakeError, LinkError
 from speculation.links.memory import MemoryConnector
 from speculation.parameters import SamplingParameters
@@ -116,6 +118,34 @@ def test_a_loss_is_told_once_however_often_it_is_tried():
         ("device", "offline"),
         ("collaborate", "link"),
     ]
+
+
+class Mute(WatchedLink):
+    """To a verifier that took the stream and is stuck."""
+
+    async def receive(self):
+        await asyncio.Event().wait()
+
+
+class MuteAtFirst(Turns):
+    async def connect(self):
+        link = await super().connect()
+        return link if len(self.links) > 1 else Mute(link)
+
+
+@pytest.mark.parametrize(("mode", "told"), [("collaborate", "offline"), ("cloud", "link")])
+def test_a_verifier_that_takes_the_stream_and_never_answers_is_lost_in_the_end(mode, told):
+    async def work():
+        async with verifier(SlowEngine(0.3)) as made, agent_of(MuteAtFirst((made, None)), DraftEngine(0.7)) as running:
+            events = [event async for event in running.stream(request(mode=mode, max_tokens=200))]
+            return asyncio.get_running_loop().time(), events
+
+    now_s, events = virtual_time.run(work())
+    (found,) = [
+        event.reason if event.name == "state" else event.error["code"] for event in events if event.name in ("state", "error")
+    ]
+    assert (found, events[-1].name) == (told, "error" if mode == "cloud" else "done")
+    assert now_s == pytest.approx(OPENING_TIMEOUT_S, abs=1)
 
 
 @pytest.mark.parametrize("refusal", [HandshakeError("another fingerprint"), AuthenticationError("a key that was withdrawn")])
