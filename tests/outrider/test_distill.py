@@ -391,17 +391,6 @@ def test_a_run_goes_on_with_what_it_began_with(folder, tmp_path, distilled):
     assert jobs.distil(asked(folder, tmp_path, out=tmp_path / "again", is_resumed=True), quiet).steps == 40
 
 
-@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
-def test_a_checkpoint_that_is_damaged_is_named(folder, tmp_path, distilled, content):
-    shutil.copytree(distilled[2], tmp_path / "run")
-    latest = tmp_path / "run" / "latest.pt"
-    whole = (distilled[2] / "final.pt").read_bytes()
-    latest.write_bytes(whole[: len(whole) // 2] if content is None else content)
-    (tmp_path / "run" / "final.pt").unlink()
-    with pytest.raises(jobs.PackageError, match=r"latest\.pt is no checkpoint of this run"):
-        jobs.distil(asked(folder, tmp_path, out=tmp_path / "again", is_resumed=True), quiet)
-
-
 def test_without_the_extra_the_command_says_what_installs_it(folder, tmp_path, outrider, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch", None)
     code, _, said = outrider(*arguments(folder, tmp_path))

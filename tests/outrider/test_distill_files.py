@@ -9,8 +9,9 @@ from speculation.errors import InvalidRequestError, PackageError
 
 torch = pytest.importorskip("torch", reason="the training framework is an extra")
 
-from outrider.training import samples  # noqa: E402
+from outrider.training import loop, samples  # noqa: E402
 from outrider.training.distillation import GREEDY, SAMPLED  # noqa: E402
+from outrider.training.network import Decoder, Shape  # noqa: E402
 from outrider.training.place import Place  # noqa: E402
 from outrider.training.plot import points_of  # noqa: E402
 from outrider.training.texts import documents_of  # noqa: E402
@@ -43,3 +44,24 @@ def test_samples_that_are_damaged_are_named(tmp_path, content):
         part.write_bytes(content)
     with pytest.raises(PackageError, match=r"0000\.npz holds no samples .*take it away"):
         samples._read(part, Place.at("cpu"), torch.int16)
+
+
+def decoder(hidden_size):
+    return Decoder(Shape(hidden_size, 32, 1, 2, 1, vocab_size=48))
+
+
+@pytest.mark.parametrize("content", [b"", b"no checkpoint", None])
+def test_a_checkpoint_that_is_damaged_is_named(tmp_path, content):
+    latest = tmp_path / "latest.pt"
+    loop.save(latest, decoder(16), [], loop.Progress(step=3))
+    assert loop.load(latest, decoder(16)).step == 3
+    latest.write_bytes(latest.read_bytes()[:-100] if content is None else content)
+    with pytest.raises(PackageError, match=r"latest\.pt is no checkpoint of this run"):
+        loop.load(latest, decoder(16))
+
+
+def test_the_checkpoint_of_another_shape_is_named(tmp_path):
+    latest = tmp_path / "latest.pt"
+    loop.save(latest, decoder(16), [], loop.Progress())
+    with pytest.raises(PackageError, match=r"latest\.pt is no checkpoint of this run"):
+        loop.load(latest, decoder(32))
