@@ -15,7 +15,7 @@ Operation = dict[str, Any]
 
 _TEXT, _WHOLE, _FLAG = {"type": "string"}, {"type": "integer"}, {"type": "boolean"}
 _TOKENS = {"type": "array", "items": {"type": "integer", "minimum": 0}}
-_READING = ("400", "401", "403", "404", "413", "429")
+_READING = ("400", "401", "403", "404", "413", "429", "503")
 _USAGE = {
     "prompt_tokens": 3,
     "completion_tokens": 3,
@@ -141,7 +141,7 @@ def _generation(asked: Schema, example: Schema, whole: Schema, chunks: Sequence[
     lines = [*(json.dumps(chunk, separators=(",", ":")) for chunk in chunks), "[DONE]"]
     streamed = {"schema": _TEXT, "example": "".join(f"data: {line}\n\n" for line in lines)}
     operation["responses"]["200"]["content"]["text/event-stream"] = streamed
-    operation["responses"] |= refused("409", "500", "502", "503", "504")
+    operation["responses"] |= refused("409", "500", "502", "504")
     return operation
 
 

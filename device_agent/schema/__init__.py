@@ -115,7 +115,7 @@ def emulation_change_operation() -> Operation:
     return {
         "summary": "Emulate something else, at once",
         "requestBody": {"required": True, "content": {"application/json": body}},
-        "responses": told | refused("400", "401", "403", "413", "429"),
+        "responses": told | refused("400", "401", "403", "413", "429", "503"),
     }
 
 

@@ -64,7 +64,7 @@ _REFUSALS: dict[str, tuple[str, Schema]] = {
         error_object(MalformedMessageError("a verdict makes at least one token final")),
     ),
     "503": (
-        "The verifier cannot be reached, or went away",
+        "The verifier cannot be reached, or went away; or the agent is shutting down",
         error_object(LinkError("there is no verifier at 127.0.0.1:50051; start one with: outrider verifier")),
     ),
     "504": ("The verifier had no time left", error_object(DeadlineError("the session's deadline of 500 ms passed"))),

@@ -110,6 +110,13 @@ def test_every_request_and_every_answer_has_an_example_that_fits(document):
             jsonschema.validate(asked["example"], asked["schema"])
 
 
+def test_whoever_sends_a_body_may_be_told_that_the_agent_shuts_down(document):
+    """As it stops it waits for none to come."""
+    with_a_body = [(path, told["responses"]) for path, _, told in operations(document) if "requestBody" in told]
+    assert len(with_a_body) >= 6
+    assert [path for path, responses in with_a_body if "503" not in responses] == []
+
+
 def test_an_example_keeps_its_nulls(document):
     health = document["paths"]["/health"]["get"]["responses"]["200"]["content"]["application/json"]["example"]
     assert health["phone"] is None
