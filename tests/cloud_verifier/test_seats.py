@@ -137,6 +137,18 @@ async def test_opened_tells_how_much_of_a_prompt_was_kept():
 
 
 @virtually
+async def test_opened_tells_nobody_what_another_tenant_asked_before():
+    async with running(max_kept=2) as (_, verifier, _):
+        text, told = text_of(PROMPT, 4), []
+        await answer(connector_of(verifier, "a"), PROMPT, "first")
+        for tenant in ("b", "a"):
+            link = await connector_of(verifier, tenant).connect()
+            await link.send(open_message(tenant, prefix=tuple(text), generation_start=len(text)))
+            told.append((await link.receive()).cached)
+        assert told == [0, len(text) - 1]
+
+
+@virtually
 async def test_the_text_behind_a_kept_beginning_is_that_of_plain_decoding():
     async with running(max_kept=4) as (_, _, connector):
         for number, prompt in enumerate([PROMPT, (*PROMPT, 9), PROMPT[:-2], (*PROMPT[:-4], 1, 2, 3), PROMPT]):
