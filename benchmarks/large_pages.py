@@ -11,22 +11,20 @@ from __future__ import annotations
 
 import argparse
 import tempfile
-import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
-from statistics import median
 from unittest.mock import patch
 
 from rich.progress import track
 
+from benchmarks.in_turns import NUM_SLOTS, Sessions, middle_ms
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
 from speculation.engines import onnx
-from speculation.engines.base import Chunk
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
@@ -34,8 +32,6 @@ from speculation.engines.package import Package, load_pair
 BUNDLED, QUICK = "bundled full model", "tiny"
 VARIANTS = ("fp32", "i8", "q4")
 PASSES = {"1 session": (1, 1), "1 session x 9": (1, 9), "16 sessions": (16, 1)}
-"""Sessions and rows of each pass that is timed."""
-PAST, NUM_SLOTS, IN_A_ROW = 64, 16, 3
 ROUNDS, ROUNDS_QUICK = 60, 2
 LARGE, SMALL, OTHER = "large", "small", "small, made apart"
 
@@ -57,39 +53,13 @@ class Measured:
         return [self.model, self.variant, *found]
 
 
-class Sessions:
-    """An engine whose slots all hold a text."""
-
-    def __init__(self, engine: OnnxEngine) -> None:
-        self.engine = engine
-        self.caches = [engine.open() for _ in range(NUM_SLOTS)]
-        self.engine.extend([Chunk(cache, _tokens(PAST), 0) for cache in self.caches])
-
-    def pass_s(self, num_sessions: int, rows: int) -> float:
-        """CPU seconds of one pass, and the way back beside it."""
-        chunks = [Chunk(cache, _tokens(rows), rows) for cache in self.caches[:num_sessions]]
-        began_s = time.thread_time()
-        self.engine.extend(chunks)
-        took_s = time.thread_time() - began_s
-        for chunk in chunks:
-            self.engine.truncate(chunk.cache, PAST)
-        return took_s
-
-
 def measured(model: str, package: Package, variant: str, rounds: int) -> Measured:
     """To be run in a process of its own: what an engine leaves free, in large pages or not, is where the next one's weights are
     put."""
     stages = {LARGE: Sessions(OnnxEngine(package, variant, NUM_SLOTS))}
     with patch.object(onnx, "in_large_pages", nullcontext):
         stages |= {name: Sessions(OnnxEngine(package, variant, NUM_SLOTS)) for name in (SMALL, OTHER)}
-    took_s: dict[str, dict[str, list[float]]] = {name: {label: [] for label in PASSES} for name in stages}
-    for number in range(rounds):
-        for name in _rotated(list(stages), number):
-            for label, shape in PASSES.items():
-                took_s[name][label] += [stages[name].pass_s(*shape) for _ in range(1 + IN_A_ROW)][1:]
-    return Measured(
-        model, variant, {name: {label: 1000 * median(s) for label, s in found.items()} for name, found in took_s.items()}
-    )
+    return Measured(model, variant, middle_ms(stages, PASSES, rounds))
 
 
 def packages(folder: Path, is_quick: bool) -> Iterator[tuple[str, Package, str]]:
@@ -100,15 +70,6 @@ def packages(folder: Path, is_quick: bool) -> Iterator[tuple[str, Package, str]]
         convert(Conversion(checkpoint, folder / name, VARIANTS))
         for variant in VARIANTS:
             yield name, Package(folder / name), variant
-
-
-def _rotated(names: Sequence[str], by: int) -> Iterator[str]:
-    start = by % len(names)
-    yield from (*names[start:], *names[:start])
-
-
-def _tokens(count: int) -> list[int]:
-    return [1 + number % 255 for number in range(count)]
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from contextlib import suppress
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.errors import CapacityError
+from speculation.engines.large_pages import reserved
 
 FLOAT_BYTES = 4
 CAN_RETURN = sys.platform == "linux"
@@ -27,7 +27,7 @@ class CachePages:
     def __init__(self, shape: tuple[int, int, int, int, int]) -> None:
         self._shape = shape
         self._slot_bytes = math.prod(shape[2:]) * FLOAT_BYTES
-        self._memory = _reserved(math.prod(shape) * FLOAT_BYTES)
+        self._memory = reserved(math.prod(shape) * FLOAT_BYTES, "caches")
         self.array: NDArray[np.float32] = np.frombuffer(self._memory, np.float32).reshape(shape)
 
     def in_small_pages(self) -> None:
@@ -53,18 +53,3 @@ class CachePages:
         parts, _, heads, _, head_size = self._shape
         pages = 1 + math.ceil(num_positions * head_size * FLOAT_BYTES / mmap.PAGESIZE)
         return parts * heads * pages * mmap.PAGESIZE
-
-
-def _reserved(num_bytes: int) -> mmap.mmap:
-    """Memory of this process alone, as an ordinary array has it."""
-    try:
-        if CAN_RETURN:
-            memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-        else:
-            memory = mmap.mmap(-1, num_bytes)
-    except (OSError, OverflowError) as error:
-        raise CapacityError(f"this system does not grant {num_bytes} bytes for caches: {error}") from error
-    if CAN_RETURN:
-        with suppress(OSError):
-            memory.madvise(mmap.MADV_HUGEPAGE)
-    return memory

@@ -14,6 +14,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from speculation.errors import CapacityError
+
 Ranges = Sequence[tuple[int, int]]
 """Addresses from each first to each last but one, ascending."""
 
@@ -36,6 +38,24 @@ def in_large_pages() -> Iterator[None]:
     if size:
         for start, end in added(before, _anonymous()):
             _move(-(-start // size) * size, end // size * size, size)
+
+
+def reserved(num_bytes: int, purpose: str) -> mmap.mmap:
+    """Memory of this process alone, as an ordinary array has it, in large pages where they are to be had; it begins a page.
+
+    Raises ``CapacityError`` where the system does not grant so much.
+    """
+    try:
+        if sys.platform == "linux":
+            memory = mmap.mmap(-1, num_bytes, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+        else:
+            memory = mmap.mmap(-1, num_bytes)
+    except (OSError, OverflowError) as error:
+        raise CapacityError(f"this system does not grant {num_bytes} bytes for {purpose}: {error}") from error
+    if sys.platform == "linux":
+        with suppress(OSError):
+            memory.madvise(mmap.MADV_HUGEPAGE)
+    return memory
 
 
 def added(before: Ranges, after: Ranges) -> list[tuple[int, int]]:

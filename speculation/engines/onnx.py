@@ -22,10 +22,12 @@ from speculation.engines import arena
 from speculation.engines.architecture import Architecture, slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
+from speculation.engines.files import read_graph
 from speculation.engines.handover import computing
 from speculation.engines.kept_logits import LOGITS_KEPT_BOUND, KeptLogits
 from speculation.engines.large_pages import in_large_pages
 from speculation.engines.packing import Packing, Share, pack
+from speculation.engines.pointwise import Convolved, convolved
 from speculation.engines.quantise import Int8Linear
 from speculation.engines.slots import Slot, Slots
 from speculation.engines.variants import LINEARS
@@ -117,7 +119,9 @@ class OnnxEngine:
         self.head_size = shape.head_size
         self._architecture = shape
         self._capacity = slot_capacity(package.context_length)
-        self._session = _load(package, variant, threads)
+        # The session computes with memory of the matrices, where they are convolved.
+        self._session, self._matrices = _load(package, variant, threads)
+        self._least_logits = int(self.is_convolved)
         names = [f"{n}.{kind}" for n in range(shape.num_layers) for kind in ("key", "value")]
         size = (len(names), num_slots, shape.num_kv_heads, self._capacity, shape.head_size)
         self._pages, self._gives_back = CachePages(size), False
@@ -142,6 +146,11 @@ class OnnxEngine:
     def description(self) -> EngineDescription:
         return self._description
 
+    @property
+    def is_convolved(self) -> bool:
+        """Whether its matrices are multiplied as convolutions (``pointwise.py``)."""
+        return self._matrices is not None
+
     def open(self) -> CacheId:
         return self._slots.open()
 
@@ -161,7 +170,7 @@ class OnnxEngine:
             token_ids += chunk.token_ids
             shares.append((numbers[number] - low, len(chunk.token_ids), chunk.num_logits))
         self._slots.check_token_ids(min(token_ids), max(token_ids))
-        packing = pack(tuple(shares), high - low, self._rows_multiple, self._tokens_multiple)
+        packing = pack(tuple(shares), high - low, self._rows_multiple, self._tokens_multiple, self._least_logits)
         binding = self._binding(low, high, packing)
         logits = binding.prepare(packing, self._kept_logits)
         binding.token_ids[: packing.num_tokens] = array(_INT64, token_ids)
@@ -246,8 +255,8 @@ def _scratch_bytes(shape: Architecture, num_slots: int, num_rows: int) -> int:
     return (padded + rows) * 4 * 5 // 4
 
 
-def _load(package: Package, variant: str, threads: int) -> Any:
-    """A session of ONNX Runtime on the CPU; the graph's file is checked before it is opened."""
+def _load(package: Package, variant: str, threads: int) -> tuple[Any, Convolved | None]:
+    """A session of ONNX Runtime on the CPU, and what has to live as long; the graph's file is checked before it is opened."""
     linear = LINEARS.get(variant)
     if isinstance(linear, Int8Linear) and not are_whole(linear.block):
         name = f"{package.name}:{variant}"
@@ -258,13 +267,17 @@ def _load(package: Package, variant: str, threads: int) -> Any:
     options.enable_mem_pattern = False
     options.add_session_config_entry("session.force_spinning_stop", "1")
     path = package.graph(variant)
-    try:
-        with in_large_pages():
-            session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise PackageError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
+    with in_large_pages():
+        made = convolved(path, read_graph(path))
+        if made is not None:
+            made.tell(options, path.parent)
+        try:
+            graph = str(path) if made is None else made.graph
+            session = onnxruntime.InferenceSession(graph, options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise PackageError(f"{path} cannot be loaded by ONNX Runtime: {error}") from error
     _check_interface(session, package, path.name)
-    return session
+    return session, made
 
 
 def _check_interface(session: Any, package: Package, name: str) -> None:

@@ -45,14 +45,15 @@ def concatenated(chunks: Sequence[Chunk]) -> NDArray[np.int64]:
 
 
 @lru_cache(maxsize=KEPT_PACKINGS)
-def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int, tokens_multiple: int = 1) -> Packing:
+def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int, tokens_multiple: int = 1, least_logits: int = 0) -> Packing:
     """Index arrays for ``shares`` in a batch of ``batch`` slots; those without a share are idle.
 
     Each session's rows in the attention node are filled up to a multiple of ``rows_multiple`` by repeats of its last one. They
     lie behind the real ones, so causal attention keeps them out of every real row, and the linear layers never see them.
 
     The rows of the linear layers, and those of the head, are filled up to a multiple of ``tokens_multiple``: by tokens that no
-    slot of the batch holds, beside the last real row of attention, and by repeats of the last row that is wanted.
+    slot of the batch holds, beside the last real row of attention, and by repeats of the last row that is wanted. Where fewer
+    than ``least_logits`` rows of the head are wanted, the last row of the pass is there so often.
     """
     padded = [count + -count % rows_multiple for _, count, _ in shares]
     most, start = max(padded), 0
@@ -69,8 +70,9 @@ def pack(shares: tuple[Share, ...], batch: int, rows_multiple: int, tokens_multi
         query_seqlens[row] = rows
         start = end
     num_logits = len(out_idx)
+    out_idx += [start - 1] * (least_logits - num_logits)
     unpad_idx += unpad_idx[-1:] * (-start % tokens_multiple)
-    out_idx += out_idx[-1:] * (-num_logits % tokens_multiple)
+    out_idx += out_idx[-1:] * (-len(out_idx) % tokens_multiple)
     return Packing(
         start,
         num_logits,

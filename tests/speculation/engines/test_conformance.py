@@ -17,7 +17,7 @@ from speculation.engines.remote_routes import ROUTES
 from speculation.engines.stock import StockEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
-from tests.speculation.engines.tiny import TINY, tiny_package, token_ids
+from tests.speculation.engines.tiny import TINY, convolve_all, tiny_package, token_ids
 from tests.support.processor import gives_rows_alike
 from tests.support.served_model import ServedModel, serving
 
@@ -25,7 +25,7 @@ CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"]
 TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
 EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa", "split", "one")
-COMPUTING = ("fp32", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
+COMPUTING = ("fp32", "convolved", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -72,7 +72,7 @@ def served():
         yield url
 
 
-@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED, *REMOTE])
+@pytest.fixture(params=["fp32", "convolved", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED, *REMOTE])
 def engine(request, package, exports, monkeypatch):
     if request.param in REMOTE:
         server = RemoteServer(request.getfixturevalue("served"), request.param.split()[1], num_logprobs=ALL_LOGPROBS)
@@ -89,6 +89,11 @@ def engine(request, package, exports, monkeypatch):
         return LookupEngine(VOCABULARY, CONTEXT, num_slots=SLOTS)
     if request.param == "blended":
         return BlendedEngine(OnnxEngine(package, "fp32", num_slots=SLOTS), share=0.5)
+    if request.param == "convolved":
+        convolve_all(monkeypatch)
+        engine = OnnxEngine(package, "fp32", num_slots=SLOTS)
+        assert engine.is_convolved
+        return engine
     return OnnxEngine(package, request.param, num_slots=SLOTS)
 
 

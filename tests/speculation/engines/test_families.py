@@ -29,6 +29,7 @@ from tests.speculation.engines.families import (
 )
 from tests.speculation.engines.record_families import RECORDED, ROWS, TOKENS, logits_by_transformers
 from tests.speculation.engines.test_graph import to_int4, to_int8
+from tests.speculation.engines.tiny import convolve_all
 
 TOLERANCE = 2e-5
 SEEN = 1e-2
@@ -64,6 +65,17 @@ def difference(found, wanted):
 def test_the_graph_agrees_with_a_plain_forward_in_float64(packages, family):
     config = config_of(family)
     assert difference(logits_of(packages(family)), family_logits(config, weights_of(config), TOKENS)) < TOLERANCE
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_matrices_multiplied_as_convolutions_agree_with_it_too_and_are_exact(packages, family, monkeypatch):
+    convolve_all(monkeypatch)
+    config, engine = config_of(family), OnnxEngine(packages(family), num_slots=4)
+    assert engine.is_convolved
+    found = engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))])
+    assert difference(found, family_logits(config, weights_of(config), TOKENS)) < TOLERANCE
+    tested = self_test.run(OnnxEngine(packages(family), num_slots=4))
+    assert tested.is_exact, tested.details
 
 
 @pytest.mark.parametrize("family", FAMILIES)

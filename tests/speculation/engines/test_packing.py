@@ -1,5 +1,7 @@
 """Index arrays of a pass."""
 
+import pytest
+
 from speculation.engines.packing import pack
 
 
@@ -38,3 +40,10 @@ def test_odd_numbers_of_tokens_and_of_wanted_rows_are_filled_up():
 def test_where_no_rows_are_wanted_none_are_filled_up():
     packing = pack(((0, 1, 0),), 1, 2, 2)
     assert (packing.unpad_idx.tolist(), packing.out_idx.tolist()) == ([0, 0], [])
+
+
+@pytest.mark.parametrize(("wanted", "multiple", "rows"), [(0, 1, [2]), (0, 2, [2, 2]), (1, 1, [2]), (2, 1, [1, 2])])
+def test_where_the_head_needs_a_row_the_last_one_is_there_though_nobody_wants_it(wanted, multiple, rows):
+    packing = pack(((0, 3, wanted),), 1, 2, multiple, 1)
+    assert packing.out_idx.tolist() == rows
+    assert (packing.num_logits, packing.num_rows) == (wanted, len(rows))

@@ -1,9 +1,11 @@
 """Small random packages, and an independent forward of their weights in float64."""
 
 import numpy as np
+import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+from speculation.engines import pointwise
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
 from speculation.engines.package_writer import PackageSource, write_package, write_pair
@@ -76,6 +78,14 @@ def tiny_source(name="tiny", seed=0, variants=("fp32", "q4", "i8"), **overrides)
         provenance=f"random weights, seed {seed}",
         variants=variants,
     )
+
+
+def convolve_all(monkeypatch):
+    """Multiply the matrices of any model as convolutions from now on, however small they are."""
+    if not pointwise.can_convolve():
+        pytest.skip("this processor, or this ONNX Runtime, has no convolutions in blocks of 16")
+    for limit in ("MODEL_LEAST_BYTES", "MATRIX_LEAST_BYTES"):
+        monkeypatch.setattr(pointwise, limit, 0)
 
 
 def tiny_package(path, name="tiny", seed=0, variants=("fp32", "q4", "i8"), **overrides) -> Package:
