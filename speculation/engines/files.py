@@ -148,3 +148,13 @@ def tensors_of(graph: Any) -> Iterator[Any]:
                 yield from (sparse.values, sparse.indices)
             for inner in [attribute.g, *attribute.graphs]:
                 yield from tensors_of(inner)
+
+
+def values_read(node: Any) -> Iterator[str]:
+    """What a node of a graph takes, and the graphs inside it."""
+    yield from node.input
+    for attribute in node.attribute:
+        for inner in [attribute.g, *attribute.graphs]:
+            for part in inner.node:
+                yield from values_read(part)
+            yield from (value.name for value in inner.output)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 import platform
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -24,6 +24,7 @@ import onnxruntime
 from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 
+from speculation.engines.files import values_read
 from speculation.engines.graph import IR_VERSION, OPSET
 from speculation.engines.large_pages import reserved
 from speculation.errors import PackageError
@@ -39,7 +40,10 @@ ALIGNMENT_BYTES = 64
 MACHINES = {"x86_64", "AMD64"}
 ELEMENTWISE = {"Sigmoid", "Mul"}
 """What lies between the products of a feed-forward layer, and does not ask in what order its numbers lie."""
-AXES = "outrider/leading_axes"
+AXES, BLOCKS, IMAGE, WEIGHT = "outrider/leading_axes", "outrider/blocks/", "outrider/image/", "outrider/weight/"
+"""What is added, named as no tool names a value of its own. In blocks a value is [1, numbers, rows ...] to the graph."""
+PACKED, PADDED = (0, 1), (0,)
+"""Axes that rows lack of an image's four: of rows [tokens, numbers], and of rows [sessions, tokens, numbers]."""
 FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 CHANNELS_AT_ONCE = {"mlas.nchwc_pointwise_conv_max_input_channel_batch": "1024"}
 """Input channels that are summed before a sum is written. By 128, the runtime's own number, nine rows take a tenth longer."""
@@ -91,17 +95,18 @@ class _Matrix:
             target[:] = values.reshape(self.num_in, -1, BLOCK).transpose(1, 0, 2)
 
 
-def convolved(path: Path, model: Any) -> Convolved | None:
+def convolved(path: Path, model: Any, axes: Sequence[int] = PACKED) -> Convolved | None:
     """The graph ``model`` of a file, which is changed, with its matrices in blocks; None where it stays as it is.
 
-    Rows of the graph must be arrays [rows, numbers]. A product must have at least one row: a convolution refuses none.
+    ``axes``: what the rows of its products are (``PACKED``, ``PADDED``); with others the graph does not load, or cannot be run.
+    A product must have at least one row: a convolution refuses none.
     Raises ``PackageError`` for weights that cannot be read, ``CapacityError`` where there is no memory for them.
     """
     matrices = _matrices(model.graph)
     num_bytes = sum(matrix.num_bytes for matrix in matrices.values())
     if not matrices or num_bytes < MODEL_LEAST_BYTES or not can_convolve():
         return None
-    return _convolved(path, model, matrices)
+    return _convolved(path, model, matrices, axes)
 
 
 @cache
@@ -119,7 +124,7 @@ def can_convolve() -> bool:
     product.initializer.append(numpy_helper.from_array(weight, "w"))
     model = helper.make_model(product, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION)
     here = Path(__file__)
-    made = _convolved(here, model, {"y": _Matrix(product.initializer[0], is_turned=False)})
+    made = _convolved(here, model, {"y": _Matrix(product.initializer[0], is_turned=False)}, PACKED)
     options = onnxruntime.SessionOptions()
     options.log_severity_level, options.intra_op_num_threads = 4, 1
     made.tell(options, here.parent)
@@ -132,14 +137,15 @@ def can_convolve() -> bool:
     return all(np.array_equal(product, (rows @ weight)[: len(product)]) for product in found)
 
 
-def _convolved(path: Path, model: Any, matrices: Mapping[str, _Matrix]) -> Convolved:
+def _convolved(path: Path, model: Any, matrices: Mapping[str, _Matrix], axes: Sequence[int]) -> Convolved:
     values, graph, rewriting = _values(path, matrices), model.graph, _Rewriting(matrices)
     for node in graph.node:
         rewriting.take(node)
     nodes = rewriting.finish([value.name for value in graph.output])
     del graph.node[:]
     graph.node.extend(nodes)
-    _exchange_constants(graph, [_given(path, name, value) for name, value in values.items()])
+    constants = [_given(path, name, value) for name, value in values.items()]
+    _exchange_constants(graph, [*constants, numpy_helper.from_array(np.array(axes, np.int64), AXES)])
     model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
     return Convolved(bytes(model.SerializeToString()), values)
 
@@ -178,7 +184,7 @@ def _values(path: Path, matrices: Mapping[str, _Matrix]) -> dict[str, Any]:
             what = f"{path}: the weights {matrix.tensor.name} of shape {list(matrix.tensor.dims)}"
             raise PackageError(f"{what} cannot be read: {error}") from error
         kernels = target.reshape(matrix.num_out, matrix.num_in, 1, 1)
-        found[f"{name}/weight"] = onnxruntime.OrtValue.ortvalue_from_numpy(kernels)
+        found[WEIGHT + name] = onnxruntime.OrtValue.ortvalue_from_numpy(kernels)
         start += size // memory.itemsize
     return found
 
@@ -192,10 +198,10 @@ def _given(path: Path, name: str, value: Any) -> Any:
 
 def _exchange_constants(graph: Any, added: list[Any]) -> None:
     """Drop what nothing uses any more: of a matrix no second copy shall be loaded."""
-    used = {name for node in graph.node for name in node.input} | {value.name for value in graph.output}
+    used = {name for node in graph.node for name in values_read(node)} | {value.name for value in graph.output}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
-    graph.initializer.extend([*kept, *added, numpy_helper.from_array(np.array([0, 1], np.int64), AXES)])
+    graph.initializer.extend([*kept, *added])
 
 
 @dataclass(slots=True)
@@ -214,13 +220,13 @@ class _Rewriting:
         name, matrix = node.output[0], self.matrices.get(node.output[0])
         if matrix is not None:
             self._to_blocks(node.input[0])
-            self._node("Conv", [_blocks(node.input[0]), f"{name}/weight"], _blocks(name), DOMAIN, kernel_shape=[1, 1])
+            self._node("Conv", [BLOCKS + node.input[0], WEIGHT + name], BLOCKS + name, DOMAIN, kernel_shape=[1, 1])
             self._channels[name] = matrix.num_out
         elif self._is_alike(node):
-            self._node(node.op_type, [_blocks(value) for value in node.input], _blocks(name))
+            self._node(node.op_type, [BLOCKS + value for value in node.input], BLOCKS + name)
             self._channels[name] = self._channels[node.input[0]]
         else:
-            for value in node.input:
+            for value in values_read(node):
                 self._to_rows(value)
             self.nodes.append(node)
 
@@ -228,34 +234,28 @@ class _Rewriting:
         """All nodes, but for those that turned matrices which nothing reads any more."""
         for name in outputs:
             self._to_rows(name)
-        used = {*outputs, *(value for node in self.nodes for value in node.input)}
+        used = {*outputs, *(value for node in self.nodes for value in values_read(node))}
         return [node for node in self.nodes if node.op_type != "Transpose" or used.intersection(node.output)]
 
     def _is_alike(self, node: Any) -> bool:
-        """Whether each number depends on those at its own place, of values that lie in blocks alike."""
-        channels = {self._channels.get(value) for value in node.input}
-        return node.op_type in ELEMENTWISE and None not in channels and len(channels) == 1
+        """Whether each number depends on those at its own place, of values that are all in blocks."""
+        return node.op_type in ELEMENTWISE and all(value in self._channels for value in node.input)
 
     def _to_blocks(self, value: str) -> None:
         if value in self._channels or value in self._moved:
             return
         self._moved.add(value)
-        image = self._node("Unsqueeze", [value, AXES], f"{value}/image")
-        self._node("ReorderInput", [image], _blocks(value), DOMAIN, channels_last=1)
+        image = self._node("Unsqueeze", [value, AXES], IMAGE + value)
+        self._node("ReorderInput", [image], BLOCKS + value, DOMAIN, channels_last=1)
 
     def _to_rows(self, value: str) -> None:
         if value not in self._channels or value in self._moved:
             return
         self._moved.add(value)
         channels = self._channels[value]
-        image = self._node("ReorderOutput", [_blocks(value)], f"{value}/image", DOMAIN, channels=channels, channels_last=1)
+        image = self._node("ReorderOutput", [BLOCKS + value], IMAGE + value, DOMAIN, channels=channels, channels_last=1)
         self._node("Squeeze", [image, AXES], value)
 
     def _node(self, operator: str, inputs: list[str], output: str, domain: str = "", **attributes: object) -> str:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, domain=domain, **attributes))
         return output
-
-
-def _blocks(value: str) -> str:
-    """What a value is called where it lies in blocks: [1, numbers, 1, rows] to the graph."""
-    return f"{value}/blocks"

@@ -16,6 +16,7 @@ from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.exported_graph import ExportedGraph
 from speculation.engines.handover import computing
 from speculation.engines.packing import concatenated
+from speculation.engines.pointwise import PADDED, Convolved, convolved
 from speculation.engines.slots import Slot, Slots
 from speculation.engines.stock import load_session
 from speculation.engines.surgery import LAST, ROOM, ROWS, CannotBeRaggedError, make_ragged
@@ -45,22 +46,48 @@ class RaggedEngine:
         self._description, self._graph = description, graph.without_model()
         self._capacity = description.context_length + PASS_ROWS
         self._pools = self._allocated()
+        self._pass_rows, self._is_single = self._most_rows(), False
+        ragged = self._ragged(graph)
+        self._matrices: Convolved | None = None
+        made = convolved(graph.path, graph.model, PADDED)
+        if made is None or not self._begins_with(made, threads):
+            self._begin(ragged, threads)
+
+    def _ragged(self, graph: ExportedGraph) -> bytes:
         try:
-            self._session = load_session(make_ragged(graph, self._capacity), graph.path.parent, threads)
-        except (KeyError, PackageError, ValueError) as error:  # KeyError: a constant of a type that there is not
+            return make_ragged(graph, self._capacity)
+        except (KeyError, ValueError) as error:  # KeyError: a constant of a type that there is not
+            raise CannotBeRaggedError(f"the graph does not load with lengths as inputs: {error}") from error
+
+    def _begins_with(self, made: Convolved, threads: int) -> bool:
+        """Whether the graph does with convolutions what its form promises. Where it does not, it may without."""
+        try:
+            self._begin(made, threads)
+        except CannotBeRaggedError:
+            return False
+        self._matrices = made
+        return True
+
+    def _begin(self, ragged: bytes | Convolved, threads: int) -> None:
+        try:
+            self._session = load_session(ragged, self._graph.path.parent, threads)
+        except PackageError as error:
             raise CannotBeRaggedError(f"the graph does not load with lengths as inputs: {error}") from error
         self._inputs = {value.name for value in self._session.get_inputs()}
-        logits = next(value for value in self._session.get_outputs() if value.name == graph.names.logits)
+        logits = next(value for value in self._session.get_outputs() if value.name == self._graph.names.logits)
         self._logits_type = LOGITS_TYPES[logits.type]
         self._bindings: dict[tuple[int, int], Any] = {}
-        self._slots = Slots(description)
-        self._pass_rows = self._most_rows()
-        self._is_single = False
+        self._slots = Slots(self._description)
         self._probe()
 
     @property
     def description(self) -> EngineDescription:
         return self._description
+
+    @property
+    def is_convolved(self) -> bool:
+        """Whether its matrices are multiplied as convolutions (``pointwise.py``)."""
+        return self._matrices is not None
 
     def run_singly(self) -> None:
         """From now on each run holds one token of one session: exact whatever the graph does with several, and slower."""

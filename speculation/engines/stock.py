@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.exported_graph import ExportedGraph
+from speculation.engines.files import read_graph
 from speculation.engines.handover import computing
 from speculation.engines.large_pages import in_large_pages
 from speculation.engines.packing import concatenated
+from speculation.engines.pointwise import FOLDER_OF_WEIGHTS, PADDED, Convolved, convolved
 from speculation.engines.providers import Provider, execution_provider
 from speculation.engines.slots import Slot, Slots
 from speculation.errors import ConfigurationError, EngineError, PackageError
 
 RUN_ROWS = 128
 """Rows of a run at most: a run gives the logits of all its rows, wanted or not, and a long prompt has many."""
-FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 
 
 @dataclass(slots=True)
@@ -53,12 +54,15 @@ class StockEngine:
     ) -> None:
         self.head_size = graph.head_size
         self._description, self._graph = description, graph.without_model()
-        self._session = load_session(str(graph.path), graph.path.parent, threads, provider)
         self._outputs = [graph.names.logits, *graph.present]
         self._slots = Slots(description)
         self._pasts: dict[int, _Past] = {}
         self._run_rows, self._multiple = RUN_ROWS, self._rows_multiple
-        self._probe()
+        self._matrices: Convolved | None = None
+        made = convolved(graph.path, read_graph(graph.path), PADDED) if provider is Provider.CPU else None
+        if made is None or not self._begins_with(made, threads):
+            self._session = load_session(str(graph.path), graph.path.parent, threads, provider)
+            self._probe()
         self.one_row_since = self._one_row_since()
         if self.one_row_since:
             self._run_rows = self._multiple = 1
@@ -66,6 +70,11 @@ class StockEngine:
     @property
     def description(self) -> EngineDescription:
         return self._description
+
+    @property
+    def is_convolved(self) -> bool:
+        """Whether its matrices are multiplied as convolutions (``pointwise.py``)."""
+        return self._matrices is not None
 
     def run_singly(self) -> None:
         """From now on each run holds one token: exact whatever the graph does with several, and slower by their number."""
@@ -153,6 +162,16 @@ class StockEngine:
             raise EngineError(f"{self._description.name} could not be run: {error}") from error
         return np.asarray(logits[0], np.float32), present
 
+    def _begins_with(self, made: Convolved, threads: int) -> bool:
+        """Whether the graph does with convolutions what its form promises. Where it does not, it may without."""
+        try:
+            self._session = load_session(made, self._graph.path.parent, threads)
+            self._probe()
+        except PackageError:
+            return False
+        self._matrices = made
+        return True
+
     def _probe(self) -> None:
         """Two tokens give two rows of logits and a cache of two, and two more behind them a cache of four; or one and one."""
         past, graph = self._empty(), self._graph
@@ -196,8 +215,9 @@ class StockEngine:
         return np.empty((0, self._description.vocabulary_size), np.float32)
 
 
-def load_session(graph: str | bytes, folder: Path, threads: int, provider: Provider = Provider.CPU) -> Any:
-    """A session of ONNX Runtime, over a file or over bytes whose weights may lie in ``folder``.
+def load_session(graph: str | bytes | Convolved, folder: Path, threads: int, provider: Provider = Provider.CPU) -> Any:
+    """A session of ONNX Runtime, over a file or over a graph whose weights may lie in ``folder``. What was ``convolved`` has to
+    live as long.
 
     Raises ``PackageError`` when the runtime refuses the graph, ``ConfigurationError`` when it has no such provider.
     """
@@ -206,11 +226,14 @@ def load_session(graph: str | bytes, folder: Path, threads: int, provider: Provi
     options.intra_op_num_threads = threads
     options.log_severity_level = 4
     options.add_session_config_entry("session.force_spinning_stop", "1")
-    if isinstance(graph, bytes):
+    if isinstance(graph, Convolved):
+        graph.tell(options, folder)
+    elif isinstance(graph, bytes):
         options.add_session_config_entry(FOLDER_OF_WEIGHTS, str(folder))
     try:
         with in_large_pages():
-            session = onnxruntime.InferenceSession(graph, options, providers=[wanted])
+            loaded = graph.graph if isinstance(graph, Convolved) else graph
+            session = onnxruntime.InferenceSession(loaded, options, providers=[wanted])
     except Exception as error:
         name = graph if isinstance(graph, str) else f"the graph in {folder}"
         raise PackageError(f"{name} cannot be loaded by ONNX Runtime: {error}") from error

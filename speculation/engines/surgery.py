@@ -6,13 +6,13 @@ other lengths out of the attention mask. Here these become inputs of the graph, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 from onnx import TensorProto, helper, numpy_helper
 
 from speculation.engines.exported_graph import ExportedGraph
+from speculation.engines.files import values_read
 
 NODE, DOMAIN = "GroupQueryAttention", "com.microsoft"
 PAST_KEY, PAST_VALUE, SEQLENS_K, TOTAL, COS, SIN, POSITIONS, QUERY_SEQLENS = 3, 4, 5, 6, 7, 8, 9, 16
@@ -78,7 +78,7 @@ def _drop_unused(model: Any) -> None:
     for node in reversed(model.node):
         if needed.intersection(node.output):
             kept.append(node)
-            needed.update(_used(node))
+            needed.update(values_read(node))
     del model.node[:]
     model.node.extend(reversed(kept))
 
@@ -86,7 +86,7 @@ def _drop_unused(model: Any) -> None:
 def _exchange_inputs(graph: ExportedGraph) -> None:
     """The three lengths instead of the mask. Raises ``CannotBeRaggedError`` where the mask has another use."""
     model, mask = graph.model.graph, graph.names.attention_mask
-    used = {name for node in model.node for name in _used(node)}
+    used = {name for node in model.node for name in values_read(node)}
     if mask in used:
         raise CannotBeRaggedError(f"{mask} is used for more than lengths")
     kept = [value for value in model.input if value.name in used]
@@ -94,13 +94,3 @@ def _exchange_inputs(graph: ExportedGraph) -> None:
     kept += [helper.make_tensor_value_info(name, TensorProto.INT32, shape) for name, shape in shapes.items()]
     del model.input[:], model.value_info[:]
     model.input.extend(kept)
-
-
-def _used(node: Any) -> Iterator[str]:
-    """What a node takes, and the graphs inside it."""
-    yield from node.input
-    for attribute in node.attribute:
-        for inner in [attribute.g, *attribute.graphs]:
-            for part in inner.node:
-                yield from _used(part)
-            yield from (value.name for value in inner.output)

@@ -25,7 +25,8 @@ CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"]
 TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
 EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa", "split", "one")
-COMPUTING = ("fp32", "convolved", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
+CONVOLVED = ("convolved", "convolved plain", "convolved gqa", "convolved genai")
+COMPUTING = (*CONVOLVED, "fp32", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -72,7 +73,7 @@ def served():
         yield url
 
 
-@pytest.fixture(params=["fp32", "convolved", "q4", "i8", "random", "lookup", "blended", "fitted", *EXPORTED, *REMOTE])
+@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *CONVOLVED, *EXPORTED, *REMOTE])
 def engine(request, package, exports, monkeypatch):
     if request.param in REMOTE:
         server = RemoteServer(request.getfixturevalue("served"), request.param.split()[1], num_logprobs=ALL_LOGPROBS)
@@ -89,9 +90,10 @@ def engine(request, package, exports, monkeypatch):
         return LookupEngine(VOCABULARY, CONTEXT, num_slots=SLOTS)
     if request.param == "blended":
         return BlendedEngine(OnnxEngine(package, "fp32", num_slots=SLOTS), share=0.5)
-    if request.param == "convolved":
+    if request.param in CONVOLVED:
         convolve_all(monkeypatch)
-        engine = OnnxEngine(package, "fp32", num_slots=SLOTS)
+        kind = request.param.partition(" ")[2]
+        engine = of_export(kind, exports) if kind else OnnxEngine(package, "fp32", num_slots=SLOTS)
         assert engine.is_convolved
         return engine
     return OnnxEngine(package, request.param, num_slots=SLOTS)

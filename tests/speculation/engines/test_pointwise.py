@@ -5,16 +5,19 @@ import platform
 import numpy as np
 import onnx
 import pytest
+from onnx import helper, numpy_helper
 
 from speculation.engines import pointwise
 from speculation.engines.base import Chunk
 from speculation.engines.convert import Conversion, convert
+from speculation.engines.exports import ExportFolder
 from speculation.engines.files import read_graph
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
 from speculation.engines.pointwise import can_convolve, convolved
 from speculation.errors import CapacityError, PackageError
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
+from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.test_graph import FLOAT32_TOLERANCE, relative_difference
 from tests.speculation.engines.tiny import convolve_all, reference_logits, tiny_package, token_ids
 
@@ -130,6 +133,14 @@ def test_a_runtime_with_blocks_of_another_size_is_found_out(unasked, monkeypatch
     assert not can_convolve()
 
 
+def test_a_wrong_product_is_found_out(unasked, monkeypatch):
+    if not can_convolve():
+        pytest.skip("this processor, or this ONNX Runtime, has no convolutions in blocks of 16")
+    can_convolve.cache_clear()
+    monkeypatch.setattr(pointwise._Matrix, "write", lambda matrix, folder, target: target.fill(1))
+    assert not can_convolve()
+
+
 def test_a_runtime_without_such_nodes_is_found_out(unasked, monkeypatch):
     monkeypatch.setattr(pointwise, "DOMAIN", "com.example.none")
     assert not can_convolve()
@@ -148,6 +159,37 @@ def test_where_the_runtime_cannot_a_model_runs_as_it_is(tmp_path, monkeypatch):
     is_convolved, found = logits_of(package)
     assert not is_convolved
     assert relative_difference(found, reference_logits(package, TOKENS)) < FLOAT32_TOLERANCE
+
+
+@pytest.mark.parametrize("attention", ["plain", "gqa"])
+def test_an_export_whose_rows_have_another_form_runs_as_it_is(tmp_path, monkeypatch, attention):
+    convolve_all(monkeypatch)
+    folder = export_folder(tmp_path, graphs={"model.onnx": {"attention": attention}})
+    engine = ExportFolder(folder).engine("fp32", 1, 1)
+    assert engine.is_convolved
+    wanted = engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))])
+    model = onnx.load(folder / "onnx/model.onnx")
+    flatten_rows_of_head(model.graph)
+    onnx.save(model, folder / "onnx/model.onnx")
+    engine = ExportFolder(folder).engine("fp32", 1, 1)
+    assert not engine.is_convolved
+    found = engine.extend([Chunk(engine.open(), TOKENS, len(TOKENS))])
+    assert relative_difference(found, wanted) < FLOAT32_TOLERANCE
+
+
+def flatten_rows_of_head(graph):
+    """Rows of the last product as [rows, numbers], though those of all others are [sessions, tokens, numbers]."""
+    (head,) = (node for node in graph.node if "logits" in node.output)
+    before = helper.make_node("Flatten", [head.input[0]], ["flat"], axis=2)
+    shape = helper.make_node("Shape", ["input_ids"], ["shape"])
+    whole = helper.make_node("Concat", ["shape", "any_size"], ["whole"], axis=0)
+    after = helper.make_node("Reshape", ["flat_logits", "whole"], ["logits"])
+    head.input[0], head.output[0] = "flat", "flat_logits"
+    place = list(graph.node).index(head)
+    for node in (before, shape, whole):
+        graph.node.insert(place, node)
+    graph.node.insert(list(graph.node).index(head) + 1, after)
+    graph.initializer.append(numpy_helper.from_array(np.array([-1], np.int64), "any_size"))
 
 
 def test_weights_that_are_not_what_the_graph_says_are_refused_by_name(tmp_path, monkeypatch):

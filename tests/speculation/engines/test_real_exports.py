@@ -34,6 +34,7 @@ from tests.speculation.engines.record_exports import (
     VOCABULARY,
     token_ids,
 )
+from tests.speculation.engines.tiny import convolve_all
 from tests.support.both_ways import both_ways_of, check_same_text
 from tests.support.processor import gives_rows_alike
 
@@ -134,6 +135,18 @@ def test_logits_are_those_of_transformers(found, recorded, export):
     assert wanted.shape == (SEQUENCES, LENGTH, VOCABULARY)
     tolerance = OWN_TOLERANCE.get(export) or TOLERANCE[kind.partition("-")[2] or "fp32"]
     assert difference(found(export), wanted[:, : length_of(export)]) < tolerance
+
+
+@pytest.mark.parametrize("export", [export for export in EXPORTS if TOLERANCE.get(export.rpartition("-")[2]) == 1e-5])
+def test_products_as_convolutions_give_the_logits_of_transformers_too_and_are_exact(folders, recorded, monkeypatch, export):
+    convolve_all(monkeypatch)
+    engine, family = engine_of(folders, export), export.partition(".")[0]
+    assert engine.is_convolved
+    wanted = recorded[family][:, : length_of(export)]
+    logits = np.stack([fed(engine, tokens[: length_of(export)]) for tokens in token_ids()])
+    assert difference(logits, wanted) < OWN_TOLERANCE.get(export, 1e-5)
+    tested = self_test.run(engine)
+    assert tested.is_exact, tested.details
 
 
 @pytest.mark.parametrize("export", ROUNDED)
