@@ -18,12 +18,12 @@ Passes = Mapping[str, tuple[int, int]]
 
 
 class Sessions:
-    """An engine whose slots all hold a text."""
+    """An engine whose slots all hold a text of ``past`` tokens."""
 
-    def __init__(self, engine: OnnxEngine) -> None:
-        self.engine = engine
+    def __init__(self, engine: OnnxEngine, past: int = PAST) -> None:
+        self.engine, self._past = engine, past
         self.caches = [engine.open() for _ in range(NUM_SLOTS)]
-        self.engine.extend([Chunk(cache, _tokens(PAST), 0) for cache in self.caches])
+        self.engine.extend([Chunk(cache, _tokens(past), 0) for cache in self.caches])
 
     def pass_s(self, num_sessions: int, rows: int) -> float:
         """CPU seconds of one pass, and the way back beside it."""
@@ -32,7 +32,7 @@ class Sessions:
         self.engine.extend(chunks)
         took_s = time.thread_time() - began_s
         for chunk in chunks:
-            self.engine.truncate(chunk.cache, PAST)
+            self.engine.truncate(chunk.cache, self._past)
         return took_s
 
 

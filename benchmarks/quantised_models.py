@@ -34,7 +34,7 @@ from speculation.parameters import SamplingParameters
 ASKED = [
     (INT8_KIND, None, False),
     *((INT8_KIND, block, False) for block in (32, 64, 128) if are_whole(block)),
-    *((INT4_KIND, block, is_calibrated) for block in (16, 32, 64, 128) for is_calibrated in (False, True)),
+    *((INT4_KIND, block, is_calibrated) for block in (16, 32, 64, 128, 256) for is_calibrated in (False, True)),
 ]
 """Kind and block of every variant that is compared with fp32, and whether a text says what counts; 8 bits in blocks where the
 processor can."""

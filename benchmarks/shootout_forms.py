@@ -44,6 +44,8 @@ FORMS = (
     Form(BARE, "q4", "4"),
     Form(OURS, "q4_b128", "4"),
     Form(BARE, "q4_b128", "4"),
+    Form(OURS, "q4_b256", "4"),
+    Form(BARE, "q4_b256", "4"),
     Form(GENAI, "int4", "4"),
     Form(LLAMA, "Q4_0", "4"),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -13,6 +12,7 @@ from rich.live import Live
 from rich.text import Text
 
 from device_agent.events import CommitEvent, CorrectEvent, DoneEvent, Event, Reason, RevokeEvent, SpeculativeEvent, StateEvent
+from outrider.running import harmless
 from outrider.transcript import Transcript
 
 PROMPT = "bold"
@@ -35,7 +35,6 @@ WORDS = {
     Reason.RESUMED: "the answer goes on",
 }
 """What a ``state`` means to a reader."""
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
 
 
 class View(Protocol):
@@ -204,13 +203,8 @@ def is_watched(console: Console) -> bool:
     return console.is_terminal and console.file.isatty()
 
 
-def harmless(text: str) -> str:
-    """The text with its control characters replaced, one for one: a model must not steer the reader's terminal."""
-    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
-
-
 def _in_words(state: StateEvent) -> str:
-    thermal = "" if state.thermal is None else f" (thermal status {state.thermal})"
+    thermal = "" if state.thermal is None else f" (thermal status {harmless(state.thermal)})"
     words = WORDS.get(Reason(state.reason)) if state.reason in list(Reason) else None
     return _told(state) if words is None else words + thermal
 
@@ -218,4 +212,4 @@ def _in_words(state: StateEvent) -> str:
 def _told(state: StateEvent) -> str:
     round_trip = "" if state.rtt_ms is None else f", {state.rtt_ms:.0f} ms to the verifier and back"
     thermal = "" if state.thermal is None else f", the phone is {state.thermal}"
-    return f"{state.mode}: {state.reason}{round_trip}{thermal}"
+    return harmless(f"{state.mode}: {state.reason}{round_trip}{thermal}")

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from outrider import options, rag_delta
-from outrider.display import harmless
-from outrider.running import say, waiting
+from outrider.running import harmless, say, waiting
 from speculation.errors import InvalidRequestError, StoreError
 
 if TYPE_CHECKING:

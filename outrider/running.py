@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from collections.abc import Coroutine, Iterator
 from contextlib import contextmanager
@@ -14,10 +15,18 @@ from speculation.compiled import use_compiled
 from speculation.engines.sharing import share_interpreter
 from speculation.shaping import exact_time
 
+CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f]")
+
+
+def harmless(text: str) -> str:
+    """The text with its control characters replaced, one for one: a model, or a service that was called, must not steer the
+    reader's terminal."""
+    return CONTROL.sub("\N{REPLACEMENT CHARACTER}", text)
+
 
 def say(text: str) -> None:
     """A line on standard error, at once."""
-    print(text, file=sys.stderr, flush=True)
+    print(harmless(text), file=sys.stderr, flush=True)
 
 
 @contextmanager

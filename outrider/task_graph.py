@@ -19,11 +19,11 @@ from rich.text import Text
 from device_agent.tasks.graph import TaskGraph
 from device_agent.tasks.graph_events import GraphBegunEvent, GraphDoneEvent, GraphEvent, OutputEvent, TaskEvent
 from outrider.client import Client
-from outrider.display import harmless, is_watched
+from outrider.display import is_watched
 from outrider.generate import JsonLines, client_at
 from outrider.local import Emulation, Models, agent_at
 from outrider.pictures import check_can_be_drawn
-from outrider.running import say
+from outrider.running import harmless, say
 from outrider.transcript import Transcript
 from speculation.errors import InvalidRequestError
 

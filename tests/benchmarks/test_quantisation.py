@@ -48,7 +48,7 @@ def test_the_loss_is_that_of_a_plain_forward(tmp_path):
 def test_every_variant_is_made_and_timed(tmp_path):
     package = with_variants(tiny_package(tmp_path / "tiny", variants=("fp32", "q4")), tmp_path / "copy")
     in_8 = [name for name, block in (("q8", 32), ("q8_b64", 64), ("q8_b128", 128)) if are_whole(block)]
-    blocks = ["q4_b16", "q4", "q4_b64", "q4_b128"]
+    blocks = ["q4_b16", "q4", "q4_b64", "q4_b128", "q4_b256"]
     assert variant_names() == [
         "fp32",
         "i8",

@@ -125,6 +125,15 @@ def test_on_a_terminal_a_state_says_what_it_means_and_that_all_is_well_is_not_sa
     assert hot == "the phone changes its speed (thermal status SEVERE)"
 
 
+def test_a_state_that_an_agent_made_up_steers_no_terminal():
+    console = Console(file=io.StringIO(), force_terminal=True, no_color=True, width=200)
+    with LiveView(console, Clock()) as view:
+        follow(view, [StateEvent(0, "device", "\x9b2Jnews"), StateEvent(1, "device", "throttling", None, "\x1b]0;hot\x07")])
+    said = console.file.getvalue()
+    assert "device: \ufffd2Jnews" in said
+    assert "(thermal status \ufffd]0;hot\ufffd)" in said
+
+
 def test_every_reason_of_a_state_has_words():
     assert WORDS.keys() == set(Reason)
 

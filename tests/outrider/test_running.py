@@ -5,9 +5,10 @@ import sys
 import pytest
 import typer
 
-from outrider import running
+from outrider import cli, running
 from outrider.running import run_loop
 from speculation.engines.sharing import SWITCH_INTERVAL_S
+from speculation.errors import LinkError
 
 
 @pytest.fixture
@@ -46,3 +47,11 @@ def test_an_extra_that_cannot_be_used_is_told_of_and_stops_nothing(monkeypatch, 
     monkeypatch.setattr(running, "use_compiled", too_new)
     running.choose_fast()
     assert "NumPy chooses: Numba needs NumPy 2.4 or less" in capsys.readouterr().err
+
+
+def test_what_a_service_says_of_an_error_steers_no_terminal(capsys):
+    def refused():
+        raise LinkError("away\x1b[2J\x1b]0;owned\x07 \x9b31m")
+
+    assert cli.run(refused) == 1
+    assert capsys.readouterr().err == "outrider: error: away\ufffd[2J\ufffd]0;owned\ufffd \ufffd31m\n"
