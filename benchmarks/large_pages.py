@@ -10,6 +10,7 @@ engine's weights in the processor's caches. Two engines without them, made one a
 from __future__ import annotations
 
 import argparse
+import mmap
 import tempfile
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -24,8 +25,9 @@ from rich.progress import track
 from benchmarks.in_turns import NUM_SLOTS, Sessions, middle_ms
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
-from speculation.engines import onnx
+from speculation.engines import onnx, pointwise
 from speculation.engines.convert import Conversion, convert
+from speculation.engines.large_pages import reserved
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
 
@@ -57,9 +59,16 @@ def measured(model: str, package: Package, variant: str, rounds: int) -> Measure
     """To be run in a process of its own: what an engine leaves free, in large pages or not, is where the next one's weights are
     put."""
     stages = {LARGE: Sessions(OnnxEngine(package, variant, NUM_SLOTS))}
-    with patch.object(onnx, "in_large_pages", nullcontext):
+    with patch.object(onnx, "in_large_pages", nullcontext), patch.object(pointwise, "reserved", in_small_pages):
         stages |= {name: Sessions(OnnxEngine(package, variant, NUM_SLOTS)) for name in (SMALL, OTHER)}
     return Measured(model, variant, middle_ms(stages, PASSES, rounds))
+
+
+def in_small_pages(num_bytes: int, purpose: str) -> mmap.mmap:
+    """As ``reserved``, which asks for large pages itself."""
+    memory = reserved(num_bytes, purpose)
+    memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 def packages(folder: Path, is_quick: bool) -> Iterator[tuple[str, Package, str]]:

@@ -30,7 +30,8 @@ from speculation.tenants import Account
 from speculation.wire import codec
 from speculation.wire.padding import Padder
 
-OPEN_TIMEOUT_S = 10.0
+OPEN_TIMEOUT_S = 60.0
+"""A long prompt crosses a slow uplink for most of a minute, and arrives as one message."""
 
 _log = logging.getLogger(__name__)
 

@@ -16,7 +16,10 @@ ENV_PREFIX = "OUTRIDER_MODELS_"
 
 
 def _default_folder() -> Path:
-    return Path.home() / ".cache" / "outrider" / "models"
+    try:
+        return Path.home() / ".cache" / "outrider" / "models"
+    except RuntimeError as error:
+        raise ConfigurationError(f"this user has no home folder; set {ENV_PREFIX}FOLDER to where models are kept") from error
 
 
 class ModelsConfig(Settings):

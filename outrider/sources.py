@@ -52,7 +52,10 @@ def source_of(name: str, revision: str | None, endpoint: str | None = None) -> S
 
 
 def folder_of(name: str) -> Path:
-    """The folder that a source may be; a home that no shell put in place of its ``~`` is."""
+    """The folder that a source may be; a home that no shell put in place of its ``~`` is. Raises ``InvalidRequestError`` for an
+    empty name, which would be this folder."""
+    if not name:
+        raise InvalidRequestError("an empty name is no source: a folder is, or a repository of the hub (OWNER/NAME)", "source")
     return Path(os.path.expanduser(name))  # pathlib would raise where nobody has such a home
 
 

@@ -50,17 +50,23 @@ class RayReplica:
         self.number = number
         self._ray = ray
         self._actor = actor
-        self._over: Any = None
+        self._over: asyncio.Future[Any] | None = None
         self._attempt = 0
 
     async def start(self) -> Member:
         self._attempt += 1
-        self._over = self._actor.serve.remote(self._attempt)
-        target, node = await self._told(self._actor.told.remote(self._attempt))
+        self._over = asyncio.wrap_future(self._actor.serve.remote(self._attempt).future())
+        told = asyncio.wrap_future(self._actor.told.remote(self._attempt).future())
+        await asyncio.wait((told, self._over), return_when=asyncio.FIRST_COMPLETED)
+        if not told.done():
+            # An actor that dies between the two calls comes back, and would wait for an attempt that it knows nothing of.
+            await self.over()
+        target, node = await self._told(told)
         return Member(self.number, target, node)
 
     async def over(self) -> None:
-        await self._told(self._over)
+        assert self._over is not None, "it was not started"
+        await self._told(asyncio.shield(self._over))
 
     async def drain(self) -> None:
         await self._told(self._actor.drain.remote())

@@ -59,6 +59,24 @@ def test_a_home_that_no_shell_looked_up_is_a_folder_as_any_other(checkpoint, tmp
     assert (code, "is no folder, nor a name" in said) == (2, True)
 
 
+def test_a_user_without_a_home_is_told_where_models_could_be_kept(checkpoint, outrider, monkeypatch):
+    def has_none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("OUTRIDER_MODELS_FOLDER", raising=False)
+    monkeypatch.setattr("pathlib.Path.home", has_none)
+    code, _, said = outrider("models", "download", checkpoint)
+    assert (code, said) == (
+        2,
+        "outrider: error: this user has no home folder; set OUTRIDER_MODELS_FOLDER to where models are kept\n",
+    )
+
+
+def test_an_empty_name_is_no_source(outrider):
+    code, _, said = outrider("models", "download", "")
+    assert (code, "an empty name is no source" in said) == (2, True)
+
+
 def test_what_lies_there_already_is_not_copied_again(checkpoint, tmp_path, outrider):
     out = tmp_path / "mine"
     outrider("models", "download", checkpoint, "--out", out)
