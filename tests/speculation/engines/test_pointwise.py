@@ -7,6 +7,7 @@ import onnx
 import pytest
 from onnx import helper, numpy_helper
 
+from outrider.local import Models
 from speculation.engines import pointwise
 from speculation.engines.base import Chunk
 from speculation.engines.convert import Conversion, convert
@@ -20,8 +21,10 @@ from tests.speculation.engines.families import config_of, weights_of, write_chec
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.test_graph import FLOAT32_TOLERANCE, relative_difference
 from tests.speculation.engines.tiny import convolve_all, reference_logits, tiny_package, token_ids
+from tests.support.both_ways import both_ways_of, check_same_text
 
 TOKENS = token_ids(40)
+LIMIT_S = 60
 
 
 @pytest.fixture
@@ -211,3 +214,16 @@ def test_without_memory_for_the_weights_it_is_said_what_would_be_needed(tmp_path
 
 def no_memory(*arguments, **options):
     raise OSError("Cannot allocate memory")
+
+
+@pytest.mark.parametrize("parameters", [{}, {"temperature": 0.8, "top_p": 0.95}], ids=["greedy", "sampled"])
+@pytest.mark.parametrize("full", ["package", "gqa", "plain"])
+async def test_the_text_is_the_clouds_own_whoever_multiplies_as_convolutions(tmp_path, monkeypatch, full, parameters):
+    convolve_all(monkeypatch)
+    draft = tiny_package(tmp_path / "draft", seed=1, num_hidden_layers=1)
+    if full == "package":
+        tiny_package(tmp_path / full, seed=2)
+    else:
+        export_folder(tmp_path / full, seed=2, graphs={"model.onnx": {"attention": full}})
+    together, alone = await both_ways_of(Models(draft.path, tmp_path / full), LIMIT_S, **parameters)
+    check_same_text(together, alone)
