@@ -11,6 +11,7 @@ runtime is asked for a product first, and where that fails or is another's, a gr
 
 from __future__ import annotations
 
+import logging
 import math
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -47,6 +48,8 @@ PACKED, PADDED = (0, 1), (0,)
 FOLDER_OF_WEIGHTS = "session.model_external_initializers_file_folder_path"
 CHANNELS_AT_ONCE = {"mlas.nchwc_pointwise_conv_max_input_channel_batch": "1024"}
 """Input channels that are summed before a sum is written. By 128, the runtime's own number, nine rows take a tenth longer."""
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +109,7 @@ def convolved(path: Path, model: Any, axes: Sequence[int] = PACKED) -> Convolved
     num_bytes = sum(matrix.num_bytes for matrix in matrices.values())
     if not matrices or num_bytes < MODEL_LEAST_BYTES or not can_convolve():
         return None
+    _log.info("%s: %d products with %.0f MB are made as convolutions", path, len(matrices), num_bytes / 1e6)
     return _convolved(path, model, matrices, axes)
 
 

@@ -1,5 +1,6 @@
 """Products as pointwise convolutions: which, in what memory, and where not. What they give is held by the conformance suite."""
 
+import logging
 import platform
 
 import numpy as np
@@ -72,11 +73,13 @@ def test_between_the_products_of_a_feed_forward_layer_nothing_is_reordered(tmp_p
     assert [found.count(name) for name in ("Conv", "ReorderInput", "ReorderOutput")] == [6, 4, 4]
 
 
-def test_logits_are_those_of_a_plain_forward(tmp_path, monkeypatch):
+def test_logits_are_those_of_a_plain_forward(tmp_path, monkeypatch, caplog):
     convolve_all(monkeypatch)
+    caplog.set_level(logging.INFO)
     package = tiny_package(tmp_path)
     is_convolved, found = logits_of(package)
     assert is_convolved
+    assert "model.onnx: 11 products with 0 MB are made as convolutions" in caplog.text
     assert relative_difference(found, reference_logits(package, TOKENS)) < FLOAT32_TOLERANCE
 
 
