@@ -14,20 +14,33 @@ from speculation.engines.large_pages import reserved
 
 FLOAT_BYTES = 4
 CAN_RETURN = sys.platform == "linux"
+LARGE_PAGES_LIMIT_BYTES = 1 << 30
+"""Of a pool in large pages nearly all is soon there, however short its texts, and that may be many times what the model takes.
+Attention is no faster by them (``docs/log.md``)."""
+
+
+def cache_memory(num_bytes: int, pool_bytes: int) -> mmap.mmap:
+    """Memory for the caches of a pool, or for a part of them. Raises ``CapacityError`` where the system does not grant it."""
+    memory = reserved(num_bytes, "caches")
+    if CAN_RETURN and pool_bytes > LARGE_PAGES_LIMIT_BYTES:
+        with suppress(OSError):  # a system without large pages
+            memory.madvise(mmap.MADV_NOHUGEPAGE)
+    return memory
 
 
 class CachePages:
     """A float32 ``array`` of zeros [parts, slots, heads, capacity, head size]; what is never written takes no memory.
 
     How much is taken at once is the system's choice, and large pages are asked for, which serve many slots: the first token
-    of one cache takes the memory of several. After ``in_small_pages`` a cache takes what it holds, to the page.
-    Raises ``CapacityError`` where the system does not grant so much.
+    of one cache takes the memory of several. In a pool of over ``LARGE_PAGES_LIMIT_BYTES``, and after ``in_small_pages``, a
+    cache takes what it held at most, to the page. Raises ``CapacityError`` where the system does not grant so much.
     """
 
     def __init__(self, shape: tuple[int, int, int, int, int]) -> None:
         self._shape = shape
         self._slot_bytes = math.prod(shape[2:]) * FLOAT_BYTES
-        self._memory = reserved(math.prod(shape) * FLOAT_BYTES, "caches")
+        num_bytes = math.prod(shape) * FLOAT_BYTES
+        self._memory = cache_memory(num_bytes, num_bytes)
         self.array: NDArray[np.float32] = np.frombuffer(self._memory, np.float32).reshape(shape)
 
     def in_small_pages(self) -> None:

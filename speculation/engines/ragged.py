@@ -6,6 +6,7 @@ too: the row that makes a session's count even repeats its last token, behind th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.base import CacheId, Chunk, EngineDescription
+from speculation.engines.cache_pages import cache_memory
 from speculation.engines.exported_graph import ExportedGraph
 from speculation.engines.handover import computing
 from speculation.engines.packing import concatenated
@@ -20,7 +22,7 @@ from speculation.engines.pointwise import PADDED, Convolved, convolved
 from speculation.engines.slots import Slot, Slots
 from speculation.engines.stock import load_session
 from speculation.engines.surgery import LAST, ROOM, ROWS, CannotBeRaggedError, make_ragged
-from speculation.errors import EngineError, PackageError
+from speculation.errors import CapacityError, EngineError, PackageError
 
 PASS_ROWS = 64
 """Rows a session in one run at most: a long prompt would pad all its neighbours to its own length."""
@@ -223,7 +225,9 @@ class RaggedEngine:
         """
         graph = self._graph
         shape = (self._description.num_slots, graph.num_kv_heads, self._capacity, graph.head_size)
+        num_bytes = math.prod(shape) * np.dtype(graph.cache_type).itemsize
         try:
-            return [np.zeros(shape, graph.cache_type) for _ in graph.past]
-        except (MemoryError, ValueError) as error:
+            memories = [cache_memory(num_bytes, num_bytes * len(graph.past)) for _ in graph.past]
+            return [np.frombuffer(memory, graph.cache_type).reshape(shape) for memory in memories]
+        except CapacityError as error:
             raise CannotBeRaggedError(f"there is no room for caches of {self._capacity} positions: {error}") from error

@@ -6,11 +6,13 @@ import mmap
 import numpy as np
 import pytest
 
-from speculation.engines import self_test
+from speculation.engines import cache_pages, self_test
 from speculation.engines.base import Chunk
 from speculation.engines.cache_pages import CachePages
+from speculation.engines.exports import ExportFolder
 from speculation.engines.onnx import OnnxEngine
 from speculation.errors import CapacityError, ConfigurationError
+from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.tiny import tiny_package, token_ids
 
 SLOTS, CONTEXT = 64, 1024
@@ -33,6 +35,17 @@ def resident_bytes(array):
     states = (ctypes.c_ubyte * (array.nbytes // mmap.PAGESIZE))()
     assert not ctypes.CDLL(None).mincore(ctypes.c_void_p(array.ctypes.data), ctypes.c_size_t(array.nbytes), states)
     return sum(state & 1 for state in states) * mmap.PAGESIZE
+
+
+def packed(path):
+    engine = OnnxEngine(tiny_package(path, max_position_embeddings=CONTEXT), num_slots=SLOTS)
+    return engine, [engine._memory]
+
+
+def ragged(path):
+    export = export_folder(path, graphs={"model.onnx": {"attention": "gqa"}}, max_position_embeddings=CONTEXT)
+    engine = ExportFolder(export).engine("fp32", SLOTS, 1)
+    return engine, engine._pools
 
 
 @pytest.mark.parametrize("length", [1, 100, 513, CONTEXT])
@@ -98,3 +111,15 @@ def test_memory_is_not_given_back_under_a_cache_that_is_open(package):
 def test_a_pool_that_no_system_grants_is_a_refusal():
     with pytest.raises(CapacityError, match="bytes for caches"):
         CachePages((2, 1 << 20, 1 << 10, 1 << 20, 128))
+
+
+@pytest.mark.parametrize("engine_of", [packed, ragged])
+def test_in_a_large_pool_each_cache_takes_what_it_holds(tmp_path, monkeypatch, engine_of):
+    """As in one of a small one it may: the first tokens of all caches must not take all of a gigabyte and more."""
+    monkeypatch.setattr(cache_pages, "LARGE_PAGES_LIMIT_BYTES", 0)
+    engine, arrays = engine_of(tmp_path)
+    for _ in range(SLOTS):
+        engine.extend([Chunk(engine.open(), token_ids(4), 1)])
+    pool_bytes = sum(array.nbytes for array in arrays)
+    assert pool_bytes > 16 << 20
+    assert 0 < sum(resident_bytes(array) for array in arrays) < pool_bytes / 8

@@ -15,7 +15,7 @@ from speculation.engines.onnx import OnnxEngine
 from speculation.engines.pairs import load_model
 from speculation.engines.ragged import RaggedEngine
 from speculation.engines.stock import RUN_ROWS, StockEngine
-from speculation.errors import PackageError
+from speculation.errors import CapacityError, PackageError
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs, transformers_folder
 from tests.speculation.engines.tiny import TINY, reference_logits, tiny_package, token_ids
 
@@ -309,14 +309,10 @@ def test_an_engine_says_what_it_is(hub):
 
 
 def test_where_there_is_no_room_for_caches_in_place_sessions_are_run_alone(hub, monkeypatch, caplog):
-    zeros = np.zeros
+    def refuse(num_bytes, pool_bytes):
+        raise CapacityError("no 4 TiB")
 
-    def refuse(shape, kind):
-        if shape[2] > hub.context_length:
-            raise MemoryError("no 4 TiB")
-        return zeros(shape, kind)
-
-    monkeypatch.setattr("speculation.engines.ragged.np.zeros", refuse)
+    monkeypatch.setattr("speculation.engines.ragged.cache_memory", refuse)
     with caplog.at_level(logging.INFO):
         assert isinstance(hub.engine("gqa", 2, 1), StockEngine)
     assert "run alone, since there is no room for caches of 160 positions: no 4 TiB" in caplog.text
