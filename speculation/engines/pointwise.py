@@ -102,7 +102,7 @@ def convolved(path: Path, model: Any, axes: Sequence[int] = PACKED) -> Convolved
     """The graph ``model`` of a file, which is changed, with its matrices in blocks; None where it stays as it is.
 
     ``axes``: what the rows of its products are (``PACKED``, ``PADDED``); with others the graph does not load, or cannot be run.
-    A product must have at least one row: a convolution refuses none.
+    A product must have at least one row: a convolution of none fails.
     Raises ``PackageError`` for weights that cannot be read, ``CapacityError`` where there is no memory for them.
     """
     matrices = _matrices(model.graph)
