@@ -48,7 +48,7 @@ INSTALLERS = {PIP: ("UV=",), UV: ()}
 
 BLOCK = "fresh-clone"
 ROOT = Path(__file__).resolve().parents[1]
-TOTAL_LIMIT_S = 900.0
+TOTAL_LIMIT_S, END_LIMIT_S = 900.0, 120.0
 NO_CACHES = ("PIP_NO_CACHE_DIR=1", "UV_NO_CACHE=1")
 """A stranger has nothing in the cache of either."""
 
@@ -94,9 +94,20 @@ async def serving(folder: Path, port: int, packages: str) -> AsyncIterator[str]:
         yield url
     finally:
         log.close()
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGINT)
+        await ended(process, folder / "fresh_clone.log")
+
+
+async def ended(process: asyncio.subprocess.Process, log: Path) -> None:
+    """By Ctrl-C, as the page's last line says. Raises ``RuntimeError`` with the end of the log where that does not end it."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGINT)
+    try:
+        async with asyncio.timeout(END_LIMIT_S):
+            await process.wait()
+    except TimeoutError:
+        os.killpg(process.pid, signal.SIGKILL)
         await process.wait()
+        raise RuntimeError(f"{SHOWN_COMMANDS} went on {END_LIMIT_S:g} s behind Ctrl-C:\n{end_of(log)}") from None
 
 
 async def healthy(url: str, process: asyncio.subprocess.Process, log: Path) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
@@ -22,9 +24,9 @@ async def run(emulation: Emulation, models: Models, settings: dict[str, Any], sh
     """
     say("starting a verifier and an agent ...")
     async with local_services(emulation, models, **settings) as running:
-        await _warm_up(running.agent)
-        freeze_heap()
         stop = stop_on_signal()
+        await _warm_up(running.agent, stop)
+        freeze_heap()
         for line in [*emulation.lines, f"open {running.url}/ in a browser; Ctrl-C ends"]:
             say(line)
         show(running.port)
@@ -32,6 +34,9 @@ async def run(emulation: Emulation, models: Models, settings: dict[str, Any], sh
         say("ending ...")
 
 
-async def _warm_up(agent: DeviceAgent) -> None:
-    async for _ in agent.stream(WARM_UP):
-        pass
+async def _warm_up(agent: DeviceAgent, stop: asyncio.Event) -> None:
+    """To its end, or until nobody wants it any more."""
+    async with contextlib.aclosing(agent.stream(WARM_UP)) as events:
+        async for _ in events:
+            if stop.is_set():
+                return

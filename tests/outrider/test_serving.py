@@ -109,3 +109,21 @@ async def test_what_it_has_loaded_is_out_of_the_garbage_collectors_sight_before_
     monkeypatch.setattr(serving, "freeze_heap", lambda: done.append("frozen"))
     await serving.run(Emulation(), BUNDLED, {}, lambda port: done.append(f"port {port}"))
     assert done == ["loaded", "first answer", "frozen", "port 1"]
+
+
+async def test_a_signal_during_the_warm_up_ends_it_at_its_next_event():
+    """Before, that was left to asyncio, which cancels: the answers of others broke off."""
+    stop, seen, is_closed = asyncio.Event(), [], []
+
+    class Agent:
+        async def stream(self, request):
+            try:
+                for number in range(3):
+                    seen.append(number)
+                    stop.set()
+                    yield number
+            finally:
+                is_closed.append(True)
+
+    await serving._warm_up(Agent(), stop)
+    assert (seen, is_closed) == ([0], [True])
