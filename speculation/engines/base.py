@@ -97,6 +97,18 @@ class CanPairRows(Protocol):
 
 
 @runtime_checkable
+class CanGroupHeads(Protocol):
+    """Engines whose attention may take the query heads of a group as rows of one head, where that is sooner."""
+
+    @property
+    def is_grouping(self) -> bool:
+        """Whether it does so now; never where the model has no groups of several heads."""
+
+    def group_heads(self, is_wanted: bool) -> None:
+        """From now on do so, or no longer."""
+
+
+@runtime_checkable
 class CanRunSingly(Protocol):
     """Engines that can be made exact, where they are not, for the price of speed."""
 

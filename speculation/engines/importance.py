@@ -91,7 +91,7 @@ class _Watched:
     def _feeds(self, token_ids: Sequence[int]) -> dict[str, NDArray[Any]]:
         """A pass of one session with an empty cache, all of whose rows are wanted."""
         count, shape = len(token_ids), self._shape
-        packing = pack(((0, count, count),), 1, 2)
+        packing = pack(((0, count, count, False),), 1, 2)
         cache = np.zeros((1, shape.num_kv_heads, self._capacity, shape.head_size), np.float32)
         caches = {f"past_key_values.{n}.{kind}": cache for n in range(shape.num_layers) for kind in ("key", "value")}
         small = {name: getattr(packing, name) for name in ("pad_idx", "unpad_idx", "out_idx", "query_seqlens")}

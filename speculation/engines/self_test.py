@@ -17,10 +17,11 @@ from typing import Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from speculation.engines.base import CacheId, CanPairRows, CanRunSingly, Chunk, Engine, Forkable
+from speculation.engines.base import CacheId, CanGroupHeads, CanPairRows, CanRunSingly, Chunk, Engine, Forkable
 
 LONGEST_ROWS = 513
 COMMON_HEAD_SIZE = 64
+FEW_ROWS = 16
 BATCH = 4
 FINGERPRINT_DIGITS = 16
 TOKENS_FROM = 2654435761
@@ -51,7 +52,7 @@ def run(engine: Engine) -> SelfTest:
     """Test a loaded engine; it must have at least one free slot, and is left as it was found. Raises what the engine raises."""
     began = time.monotonic()
     test = _Test(engine)
-    with_names = [("pieces", test.pieces()), ("refilled", test.refilled()), ("batch", test.batch())]
+    with_names = [("pieces", test.pieces()), ("refilled", test.refilled()), ("few", test.few()), ("batch", test.batch())]
     if isinstance(engine, Forkable) and engine.description.num_slots > 1:
         with_names.append(("fork", test.fork(engine)))
     counted = [(name, list(differences)) for name, differences in with_names]
@@ -61,8 +62,8 @@ def run(engine: Engine) -> SelfTest:
 
 
 def make_exact(engine: Engine) -> SelfTest:
-    """Test an engine; one that is not exact, but can be by even numbers of rows or by running singly, does so from now on, and
-    is tested again.
+    """Test an engine; one that is not exact, but can be by even numbers of rows, by keys for each head alone, or by running
+    singly, does so from now on, and is tested again.
 
     One that stays inexact is used all the same, and the log says so.
     """
@@ -70,19 +71,38 @@ def make_exact(engine: Engine) -> SelfTest:
     if tested.is_exact:
         return tested
     said = f"{engine.description.name}: rows depend on what shares their pass ({'; '.join(tested.details)})"
-    if isinstance(engine, CanPairRows):
-        engine.pair_rows(True)
-        paired = run(engine)
-        if paired.is_exact:
-            _log.warning("%s, so that odd numbers of rows get one more: exact, and slower for one row", said)
-            return paired
-        engine.pair_rows(False)
+    for pairs, groups, what in _ways_of(engine):
+        _use(engine, pairs, groups)
+        mended = run(engine)
+        if mended.is_exact:
+            _log.warning("%s, so that %s", said, what)
+            return mended
+    _use(engine, pairs=False, groups=True)
     if not isinstance(engine, CanRunSingly):
         _log.warning("%s, and nothing here can mend it: a near tie may give another text, which devices are told", said)
         return tested
     _log.warning("%s, so that each token is run alone: exact, and slower", said)
     engine.run_singly()
     return run(engine)
+
+
+def _ways_of(engine: Engine) -> list[tuple[bool, bool, str]]:
+    """What an engine can do otherwise: whether rows are paired, whether heads are grouped, and what the log says of it."""
+    paired, alone = "odd numbers of rows get one more", "each query head reads keys of its own"
+    can_pair, is_grouping = isinstance(engine, CanPairRows), isinstance(engine, CanGroupHeads) and engine.is_grouping
+    ways: list[tuple[bool, bool, bool, str]] = [
+        (can_pair, True, True, f"{paired}: exact, and slower for one row"),
+        (is_grouping, False, False, f"{alone}: exact, and slower for few rows"),
+        (can_pair and is_grouping, True, False, f"{paired}, and {alone}: exact, and slower"),
+    ]
+    return [(pairs, groups, said) for is_possible, pairs, groups, said in ways if is_possible]
+
+
+def _use(engine: Engine, pairs: bool, groups: bool) -> None:
+    if isinstance(engine, CanPairRows):
+        engine.pair_rows(pairs)
+    if isinstance(engine, CanGroupHeads):
+        engine.group_heads(groups)
 
 
 def row_counts(head_size: int, context_length: int) -> list[int]:
@@ -123,6 +143,15 @@ class _Test:
             self._engine.extend([Chunk(cache, junk, 0)])
             self._engine.truncate(cache, start)
             yield from self._feed(cache, start, min(start + rows, len(self._token_ids)))
+        self._engine.close(cache)
+
+    def few(self) -> Iterator[bool]:
+        """Few rows, of each number, behind a text of the middle's length: attention may take those in another way."""
+        cache = self._engine.open()
+        self._feed(cache, 0, self._middle)
+        for rows in range(1, FEW_ROWS + 1):
+            self._engine.truncate(cache, self._middle - 1)
+            yield from self._feed(cache, self._middle - 1, min(self._middle - 1 + rows, len(self._token_ids)))
         self._engine.close(cache)
 
     def batch(self) -> Iterator[bool]:

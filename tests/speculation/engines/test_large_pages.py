@@ -18,8 +18,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from speculation.engines import large_pages, onnx, stock
+from speculation.engines import large_pages, loading, stock
 from speculation.engines.large_pages import added, in_large_pages
+from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import load_pair
 
 LINUX = pytest.mark.skipif(sys.platform != "linux", reason="large pages are asked for on Linux")
@@ -129,7 +130,7 @@ def test_an_error_of_the_block_is_passed_on() -> None:
         raise KeyError
 
 
-@pytest.mark.parametrize("engines", [onnx, stock])
+@pytest.mark.parametrize("engines", [loading, stock])
 def test_engines_load_their_weights_within_the_block(engines: ModuleType, monkeypatch: pytest.MonkeyPatch) -> None:
     is_within = []
 
@@ -150,8 +151,8 @@ def test_engines_load_their_weights_within_the_block(engines: ModuleType, monkey
     monkeypatch.setattr(engines, "in_large_pages", recorded)
     monkeypatch.setattr(engines, "onnxruntime", Runtime())
     package = load_pair().draft
-    if engines is onnx:
-        onnx.OnnxEngine(package, num_slots=1)
+    if engines is loading:
+        OnnxEngine(package, num_slots=1)
     else:
         stock.load_session(str(package.graph("fp32")), package.path, 1)
     assert is_within == [True]

@@ -57,7 +57,7 @@ def test_of_passes_that_never_come_again_few_leave_their_index_arrays(package):
         arrays = tracemalloc.take_snapshot().filter_traces([tracemalloc.DomainFilter(True, np.lib.tracemalloc_domain)])
     finally:
         tracemalloc.stop()
-    packing = pack(((0, 53, 0), (num_slots - 1, 53, 0)), num_slots, 2)
+    packing = pack(((0, 53, 0, False), (num_slots - 1, 53, 0, False)), num_slots, 2)
     largest = sum(array.nbytes for array in (packing.pad_idx, packing.unpad_idx, packing.query_seqlens))
     assert sum(trace.size for trace in arrays.traces) < (KEPT_PACKINGS + SLOTS) * largest
 

@@ -5,8 +5,9 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from speculation.engines import onnx, whole_sums
+from speculation.engines import loading, whole_sums
 from speculation.engines.graph import IR_VERSION, OPSET, GraphParts, Matrix
+from speculation.engines.onnx import OnnxEngine
 from speculation.engines.quantise import (
     BLOCK,
     BLOCK_ZERO,
@@ -141,10 +142,10 @@ def test_sums_that_are_cut_off_are_seen(monkeypatch):
 def test_8_bits_in_blocks_are_refused_where_their_sums_are_cut_off(tmp_path, monkeypatch):
     package = tiny_package(tmp_path / "tiny", variants=("fp32", "q8_b64"))
     asked = []
-    monkeypatch.setattr(onnx, "are_whole", lambda block: asked.append(block))
+    monkeypatch.setattr(loading, "are_whole", lambda block: asked.append(block))
     with pytest.raises(ConfigurationError, match="cuts off sums of 8-bit blocks on this processor; take i8, q4 or fp32"):
-        onnx.OnnxEngine(package, "q8_b64", 1)
-    onnx.OnnxEngine(package, "fp32", 1)
+        OnnxEngine(package, "q8_b64", 1)
+    OnnxEngine(package, "fp32", 1)
     assert asked == [64]
 
 

@@ -1,0 +1,82 @@
+"""What it gains that attention takes the query heads of a group as rows of one head: the same engine so and not, taking turns.
+
+    python -m benchmarks.head_groups [--quick] [--json FILE] [--fill PAGE]
+
+Random Llamas of 30 million parameters with groups of two and of seven query heads, and of 100 million with groups of three,
+behind texts of several lengths, by CPU time, of the middle pass. Where heads are not grouped in a pass (few tokens before it,
+or many in it), both do the same, but for a node that is idle.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from rich.progress import track
+
+from benchmarks.even_rows import PASTS, QUICK, ROUNDS, ROUNDS_QUICK
+from benchmarks.in_turns import NUM_SLOTS, Sessions, middle_ms
+from benchmarks.report import Grid, add_arguments, publish
+from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
+from speculation.engines.convert import Conversion, convert
+from speculation.engines.onnx import OnnxEngine
+from speculation.engines.package import Package
+
+MODELS = {
+    "30 M": (SIZES["30 M"], "fp32"),
+    "30 M, in 8 bits": (SIZES["30 M"], "i8"),
+    "30 M, groups of 7, in 8 bits": ({**SIZES["30 M"], "heads": 14, "kv_heads": 2}, "i8"),
+    "100 M": (SIZES["100 M"], "fp32"),
+}
+MODELS_QUICK = {QUICK: (SIZES[QUICK], "fp32")}
+PASSES = {f"{sessions} x {rows}": (sessions, rows) for sessions, rows in ((1, 1), (1, 9), (16, 1), (16, 3), (16, 9))}
+"""Sessions and rows of each pass that is timed."""
+ALONE, GROUPED = "alone", "grouped"
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """Milliseconds of the middle pass, by form and pass, behind ``past`` tokens."""
+
+    model: str
+    past: int
+    ms: Mapping[str, Mapping[str, float]]
+
+    def cells(self) -> list[str]:
+        alone, grouped = self.ms[ALONE], self.ms[GROUPED]
+        found = [f"{alone[label]:.2f}, {grouped[label]:.2f}: {alone[label] / grouped[label]:.2f}" for label in PASSES]
+        return [self.model, str(self.past), *found]
+
+
+def packages(folder: Path, models: Mapping[str, tuple[Mapping[str, int], str]]) -> Iterator[tuple[str, Package, str]]:
+    for number, (name, (shape, variant)) in enumerate(models.items()):
+        checkpoint = write_checkpoint(folder / f"{number}-checkpoint", shape, weights_of(shape))
+        convert(Conversion(checkpoint, folder / str(number), tuple(dict.fromkeys(("fp32", variant)))))
+        yield name, Package(folder / str(number)), variant
+
+
+def measured(model: str, package: Package, variant: str, past: int, rounds: int) -> Measured:
+    engines = {name: OnnxEngine(package, variant, NUM_SLOTS) for name in (ALONE, GROUPED)}
+    engines[ALONE].group_heads(False)
+    stages = {name: Sessions(engine, past) for name, engine in engines.items()}
+    return Measured(model, past, middle_ms(stages, PASSES, rounds))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    add_arguments(parser)
+    arguments = parser.parse_args()
+    rounds, models = (ROUNDS_QUICK, MODELS_QUICK) if arguments.quick else (ROUNDS, MODELS)
+    with tempfile.TemporaryDirectory() as folder:
+        cases = [(*one, past, rounds) for one in packages(Path(folder), models) for past in PASTS]
+        found = [measured(*case) for case in track(cases, "models", transient=True)]
+    columns = ["parameters", "tokens behind each session", *PASSES]
+    title = "Measured: CPU ms of passes of sessions x rows, each query head alone, in groups, and how much faster that is"
+    publish(arguments, "head-groups", [Grid(title, columns, [one.cells() for one in found])], [asdict(one) for one in found])
+
+
+if __name__ == "__main__":
+    main()
