@@ -2,9 +2,9 @@
 
     python -m benchmarks.head_groups [--quick] [--json FILE] [--fill PAGE]
 
-Random Llamas of 30 million parameters with groups of two and of seven query heads, and of 100 million with groups of three,
-behind texts of several lengths, by CPU time, of the middle pass. Where heads are not grouped in a pass (few tokens before it,
-or many in it), both do the same, but for a node that is idle.
+Random Llamas of 30 million parameters with groups of two query heads, of 25 million with one of seven, and of 100 million with
+groups of three, behind texts of several lengths, by CPU time, of the middle pass. Where heads are not grouped in a pass (few
+tokens before it, or many in it), both do the same, but for a node that is idle.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from speculation.engines.package import Package
 MODELS = {
     "30 M": (SIZES["30 M"], "fp32"),
     "30 M, in 8 bits": (SIZES["30 M"], "i8"),
-    "30 M, groups of 7, in 8 bits": ({**SIZES["30 M"], "heads": 14, "kv_heads": 2}, "i8"),
+    "25 M, a group of 7, in 8 bits": ({**SIZES["30 M"], "width": 448, "heads": 7, "kv_heads": 1}, "i8"),
     "100 M": (SIZES["100 M"], "fp32"),
 }
 MODELS_QUICK = {QUICK: (SIZES[QUICK], "fp32")}

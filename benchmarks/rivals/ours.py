@@ -12,6 +12,8 @@ from benchmarks.rivals.base import Tokens
 from speculation.engines.base import CacheId, Chunk
 from speculation.engines.onnx import OnnxEngine
 
+_NO_LOGITS = np.empty((0, 0), np.float32)
+
 
 class Ours:
     """``OnnxEngine`` as services use it."""
@@ -48,7 +50,7 @@ class BareForward:
     def __init__(self, ours: Ours) -> None:
         self._ours = ours
         self.engine_s = 0.0
-        self._logits = np.empty((0, 0), np.float32)
+        self._logits = _NO_LOGITS
         self._pass: Any = None
 
     def fill(self, prompts: Tokens) -> None:
@@ -68,4 +70,5 @@ class BareForward:
         return self._logits
 
     def rewind(self, sessions: int) -> None:
-        pass
+        # The engine writes into memory of its own again only once nobody refers to the logits there.
+        self._logits = _NO_LOGITS

@@ -45,18 +45,13 @@ class ConstantStore(Protocol):
 
 
 class GraphParts:
-    """Nodes and constants of a graph under construction. ``weight_bytes`` counts the constants that a pass reads whole.
-
-    ``rows``: what has an entry for each row of what is computed now.
-    """
+    """Nodes and constants of a graph under construction. ``weight_bytes`` counts the constants that a pass reads whole."""
 
     def __init__(self, store: ConstantStore | None = None) -> None:
         self.nodes: list[Any] = []
         self.constants: dict[str, Any] = {}
         self.weight_bytes = 0
-        self.rows = "input_ids"
         self._store = store
-        self._zeros: dict[str, str] = {}
 
     def constant(self, name: str, values: NDArray[Any], *, is_read_whole: bool = True) -> str:
         stored = self._store.tensor(name, values) if self._store else None
@@ -69,14 +64,6 @@ class GraphParts:
         names = [outputs] if isinstance(outputs, str) else outputs
         self.nodes.append(helper.make_node(operator, inputs, names, name=names[0], domain=domain, **attributes))
         return names[0]
-
-    def row_zeros(self, zero: int) -> str:
-        """The zero point ``zero``, uint8, once for each row; made once for all nodes of as many rows."""
-        if self.rows not in self._zeros:
-            shape = self.node("Shape", [self.rows], f"{self.rows}.rows", start=0, end=1)
-            value = numpy_helper.from_array(np.array([zero], np.uint8))
-            self._zeros[self.rows] = self.node("ConstantOfShape", [shape], f"{self.rows}.zeros", value=value)
-        return self._zeros[self.rows]
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +169,6 @@ class _DecoderBuilder:
         if is_last:
             rows = self.parts.node("Gather", ["unpad_idx", "out_idx"], "wanted_rows")
             residual = self.parts.node("Gather", [residual, "out_idx"], "wanted_residual")
-            self.parts.rows = "out_idx"
         attention = self.parts.node("Gather", [attention, rows], f"{prefix}.attention_packed")
         shape = (a.hidden_size, a.num_heads * a.head_size)
         out = self._linear(f"{prefix}.self_attn.o_proj", attention, shape, has_bias=a.has_out_bias)

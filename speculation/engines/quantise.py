@@ -163,29 +163,20 @@ def _by_blocks(
 class Int8RowLinear:
     """Weights in 8 bits, of which 7 are used, with a scale a channel; 8-bit activations with a scale a row.
 
-    A decoding step is as long as its nodes are many, so rounding is one ``QuantizeLinear`` with a scale for each row, and the
-    product's own last step multiplies by the channels' scales.
+    A decoding step is as long as its nodes are many, so rows are made to reach from -1 to 1 and rounded with one scale for all.
+    The product's own last step multiplies by that and by the channels' scales.
     """
 
     def emit(self, parts: GraphParts, name: str, x: str, weight: Matrix, stored: str | None = None) -> str:
         levels, scales = to_int8_rows(weight.read())
         matrix = parts.constant(f"{name}.weight_i8", levels.T)
         channel = parts.constant(f"{name}.scales", scales)
-        rows, row_scale = self._rounded_rows(parts, name, x)
-        one = parts.constant("one_scale", np.array(1, np.float32), is_read_whole=False)
+        step = parts.constant("row_step", np.array(1 / MOST_ROW, np.float32), is_read_whole=False)
         zero = parts.constant("row_zero", np.array(ROW_ZERO, np.uint8), is_read_whole=False)
-        total = parts.node("MatMulIntegerToFloat", [rows, matrix, one, channel, zero], f"{name}.by_channel", "com.microsoft")
-        return parts.node("Mul", [total, row_scale], name)
-
-    @staticmethod
-    def _rounded_rows(parts: GraphParts, name: str, x: str) -> tuple[str, str]:
-        """Rows as uint8 [rows, in] around ``ROW_ZERO``, and their scales [rows, 1]."""
-        size = parts.node("Abs", [x], f"{name}.size")
         axis = parts.constant("last_axis", np.array([-1], np.int64), is_read_whole=False)
-        most = parts.node("ReduceMax", [size, axis], f"{name}.most", keepdims=1)
-        least = parts.constant("least_scale", np.array(1e-30, np.float32), is_read_whole=False)
-        levels = parts.constant("levels", np.array(MOST_ROW, np.float32), is_read_whole=False)
-        scale = parts.node("Max", [parts.node("Div", [most, levels], f"{name}.step"), least], f"{name}.row_scale")
-        flat = parts.constant("flat_rows", np.array([-1], np.int64), is_read_whole=False)
-        scales = parts.node("Reshape", [scale, flat], f"{name}.row_scales")
-        return parts.node("QuantizeLinear", [x, scales, parts.row_zeros(ROW_ZERO)], f"{name}.rows", axis=0), scale
+        most = parts.node("ReduceMax", [parts.node("Abs", [x], f"{name}.size"), axis], f"{name}.most", keepdims=1)
+        # A row of zeros has no such factor. Whatever it is rounded to is multiplied by 0 in the end.
+        even = parts.node("Mul", [x, parts.node("Reciprocal", [most], f"{name}.factor")], f"{name}.even")
+        rows = parts.node("QuantizeLinear", [even, step, zero], f"{name}.rows")
+        total = parts.node("MatMulIntegerToFloat", [rows, matrix, step, channel, zero], f"{name}.by_channel", "com.microsoft")
+        return parts.node("Mul", [total, most], name)

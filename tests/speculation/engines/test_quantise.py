@@ -110,6 +110,12 @@ def test_a_linear_layer_multiplies_by_what_its_weights_were_rounded_to(linear):
     assert np.sqrt(np.square(error).mean()) < most * np.sqrt(np.square(rows @ weight.T).mean())
 
 
+def test_rows_of_8_bits_may_be_zeros_or_next_to_nothing():
+    rows = np.array([0, 1e-44, 1e-39, 1e30], np.float32)[:, None] * np.ones(64, np.float32)
+    found = product(Int8RowLinear(), rows, np.ones((4, 64), np.float32))
+    np.testing.assert_allclose(found, np.repeat(64 * rows[:, :1], 4, axis=1), rtol=0.05)
+
+
 LARGEST = [(np.full((16, 256), 0.5 * sign, np.float32), np.full((4, 256), 3, np.float32)) for sign in (1, -1)]
 
 
@@ -152,7 +158,6 @@ def test_8_bits_in_blocks_are_refused_where_their_sums_are_cut_off(tmp_path, mon
 def product(linear, rows, weight):
     """``rows @ weight.T`` as a runtime computes it by a linear layer."""
     parts = GraphParts()
-    parts.rows = "x"
     linear.emit(parts, "y", "x", Matrix(("w",), (weight.shape,), {"w": weight}))
     values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [None, None]) for name in "xy"]
     graph = helper.make_graph(parts.nodes, "product", values[:1], values[1:], list(parts.constants.values()))
