@@ -24,10 +24,11 @@ from speculation.engines.adding import INT4_KIND, INT8_KIND, Quantisation, add_q
 from speculation.engines.base import CacheId, Chunk, Engine
 from speculation.engines.checkpoint import Checkpoint
 from speculation.engines.manifest import CONFIG, TOKENIZER
+from speculation.engines.model import HALF_CACHES
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, Pair
 from speculation.engines.package_writer import PackageSource, write_package
-from speculation.engines.variants import PLAIN
+from speculation.engines.variants import INT8, PLAIN
 from speculation.engines.whole_sums import are_whole
 from speculation.parameters import SamplingParameters
 
@@ -38,6 +39,8 @@ ASKED = [
 ]
 """Kind and block of every variant that is compared with fp32, and whether a text says what counts; 8 bits in blocks where the
 processor can."""
+WITH_HALF_CACHES = (PLAIN, INT8, "q4")
+"""Variants that are run with caches in 16 bits, too."""
 CALIBRATION_BYTES = 100_000
 PAST = 64
 """Tokens in the cache of each session whose pass is timed."""
@@ -77,7 +80,8 @@ def with_variants(package: Package, folder: Path) -> Package:
 
 def variant_names() -> list[str]:
     """What is compared, fp32 first."""
-    return [PLAIN, *(wanted.variant for wanted in _quantisations(Path(), Path()))]
+    quantised = [wanted.variant for wanted in _quantisations(Path(), Path())]
+    return [PLAIN, *quantised, *(variant + HALF_CACHES for variant in WITH_HALF_CACHES)]
 
 
 def calibration_text() -> str:

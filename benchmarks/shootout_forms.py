@@ -17,6 +17,7 @@ from tokenizers import Tokenizer, models
 from benchmarks.rivals import genai, llama, ours, torch_rival
 from benchmarks.rivals.base import CAPACITY, Form, Rival
 from speculation.engines.convert import Conversion, convert
+from speculation.engines.model import graph_variant
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
 
@@ -37,6 +38,8 @@ FORMS = (
     Form(TORCH, "fp32", "32"),
     Form(OURS, "i8", "8"),
     Form(BARE, "i8", "8"),
+    Form(OURS, "i8_kv16", "8"),
+    Form(BARE, "i8_kv16", "8"),
     Form(OURS, IN_8_BITS, "8"),
     Form(BARE, IN_8_BITS, "8"),
     Form(LLAMA, "Q8_0", "8"),
@@ -46,6 +49,8 @@ FORMS = (
     Form(BARE, "q4_b128", "4"),
     Form(OURS, "q4_b256", "4"),
     Form(BARE, "q4_b256", "4"),
+    Form(OURS, "q4_b256_kv16", "4"),
+    Form(BARE, "q4_b256_kv16", "4"),
     Form(GENAI, "int4", "4"),
     Form(LLAMA, "Q4_0", "4"),
 )
@@ -179,8 +184,9 @@ class Forms:
         return torch_rival.Transformers(self._checkpoint)
 
     def _engine(self, variant: str) -> OnnxEngine:
-        out = self._folder / f"package-{variant}"
-        convert(Conversion(self._checkpoint, out, (variant,)))
+        out = self._folder / f"package-{graph_variant(variant)}"
+        if not out.exists():
+            convert(Conversion(self._checkpoint, out, (graph_variant(variant),)))
         return OnnxEngine(Package(out), variant, self._num_sessions)
 
     def _gguf(self, variant: str) -> Path:

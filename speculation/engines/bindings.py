@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from speculation.engines.cache_pages import CacheType
 from speculation.engines.grouping import OUTPUT
 from speculation.engines.head_groups import TOKENS_BOUND, GroupedRows, HeadGroups
 from speculation.engines.kept_logits import KeptLogits
@@ -27,11 +28,11 @@ class Bias:
     """The bias of the node with grouped rows: ``values`` are zeros, but for the keys that are ``hidden`` in the pass at hand,
     spans of a place and a number each. ``zeros`` and ``infinities`` are as many as a span has at most."""
 
-    def __init__(self, groups: HeadGroups) -> None:
-        self._values = np.zeros(BIAS_BOUND, np.float32)
+    def __init__(self, groups: HeadGroups, kind: CacheType) -> None:
+        self._values = np.zeros(BIAS_BOUND, kind)
         self.values, self.hidden = self._values.data, list[tuple[int, int]]()
         most = groups.heads_each * TOKENS_BOUND
-        self.zeros, self.infinities = np.zeros(most, np.float32).data, np.full(most, -np.inf, np.float32).data
+        self.zeros, self.infinities = np.zeros(most, kind).data, np.full(most, -np.inf, kind).data
         self._hidden: list[tuple[int, int]] = []
 
     def touch(self) -> None:
@@ -39,7 +40,7 @@ class Bias:
         self._values.fill(0)
         self.hidden.clear()
 
-    def of(self, batch: int, rows: int, width: int) -> NDArray[np.float32]:
+    def of(self, batch: int, rows: int, width: int) -> NDArray[Any]:
         """Its beginning as [batch, 1, rows, width]."""
         return self._values[: batch * rows * width].reshape(batch, 1, rows, width)
 
@@ -57,7 +58,7 @@ class Binding:
     def __init__(
         self,
         engine_session: Any,
-        pools: Mapping[str, NDArray[np.float32]],
+        pools: Mapping[str, NDArray[Any]],
         low: int,
         high: int,
         capacity: int,
@@ -80,7 +81,7 @@ class Binding:
             part = pool[low:high]
             self.io.bind_cpu_input(f"past_key_values.{name}", part)
             for output in ("present", OUTPUT) if bias is not None else ("present",):
-                self.io.bind_output(f"{output}.{name}", "cpu", 0, np.float32, part.shape, part.ctypes.data)
+                self.io.bind_output(f"{output}.{name}", "cpu", 0, part.dtype.type, part.shape, part.ctypes.data)
 
     def prepare(self, packing: Packing, kept: KeptLogits) -> NDArray[np.float32]:
         """Bind what differs from the last pass; the array that will hold the logits comes back, from what is ``kept`` if that

@@ -6,13 +6,14 @@ import math
 import mmap
 import sys
 from contextlib import suppress
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines.large_pages import reserved
 
-FLOAT_BYTES = 4
+CacheType = type[np.float32] | type[np.float16]
 CAN_RETURN = sys.platform == "linux"
 LARGE_PAGES_LIMIT_BYTES = 1 << 30
 """Of a pool in large pages nearly all is soon there, however short its texts, and that may be many times what the model takes.
@@ -29,19 +30,19 @@ def cache_memory(num_bytes: int, pool_bytes: int) -> mmap.mmap:
 
 
 class CachePages:
-    """A float32 ``array`` of zeros [parts, slots, heads, capacity, head size]; what is never written takes no memory.
+    """An ``array`` of zeros [parts, slots, heads, capacity, head size] of ``kind``; what is never written takes no memory.
 
     How much is taken at once is the system's choice, and large pages are asked for, which serve many slots: the first token
     of one cache takes the memory of several. In a pool of over ``LARGE_PAGES_LIMIT_BYTES``, and after ``in_small_pages``, a
     cache takes what it held at most, to the page. Raises ``CapacityError`` where the system does not grant so much.
     """
 
-    def __init__(self, shape: tuple[int, int, int, int, int]) -> None:
-        self._shape = shape
-        self._slot_bytes = math.prod(shape[2:]) * FLOAT_BYTES
-        num_bytes = math.prod(shape) * FLOAT_BYTES
+    def __init__(self, shape: tuple[int, int, int, int, int], kind: CacheType = np.float32) -> None:
+        self._shape, self._item_bytes = shape, np.dtype(kind).itemsize
+        self._slot_bytes = math.prod(shape[2:]) * self._item_bytes
+        num_bytes = math.prod(shape) * self._item_bytes
         self._memory = cache_memory(num_bytes, num_bytes)
-        self.array: NDArray[np.float32] = np.frombuffer(self._memory, np.float32).reshape(shape)
+        self.array: NDArray[Any] = np.frombuffer(self._memory, kind).reshape(shape)
 
     def in_small_pages(self) -> None:
         """Take memory in the smallest pages from now on; what is there already goes back, and its content is lost."""
@@ -64,5 +65,5 @@ class CachePages:
         Each part keeps each head's positions in one piece, that may begin and end within a page.
         """
         parts, _, heads, _, head_size = self._shape
-        pages = 1 + math.ceil(num_positions * head_size * FLOAT_BYTES / mmap.PAGESIZE)
+        pages = 1 + math.ceil(num_positions * head_size * self._item_bytes / mmap.PAGESIZE)
         return parts * heads * pages * mmap.PAGESIZE

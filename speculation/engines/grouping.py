@@ -8,7 +8,7 @@ Further inputs, and what becomes of one that is there (B slots, S most rows of o
 ========================= ==================== ==============================================================================
 ``grouped_idx``           int32 [B, S, 3 * G]  heads of the packed queries, keys and values for each row
 ``grouped_positions``     [B, S]               position of each row's token
-``grouped_bias``          float32 [B, 1, S, W] 0, or minus infinity where a row must not see a key
+``grouped_bias``          [B, 1, S, W]         as caches are; 0, or minus infinity where a row must not see a key
 ``grouped_seqlens_k``     int32 [B]            as ``seqlens_k``
 ``grouped_query_seqlens`` int32 [B]            as ``query_seqlens``
 ``grouped_total``         int32 scalar         W, as ``total_sequence_length``: at least what the longest cache holds
@@ -30,7 +30,7 @@ from speculation.engines.architecture import Architecture
 from speculation.engines.head_groups import HeadGroups
 
 INPUTS = frozenset(f"grouped_{name}" for name in ("idx", "positions", "bias", "seqlens_k", "query_seqlens", "total"))
-OUTPUT = "grouped"
+CACHE, OUTPUT = "past_key_values.", "grouped"
 ATTENTION = "GroupQueryAttention"
 KEY_PLACE, BIAS_PLACE, NUM_INPUTS = 3, 10, 17
 """Of the node's inputs: the key cache, the bias, all of them."""
@@ -55,9 +55,10 @@ def group_heads(model: Any, groups: HeadGroups, head_size: int) -> bool:
             rewriting.take(node)
     except (KeyError, IndexError):
         return False
-    if rewriting.num_layers == 0 or rewriting.is_open:
+    caches = [value for value in model.graph.input if value.name.startswith(CACHE)]
+    if not rewriting.layers or rewriting.is_open or not caches:
         return False
-    rewriting.finish(model.graph)
+    rewriting.finish(model.graph, caches[0].type.tensor_type.elem_type)
     return True
 
 
@@ -73,10 +74,6 @@ class _Rewriting:
     """Of rows of the padded batch: the packed ones."""
     _attended: dict[str, str] = field(default_factory=dict)
     """Of what comes out of the first node, in the shapes that it takes: the heads of both."""
-
-    @property
-    def num_layers(self) -> int:
-        return len(self.layers)
 
     @property
     def is_open(self) -> bool:
@@ -119,7 +116,7 @@ class _Rewriting:
         self.nodes.append(helper.make_node(operator, inputs, [output], name=output, **attributes))
         return output
 
-    def finish(self, graph: Any) -> None:
+    def finish(self, graph: Any, cache_type: int) -> None:
         del graph.node[:]
         graph.node.extend(self.nodes)
         count, size = self.groups.num_groups, self.head_size
@@ -135,7 +132,7 @@ class _Rewriting:
                 value("unpad_idx", int32, ["T", heads]),
                 value("grouped_idx", int32, ["B", "S2", 3 * count]),
                 value("grouped_positions", int64, ["B", "S2"]),
-                value("grouped_bias", TensorProto.FLOAT, ["B", 1, "S2", "W"]),
+                value("grouped_bias", cache_type, ["B", 1, "S2", "W"]),
                 value("grouped_seqlens_k", int32, ["B"]),
                 value("grouped_query_seqlens", int32, ["B"]),
                 value("grouped_total", int32, []),
@@ -143,4 +140,4 @@ class _Rewriting:
         )
         cache = ["B", count, "capacity", size]
         names = [f"{OUTPUT}.{layer}.{kind}" for layer in self.layers for kind in ("key", "value")]
-        graph.output.extend(value(name, TensorProto.FLOAT, cache) for name in names)
+        graph.output.extend(value(name, cache_type, cache) for name in names)

@@ -82,6 +82,15 @@ class Model(Protocol):
         ``CapacityError`` where it does not fit the memory."""
 
 
+HALF_CACHES = "_kv16"
+"""Behind the name of a package's variant: that graph, with caches in 16 bits."""
+
+
+def graph_variant(variant: str) -> str:
+    """The variant whose graph it is."""
+    return variant.removesuffix(HALF_CACHES)
+
+
 class ModelPair(Protocol):
     """A draft and a full model that speak of the same tokens."""
 
@@ -103,13 +112,14 @@ def chosen_variant(model: Model, asked: str | None, preferred: str, *others: str
     """The variant that is asked for; with None the preferred one, or the model's first where it has no such. On a GPU
     ``torch`` is preferred.
 
-    ``others`` are names that may be asked for besides the model's graphs. Raises ``UnknownNameError``.
+    ``others`` are names that may be asked for besides the model's graphs. Whether a model has caches in 16 bits it says itself.
+    Raises ``UnknownNameError``.
     """
     known = (*model.variants, *model.checkpoint_variants, *others)
     if asked is None:
         if provider is Provider.CUDA and TORCH in known:
             return TORCH
         return preferred if preferred in model.variants else model.variants[0]
-    if asked not in known:
+    if graph_variant(asked) not in known:
         raise UnknownNameError(f"variant of {model.name}", asked, known, "variant")
     return asked

@@ -57,13 +57,13 @@ class OnnxEngine:
         # The session computes with memory of the matrices, where they are convolved.
         self._session, self._matrices = loaded.session, loaded.matrices
         self._groups, self._is_grouping = loaded.groups, loaded.groups is not None
-        self._bias = Bias(loaded.groups) if loaded.groups is not None else None
+        self._bias = Bias(loaded.groups, loaded.cache_type) if loaded.groups is not None else None
         most_rows = loaded.groups.num_rows(TOKENS_BOUND, self._rows_multiple) if loaded.groups is not None else 0
         self._has_room_always = num_slots * most_rows * self._capacity <= BIAS_BOUND
         self._least_logits = int(self.is_convolved)
         names = [f"{n}.{kind}" for n in range(shape.num_layers) for kind in ("key", "value")]
         size = (len(names), num_slots, shape.num_kv_heads, self._capacity, shape.head_size)
-        self._pages, self._gives_back = CachePages(size), False
+        self._pages, self._gives_back = CachePages(size, loaded.cache_type), False
         self._memory = self._pages.array
         self._pools = dict(zip(names, self._memory, strict=True))
         self._bindings: dict[tuple[int, int, Packing | None], Binding] = {}
@@ -75,7 +75,7 @@ class OnnxEngine:
             num_slots=num_slots,
             num_parameters=package.num_parameters,
             weight_bytes=package.weight_bytes(variant),
-            kv_bytes_per_token=shape.kv_bytes_per_token,
+            kv_bytes_per_token=shape.kv_bytes_per_token * self._memory.itemsize // np.dtype(np.float32).itemsize,
         )
         self._slots = Slots(self._description)
         self._kept_logits = KeptLogits(shape.vocabulary_size)

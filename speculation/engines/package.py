@@ -33,7 +33,7 @@ from speculation.engines.manifest import (
     read_manifest,
 )
 from speculation.engines.manifest import pair_digest as digest_of_pair
-from speculation.engines.model import TORCH, TRANSFORMERS
+from speculation.engines.model import HALF_CACHES, TORCH, TRANSFORMERS, graph_variant
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.providers import Provider
 from speculation.engines.tokenizer_files import load_tokenizer
@@ -150,7 +150,7 @@ class Package:
         if variant in self.checkpoint_variants:
             return self.architecture.kv_bytes_per_token
         self._variant(variant)
-        return self.architecture.kv_bytes_per_token
+        return self.architecture.kv_bytes_per_token // (1 + variant.endswith(HALF_CACHES))
 
     def graph(self, variant: str) -> Path:
         """The graph's file, checked together with any file that it keeps weights in.
@@ -173,9 +173,10 @@ class Package:
         return kind(Checkpoint(self.path), facts, num_slots, threads, provider)
 
     def _variant(self, name: str) -> Variant:
-        if name not in self.manifest.variants:
+        found = self.manifest.variants.get(graph_variant(name))
+        if found is None:
             raise UnknownNameError(f"variant of {self.name}", name, self.variants, "variant")
-        return self.manifest.variants[name]
+        return found
 
     def _checked(self, name: str) -> Path:
         return checked(self.path, name, self.manifest.files)

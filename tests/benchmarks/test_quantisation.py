@@ -14,6 +14,7 @@ from benchmarks.quantised_models import (
     variant_names,
     with_variants,
 )
+from speculation.engines.model import graph_variant
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.whole_sums import are_whole
 from tests.speculation.engines.tiny import reference_logits, tiny_package, token_ids
@@ -54,8 +55,9 @@ def test_every_variant_is_made_and_timed(tmp_path):
         "i8",
         *in_8,
         *(name for block in blocks for name in (block, f"{block}_cal")),
+        *(f"{name}_kv16" for name in ("fp32", "i8", "q4")),
     ]
-    assert set(package.variants) == set(variant_names())
+    assert set(package.variants) == {graph_variant(name) for name in variant_names()}
     engines = {variant: OnnxEngine(package, variant, slots()) for variant in variant_names()}
     found = rows_a_second(engines, 1, "tiny")
     assert [engine.open() for engine in engines.values() for _ in range(slots())]

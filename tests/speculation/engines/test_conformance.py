@@ -26,7 +26,7 @@ TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
 EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa", "split", "one")
 CONVOLVED = ("convolved", "convolved plain", "convolved gqa", "convolved genai")
-COMPUTING = (*CONVOLVED, "fp32", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
+COMPUTING = (*CONVOLVED, "fp32", "fp32_kv16", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -73,7 +73,9 @@ def served():
         yield url
 
 
-@pytest.fixture(params=["fp32", "q4", "i8", "random", "lookup", "blended", "fitted", *CONVOLVED, *EXPORTED, *REMOTE])
+@pytest.fixture(
+    params=["fp32", "fp32_kv16", "q4", "i8", "random", "lookup", "blended", "fitted", *CONVOLVED, *EXPORTED, *REMOTE]
+)
 def engine(request, package, exports, monkeypatch):
     if request.param in REMOTE:
         server = RemoteServer(request.getfixturevalue("served"), request.param.split()[1], num_logprobs=ALL_LOGPROBS)

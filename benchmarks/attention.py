@@ -1,10 +1,11 @@
-"""What it gains that attention takes the query heads of a group as rows of one head: the same engine so and not, taking turns.
+"""What the ways of attention take: each query head alone, heads of a group together, and those with caches in 16 bits.
 
-    python -m benchmarks.head_groups [--quick] [--json FILE] [--fill PAGE]
+    python -m benchmarks.attention [--quick] [--json FILE] [--fill PAGE]
 
-Random Llamas of 30 million parameters with groups of two query heads, of 25 million with one of seven, and of 100 million with
-groups of three, behind texts of several lengths, by CPU time, of the middle pass. Where heads are not grouped in a pass (few
-tokens before it, or many in it), both do the same, but for a node that is idle.
+The same engine in three forms that take turns. Random Llamas of 30 million parameters with groups of two query heads, of 25
+million with one of seven, and of 100 million with groups of three, behind texts of several lengths, by CPU time, of the middle
+pass. Where heads are not grouped in a pass (few tokens before it, or many in it), the second form does what the first does,
+beside a node that is idle.
 """
 
 from __future__ import annotations
@@ -22,19 +23,20 @@ from benchmarks.in_turns import NUM_SLOTS, Sessions, middle_ms
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
 from speculation.engines.convert import Conversion, convert
+from speculation.engines.model import HALF_CACHES
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package
 
 MODELS = {
     "30 M": (SIZES["30 M"], "fp32"),
-    "30 M, in 8 bits": (SIZES["30 M"], "i8"),
+    "30 M, in 4 bits": (SIZES["30 M"], "q4_b256"),
     "25 M, a group of 7, in 8 bits": ({**SIZES["30 M"], "width": 448, "heads": 7, "kv_heads": 1}, "i8"),
-    "100 M": (SIZES["100 M"], "fp32"),
+    "100 M, in 8 bits": (SIZES["100 M"], "i8"),
 }
 MODELS_QUICK = {QUICK: (SIZES[QUICK], "fp32")}
 PASSES = {f"{sessions} x {rows}": (sessions, rows) for sessions, rows in ((1, 1), (1, 9), (16, 1), (16, 3), (16, 9))}
 """Sessions and rows of each pass that is timed."""
-ALONE, GROUPED = "alone", "grouped"
+ALONE, GROUPED, HALF = "alone", "grouped", "grouped, caches in 16 bits"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,22 +48,25 @@ class Measured:
     ms: Mapping[str, Mapping[str, float]]
 
     def cells(self) -> list[str]:
-        alone, grouped = self.ms[ALONE], self.ms[GROUPED]
-        found = [f"{alone[label]:.2f}, {grouped[label]:.2f}: {alone[label] / grouped[label]:.2f}" for label in PASSES]
-        return [self.model, str(self.past), *found]
+        return [self.model, str(self.past), *map(self._cell, PASSES)]
+
+    def _cell(self, label: str) -> str:
+        alone, *others = (self.ms[form][label] for form in (ALONE, GROUPED, HALF))
+        return ", ".join([f"{alone:.2f}", *(f"{ms:.2f} ({alone / ms:.2f})" for ms in others)])
 
 
 def packages(folder: Path, models: Mapping[str, tuple[Mapping[str, int], str]]) -> Iterator[tuple[str, Package, str]]:
     for number, (name, (shape, variant)) in enumerate(models.items()):
         checkpoint = write_checkpoint(folder / f"{number}-checkpoint", shape, weights_of(shape))
-        convert(Conversion(checkpoint, folder / str(number), tuple(dict.fromkeys(("fp32", variant)))))
+        convert(Conversion(checkpoint, folder / str(number), (variant,)))
         yield name, Package(folder / str(number)), variant
 
 
 def measured(model: str, package: Package, variant: str, past: int, rounds: int) -> Measured:
-    engines = {name: OnnxEngine(package, variant, NUM_SLOTS) for name in (ALONE, GROUPED)}
+    variants = {ALONE: variant, GROUPED: variant, HALF: variant + HALF_CACHES}
+    engines = {form: OnnxEngine(package, asked, NUM_SLOTS) for form, asked in variants.items()}
     engines[ALONE].group_heads(False)
-    stages = {name: Sessions(engine, past) for name, engine in engines.items()}
+    stages = {form: Sessions(engine, past) for form, engine in engines.items()}
     return Measured(model, past, middle_ms(stages, PASSES, rounds))
 
 
@@ -74,8 +79,11 @@ def main() -> None:
         cases = [(*one, past, rounds) for one in packages(Path(folder), models) for past in PASTS]
         found = [measured(*case) for case in track(cases, "models", transient=True)]
     columns = ["parameters", "tokens behind each session", *PASSES]
-    title = "Measured: CPU ms of passes of sessions x rows, each query head alone, in groups, and how much faster that is"
-    publish(arguments, "head-groups", [Grid(title, columns, [one.cells() for one in found])], [asdict(one) for one in found])
+    title = (
+        "Measured: CPU ms of a pass of sessions x rows: each query head alone; heads in groups, and how much faster that is; "
+        "those with caches in 16 bits, and how much faster than alone"
+    )
+    publish(arguments, "attention", [Grid(title, columns, [one.cells() for one in found])], [asdict(one) for one in found])
 
 
 if __name__ == "__main__":
