@@ -71,11 +71,13 @@ class Binding:
         seqlens_k = np.zeros(self._size, np.int32)
         self._seqlens_k = seqlens_k.data
         self._token_ids = _NO_TOKENS.data
+        self._is_half = next(iter(pools.values())).dtype == np.float16
         self._packing: Packing | None = None
         self._logits: Any = None
         # Arrays are bound by what they are: the runtime holds them, and that takes a third of binding their addresses.
         self.io.bind_cpu_input("seqlens_k", seqlens_k)
-        self.io.bind_cpu_input("total_sequence_length", np.array(capacity, np.int32))
+        self._capacity, self._total = capacity, np.array(capacity, np.int32)
+        self.io.bind_cpu_input("total_sequence_length", self._total)
         self._grouped = None if bias is None else _Grouped(self.io, self._size, capacity, bias)
         for name, pool in pools.items():
             part = pool[low:high]
@@ -123,9 +125,14 @@ class Binding:
         """Tokens behind this pass minus one. Idle slots have no rows, so that theirs is not looked at beyond being in range."""
         if len(slots) < self._size:
             self._seqlens_k[:] = np.zeros(self._size, np.int32).data
+        most_keys = 0
         for slot in slots:
             place = slot.number - self._low
-            self._seqlens_k[place] = slot.length + rows[place] - 1
+            num_keys = slot.length + rows[place]
+            most_keys = max(most_keys, num_keys)
+            self._seqlens_k[place] = num_keys - 1
+        if self._is_half:  # the scores of all rows are so wide
+            self._total[()] = bias_width(most_keys, self._capacity)
 
     def _bind_rows(self, packing: Packing) -> None:
         input_ids = np.zeros(len(packing.unpad_idx), np.int64)  # fillers are tokens, too

@@ -34,14 +34,18 @@ CACHE, OUTPUT = "past_key_values.", "grouped"
 ATTENTION = "GroupQueryAttention"
 KEY_PLACE, BIAS_PLACE, NUM_INPUTS = 3, 10, 17
 """Of the node's inputs: the key cache, the bias, all of them."""
+SAVED_LEAST = 256
+"""A second node takes some microseconds of each layer, idle or not. Models of which fewer numbers are laid out again, for each
+token of a cache and each layer, hardly get those back (``docs/log.md``)."""
 HEADS, ROWS, PACKED = "outrider/heads_shape", "outrider/rows_shape", "outrider/packed_shape"
 
 
 def groups_of(shape: Architecture) -> HeadGroups | None:
-    """Groups of several heads; None where each head has keys of its own, and for layers that see a window of the text alone,
-    which the node counts by rows."""
+    """Groups of several heads; None where each head has keys of its own, where little would be saved, and for layers that see a
+    window of the text alone, which the node counts by rows."""
     has_windows = any(0 < window < shape.context_length for window in shape.windows)
-    if shape.num_heads == shape.num_kv_heads or has_windows:
+    saved = (shape.num_heads - shape.num_kv_heads) * shape.head_size
+    if shape.num_heads == shape.num_kv_heads or saved < SAVED_LEAST or has_windows:
         return None
     return HeadGroups(shape.num_kv_heads, shape.num_heads // shape.num_kv_heads)
 

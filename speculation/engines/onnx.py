@@ -17,15 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from speculation.engines import arena
-from speculation.engines.architecture import Architecture, slot_capacity
+from speculation.engines.architecture import slot_capacity
 from speculation.engines.base import CacheId, Chunk, EngineDescription
 from speculation.engines.bindings import BIAS_BOUND, Bias, Binding, bias_width
 from speculation.engines.cache_pages import CAN_RETURN, CachePages
 from speculation.engines.handover import computing
-from speculation.engines.head_groups import TOKENS_BOUND, HeadGroups, Share
+from speculation.engines.head_groups import TOKENS_BOUND, Share
 from speculation.engines.kept_logits import LOGITS_KEPT_BOUND, KeptLogits
 from speculation.engines.loading import load
-from speculation.engines.packing import Packing, pack
+from speculation.engines.packing import Packing, concatenated, pack
 from speculation.engines.slots import Slot, Slots
 from speculation.errors import ConfigurationError, EngineError
 
@@ -57,6 +57,7 @@ class OnnxEngine:
         # The session computes with memory of the matrices, where they are convolved.
         self._session, self._matrices = loaded.session, loaded.matrices
         self._groups, self._is_grouping = loaded.groups, loaded.groups is not None
+        self._is_half = loaded.cache_type is np.float16
         self._bias = Bias(loaded.groups, loaded.cache_type) if loaded.groups is not None else None
         most_rows = loaded.groups.num_rows(TOKENS_BOUND, self._rows_multiple) if loaded.groups is not None else 0
         self._has_room_always = num_slots * most_rows * self._capacity <= BIAS_BOUND
@@ -100,6 +101,8 @@ class OnnxEngine:
         if not chunks:
             return np.empty((0, self._description.vocabulary_size), np.float32)
         slots = self._slots.of(chunks)
+        if self._is_half and len(chunks) > 1 and max([len(chunk.token_ids) for chunk in chunks]) > TOKENS_BOUND:
+            return self._apart(chunks)
         numbers = [slot.number for slot in slots]
         low, high = min(numbers), max(numbers) + 1
         # Lists: NumPy's own way to the least and the largest of few takes longer than all of them.
@@ -162,7 +165,7 @@ class OnnxEngine:
         return self._pages.bytes_of(num_tokens + behind)
 
     def reserve(self, num_rows: int) -> None:
-        arena.reserve(_scratch_bytes(self._architecture, self._description.num_slots, num_rows, self._groups))
+        arena.reserve(self._scratch_bytes(num_rows))
         if self._bias is not None:
             self._bias.touch()
 
@@ -170,6 +173,43 @@ class OnnxEngine:
         child, slot, parent = self._slots.fork(cache, length)
         self._memory[:, slot.number, :, : slot.length] = self._memory[:, parent.number, :, : slot.length]
         return child
+
+    def _scratch_bytes(self, num_rows: int) -> int:
+        """What a pass of at most so many rows computes with, however they fall on the slots, and a quarter more for holes.
+
+        Attention has a padded batch: all slots, each as many rows as the longest share, of queries, keys and values, those
+        turned for the kernel, and what comes out. Beside that the scores of one session, and the feed-forward layer. The node
+        with grouped rows has a batch of its own, with the scores of all sessions, and what both give is put together. With
+        caches in 16 bits the scores are of all sessions everywhere, which have few rows each, or of one that is alone.
+        """
+        shape, num_slots, groups = self._architecture, self._description.num_slots, self._groups
+        longest, capacity = min(num_rows, shape.context_length), slot_capacity(shape.context_length)
+        queries, keys = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
+        padded = num_slots * (longest + longest % 2) * (2 * (queries + 2 * keys) + queries)
+        rows = longest * shape.num_heads * capacity
+        rows += num_rows * (2 * shape.intermediate_size + 2 * shape.hidden_size)
+        if self._is_half:
+            rows += num_slots * min(longest, TOKENS_BOUND) * shape.num_heads * bias_width(shape.context_length + 1, capacity)
+        if groups is not None:
+            grouped = num_slots * groups.num_rows(min(TOKENS_BOUND, longest), 2)
+            padded += grouped * 8 * keys + num_slots * (longest + longest % 2) * queries
+            rows += groups.num_groups * min(BIAS_BOUND, grouped * capacity)
+        return (padded + rows) * 4 * 5 // 4
+
+    def _apart(self, chunks: Sequence[Chunk]) -> NDArray[np.float32]:
+        """A pass for each long chunk, and one for all others: of float16 the runtime keeps the scores of all rows at once, as
+        wide as the longest of a padded batch."""
+        self._slots.check_tokens(concatenated(chunks))
+        ends = np.cumsum([chunk.num_logits for chunk in chunks])
+        logits = np.empty((int(ends[-1]), self._description.vocabulary_size), np.float32)
+        places = [range(end - chunk.num_logits, end) for chunk, end in zip(chunks, ends.tolist(), strict=True)]
+        is_long = [len(chunk.token_ids) > TOKENS_BOUND for chunk in chunks]
+        passes = [[number] for number, long in enumerate(is_long) if long]
+        passes.append([number for number, long in enumerate(is_long) if not long])
+        for numbers in passes:
+            wanted = [place for number in numbers for place in places[number]]
+            logits[wanted] = self.extend([chunks[number] for number in numbers])
+        return logits
 
     def _has_room(self, slots: Sequence[Slot], shares: Sequence[Share], batch: int) -> bool:
         """Whether the bias has room for all sessions whose heads are to be grouped."""
@@ -195,22 +235,3 @@ class OnnxEngine:
                 self._last.forget()
             self._last = binding
         return binding
-
-
-def _scratch_bytes(shape: Architecture, num_slots: int, num_rows: int, groups: HeadGroups | None) -> int:
-    """What a pass of at most so many rows computes with, however they fall on the slots, and a quarter more for holes.
-
-    Attention has a padded batch: all slots, each as many rows as the longest share, of queries, keys and values, those turned
-    for the kernel, and what comes out. Beside that the scores of one session, and the feed-forward layer. The node with
-    grouped rows has a batch of its own, with the scores of all sessions, and what both give is put together.
-    """
-    longest = min(num_rows, shape.context_length)
-    queries, keys = shape.num_heads * shape.head_size, shape.num_kv_heads * shape.head_size
-    padded = num_slots * (longest + longest % 2) * (2 * (queries + 2 * keys) + queries)
-    rows = longest * shape.num_heads * slot_capacity(shape.context_length)
-    rows += num_rows * (2 * shape.intermediate_size + 2 * shape.hidden_size)
-    if groups is not None:
-        grouped = num_slots * groups.num_rows(min(TOKENS_BOUND, longest), 2)
-        padded += grouped * 8 * keys + num_slots * (longest + longest % 2) * queries
-        rows += groups.num_groups * min(BIAS_BOUND, grouped * slot_capacity(shape.context_length))
-    return (padded + rows) * 4 * 5 // 4

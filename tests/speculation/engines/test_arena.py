@@ -8,7 +8,7 @@ from pathlib import Path
 import onnxruntime
 import pytest
 
-from speculation.engines import arena
+from speculation.engines import arena, grouping
 from speculation.engines.base import Chunk, Reserves
 from speculation.engines.onnx import OnnxEngine
 from speculation.errors import CapacityError
@@ -38,9 +38,11 @@ def passes_of_many_shapes(engine, rng):
         engine.extend(chunks)
 
 
-def growth_kib(folder: Path) -> int:
+def growth_kib(folder: Path, variant: str, saved_least: int) -> int:
     """What this process took during the passes, behind a first one that reads the weights, and the reserve."""
-    engine = OnnxEngine(tiny_package(folder, **SHAPE), num_slots=SLOTS)
+    grouping.SAVED_LEAST = saved_least
+    engine = OnnxEngine(tiny_package(folder, **SHAPE), variant, num_slots=SLOTS)
+    assert engine.is_grouping is (saved_least == 0)
     engine._memory.fill(0)
     cache = engine.open()
     engine.extend([Chunk(cache, token_ids(ROWS), ROWS)])
@@ -52,11 +54,11 @@ def growth_kib(folder: Path) -> int:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_passes_of_many_shapes_take_no_memory_beyond_what_was_reserved(tmp_path):
-    code = (
-        "import sys, pathlib; from tests.speculation.engines.test_arena import *; print(growth_kib(pathlib.Path(sys.argv[1])))"
-    )
-    shown = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True).stdout
+@pytest.mark.parametrize(("variant", "saved_least"), [("fp32", 1000), ("fp32", 0), ("fp32_kv16", 0), ("fp32_kv16", 1000)])
+def test_passes_of_many_shapes_take_no_memory_beyond_what_was_reserved(tmp_path, variant, saved_least):
+    code = "import sys; from tests.speculation.engines.test_arena import *; print(growth_kib(Path(sys.argv[1]), {!r}, {}))"
+    command = [sys.executable, "-c", code.format(variant, saved_least), tmp_path]
+    shown = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     assert int(shown) < ALLOWED_KIB
 
 

@@ -17,7 +17,7 @@ from speculation.engines.remote_routes import ROUTES
 from speculation.engines.stock import StockEngine
 from speculation.errors import CacheClosedError, CapacityError, InvalidRequestError
 from tests.speculation.engines.stock_graphs import HALF, export_folder, genai_folder, split_graphs
-from tests.speculation.engines.tiny import TINY, convolve_all, tiny_package, token_ids
+from tests.speculation.engines.tiny import TINY, convolve_all, group_all, tiny_package, token_ids
 from tests.support.processor import gives_rows_alike
 from tests.support.served_model import ServedModel, serving
 
@@ -25,8 +25,9 @@ CONTEXT, VOCABULARY, SLOTS = TINY["max_position_embeddings"], TINY["vocab_size"]
 TOKENS = token_ids(CONTEXT, seed=5)
 REMOTE = tuple(f"remote {route}" for route in ROUTES)
 EXPORTED = ("plain", "older", "half", "gqa half", "turned", "gqa", "gqa alone", "genai", "single", "single gqa", "split", "one")
+GROUPED = ("grouped fp32", "grouped q4", "grouped i8", "grouped fp32_kv16")
 CONVOLVED = ("convolved", "convolved plain", "convolved gqa", "convolved genai")
-COMPUTING = (*CONVOLVED, "fp32", "fp32_kv16", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
+COMPUTING = (*GROUPED, *CONVOLVED, "fp32", "fp32_kv16", "q4", "i8", "random", "fitted", "blended", *EXPORTED, *REMOTE)
 ROUNDING = 0.1
 """Of a few activations to a neighbouring 8-bit level."""
 
@@ -74,7 +75,7 @@ def served():
 
 
 @pytest.fixture(
-    params=["fp32", "fp32_kv16", "q4", "i8", "random", "lookup", "blended", "fitted", *CONVOLVED, *EXPORTED, *REMOTE]
+    params=["fp32", "fp32_kv16", "q4", "i8", "random", "lookup", "blended", "fitted", *GROUPED, *CONVOLVED, *EXPORTED, *REMOTE]
 )
 def engine(request, package, exports, monkeypatch):
     if request.param in REMOTE:
@@ -84,7 +85,7 @@ def engine(request, package, exports, monkeypatch):
         return of_export(request.param, exports)
     if request.param == "fitted":
         return fitted(RandomEngine(VOCABULARY + 8, CONTEXT, seed=3, num_slots=SLOTS), VOCABULARY)
-    if request.param == "q4" and not gives_rows_alike():
+    if request.param in ("q4", "grouped q4") and not gives_rows_alike():
         monkeypatch.setitem(globals(), "same", close)
     if request.param == "random":
         return RandomEngine(VOCABULARY, CONTEXT, seed=3, num_slots=SLOTS)
@@ -92,6 +93,11 @@ def engine(request, package, exports, monkeypatch):
         return LookupEngine(VOCABULARY, CONTEXT, num_slots=SLOTS)
     if request.param == "blended":
         return BlendedEngine(OnnxEngine(package, "fp32", num_slots=SLOTS), share=0.5)
+    if request.param in GROUPED:
+        group_all(monkeypatch)
+        engine = OnnxEngine(package, request.param.partition(" ")[2], num_slots=SLOTS)
+        assert engine.is_grouping
+        return engine
     if request.param in CONVOLVED:
         convolve_all(monkeypatch)
         kind = request.param.partition(" ")[2]

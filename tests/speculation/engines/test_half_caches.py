@@ -13,11 +13,11 @@ from speculation.engines.files import read_graph
 from speculation.engines.half_caches import halve_caches
 from speculation.engines.model import chosen_variant
 from speculation.engines.onnx import OnnxEngine
-from speculation.errors import UnknownNameError
+from speculation.errors import CapacityError, InvalidRequestError, UnknownNameError
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.test_graph import relative_difference
 from tests.speculation.engines.test_head_groups import alike, package_of, walk
-from tests.speculation.engines.tiny import convolve_all, reference_logits, tiny_package, token_ids
+from tests.speculation.engines.tiny import convolve_all, group_all, reference_logits, tiny_package, token_ids
 from tests.support.both_ways import both_ways_of, check_same_text
 from tests.support.processor import gives_rows_alike
 
@@ -77,12 +77,40 @@ def test_the_engine_is_exact(package, variant):
 @pytest.mark.parametrize("is_convolved", [False, True])
 @pytest.mark.parametrize(("heads", "kv_heads"), [(4, 2), (7, 1)])
 def test_rows_of_grouped_heads_come_out_the_same(tmp_path, monkeypatch, heads, kv_heads, is_convolved):
+    group_all(monkeypatch)
     if is_convolved:
         convolve_all(monkeypatch)
     engines = alike(package_of(tmp_path, heads, kv_heads), "fp32_kv16")
     assert all(engine.is_convolved is is_convolved for engine in engines)
     for found, wanted in walk(engines, seed=heads):
         np.testing.assert_array_equal(found.view(np.uint32), wanted.view(np.uint32))
+
+
+def test_long_chunks_have_passes_of_their_own(package):
+    """Else the scores of a padded batch would be there all at once."""
+    together, apart = (OnnxEngine(package, "fp32_kv16", num_slots=4) for _ in range(2))
+    caches = [(together.open(), apart.open()) for _ in range(4)]
+    counts, wanted = (3, 40, 1, 17), (2, 0, 1, 17)
+    sizes, run = [], together._slots.of
+    together._slots.of = lambda chunks: sizes.append([len(chunk.token_ids) for chunk in chunks]) or run(chunks)
+    chunks = [Chunk(cache, TOKENS[:count], num) for (cache, _), count, num in zip(caches, counts, wanted, strict=True)]
+    found = together.extend(chunks)
+    assert sizes == [[3, 40, 1, 17], [40], [17], [3, 1]]
+    alone = [
+        apart.extend([Chunk(cache, TOKENS[:count], num)]) for (_, cache), count, num in zip(caches, counts, wanted, strict=True)
+    ]
+    np.testing.assert_array_equal(found, np.concatenate(alone))
+    assert [together.length(cache) for cache, _ in caches] == list(counts)
+
+
+@pytest.mark.parametrize("bad", [[300], [5] * 96])
+def test_a_bad_chunk_beside_a_long_one_changes_no_cache(package, bad):
+    engine = OnnxEngine(package, "fp32_kv16", num_slots=2)
+    caches = [engine.open() for _ in range(2)]
+    engine.extend([Chunk(cache, [5], 0) for cache in caches])
+    with pytest.raises((InvalidRequestError, CapacityError)):
+        engine.extend([Chunk(caches[0], TOKENS[:30], 1), Chunk(caches[1], bad, 1)])
+    assert [engine.length(cache) for cache in caches] == [1, 1]
 
 
 def test_models_without_groups_have_them_too(tmp_path):

@@ -11,14 +11,19 @@ from speculation.engines.files import read_graph
 from speculation.engines.grouping import group_heads, groups_of
 from speculation.engines.head_groups import TOKENS_BOUND, HeadGroups, rows_of
 from speculation.engines.onnx import OnnxEngine
-from speculation.engines.package import Package
+from speculation.engines.package import Package, load_pair
 from speculation.engines.packing import pack
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 from tests.speculation.engines.test_graph import FLOAT32_TOLERANCE, relative_difference
-from tests.speculation.engines.tiny import convolve_all, reference_logits, tiny_package, token_ids
+from tests.speculation.engines.tiny import convolve_all, group_all, reference_logits, tiny_package, token_ids
 
 SLOTS, CONTEXT, PASSES = 4, 200, 60
 SHAPES = [(4, 2), (3, 1), (8, 2), (7, 1), (6, 2), (5, 1)]
+
+
+@pytest.fixture(autouse=True)
+def however_small(monkeypatch):
+    group_all(monkeypatch)
 
 
 def package_of(path, heads, kv_heads, **overrides):
@@ -119,6 +124,14 @@ def test_groups_of_several_heads_are_found_where_no_layer_has_a_window(tmp_path,
     engine = OnnxEngine(tiny_package(tmp_path, **overrides), num_slots=1)
     engine.group_heads(True)
     assert engine.is_grouping is is_grouping
+
+
+def test_models_that_would_save_little_are_left_alone(tmp_path, monkeypatch):
+    monkeypatch.undo()
+    found = [package_of(tmp_path / str(size), 8, 4, head_dim=size) for size in (48, 64)]
+    assert [OnnxEngine(package, num_slots=1).is_grouping for package in found] == [False, True]
+    pair = load_pair()
+    assert not any(OnnxEngine(package, num_slots=1).is_grouping for package in (pair.draft, pair.full))
 
 
 def test_each_layer_has_a_second_node_over_the_same_caches(tmp_path):

@@ -5,7 +5,7 @@ import pytest
 from safetensors.numpy import load_file
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
-from speculation.engines import pointwise
+from speculation.engines import grouping, pointwise
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
 from speculation.engines.package_writer import PackageSource, write_package, write_pair
@@ -86,6 +86,11 @@ def convolve_all(monkeypatch):
         pytest.skip("this processor, or this ONNX Runtime, has no convolutions in blocks of 16")
     for limit in ("MODEL_LEAST_BYTES", "MATRIX_LEAST_BYTES"):
         monkeypatch.setattr(pointwise, limit, 0)
+
+
+def group_all(monkeypatch):
+    """Take query heads of a group as rows of one from now on, however little that saves."""
+    monkeypatch.setattr(grouping, "SAVED_LEAST", 0)
 
 
 def tiny_package(path, name="tiny", seed=0, variants=("fp32", "q4", "i8"), **overrides) -> Package:
