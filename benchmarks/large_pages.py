@@ -25,7 +25,7 @@ from rich.progress import track
 from benchmarks.in_turns import NUM_SLOTS, Sessions, middle_ms
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
-from speculation.engines import onnx, pointwise
+from speculation.engines import loading, pointwise
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.large_pages import reserved
 from speculation.engines.onnx import OnnxEngine
@@ -59,7 +59,7 @@ def measured(model: str, package: Package, variant: str, rounds: int) -> Measure
     """To be run in a process of its own: what an engine leaves free, in large pages or not, is where the next one's weights are
     put."""
     stages = {LARGE: Sessions(OnnxEngine(package, variant, NUM_SLOTS))}
-    with patch.object(onnx, "in_large_pages", nullcontext), patch.object(pointwise, "reserved", in_small_pages):
+    with patch.object(loading, "in_large_pages", nullcontext), patch.object(pointwise, "reserved", in_small_pages):
         stages |= {name: Sessions(OnnxEngine(package, variant, NUM_SLOTS)) for name in (SMALL, OTHER)}
     return Measured(model, variant, middle_ms(stages, PASSES, rounds))
 

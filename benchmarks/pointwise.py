@@ -25,7 +25,7 @@ from rich.progress import track
 from benchmarks.in_turns import NUM_SLOTS, Sessions, middle_ms
 from benchmarks.report import Grid, add_arguments, publish
 from benchmarks.shootout_forms import SIZES, weights_of, write_checkpoint
-from speculation.engines import onnx, pointwise
+from speculation.engines import loading, pointwise
 from speculation.engines.convert import Conversion, convert
 from speculation.engines.onnx import OnnxEngine
 from speculation.engines.package import Package, load_pair
@@ -64,7 +64,7 @@ def measured(model: str, package: Package, rounds: int) -> Measured:
         for limit in ("MODEL_LEAST_BYTES", "MATRIX_LEAST_BYTES"):
             always.enter_context(patch.object(pointwise, limit, 0))
         made = Sessions(OnnxEngine(package, VARIANT, NUM_SLOTS))
-    with patch.object(onnx, "convolved", lambda path, model: None):
+    with patch.object(loading, "convolved", lambda path, model: None):
         plain = Sessions(OnnxEngine(package, VARIANT, NUM_SLOTS))
     return Measured(model, is_default, middle_ms({MATRICES: plain, CONVOLVED: made}, PASSES, rounds))
 
