@@ -32,8 +32,8 @@ from speculation.engines.head_groups import HeadGroups
 INPUTS = frozenset(f"grouped_{name}" for name in ("idx", "positions", "bias", "seqlens_k", "query_seqlens", "total"))
 CACHE, OUTPUT = "past_key_values.", "grouped"
 ATTENTION = "GroupQueryAttention"
-KEY_PLACE, BIAS_PLACE, NUM_INPUTS = 3, 10, 17
-"""Of the node's inputs: the key cache, the bias, all of them."""
+KEY_PLACE, NUM_INPUTS = 3, 17
+"""Of the node's inputs: where the key cache is, and how many there are."""
 SAVED_LEAST = 256
 """A second node takes some microseconds of each layer, idle or not. Models of which fewer numbers are laid out again, for each
 token of a cache and each layer, hardly get those back (``docs/log.md``)."""

@@ -10,24 +10,27 @@ from typing import Any
 
 from onnx import NodeProto, TensorProto, helper
 
-ATTENTION = "GroupQueryAttention"
+from speculation.engines.grouping import ATTENTION, CACHE
+
 TABLES = (7, 8)
 """Of the node's inputs: cosines and sines, which have its type, too."""
-CACHES = ("past_key_values.", "present.")
 HALF = ".half"
 
 
 def halve_caches(model: Any) -> bool:
     """Rewrite the graph ``model``. False, with the graph as it was, where it is not of the form that ``graph.py`` builds."""
     rewriting = _Rewriting()
-    for node in model.graph.node:
-        rewriting.take(node)
+    try:
+        for node in model.graph.node:
+            rewriting.take(node)
+    except IndexError:  # a node without inputs
+        return False
     if rewriting.num_layers == 0 or rewriting.attended:
         return False
     del model.graph.node[:]
     model.graph.node.extend(rewriting.nodes)
     for value in (*model.graph.input, *model.graph.output):
-        if value.name.startswith(CACHES):
+        if value.name.startswith((CACHE, "present.")):
             value.type.tensor_type.elem_type = TensorProto.FLOAT16
     return True
 

@@ -103,6 +103,16 @@ def test_long_chunks_have_passes_of_their_own(package):
     assert [together.length(cache) for cache, _ in caches] == list(counts)
 
 
+@pytest.mark.parametrize("num_logits", [0, 2])
+def test_chunks_may_all_be_long(package, num_logits):
+    engine = OnnxEngine(package, "fp32_kv16", num_slots=3)
+    caches = [engine.open() for _ in range(3)]
+    found = engine.extend([Chunk(cache, TOKENS[:20], num_logits) for cache in caches])
+    assert [engine.length(cache) for cache in caches] == [20] * 3
+    assert found.shape == (3 * num_logits, engine.description.vocabulary_size)
+    assert not num_logits or (found[:2] == found[2:4]).all()
+
+
 @pytest.mark.parametrize("bad", [[300], [5] * 96])
 def test_a_bad_chunk_beside_a_long_one_changes_no_cache(package, bad):
     engine = OnnxEngine(package, "fp32_kv16", num_slots=2)
@@ -128,7 +138,11 @@ def no_layers(graph):
     del graph.node[1:]
 
 
-@pytest.mark.parametrize("change", [never_attended, no_layers])
+def a_node_without_inputs(graph):
+    graph.node.insert(0, onnx.helper.make_node("Gather", [], ["nothing"]))
+
+
+@pytest.mark.parametrize("change", [never_attended, no_layers, a_node_without_inputs])
 def test_a_graph_of_another_form_is_left_as_it_is(package, change):
     model = read_graph(package.graph("fp32"))
     change(model.graph)

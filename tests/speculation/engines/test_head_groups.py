@@ -1,6 +1,7 @@
 """Query heads of a group as rows of one head: which sessions have them, where everything stands, and that no bit changes."""
 
 import numpy as np
+import onnx
 import pytest
 
 from speculation.engines import bindings, self_test
@@ -156,11 +157,15 @@ def queries_from_elsewhere(graph):
     node.input[1] = "unpad_idx"
 
 
+def a_node_without_inputs(graph):
+    graph.node.insert(0, onnx.helper.make_node("Gather", [], ["nothing"]))
+
+
 def no_layer(graph):
     del graph.node[1:]
 
 
-@pytest.mark.parametrize("change", [attention_never_unpacked, queries_from_elsewhere, no_layer])
+@pytest.mark.parametrize("change", [attention_never_unpacked, queries_from_elsewhere, a_node_without_inputs, no_layer])
 def test_a_graph_of_another_form_is_left_as_it_is(tmp_path, change):
     package = tiny_package(tmp_path)
     model = read_graph(package.graph("fp32"))
