@@ -6,14 +6,14 @@ import pytest
 from onnx import TensorProto
 
 from outrider.local import Models
-from speculation.engines import self_test
+from speculation.engines import loading, self_test
 from speculation.engines.base import Chunk
 from speculation.engines.exports import ExportFolder
 from speculation.engines.files import read_graph
 from speculation.engines.half_caches import halve_caches
 from speculation.engines.model import chosen_variant
 from speculation.engines.onnx import OnnxEngine
-from speculation.errors import CapacityError, InvalidRequestError, UnknownNameError
+from speculation.errors import CapacityError, InvalidRequestError, PackageError, UnknownNameError
 from tests.speculation.engines.stock_graphs import export_folder
 from tests.speculation.engines.test_graph import relative_difference
 from tests.speculation.engines.test_head_groups import alike, package_of, walk
@@ -172,3 +172,9 @@ async def test_the_text_is_the_clouds_own(tmp_path, parameters):
         tiny_package(tmp_path / name, seed=seed, num_hidden_layers=seed)
     models = Models(tmp_path / "draft", tmp_path / "full", "fp32_kv16", "fp32_kv16")
     check_same_text(*await both_ways_of(models, LIMIT_S, **parameters))
+
+
+def test_where_a_graph_does_not_allow_it_that_is_said(package, monkeypatch):
+    monkeypatch.setattr(loading, "halve_caches", lambda model: False)
+    with pytest.raises(PackageError, match=r"model\.onnx is not a packed graph, so its caches cannot be in 16 bits"):
+        OnnxEngine(package, "fp32_kv16", num_slots=1)
