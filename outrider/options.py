@@ -50,7 +50,9 @@ Draft = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The draft mo
 Full = Annotated[Path | None, typer.Option(metavar="FOLDER", help="The full model, in any layout that loads.")]
 DraftVariant = Annotated[str | None, typer.Option("--variant", metavar="NAME", help="Graph of the draft, or random.")]
 Provider = Annotated[providers.Provider | None, typer.Option(help="What runs the models; cpu by default.")]
-FullVariant = Annotated[str | None, typer.Option(metavar="NAME", help="Graph of the full model.")]
+FullVariant = Annotated[
+    str | None, typer.Option(metavar="NAME", help="Graph of the full model (q4_kv16: q4, caches in 16 bits).")
+]
 MetricsCompat = Annotated[str | None, typer.Option(metavar="NAMES", help="Tell figures under these names, too: vllm.")]
 OtlpEndpoint = Annotated[
     str | None, typer.Option(metavar="URL", help="Collector to send traces to by OTLP over gRPC (extra: otel).")

@@ -41,7 +41,9 @@ def verifier(
     previous_pair: Annotated[
         Path | None, typer.Option(metavar="FOLDER", help="The pair before, served beside it while devices move over.")
     ] = None,
-    variant: Annotated[str | None, typer.Option(help="Graph of the full model, or transformers.")] = None,
+    variant: Annotated[
+        str | None, typer.Option(help="Graph of the full model (q4_kv16: q4, caches in 16 bits), or transformers.")
+    ] = None,
     full_url: Annotated[
         str | None, typer.Option(metavar="URL", help="A vLLM or SGLang server that runs the full model instead.")
     ] = None,
