@@ -33,7 +33,6 @@ class Bias:
         self.values, self.hidden = self._values.data, list[tuple[int, int]]()
         most = groups.heads_each * TOKENS_BOUND
         self.zeros, self.infinities = np.zeros(most, kind).data, np.full(most, -np.inf, kind).data
-        self._hidden: list[tuple[int, int]] = []
 
     def touch(self) -> None:
         """Have all of its memory from now on."""

@@ -6,6 +6,9 @@ The even-row rule: ONNX Runtime gives a lone attention row (one new token, or on
 another kernel, which differs in the last bits. So the attention node always gets an even number of rows a session, the last
 one repeated where the count is odd; it lands in the cache behind the real tokens, where the next pass overwrites it. Where the
 self-test finds that linear layers do the same (products of 4 bits, on some processors), they get even numbers, too.
+
+A graph is loaded in the form that is fastest (``loading.py``): its attention may have a second node for few tokens behind many
+(``head_groups.py``).
 """
 
 from __future__ import annotations

@@ -70,14 +70,15 @@ def make_exact(engine: Engine) -> SelfTest:
     tested = run(engine)
     if tested.is_exact:
         return tested
+    was_grouping = isinstance(engine, CanGroupHeads) and engine.is_grouping
     said = f"{engine.description.name}: rows depend on what shares their pass ({'; '.join(tested.details)})"
-    for pairs, groups, what in _ways_of(engine):
+    for pairs, groups, what in _ways_of(engine, was_grouping):
         _use(engine, pairs, groups)
         mended = run(engine)
         if mended.is_exact:
             _log.warning("%s, so that %s", said, what)
             return mended
-    _use(engine, pairs=False, groups=True)
+    _use(engine, pairs=False, groups=was_grouping)
     if not isinstance(engine, CanRunSingly):
         _log.warning("%s, and nothing here can mend it: a near tie may give another text, which devices are told", said)
         return tested
@@ -86,14 +87,14 @@ def make_exact(engine: Engine) -> SelfTest:
     return run(engine)
 
 
-def _ways_of(engine: Engine) -> list[tuple[bool, bool, str]]:
+def _ways_of(engine: Engine, was_grouping: bool) -> list[tuple[bool, bool, str]]:
     """What an engine can do otherwise: whether rows are paired, whether heads are grouped, and what the log says of it."""
     paired, alone = "odd numbers of rows get one more", "each query head reads keys of its own"
-    can_pair, is_grouping = isinstance(engine, CanPairRows), isinstance(engine, CanGroupHeads) and engine.is_grouping
+    can_pair = isinstance(engine, CanPairRows)
     ways: list[tuple[bool, bool, bool, str]] = [
-        (can_pair, True, True, f"{paired}: exact, and slower for one row"),
-        (is_grouping, False, False, f"{alone}: exact, and slower for few rows"),
-        (can_pair and is_grouping, True, False, f"{paired}, and {alone}: exact, and slower"),
+        (can_pair, True, was_grouping, f"{paired}: exact, and slower for one row"),
+        (was_grouping, False, False, f"{alone}: exact, and slower for few rows"),
+        (can_pair and was_grouping, True, False, f"{paired}, and {alone}: exact, and slower"),
     ]
     return [(pairs, groups, said) for is_possible, pairs, groups, said in ways if is_possible]
 
@@ -146,12 +147,12 @@ class _Test:
         self._engine.close(cache)
 
     def few(self) -> Iterator[bool]:
-        """Few rows, of each number, behind a text of the middle's length: attention may take those in another way."""
-        cache = self._engine.open()
-        self._feed(cache, 0, self._middle)
-        for rows in range(1, FEW_ROWS + 1):
-            self._engine.truncate(cache, self._middle - 1)
-            yield from self._feed(cache, self._middle - 1, min(self._middle - 1 + rows, len(self._token_ids)))
+        """Few rows, of each number, behind a text as long as there is: attention may take those in another way."""
+        cache, end = self._engine.open(), len(self._token_ids)
+        self._feed(cache, 0, end)
+        for rows in range(1, min(FEW_ROWS, end) + 1):
+            self._engine.truncate(cache, end - rows)
+            yield from self._feed(cache, end - rows, end)
         self._engine.close(cache)
 
     def batch(self) -> Iterator[bool]:

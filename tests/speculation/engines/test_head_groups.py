@@ -16,7 +16,7 @@ from speculation.engines.package import Package, load_pair
 from speculation.engines.packing import pack
 from tests.speculation.engines.families import config_of, weights_of, write_checkpoint
 from tests.speculation.engines.test_graph import FLOAT32_TOLERANCE, relative_difference
-from tests.speculation.engines.tiny import convolve_all, group_all, reference_logits, tiny_package, token_ids
+from tests.speculation.engines.tiny import OneRowEngine, convolve_all, group_all, reference_logits, tiny_package, token_ids
 
 SLOTS, CONTEXT, PASSES = 4, 200, 60
 SHAPES = [(4, 2), (3, 1), (8, 2), (7, 1), (6, 2), (5, 1)]
@@ -266,6 +266,21 @@ def test_where_grouped_rows_differ_each_head_reads_keys_of_its_own(tmp_path, cap
     assert self_test.make_exact(engine).is_exact
     assert not engine.is_grouping
     assert "so that each query head reads keys of its own" in caplog.text
+
+
+def test_an_engine_that_groups_no_heads_is_not_made_to(tmp_path):
+    engine = OneRowEngine(tiny_package(tmp_path), num_slots=4)
+    engine.group_heads(False)
+    assert not self_test.make_exact(engine).is_exact
+    assert not engine.is_grouping
+
+
+def test_the_self_test_sees_grouped_rows_of_nearly_every_number(tmp_path):
+    engine = OnnxEngine(package_of(tmp_path, 4, 2, max_position_embeddings=600), num_slots=4)
+    seen, plain = set(), engine._binding
+    engine._binding = lambda low, high, packing: seen.update(packing.grouped.num_rows.tolist()) or plain(low, high, packing)
+    assert self_test.run(engine).is_exact
+    assert seen >= set(range(2, 2 * TOKENS_BOUND, 2))
 
 
 def test_the_memory_of_the_bias_is_taken_with_what_passes_compute_with(tmp_path):
